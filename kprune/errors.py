@@ -1,0 +1,104 @@
+"""Everything kprune may tell a user instead of a result.
+
+    KpruneError                    carries what, where, why, do; knows its exit code
+    ├── UsageError          2      the command is wrong: options, unknown layer, output exists
+    │   ├── SpecError       2      a malformed LAYER[.AXIS]:INDICES, with a caret under the place
+    │   ├── UnknownLayerError 2    no layer of that name, with the nearest names
+    │   ├── IndexRangeError 2      a unit that the layer does not have
+    │   ├── ExpressionError 2      a --where expression that cannot be evaluated
+    │   └── PlanError       2      a YAML plan that breaks the schema, with its line
+    ├── CannotPruneError    3      understood, but it cannot be done
+    │   ├── FrozenUnitsError 3     inputs, outputs, or a layer without a rule stand in the way
+    │   ├── NotARectangleError 3   what is left of a tensor would not be a block
+    │   └── LastUnitError   3      a layer would be left with no unit
+    ├── FileError           4      a file cannot be read or written
+    │   └── DamagedFileError 4     it is there, and it is not what it says it is
+    └── CheckError          5      verify, a plan's expect, --max-*, diff --exit-code
+
+Anything else that escapes is a bug in kprune (exit code 1).
+"""
+
+from __future__ import annotations
+
+
+class KpruneError(Exception):
+    """A refusal with its reason.
+
+    Args:
+        what: the one-line statement of what went wrong.
+        where: the place: a path of layers, a file and line, a spec with a caret.
+        why: the reason, where `what` does not say it already.
+        do: what the reader can do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", why: str = "", do: str = "") -> None:
+        super().__init__(what)
+        self.what, self.where, self.why, self.do = what, where, why, do
+
+    def __str__(self) -> str:
+        rows = (("error", self.what), ("where", self.where), ("why", self.why), ("do", self.do))
+        return "\n".join(
+            f"{name + ':':<6} " + text.replace("\n", "\n       ") for name, text in rows if text
+        )
+
+
+class UsageError(KpruneError):
+    """The command, or the plan, asks for something that does not exist or makes no sense."""
+
+    exit_code = 2
+
+
+class SpecError(UsageError):
+    """A spec that does not parse."""
+
+
+class UnknownLayerError(UsageError):
+    """A layer (or an axis of a layer) that the model does not have."""
+
+
+class IndexRangeError(UsageError):
+    """A unit index outside of a layer's units."""
+
+
+class ExpressionError(UsageError):
+    """A selection expression that is malformed or uses a name that is not there."""
+
+
+class PlanError(UsageError):
+    """A plan that breaks the schema; `where` holds the file and line."""
+
+
+class CannotPruneError(KpruneError):
+    """A well-formed request that the model does not allow."""
+
+    exit_code = 3
+
+
+class FrozenUnitsError(CannotPruneError):
+    """The chosen units are tied to the model's interface or reach a layer without a rule."""
+
+
+class NotARectangleError(CannotPruneError):
+    """Units along two axes of one tensor are chosen so that no block is left."""
+
+
+class LastUnitError(CannotPruneError):
+    """Every unit of a layer was chosen; Keras has no layer of width 0."""
+
+
+class FileError(KpruneError):
+    """A file cannot be read or written."""
+
+    exit_code = 4
+
+
+class DamagedFileError(FileError):
+    """A file whose content contradicts itself or its format."""
+
+
+class CheckError(KpruneError):
+    """Something was carried out, and what was asked to hold of it does not."""
+
+    exit_code = 5

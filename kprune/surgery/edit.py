@@ -1,0 +1,80 @@
+"""What a backend wants done to a file, as plain data. Backends make it, `kprune.formats` carries it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Fill:
+    """Set every entry at some positions along one axis to one value.
+
+    Attributes:
+        axis: the axis, from 0.
+        positions: sorted int64 (k,), positions in the *input* tensor.
+        value: what stands there afterwards.
+    """
+
+    axis: int
+    positions: np.ndarray
+    value: float = 0.0
+
+
+@dataclass(frozen=True)
+class TensorEdit:
+    """One tensor of the output file.
+
+    Attributes:
+        path: dataset path in the output's weights file, such as `layers/dense_1/vars/0`.
+        source: dataset path in the input's weights file; None for a tensor the input does not have.
+        keep: an entry per axis of the input tensor: None where the axis is whole, else the sorted
+            int64 positions that stay. `()` means that every axis is whole.
+        blocks: for a grouped kernel, whose second-last axis is cut differently for each group of
+            its last axis: int64 (groups, kept), one row for each run of last-axis positions
+            (counted in the input, all of equal length). None elsewhere.
+        fills: applied to the input's values before anything is cut.
+        value: the new content; required if `source` is None, and then it is all there is.
+    """
+
+    path: str
+    source: str | None
+    keep: tuple[np.ndarray | None, ...] = ()
+    blocks: np.ndarray | None = None
+    fills: tuple[Fill, ...] = ()
+    value: np.ndarray | None = None
+
+    @property
+    def copies(self) -> bool:
+        """Whether the bytes go over as they are."""
+        return (
+            self.value is None
+            and self.blocks is None
+            and not self.fills
+            and all(kept is None for kept in self.keep)
+        )
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A whole change to a model file.
+
+    Tensors of the input that `tensors` does not name as a source, and whose path does not start
+    with an entry of `dropped`, go over unchanged under the path they have.
+
+    Attributes:
+        config: the new config.json.
+        metadata: the new metadata.json.
+        tensors: those that are cut, filled, renamed or new.
+        dropped: path prefixes (`optimizer`) that are left behind.
+        names: for a group of variables (`layers/dense_1/vars`) the layer's name, which Keras 3
+            writes beside the variables and does not need to load them.
+    """
+
+    config: dict[str, Any]
+    metadata: dict[str, Any]
+    tensors: tuple[TensorEdit, ...] = ()
+    dropped: tuple[str, ...] = ()
+    names: dict[str, str] = field(default_factory=dict)
