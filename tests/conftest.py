@@ -1,0 +1,47 @@
+"""What all tests share: the sample models, and a TensorFlow that is quiet and stays on the CPU."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# TensorFlow reads these when it is imported, in this process or in one that a test starts.
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The workers share the cores; a pool of threads in each would only make them wait.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The folder of the sample models. Read only: copy a model before changing it."""
+    return ROOT / "sample_models"
+
+
+@pytest.fixture(scope="session")
+def mission(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The 28×28 CNN with Dense(512), saved once a test run. Read only, like the samples.
+
+    Another process builds it, so that a test without TensorFlow stays without.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # the run's own; below it, each worker has one
+    path, partial = folder / "mission.keras", folder / "partial.keras"
+    with open(folder / "mission.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            script = ROOT / "sample_models" / "make_models.py"
+            subprocess.run([sys.executable, script, "--mission", partial], check=True)
+            partial.rename(path)
+    return path
