@@ -1,0 +1,160 @@
+"""What a saved config says: models, layers, calls and the tensors between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class TensorRef:
+    """A tensor, named as Keras names it: output `index` of call `node` of `layer`.
+
+    Attributes:
+        shape: the shape recorded in the config, batch first; None where the dialect records none.
+        record: the dict in the config that holds the recorded shape, so that it can be kept true.
+    """
+
+    layer: str
+    node: int
+    index: int
+    shape: Shape | None = None
+    dtype: str | None = None
+    record: dict[str, Any] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        return (self.layer, self.node, self.index)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """An array written into the config, as an argument of an operation."""
+
+    record: dict[str, Any] = field(compare=False)
+
+    @property
+    def value(self) -> np.ndarray:
+        return np.asarray(self.record["config"]["value"])
+
+
+@dataclass(eq=False)
+class Layer:
+    """A layer (or an operation) of one model.
+
+    Attributes:
+        name: unique within its model.
+        path: names from the outermost model inwards, joined by `/`: how users address it.
+        kind: the class name, as in the config.
+        module: the Python module in the config; "" in the Keras 2 dialect.
+        registered: the registered name of a custom class, such as `my_package>MyLayer`.
+        spec: the layer's own dict in the config ({"class_name": …, "config": …}).
+        store: group path of its variables in the weights file, without `/vars`; "" for operations.
+        model: the nested model, if the layer is one.
+        trainable: False if the layer or any model around it is frozen for training.
+    """
+
+    name: str
+    path: str
+    kind: str
+    module: str
+    registered: str | None
+    spec: dict[str, Any] = field(repr=False)
+    store: str = ""
+    model: Model | None = field(default=None, repr=False)
+    trainable: bool = True
+
+    @property
+    def config(self) -> dict[str, Any]:
+        config: dict[str, Any] = self.spec["config"]
+        return config
+
+    @property
+    def is_operation(self) -> bool:
+        """Whether it is a `keras.ops` node, which holds no weights and is not counted as a layer."""
+        return self.module.startswith(("keras.src.ops", "keras.ops", "keras.src.random"))
+
+    @property
+    def is_builtin(self) -> bool:
+        """Whether the class is Keras's own. A class of the same name from elsewhere is not."""
+        if self.registered and ">" in self.registered:
+            return False
+        return self.module == "" or self.module == "keras" or self.module.startswith("keras.")
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of one layer.
+
+    Attributes:
+        node: which call of the layer it is, from 0.
+        args, kwargs: the arguments: TensorRef, Constant, slice, Ellipsis, and plain values in
+            lists, tuples and dicts.
+    """
+
+    layer: Layer
+    node: int
+    args: list[Any]
+    kwargs: dict[str, Any]
+
+    @property
+    def inputs(self) -> list[TensorRef]:
+        """The tensors among the arguments, in the order in which Keras flattens them."""
+        return [leaf for leaf in leaves([self.args, self.kwargs]) if isinstance(leaf, TensorRef)]
+
+
+@dataclass(eq=False)
+class Model:
+    """A Sequential or Functional model, outermost or nested.
+
+    Attributes:
+        layers: by name, in the order in which Keras lists `model.layers` (operations included).
+        calls: in an order in which each call's inputs come first.
+        inputs, outputs: structures (a ref, or lists and dicts of refs) as in the config.
+    """
+
+    name: str
+    path: str
+    kind: str
+    spec: dict[str, Any] = field(repr=False)
+    layers: dict[str, Layer] = field(repr=False)
+    calls: list[Call] = field(repr=False)
+    inputs: Any
+    outputs: Any
+
+    @property
+    def is_sequential(self) -> bool:
+        return "input_layers" not in self.spec["config"]
+
+    def walk(self) -> Iterator[Layer]:
+        """Every layer, those of nested models included, outer ones first."""
+        for layer in self.layers.values():
+            yield layer
+            if layer.model is not None:
+                yield from layer.model.walk()
+
+
+def leaves(structure: Any) -> Iterator[Any]:
+    """The leaves of nested lists, tuples and dicts; dicts in the order of their sorted keys, as Keras has it."""
+    if isinstance(structure, (list, tuple)):
+        for item in structure:
+            yield from leaves(item)
+    elif isinstance(structure, dict):
+        for key in sorted(structure):
+            yield from leaves(structure[key])
+    else:
+        yield structure
+
+
+def map_leaves(function: Callable[[Any], Any], structure: Any) -> Any:
+    """The same structure with `function` applied to each leaf."""
+    if isinstance(structure, (list, tuple)):
+        return type(structure)(map_leaves(function, item) for item in structure)
+    if isinstance(structure, dict):
+        return {key: map_leaves(function, structure[key]) for key in structure}
+    return function(structure)

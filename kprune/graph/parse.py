@@ -1,0 +1,274 @@
+"""Reads a model config into the graph. Configs are data: nothing in them is imported or run."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from kprune.errors import CannotPruneError, DamagedFileError
+from kprune.graph.model import Call, Constant, Layer, Model, TensorRef, leaves
+from kprune.graph.order import layer_order, storage_names
+from kprune.text import clean
+
+INPUT = "InputLayer"
+MAX_NESTING = 64
+
+
+def parse_model(config: dict[str, Any]) -> Model:
+    """The graph of a whole config.json.
+
+    Args:
+        config: {"class_name": "Functional" | "Sequential" | …, "config": {…}, …}.
+    Raises:
+        DamagedFileError: the config contradicts itself.
+        CannotPruneError: a subclassed model, whose config holds no graph.
+    """
+    try:
+        return _parse(config, path="", store="", trainable=True, seen={}, nesting=0)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise DamagedFileError(
+            "the model's config does not describe a model",
+            why=f"{type(error).__name__}: {clean(str(error))}",
+        ) from error
+
+
+def holds_graph(spec: dict[str, Any]) -> bool:
+    """Whether a layer's dict is that of a model that lists its layers."""
+    config = spec.get("config")
+    return isinstance(config, dict) and isinstance(config.get("layers"), list)
+
+
+def _parse(
+    spec: dict[str, Any], path: str, store: str, trainable: bool, seen: dict[int, Layer], nesting: int
+) -> Model:
+    if nesting > MAX_NESTING:
+        raise ValueError(f"models are nested deeper than {MAX_NESTING}")
+    kind = str(spec.get("class_name"))
+    if not holds_graph(spec):
+        raise CannotPruneError(
+            f"the model is a {clean(kind)}, whose config holds no graph",
+            why="only Sequential and Functional models list their layers and how they are connected",
+        )
+    config = spec["config"]
+    trainable = trainable and config.get("trainable", True) is not False
+    entries: dict[str, dict[str, Any]] = {}
+    for entry in config["layers"]:
+        name = entry.get("name") or entry["config"]["name"]
+        if name in entries:
+            raise ValueError(f"two layers are named {name!r}")
+        entries[name] = entry
+    sequential = "input_layers" not in config
+    calls, inputs, outputs = _chain(config, entries) if sequential else _network(config, entries)
+    if sequential:
+        order = list(entries)
+    else:
+        order = layer_order(
+            {(call.layer.name, call.node): call for call in calls},
+            list(_refs(outputs)),
+            [ref.layer for ref in _refs(inputs)],
+        )
+    layers = _name_layers(order, entries, path, store, trainable, seen, nesting, sequential)
+    for call in calls:
+        call.layer = layers.get(call.layer.name, call.layer)
+    calls = [call for call in _sorted(calls) if call.layer.name in layers]
+    return Model(str(config.get("name", "")), path, kind, spec, layers, calls, inputs, outputs)
+
+
+def _name_layers(
+    order: list[str],
+    entries: dict[str, dict[str, Any]],
+    path: str,
+    store: str,
+    trainable: bool,
+    seen: dict[int, Layer],
+    nesting: int,
+    sequential: bool,
+) -> dict[str, Layer]:
+    layers: dict[str, Layer] = {}
+    for name in order:
+        layers[name] = make_layer(name, entries[name], path)
+    # A Sequential's own input layer is not among its `layers` and is not counted.
+    stored = [
+        layer
+        for layer in layers.values()
+        if not layer.is_operation and not (sequential and layer.kind == INPUT)
+    ]
+    for layer, group in zip(stored, storage_names(layer.kind for layer in stored), strict=True):
+        layer.store = f"{store}layers/{group}"
+        layer.trainable = trainable and layer.config.get("trainable", True) is not False
+        shared = layer.spec.get("shared_object_id")
+        if shared is not None:
+            # One layer object in two models: Keras saved it where it met it first, and only there.
+            first = seen.setdefault(shared, layer)
+            layer.store = first.store
+        if holds_graph(layer.spec):
+            layer.model = _parse(
+                layer.spec, layer.path + "/", layer.store + "/", layer.trainable, seen, nesting + 1
+            )
+    return layers
+
+
+def make_layer(name: str, spec: dict[str, Any], prefix: str) -> Layer:
+    """The layer of one config entry, with no place in the weights file yet."""
+    if not isinstance(spec.get("config"), dict):
+        raise TypeError(f"layer {name!r} has no config")
+    registered = spec.get("registered_name")
+    return Layer(
+        name=name,
+        path=prefix + name,
+        kind=str(spec["class_name"]),
+        module=str(spec.get("module") or ""),
+        registered=registered if isinstance(registered, str) else None,
+        spec=spec,
+    )
+
+
+def nested_model(layer: Layer, trainable: bool) -> Model:
+    """The model that a wrapper (TimeDistributed …) holds; `layer.store` must be set."""
+    return _parse(layer.spec, layer.path + "/", layer.store + "/", trainable, {}, 1)
+
+
+# -- Sequential ---------------------------------------------------------------------------------
+
+
+def _chain(
+    config: dict[str, Any], entries: dict[str, dict[str, Any]]
+) -> tuple[list[Call], TensorRef | None, TensorRef | None]:
+    """A Sequential: each layer is called once, on what the layer before it gave."""
+    calls = []
+    previous: TensorRef | None = None
+    first: TensorRef | None = None
+    if not entries:
+        raise ValueError("a Sequential model without layers")
+    names = list(entries)
+    if entries[names[0]]["class_name"] != INPUT:
+        shape = (
+            config.get("build_input_shape")
+            or entries[names[0]]["config"].get("batch_input_shape")
+            or (entries[names[0]].get("build_config") or {}).get("input_shape")
+        )
+        first = previous = TensorRef("", 0, 0, as_shape(shape))
+    for name in names:
+        layer = make_layer(name, entries[name], "")
+        args = [previous] if previous is not None and layer.kind != INPUT else []
+        calls.append(Call(layer, 0, args, {}))
+        previous = TensorRef(name, 0, 0)
+        first = first or previous
+    return calls, first, previous
+
+
+def as_shape(value: Any) -> tuple[int | None, ...] | None:
+    """A shape from a config, or None if it is not one."""
+    if isinstance(value, (list, tuple)) and all(
+        item is None or (isinstance(item, int) and not isinstance(item, bool)) for item in value
+    ):
+        return tuple(value)
+    return None
+
+
+# -- Functional ---------------------------------------------------------------------------------
+
+
+def _network(
+    config: dict[str, Any], entries: dict[str, dict[str, Any]]
+) -> tuple[list[Call], Any, Any]:
+    calls = []
+    for name, entry in entries.items():
+        layer = make_layer(name, entry, "")
+        nodes = entry.get("inbound_nodes") or []
+        if layer.kind == INPUT and not nodes:
+            calls.append(Call(layer, 0, [], {}))
+        for node, data in enumerate(nodes):
+            args, kwargs = _arguments(data)
+            calls.append(Call(layer, node, args, kwargs))
+    inputs = _interface(config["input_layers"])
+    outputs = _interface(config["output_layers"])
+    known = {(call.layer.name, call.node) for call in calls}
+    for ref in [*_refs(inputs), *_refs(outputs), *(ref for call in calls for ref in call.inputs)]:
+        if (ref.layer, ref.node) not in known:
+            raise ValueError(f"a tensor of call {ref.node} of {ref.layer!r}, which is not there")
+    return calls, inputs, outputs
+
+
+def _arguments(data: Any) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of one call, from either dialect."""
+    if isinstance(data, dict):
+        return [_argument(item) for item in data["args"]], {
+            key: _argument(item) for key, item in data["kwargs"].items()
+        }
+    # Keras 2: [[layer, node, tensor, kwargs], …], or one such row for a call on one tensor.
+    rows = [data] if data and isinstance(data[0], str) else data
+    tensors = [TensorRef(row[0], row[1], row[2]) for row in rows]
+    kwargs = dict(rows[0][3]) if rows and len(rows[0]) > 3 and isinstance(rows[0][3], dict) else {}
+    kwargs = {key: _legacy_argument(item) for key, item in kwargs.items()}
+    return [tensors[0] if len(tensors) == 1 else tensors], kwargs
+
+
+def _legacy_argument(item: Any) -> Any:
+    if isinstance(item, list) and len(item) == 3 and isinstance(item[0], str) and isinstance(item[1], int):
+        return TensorRef(item[0], item[1], item[2])
+    if isinstance(item, list):
+        return [_legacy_argument(part) for part in item]
+    return item
+
+
+def _argument(item: Any) -> Any:
+    if isinstance(item, (list, tuple)):
+        return [_argument(part) for part in item]
+    if not isinstance(item, dict):
+        return item
+    kind, config = item.get("class_name"), item.get("config")
+    if kind == "__keras_tensor__":
+        layer, node, index = config["keras_history"]
+        return TensorRef(layer, node, index, as_shape(config.get("shape")), config.get("dtype"), config)
+    if kind in ("__numpy__", "__tensor__"):
+        return Constant(item)
+    if kind == "__slice__":
+        return slice(*(_argument(config[part]) for part in ("start", "stop", "step")))
+    if kind == "__ellipsis__":
+        return Ellipsis
+    if kind == "__tuple__":
+        return tuple(_argument(part) for part in config["value"])
+    if kind is None:
+        return {key: _argument(part) for key, part in item.items()}
+    return item
+
+
+def _interface(structure: Any) -> Any:
+    """`["img", 0, 0]`, or lists and dicts of such rows, as a structure of refs."""
+    if isinstance(structure, dict):
+        return {key: _interface(item) for key, item in structure.items()}
+    if len(structure) == 3 and isinstance(structure[0], str) and isinstance(structure[1], int):
+        return TensorRef(*structure)
+    return [_interface(item) for item in structure]
+
+
+def _refs(structure: Any) -> list[TensorRef]:
+    return [leaf for leaf in leaves(structure) if isinstance(leaf, TensorRef)]
+
+
+def _sorted(calls: list[Call]) -> list[Call]:
+    """Calls so that each comes after those that make its inputs.
+
+    Raises: ValueError if they go round in a circle.
+    """
+    by_key = {(call.layer.name, call.node): call for call in calls}
+    waiting: dict[tuple[str, int], int] = {}
+    consumers: dict[tuple[str, int], list[tuple[str, int]]] = {}
+    for key, call in by_key.items():
+        sources = {(ref.layer, ref.node) for ref in call.inputs} & by_key.keys()
+        waiting[key] = len(sources)
+        for source in sources:
+            consumers.setdefault(source, []).append(key)
+    ready = deque(key for key in by_key if not waiting[key])
+    order = []
+    while ready:
+        key = ready.popleft()
+        order.append(by_key[key])
+        for consumer in consumers.get(key, ()):
+            waiting[consumer] -= 1
+            if not waiting[consumer]:
+                ready.append(consumer)
+    if len(order) != len(by_key):
+        raise ValueError("the calls form a circle")
+    return order

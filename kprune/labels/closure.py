@@ -1,0 +1,244 @@
+"""From chosen units to everything that goes with them, or the reason why it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from kprune.errors import CannotPruneError, FrozenUnitsError, LastUnitError, NotARectangleError
+from kprune.labels.explain import road
+from kprune.labels.groups import Groups
+from kprune.labels.labels import Labels
+from kprune.labels.trace import Blocks, Freeze, UnitAxis
+from kprune.text import clean
+
+
+@dataclass(frozen=True, eq=False)
+class Closure:
+    """Chosen units with all that goes along.
+
+    Attributes:
+        groups: the solved ties.
+        chosen: by address of the axis, sorted int64 indices: what was asked for.
+        gone: bool (labels,): what goes.
+        mixed: the labels among them over which a statistic is taken: the result is then not exact.
+    """
+
+    groups: Groups
+    chosen: dict[str, np.ndarray]
+    gone: np.ndarray
+
+    @property
+    def affected(self) -> dict[str, np.ndarray]:
+        """By address, the indices of every unit that goes, in the order of the model."""
+        found = {}
+        for address, axis in self.groups.map.axes.items():
+            indices = np.flatnonzero(self.gone[axis.ids])
+            if indices.size:
+                found[address] = indices
+        return found
+
+    @property
+    def coupled(self) -> dict[str, np.ndarray]:
+        """By address, the units that were not chosen and go along."""
+        rest = {}
+        for address, indices in self.affected.items():
+            others = np.setdiff1d(indices, self.chosen.get(address, np.zeros(0, np.int64)))
+            if others.size:
+                rest[address] = others
+        return rest
+
+
+def close(groups: Groups, chosen: Mapping[str, np.ndarray]) -> Closure:
+    """Everything that goes with chosen units, whether or not it can.
+
+    Args:
+        chosen: by address of an axis of units, int64 indices.
+    """
+    ids = [groups.map.axes[address].ids[indices] for address, indices in chosen.items()]
+    labels = np.concatenate([np.zeros(0, np.int64), *ids])
+    return Closure(
+        groups,
+        {address: np.unique(indices) for address, indices in chosen.items()},
+        groups.spread(labels),
+    )
+
+
+def check(closure: Closure, *, allow_output_change: bool = False, coupled: bool = True) -> None:
+    """Refuse what cannot be removed.
+
+    Raises:
+        FrozenUnitsError: something frozen is among what goes, with the road that leads there.
+        CannotPruneError: `coupled` is False and other units would go along.
+        LastUnitError, NotARectangleError: what is left would not be a layer, or not a block.
+    """
+    _check_frozen(closure, allow_output_change)
+    if not coupled and closure.coupled:
+        _refuse_coupled(closure)
+    _check_last_unit(closure)
+    _check_rectangles(closure)
+    _check_blocks(closure)
+
+
+def _check_frozen(closure: Closure, allow_output_change: bool) -> None:
+    label_map = closure.groups.map
+    for freeze in label_map.freezes:
+        hit = freeze.ids[closure.gone[freeze.ids]]
+        if not hit.size:
+            continue
+        if freeze.kind in ("input", "output") and allow_output_change:
+            continue
+        if freeze.kind == "output" and _named_itself(closure, hit):
+            continue
+        raise _frozen(closure, freeze, int(hit[0]))
+
+
+def _named_itself(closure: Closure, outputs: np.ndarray) -> bool:
+    """Whether these outputs are units of an output layer that was named, and nothing else's."""
+    owner = closure.groups.owner
+    axes = list(closure.groups.map.axes)
+    chosen = closure.groups.map.axes
+    for label in outputs:
+        group = np.flatnonzero(closure.groups.of == closure.groups.of[label])
+        group = group[owner[group] >= 0]
+        if len(group) != 1:
+            return False
+        address = axes[owner[group[0]]]
+        indices = closure.chosen.get(address)
+        if indices is None or group[0] not in chosen[address].ids[indices]:
+            return False
+    return True
+
+
+def _frozen(closure: Closure, freeze: Freeze, label: int) -> FrozenUnitsError:
+    address, index = _who(closure, label)
+    steps = road(closure.groups, closure.groups.map.axes[address], index, freeze) if address else []
+    verb = {"input": "which are the model's input", "output": "which are the model's output"}.get(freeze.kind)
+    ways = {
+        "input": "choose other units, or pass --allow-output-change to change what the model takes",
+        "output": "choose other units, or pass --allow-output-change to change what the model gives",
+        "rule": "choose other units, give the layer a rule (--rules my_layers.py), or use 'kprune mask', "
+        "which changes no shape",
+    }
+    return FrozenUnitsError(
+        f"cannot remove unit {index} of '{clean(address)}'",
+        where=" -> ".join(clean(step) for step in steps),
+        why=(
+            f"it is tied to units {verb}"
+            if verb
+            else f"{clean(freeze.why, 300)}, so the units that reach it are frozen"
+            if "no rule" in freeze.why
+            else f"the unit (or one tied to it) cannot go: {clean(freeze.why, 300)}"
+        ),
+        do=ways[freeze.kind],
+    )
+
+
+def _who(closure: Closure, label: int) -> tuple[str, int]:
+    """A chosen unit in a label's group, as (address, index); any unit of it if none was chosen."""
+    group = closure.groups.of[label]
+    for address, indices in closure.chosen.items():
+        ids = closure.groups.map.axes[address].ids[indices]
+        hit = np.flatnonzero(closure.groups.of[ids] == group)
+        if hit.size:
+            return address, int(indices[hit[0]])
+    for address, axis in closure.groups.map.axes.items():
+        hit = np.flatnonzero(closure.groups.of[axis.ids] == group)
+        if hit.size:
+            return address, int(hit[0])
+    return "", -1
+
+
+def _refuse_coupled(closure: Closure) -> None:
+    parts = [
+        f"{clean(address)}:{','.join(map(str, indices[:8]))}{'…' if len(indices) > 8 else ''}"
+        for address, indices in closure.coupled.items()
+    ]
+    raise CannotPruneError(
+        "other units would go along with the chosen ones",
+        where=", ".join(parts[:6]) + (" …" if len(parts) > 6 else ""),
+        why="they are tied (added or multiplied element by element, or shared), and --no-coupled was given",
+        do="leave out --no-coupled, or choose units that are tied to nothing ('kprune explain' tells)",
+    )
+
+
+def _check_last_unit(closure: Closure) -> None:
+    for axis in closure.groups.map.axes.values():
+        if len(axis) and closure.gone[axis.ids].all():
+            raise last_unit(axis, closure.chosen.get(axis.address))
+    for size in closure.groups.map.sizes:
+        dead = size.axis.dead(closure.gone)
+        if dead.size and dead.all():
+            raise LastUnitError(
+                f"'{clean(size.layer.path)}' would be left with nothing along {'.'.join(map(str, size.field))}",
+                why="Keras has no layer of width 0",
+                do="keep at least one of the units that reach it",
+            )
+
+
+def last_unit(axis: UnitAxis, chosen: np.ndarray | None) -> LastUnitError:
+    along = "" if chosen is not None and len(chosen) == len(axis) else ", counting the units tied to the chosen ones"
+    return LastUnitError(
+        f"all {len(axis)} units of '{clean(axis.address)}' would go{along}",
+        why="no layer loses its last unit: Keras has no layer of width 0",
+        do=f"keep at least one of 0 to {len(axis) - 1}",
+    )
+
+
+def _check_rectangles(closure: Closure) -> None:
+    seen: set[int] = set()
+    for (prefix, layer, _, _), labels in closure.groups.map.tensors.items():
+        for factor in labels.factors:
+            if id(factor) in seen or sum(extent > 1 for extent in factor.shape) < 2:
+                continue
+            seen.add(id(factor))
+            if not is_rectangle(~closure.gone[factor]):
+                raise NotARectangleError(
+                    f"what is left of the output of '{clean(prefix + layer)}' would not be a block",
+                    where=clean(prefix + layer),
+                    why=f"its units stand along several axes at once ({_along(labels, factor)}), and each "
+                    "axis must lose whole rows",
+                    do="choose the units of whole rows or columns ('kprune explain' tells which belong together)",
+                )
+
+
+def is_rectangle(alive: np.ndarray) -> bool:
+    """Whether the True entries are all combinations of some positions along each axis."""
+    block = np.ones((1,) * alive.ndim, bool)
+    for axis in range(alive.ndim):
+        others = tuple(other for other in range(alive.ndim) if other != axis)
+        block = block & alive.any(axis=others, keepdims=True)
+    return bool((alive == block).all())
+
+
+def _along(labels: Labels, factor: np.ndarray) -> str:
+    return " x ".join(str(extent) for extent in factor.shape if extent > 1)
+
+
+def _check_blocks(closure: Closure) -> None:
+    for blocks in closure.groups.map.blocks:
+        message = unbalanced(blocks, closure.gone)
+        if message:
+            raise CannotPruneError(
+                f"the {blocks.field} of '{clean(blocks.layer.path)}' would be uneven",
+                where=clean(blocks.layer.path),
+                why=message,
+                do="take the same number of units from each group, or whole groups",
+            )
+
+
+def unbalanced(blocks: Blocks, gone: np.ndarray) -> str:
+    """Why a choice does not leave equal runs; "" if it does."""
+    counts = [(~gone[side]).sum(axis=1) for side in blocks.sides]
+    empty = counts[0] == 0
+    for count in counts:
+        if ((count == 0) != empty).any():
+            return "a group would be left with inputs and no outputs, or the other way round"
+        left = np.unique(count[count > 0])
+        if len(left) > 1:
+            return f"its groups would keep {', '.join(map(str, left))} units: they must stay equal"
+        if not len(left):
+            return "no group would be left"
+    return ""

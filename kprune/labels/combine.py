@@ -1,0 +1,149 @@
+"""Several tensors element by element: which units must live or die together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kprune.labels.labels import Factors, Labels, Shape, fold
+
+
+@dataclass
+class Combined:
+    """What comes of combining tensors element by element.
+
+    Attributes:
+        labels: those of the result.
+        ties: pairs of equally shaped id arrays; each pair of ids stays or goes as one.
+        stuck: ids that cannot be removed, because another operand has no unit to go with them.
+    """
+
+    labels: Labels
+    ties: list[tuple[np.ndarray, np.ndarray]]
+    stuck: list[np.ndarray]
+
+
+def broadcast_shape(shapes: Sequence[Shape]) -> Shape:
+    """NumPy's rule, with None for sizes that are not known.
+
+    Raises: ValueError if two sizes do not go together.
+    """
+    rank = max(len(shape) for shape in shapes)
+    result: list[int | None] = []
+    for sizes in zip(*(((1,) * (rank - len(shape)) + tuple(shape)) for shape in shapes), strict=True):
+        known = {size for size in sizes if size is not None and size != 1}
+        if len(known) > 1:
+            raise ValueError(f"sizes {sorted(known)} do not broadcast")
+        if known:
+            result.append(known.pop())
+        else:
+            result.append(None if None in sizes else 1)
+    return tuple(result)
+
+
+def combine(operands: Sequence[Labels]) -> Combined:
+    """The labels of `operands[0] + operands[1] + …`, or any other element-wise function of them.
+
+    Args:
+        operands: labels of tensors of known shapes that broadcast together.
+    Raises: ValueError if they do not broadcast.
+    """
+    shapes = [operand.shape for operand in operands if operand.shape is not None]
+    shape = broadcast_shape(shapes)
+    if len(operands) > 1 and len(operands) == len(shapes):
+        simple = _same_single_support(operands, shape)
+        if simple is not None:
+            return simple
+    rank = len(shape)
+    aligned = [_align(operand, rank) for operand in operands]
+    result = Combined(Labels(shape), [], [])
+    factors: list[np.ndarray] = []
+    for support in _components(aligned):
+        factors.extend(_combine_along(support, aligned, shape, result))
+    result.labels = Labels(shape, tuple(factors))
+    return result
+
+
+def _same_single_support(operands: Sequence[Labels], shape: Shape) -> Combined | None:
+    """The common case, for speed: equal shapes, one factor each, all varying along the same axes."""
+    first = operands[0]
+    if any(operand.shape != first.shape or len(operand.factors) != 1 for operand in operands):
+        return None
+    extents = first.factors[0].shape
+    if any(operand.factors[0].shape != extents for operand in operands):
+        return None
+    if any((operand.factors[0] == 0).any() for operand in operands):
+        return None
+    ties = [(first.factors[0], other.factors[0]) for other in operands[1:]]
+    return Combined(Labels(shape, first.factors), ties, [])
+
+
+def _align(operand: Labels, rank: int) -> Labels:
+    """The operand with axes of size 1 put in front, as broadcasting does."""
+    if operand.shape is None:
+        return operand
+    extra = (1,) * (rank - len(operand.shape))
+    return Labels(extra + operand.shape, tuple(f.reshape(extra + f.shape) for f in operand.factors))
+
+
+def _components(operands: Sequence[Labels]) -> list[frozenset[int]]:
+    """Sets of axes that belong together because some factor varies along all of them."""
+    components: list[frozenset[int]] = []
+    for operand in operands:
+        for factor in operand.factors:
+            axes = frozenset(operand.support(factor))
+            touching = [component for component in components if component & axes]
+            components = [component for component in components if not component & axes]
+            components.append(axes.union(*touching))
+    return components
+
+
+def _combine_along(
+    axes: frozenset[int], operands: Sequence[Labels], shape: Shape, result: Combined
+) -> Factors:
+    held = [
+        [factor for factor in operand.factors if axes & set(operand.support(factor))]
+        for operand in operands
+    ]
+    bearers = [factors for factors in held if factors]
+    counts = {len(factors) for factors in bearers}
+    several = max(counts) > 1
+    if several:
+        # Units along one axis in one operand, jointly along two in another: tied only where the
+        # operands agree factor by factor.
+        supports = [[f.shape for f in factors] for factors in bearers]
+        if len(counts) > 1 or any(s != supports[0] for s in supports):
+            result.stuck.extend(f.ravel() for factors in bearers for f in factors)
+            return bearers[0]
+    for operand, factors in zip(operands, held, strict=True):
+        if factors or operand.shape is None:
+            continue
+        if any(operand.shape[axis] != 1 and shape[axis] != 1 for axis in axes):
+            # Full size along the axis, and no unit there that could go with the others'.
+            result.stuck.extend(f.ravel() for other in bearers for f in other)
+    first = bearers[0]
+    out = []
+    for index, leader in enumerate(first):
+        for factors in bearers[1:]:
+            leader = _tie(leader, factors[index], shape, result)
+        out.append(leader)
+    return tuple(out)
+
+
+def _tie(a: np.ndarray, b: np.ndarray, shape: Shape, result: Combined) -> np.ndarray:
+    """Tie two factors where they meet; gives the one that stands for both."""
+    wide_a, wide_b = np.broadcast_arrays(a, b)
+    for narrow, wide in ((a, wide_a), (b, wide_b)):
+        if narrow.size == 1 and wide.size > 1:
+            # A single unit spread over many positions (a gate of width 1): it is no position's own.
+            result.stuck.append(narrow.ravel())
+            return wide_b if narrow is a else wide_a
+    pairs = (wide_a != 0) & (wide_b != 0)
+    result.ties.append((wide_a[pairs], wide_b[pairs]))
+    lonely = ~pairs
+    if lonely.any():
+        result.stuck.append(wide_a[lonely])
+        result.stuck.append(wide_b[lonely])
+    return fold(np.where(wide_a != 0, wide_a, wide_b))

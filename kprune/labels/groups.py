@@ -1,0 +1,97 @@
+"""Ties, solved: every unit's group, and what is known of whole groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from kprune.labels.trace import Freeze, LabelMap
+
+
+def connected(count: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The smallest number that each of 0 … count-1 is connected to.
+
+    Pairs are merged all at once and paths are halved until nothing moves: a few passes over the
+    arrays, where scipy's connected_components would take 0.8 s to import.
+
+    Args:
+        a, b: int64 (pairs,).
+    Returns: int64 (count,).
+    """
+    root = np.arange(count, dtype=np.int64)
+    while True:
+        left, right = root[a], root[b]
+        apart = left != right
+        if not apart.any():
+            return root
+        a, b, left, right = a[apart], b[apart], left[apart], right[apart]
+        np.minimum.at(root, np.maximum(left, right), np.minimum(left, right))
+        while True:
+            above = root[root]
+            if (above == root).all():
+                break
+            root = above
+
+
+@dataclass(eq=False)
+class Groups:
+    """Units that stay or go as one.
+
+    Attributes:
+        map: what tracing found.
+        of: int64 (labels,), each label's group: the smallest label in it. `of[0]` is 0.
+    """
+
+    map: LabelMap
+    of: np.ndarray
+
+    @classmethod
+    def solve(cls, label_map: LabelMap) -> Groups:
+        nothing = np.zeros(0, np.int64)
+        a = np.concatenate([nothing, *(tie.a for tie in label_map.ties)])
+        b = np.concatenate([nothing, *(tie.b for tie in label_map.ties)])
+        return cls(label_map, connected(label_map.count, a, b))
+
+    @cached_property
+    def owner(self) -> np.ndarray:
+        """int64 (labels,): for each label the position of its axis in `map.axes`; -1 for none."""
+        owner = np.full(self.map.count, -1, np.int64)
+        for index, axis in enumerate(self.map.axes.values()):
+            owner[axis.ids] = index
+        return owner
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """int64 (labels,): how many units that somebody can name are in each label's group."""
+        named = self.owner >= 0
+        return np.bincount(self.of[named], minlength=self.map.count)[self.of]
+
+    def spread(self, ids: np.ndarray) -> np.ndarray:
+        """bool (labels,): the groups of some labels, whole."""
+        hit = np.zeros(self.map.count, bool)
+        hit[self.of[ids]] = True
+        hit[0] = False
+        gone = hit[self.of]
+        gone[0] = False
+        return gone
+
+    def frozen(self, kinds: tuple[str, ...] = ("input", "output", "rule")) -> np.ndarray:
+        """bool (labels,): the labels in whose group something is frozen."""
+        ids = [freeze.ids for freeze in self.map.freezes if freeze.kind in kinds]
+        if not ids:
+            return np.zeros(self.map.count, bool)
+        return self.spread(np.concatenate(ids))
+
+    def mixed(self) -> np.ndarray:
+        """bool (labels,): the labels in whose group something is mixed."""
+        ids = [mix.ids for mix in self.map.mixes]
+        if not ids:
+            return np.zeros(self.map.count, bool)
+        return self.spread(np.concatenate(ids))
+
+    def freezes_of(self, ids: np.ndarray) -> list[Freeze]:
+        """The freezes that hold any of the groups of some labels."""
+        gone = self.spread(ids)
+        return [freeze for freeze in self.map.freezes if gone[freeze.ids].any()]

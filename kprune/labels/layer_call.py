@@ -1,0 +1,404 @@
+"""One call of one layer, as a rule sees it: what comes in, and how to say what the layer does with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kprune.errors import DamagedFileError
+from kprune.graph.model import Call, Constant, Layer, Shape, leaves
+from kprune.graph.parse import make_layer, nested_model
+from kprune.labels.combine import combine
+from kprune.labels.labels import Axis, Labels
+from kprune.text import clean
+
+if TYPE_CHECKING:
+    from kprune.labels.trace import LayerRecord, Tracer, Weight
+
+Where = Axis | np.ndarray | int | None
+
+
+class CannotTell(Exception):
+    """Raised by a rule (or on its way) that cannot say what becomes of the labels; the reason is its text."""
+
+
+class LayerCall:
+    """What a rule is given.
+
+    Attributes:
+        layer: the layer; `config` is its config.
+        args, kwargs: the call's arguments, with `Labels` in the place of tensors.
+        xs: every Labels among them; `x` is the first.
+    """
+
+    def __init__(
+        self,
+        tracer: Tracer,
+        record: LayerRecord,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        recorded: dict[int, Shape | None],
+        graph_call: Call | None,
+    ) -> None:
+        self._tracer, self._map, self._record = tracer, tracer.map, record
+        self.layer: Layer = record.layer
+        self.config: dict[str, Any] = record.layer.config
+        self.args, self.kwargs = args, kwargs
+        self.recorded = recorded
+        self.graph_call = graph_call
+        self.xs = [leaf for leaf in leaves([args, kwargs]) if isinstance(leaf, Labels)]
+        self._counts: dict[str, int] = {}
+
+    @property
+    def x(self) -> Labels:
+        if not self.xs:
+            raise CannotTell("is called on no tensor")
+        return self.xs[0]
+
+    @property
+    def kind(self) -> str:
+        return self.layer.kind
+
+    def argument(self, position: int, name: str, default: Any = None) -> Any:
+        """An argument of the call, given by position or by name, or from the config of an operation."""
+        if position < len(self.args):
+            return self.args[position]
+        return self.kwargs.get(name, self.config.get(name, default))
+
+    def shape(self, labels: Labels | None = None) -> Shape:
+        """The shape of a tensor (by default the first).
+
+        Raises: CannotTell if it is not known.
+        """
+        shape = (labels or self.x).shape
+        if shape is None:
+            raise CannotTell("is called on a tensor of unknown shape")
+        return shape
+
+    # -- units ----------------------------------------------------------------------------------
+
+    def units(self, field: str | tuple[str | int, ...], axis: str = "units", *, size: int | None = None) -> np.ndarray:
+        """Fresh labels for the layer's own units; the config field follows what is left of them.
+
+        Args:
+            field: the config entry that holds their number.
+            axis: the name under which users address them; `units` needs no name.
+            size: their number, if it is not the field's value.
+        Returns: int64 (units,), the same ones at every call of a shared layer.
+        """
+        path = (field,) if isinstance(field, str) else field
+        ids = self.issue(size if size is not None else int(_entry(self.config, path)), axis)
+        self.size(path, Axis.of(ids))
+        return ids
+
+    def issue(self, size: int, axis: str = "units", *, default: bool | None = None) -> np.ndarray:
+        """Fresh labels with no config entry of their own."""
+        from kprune.labels.trace import UnitAxis
+
+        known = self._record.axes.get(axis)
+        if known is not None:
+            return known.ids
+        new = UnitAxis(self.layer, axis, self._map.issue(size), axis == "units" if default is None else default)
+        self._record.axes[axis] = new
+        self._map.axes[new.address] = new
+        return new.ids
+
+    def adopt(self, axis: str, ids: np.ndarray) -> None:
+        """Make units of the layers inside this one its own: users know them by this layer's name."""
+        from kprune.labels.trace import UnitAxis
+
+        for child in self._record.children.values():
+            for held in child.axes.values():
+                self._map.axes.pop(held.address, None)
+        if axis not in self._record.axes:
+            new = UnitAxis(self.layer, axis, ids, axis == "units")
+            self._record.axes[axis] = self._map.axes[new.address] = new
+
+    def size(self, field: str | tuple[str | int, ...], axis: Axis | np.ndarray) -> None:
+        """Say that a number in the config counts positions along an axis."""
+        from kprune.labels.trace import Size
+
+        path = (field,) if isinstance(field, str) else field
+        if self._first:
+            self._map.sizes.append(Size(self.layer, path, _axis(axis)))
+
+    def constant(self, constant: Constant | tuple[str, ...] | str, *axes: Where) -> None:
+        """Say which labels stand along the axes of an array that is written into the config."""
+        from kprune.labels.trace import ConfigArray
+
+        if not self._first:
+            return
+        if isinstance(constant, Constant):
+            record, key = constant.record["config"], "value"
+        else:
+            record, key = self.config, constant if isinstance(constant, str) else constant[0]
+            if isinstance(record[key], dict):
+                record, key = record[key]["config"], "value"
+        self._map.arrays.append(ConfigArray(self.layer, record, key, tuple(_axis(axis) for axis in axes)))
+
+    @property
+    def _first(self) -> bool:
+        return not self._record.visits
+
+    # -- weights --------------------------------------------------------------------------------
+
+    def weight(
+        self,
+        name: str,
+        *axes: Where,
+        when: bool = True,
+        trainable: bool = True,
+        uses: float = 0.0,
+        flops: float = 2.0,
+        out: int | None = None,
+        at: str = "",
+        grouped: Any = None,
+    ) -> None:
+        """Say which labels stand along each axis of one of the layer's weights, in Keras's order of creation.
+
+        Args:
+            name: Keras's name.
+            axes: an entry per axis: labels (Axis or int64 ids), or a size where no unit stands.
+            when: whether the layer has this weight at all.
+            trainable: whether training changes it.
+            uses: how often each element is used per sample.
+            flops: operations per use: 2 for a product that is summed, 1 for a sum.
+            out: the axis of the layer's own units, from 0.
+            at: the sub-object that holds it (`cell`), "" for the layer itself.
+            grouped: see `Weight`.
+        """
+        if not when:
+            return
+        from kprune.labels.trace import Weight
+
+        index = self._counts.get(at, 0)
+        self._counts[at] = index + 1
+        key = f"{at}/{name}" if at else name
+        placed = tuple(_axis(axis) for axis in axes)
+        uses *= self._tracer.times
+        known = self._record.weights.get(key)
+        if known is not None:
+            self._tie_weight(known, placed)
+            known.uses += uses
+            return
+        group = "/".join(part for part in (self.layer.store, at) if part)
+        self._record.weights[key] = Weight(
+            self.layer,
+            name,
+            f"{group}/vars/{index}",
+            placed,
+            trainable and self.layer.trainable,
+            uses,
+            flops,
+            out,
+            grouped,
+        )
+
+    def _tie_weight(self, known: Weight, axes: tuple[Axis, ...]) -> None:
+        """A shared layer's weights are the same at every call, so what stands along them is tied."""
+        for one, other in zip(known.axes, axes, strict=True):
+            if None in (one.size, other.size):
+                ids = np.concatenate([one.all_ids(), other.all_ids()])
+                self.freeze(ids, "is shared between tensors of which one has an unknown size")
+            elif one.size != other.size:
+                raise CannotTell(f"is called on tensors of {one.size} and of {other.size} channels")
+            elif one.plain and other.plain:
+                self.tie(one.ids if one.factors else np.zeros(one.size, np.int64), other)
+            elif [f.shape for f in one.factors] == [f.shape for f in other.factors]:
+                for a, b in zip(one.factors, other.factors, strict=True):
+                    self.tie(a.ravel(), b.ravel())
+            else:
+                self.freeze(np.concatenate([one.all_ids(), other.all_ids()]), "reach a shared layer by different roads")
+
+    # -- what happens to units ------------------------------------------------------------------
+
+    def tie(self, a: Axis | np.ndarray, b: Axis | np.ndarray) -> None:
+        """Say that units stay or go as one, pair by pair. One without a partner is frozen."""
+        from kprune.labels.trace import Tie
+
+        one, other = _ids(a), _ids(b)
+        if one is other:
+            return
+        paired = (one != 0) & (other != 0)
+        if paired.any():
+            self._map.ties.append(Tie(one[paired], other[paired], self.layer.path))
+        lonely = np.concatenate([one[~paired], other[~paired]])
+        if lonely.any():
+            self.freeze(lonely, f"meet positions in {self.layer.path!r} where no unit stands")
+
+    def freeze(self, what: Labels | Axis | np.ndarray, why: str) -> None:
+        """Say that units cannot go. `why` continues a sentence whose subject is this layer or the units."""
+        from kprune.labels.trace import Freeze
+
+        ids = what.all_ids() if isinstance(what, (Labels, Axis)) else what.ravel()
+        ids = ids[ids != 0]
+        if ids.size:
+            self._map.freezes.append(Freeze("rule", np.unique(ids), why, self.layer.path))
+
+    def freeze_axes(self, x: Labels, axes: Iterable[int], why: str) -> Labels:
+        """Freeze what stands along some axes; gives the tensor without those labels."""
+        axes = [axis for axis in axes if x.varies(axis)]
+        for axis in axes:
+            self.freeze(x.axis(axis), why)
+        return x.without(*axes) if axes else x
+
+    def mix(self, what: Labels | Axis | np.ndarray, why: str) -> None:
+        """Say that a statistic is taken over units, so that removing one changes what the others give."""
+        from kprune.labels.trace import Mix
+
+        ids = what.all_ids() if isinstance(what, (Labels, Axis)) else what.ravel()
+        ids = ids[ids != 0]
+        if ids.size:
+            self._map.mixes.append(Mix(np.unique(ids), why, self.layer.path))
+
+    def blocks(self, field: str, *sides: np.ndarray) -> Any:
+        """Say that units come in equal runs: int64 (runs, n) for each side."""
+        from kprune.labels.trace import Blocks
+
+        found = Blocks(self.layer, field, list(sides))
+        if self._first:
+            self._map.blocks.append(found)
+        return found
+
+    def opaque(self, why: str) -> Labels | list[Labels]:
+        """Freeze everything that comes in. What comes out has no units; its shape is as recorded."""
+        for x in self.xs:
+            self.freeze(x, why)
+        self._record.opaque = why
+        self._record.answer = self._record.answer or "opaque"
+        known = [index for index, shape in self.recorded.items() if shape is not None]
+        outputs = [Labels(self.recorded.get(index)) for index in range(max(known, default=0) + 1)]
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    # -- combining ------------------------------------------------------------------------------
+
+    def combine(self, operands: Sequence[Labels]) -> Labels:
+        """The labels of an element-wise function of several tensors, whose units are tied position by position."""
+        if any(operand.shape is None for operand in operands):
+            for operand in operands:
+                self.freeze(operand, "is combined with a tensor of unknown shape")
+            return Labels(self.recorded.get(0))
+        try:
+            combined = combine(operands)
+        except ValueError as error:
+            raise CannotTell(str(error)) from error
+        for a, b in combined.ties:
+            self.tie(a.ravel(), b.ravel())
+        for ids in combined.stuck:
+            self.freeze(ids, f"meet positions in {self.layer.path!r} where the other operand has no unit that could go with them")
+        return combined.labels
+
+    # -- layers inside a layer ------------------------------------------------------------------
+
+    def inner(self, spec: dict[str, Any], at: str, x: Labels, *, more: Sequence[Labels] = (), times: int = 1) -> Any:
+        """Trace a layer that this layer holds (what a wrapper wraps).
+
+        Args:
+            spec: the inner layer's dict in the config.
+            at: the attribute that holds it, which names its weights' group: `layer`, `forward_layer`.
+            x: what it is called on; `more` are further tensors (states).
+            times: how often it runs per sample.
+        Returns: what its rule returns.
+        """
+        child = self._record.children.get(at)
+        if child is None:
+            name = spec.get("name") or spec["config"].get("name", at)
+            layer = make_layer(str(name), spec, self.layer.path + "/")
+            layer.store = f"{self.layer.store}/{at}"
+            layer.trainable = self.layer.trainable and layer.config.get("trainable", True) is not False
+            if "layers" in layer.config and isinstance(layer.config["layers"], list):
+                layer.model = nested_model(layer, layer.trainable)
+            child = self._map.record(layer)
+            self._record.children[at] = child
+        outside = self._tracer.times
+        self._tracer.times = outside * times
+        try:
+            return self._tracer.call(child.layer, [x, *more], {}, {})
+        finally:
+            self._tracer.times = outside
+
+    def inner_units(self, at: str) -> dict[str, np.ndarray]:
+        """The units that a layer inside this one issues, by the name of their axis."""
+        return {name: axis.ids for name, axis in self._record.children[at].axes.items()}
+
+    # -- the door -------------------------------------------------------------------------------
+
+    def apply(self, rule: Any) -> Any:
+        """Run a rule; what it cannot tell is opaque, what its config lacks is damage."""
+        try:
+            return rule.function(self)
+        except CannotTell as reason:
+            return self.opaque(f"{self.layer.path!r} {reason}")
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise DamagedFileError(
+                f"the config of layer '{clean(self.layer.path)}' is not that of a {clean(self.kind)}",
+                why=f"{type(error).__name__}: {clean(str(error))}",
+                do="check the file, or report this if plain Keras loads it" if rule.builtin else f"check the rule in {rule.source}",
+            ) from error
+
+    def checked(self, outputs: Any) -> Any:
+        """Hold inferred shapes against recorded ones. Where they differ, nothing in sight can go."""
+        flat = [item for item in leaves(outputs) if isinstance(item, Labels)]
+        replaced: dict[int, Labels] = {}
+        for index, labels in enumerate(flat):
+            recorded = self.recorded.get(index)
+            if recorded is None or labels.shape == recorded:
+                continue
+            merged = _merge(labels.shape, recorded)
+            if merged is None:
+                why = f"{self.layer.path!r} gives {recorded} in the config, where kprune expects {labels.shape}"
+                for met in (*self.xs, *flat):
+                    self.freeze(met, why)
+                replaced[id(labels)] = Labels(recorded)
+            elif merged != labels.shape:
+                replaced[id(labels)] = labels.with_shape(merged)
+        if not replaced:
+            return outputs
+        return _swap(outputs, replaced)
+
+
+def _swap(structure: Any, replaced: dict[int, Labels]) -> Any:
+    if isinstance(structure, (list, tuple)):
+        return type(structure)(_swap(item, replaced) for item in structure)
+    if isinstance(structure, dict):
+        return {key: _swap(item, replaced) for key, item in structure.items()}
+    return replaced.get(id(structure), structure)
+
+
+def _merge(inferred: Shape | None, recorded: Shape) -> Shape | None:
+    """The more precise of two shapes of one tensor; None if they contradict each other."""
+    if inferred is None:
+        return recorded
+    if len(inferred) != len(recorded):
+        return None
+    merged: list[int | None] = []
+    for a, b in zip(inferred, recorded, strict=True):
+        if a is not None and b is not None and a != b:
+            return None
+        merged.append(b if a is None else a)
+    return tuple(merged)
+
+
+def _axis(where: Where) -> Axis:
+    if isinstance(where, Axis):
+        return where
+    if isinstance(where, np.ndarray):
+        return Axis.of(where)
+    return Axis(None if where is None else int(where))
+
+
+def _ids(where: Axis | np.ndarray) -> np.ndarray:
+    if not isinstance(where, Axis):
+        return where
+    if not where.plain:
+        raise CannotTell("ties units that stand along two axes at once")
+    return where.ids if where.factors else np.zeros(where.size or 0, np.int64)
+
+
+def _entry(config: dict[str, Any], path: tuple[str | int, ...]) -> Any:
+    value: Any = config
+    for part in path:
+        value = value[part]
+    return value

@@ -1,0 +1,374 @@
+"""Pushes labels through a graph: each call's rule says what becomes of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kprune.graph.model import Call, Layer, Model, TensorRef, leaves, map_leaves
+from kprune.graph.parse import INPUT
+from kprune.labels.labels import Axis, Labels, Shape
+from kprune.labels.layer_call import LayerCall
+
+
+@dataclass(frozen=True, eq=False)
+class UnitAxis:
+    """The units that one layer issues along one of its axes of units.
+
+    Attributes:
+        layer: the layer; a user writes `layer.path`, or `layer.path.name` for an axis other than the default.
+        name: `units`, or `heads`, `key_dim`, `value_dim`.
+        ids: int64 (n,), the label of each unit in the order in which users count them.
+    """
+
+    layer: Layer
+    name: str
+    ids: np.ndarray
+    default: bool = True
+
+    @property
+    def address(self) -> str:
+        return self.layer.path if self.default else f"{self.layer.path}.{self.name}"
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(eq=False)
+class Weight:
+    """One tensor of a layer, and which labels stand along each of its axes.
+
+    Attributes:
+        layer: whose it is.
+        name: Keras's name: `kernel`, `bias`, `gamma` …
+        path: dataset path in the weights file.
+        axes: one Axis per axis; no factors where no unit stands.
+        trainable: whether Keras counts it so (and the optimizer has slots for it).
+        uses: how often each element is used per sample: multiply-adds for a kernel.
+        flops: floating point operations per use: 2 in a product, 1 in a sum.
+        out: which axis holds the layer's own units, from 0; None if there is none.
+        grouped: for a grouped kernel, (axis, inputs): the positions on `axis` stand for
+            `inputs.size / groups` inputs of each group.
+    """
+
+    layer: Layer
+    name: str
+    path: str
+    axes: tuple[Axis, ...]
+    trainable: bool = True
+    uses: float = 0.0
+    flops: float = 2.0
+    out: int | None = None
+    grouped: Blocks | None = None
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        return tuple(axis.size for axis in self.axes)
+
+
+@dataclass(eq=False)
+class Size:
+    """A number in a config that counts units: `units`, `filters`, an entry of `target_shape`."""
+
+    layer: Layer
+    field: tuple[str | int, ...]
+    axis: Axis
+
+
+@dataclass(eq=False)
+class ConfigArray:
+    """An array in a config that has units along some axes: a constant operand, `mean` of Normalization."""
+
+    layer: Layer
+    record: dict[str, Any]
+    key: str
+    axes: tuple[Axis, ...]
+
+
+@dataclass(eq=False)
+class Blocks:
+    """Units in equal runs (a grouped convolution's groups): whole runs go, or as many from each that stays.
+
+    Attributes:
+        layer: where; `field` is the config entry that counts the runs.
+        sides: int64 (runs, n) each; the inputs' runs and the outputs'.
+    """
+
+    layer: Layer
+    field: str
+    sides: list[np.ndarray]
+
+
+@dataclass(eq=False)
+class Freeze:
+    """Units that cannot go.
+
+    Attributes:
+        kind: `input`, `output`, or `rule` (a layer without a rule, or an impossible situation).
+        ids: int64 (n,).
+        why: the rest of a sentence that starts with the units.
+        at: path of the layer where it happens.
+    """
+
+    kind: str
+    ids: np.ndarray
+    why: str
+    at: str
+
+
+@dataclass(eq=False)
+class Mix:
+    """Units over which a layer takes a statistic: removing one changes the others."""
+
+    ids: np.ndarray
+    why: str
+    at: str
+
+
+@dataclass(eq=False)
+class Tie:
+    """Units that stay or go as one, pair by pair."""
+
+    a: np.ndarray
+    b: np.ndarray
+    at: str
+
+
+@dataclass(eq=False)
+class Visit:
+    """One call, with what went in and what came out: the edges of an explanation."""
+
+    layer: Layer
+    inputs: list[Labels]
+    outputs: list[Labels]
+    of_model: bool = False
+
+
+@dataclass(eq=False)
+class LayerRecord:
+    """All that is known of one layer after its calls were traced."""
+
+    layer: Layer
+    weights: dict[str, Weight] = field(default_factory=dict)
+    children: dict[str, LayerRecord] = field(default_factory=dict)
+    axes: dict[str, UnitAxis] = field(default_factory=dict)
+    visits: list[Visit] = field(default_factory=list)
+    answer: str = ""
+    opaque: str = ""
+    args: tuple[list[Any], dict[str, Any]] | None = None
+
+
+TensorKey = tuple[str, str, int, int]
+
+
+@dataclass(eq=False)
+class LabelMap:
+    """What tracing a graph found out.
+
+    Attributes:
+        model: the graph.
+        axes: by the address a user writes, in order of issue.
+        records: by layer object.
+        tensors: labels of each tensor, by (path of its model, layer, node, index).
+        owner: for each label the index of its axis in `axes`; -1 for the label 0.
+    """
+
+    model: Model
+    axes: dict[str, UnitAxis] = field(default_factory=dict)
+    records: dict[Layer, LayerRecord] = field(default_factory=dict)
+    tensors: dict[TensorKey, Labels] = field(default_factory=dict)
+    ties: list[Tie] = field(default_factory=list)
+    freezes: list[Freeze] = field(default_factory=list)
+    mixes: list[Mix] = field(default_factory=list)
+    blocks: list[Blocks] = field(default_factory=list)
+    sizes: list[Size] = field(default_factory=list)
+    arrays: list[ConfigArray] = field(default_factory=list)
+    visits: list[Visit] = field(default_factory=list)
+    count: int = 1  # the label 0 is taken
+
+    def issue(self, size: int) -> np.ndarray:
+        """Fresh labels, int64 (size,)."""
+        ids = np.arange(self.count, self.count + size, dtype=np.int64)
+        self.count += size
+        return ids
+
+    def record(self, layer: Layer) -> LayerRecord:
+        if layer not in self.records:
+            self.records[layer] = LayerRecord(layer)
+        return self.records[layer]
+
+    def weights(self) -> list[Weight]:
+        """Every weight, in the order of `model.weights` as the optimizer sees it."""
+        result: list[Weight] = []
+        seen: set[str] = set()
+
+        def collect(record: LayerRecord) -> None:
+            for weight in record.weights.values():
+                if weight.path not in seen:
+                    seen.add(weight.path)
+                    result.append(weight)
+            for child in record.children.values():
+                collect(child)
+                if child.layer.model is not None:
+                    walk(child.layer.model)
+
+        def walk(model: Model) -> None:
+            for layer in model.layers.values():
+                if layer in self.records:
+                    collect(self.records[layer])
+                if layer.model is not None:
+                    walk(layer.model)
+
+        walk(self.model)
+        return result
+
+
+def trace(model: Model, rules: Any = None) -> LabelMap:
+    """Push labels through a model.
+
+    Args:
+        model: the graph.
+        rules: a `kprune.rules.Rules`; by default those that come with kprune.
+    """
+    if rules is None:
+        from kprune.rules import builtin
+
+        rules = builtin()
+    tracer = Tracer(LabelMap(model), rules)
+    outputs = tracer.run(model, None)
+    for labels in leaves(outputs):
+        if isinstance(labels, Labels) and labels.factors:
+            tracer.map.freezes.append(
+                Freeze("output", _nonzero(labels.all_ids()), "are the model's outputs", "")
+            )
+    return tracer.map
+
+
+class Tracer:
+    """Runs the rules. `map` grows as it goes."""
+
+    def __init__(self, label_map: LabelMap, rules: Any) -> None:
+        self.map = label_map
+        self.rules = rules
+        self.times = 1  # how often the layers being traced run per sample (TimeDistributed)
+
+    def run(self, model: Model, inputs: list[Labels] | None) -> Any:
+        """Trace one model.
+
+        Args:
+            model: outermost or nested.
+            inputs: labels of the tensors it is called on; None for the outermost, which gets its own.
+        Returns: labels in the structure of the model's outputs.
+        """
+        recorded = _recorded_shapes(model)
+        tensors: dict[tuple[str, int, int], Labels] = {}
+        for index, ref in enumerate(leaves(model.inputs)):
+            if ref is None:
+                continue
+            if inputs is None:
+                labels = self._input(model, ref)
+            else:
+                labels = inputs[index] if index < len(inputs) else Labels(None)
+            tensors[ref.key] = labels
+            self._keep(model, ref.key, labels)
+        for call in model.calls:
+            key = (call.layer.name, call.node, 0)
+            if call.layer.kind == INPUT and key not in tensors and not call.inputs:
+                tensors[key] = self._input(model, TensorRef(*key))
+            if key in tensors:
+                if call.layer.kind == INPUT:
+                    self.map.record(call.layer).answer = "input"
+                continue
+            outputs = self.call(
+                call.layer,
+                map_leaves(lambda leaf: _fill_in(leaf, tensors), call.args),
+                map_leaves(lambda leaf: _fill_in(leaf, tensors), call.kwargs),
+                {i: recorded.get((call.layer.name, call.node, i)) for i in range(4)},
+                call,
+            )
+            for index, labels in enumerate(leaves(outputs)):
+                key = (call.layer.name, call.node, index)
+                tensors[key] = labels
+                self._keep(model, key, labels)
+        return map_leaves(lambda ref: _fill_in(ref, tensors), model.outputs)
+
+    def _keep(self, model: Model, key: tuple[str, int, int], labels: Labels) -> None:
+        self.map.tensors.setdefault((model.path, *key), labels)
+
+    def _input(self, model: Model, ref: TensorRef) -> Labels:
+        layer = model.layers.get(ref.layer)
+        if layer is None:
+            return Labels(ref.shape)
+        config = layer.config
+        shape = config.get("batch_shape") or config.get("batch_input_shape")
+        shape = tuple(shape) if shape else ref.shape
+        self.map.record(layer).answer = "input"
+        labels = Labels(shape)
+        if shape and len(shape) > 1 and shape[-1] and "float" in str(config.get("dtype", "float32")):
+            axis = UnitAxis(layer, "features", self.map.issue(shape[-1]))
+            labels = labels.with_last(axis.ids)
+            self.map.freezes.append(Freeze("input", axis.ids, "are features of the model's input", layer.path))
+            self.map.axes[axis.address] = self.map.record(layer).axes["features"] = axis
+            self.map.sizes.append(
+                Size(layer, ("batch_shape" if "batch_shape" in config else "batch_input_shape", len(shape) - 1), Axis.of(axis.ids))
+            )
+        return labels
+
+    def call(
+        self,
+        layer: Layer,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        recorded: dict[int, Shape | None],
+        graph_call: Call | None = None,
+    ) -> Any:
+        """Trace one call of one layer, and hold what its rule says against what the config records."""
+        record = self.map.record(layer)
+        if record.args is None:
+            record.args = (args, kwargs)
+        rule = self.rules.find(layer)
+        call = LayerCall(self, record, args, kwargs, recorded, graph_call)
+        if layer.model is not None and rule is None:
+            outputs = self.run(layer.model, call.xs)
+            record.answer = "model"
+        elif rule is None:
+            outputs = call.opaque(self.rules.why_not(layer))
+        else:
+            record.answer = rule.does
+            outputs = call.apply(rule)
+        outputs = call.checked(outputs)
+        visit = Visit(
+            layer,
+            call.xs,
+            [item for item in leaves(outputs) if isinstance(item, Labels)],
+            of_model=layer.model is not None and rule is None,
+        )
+        record.visits.append(visit)
+        self.map.visits.append(visit)
+        return outputs
+
+
+def _fill_in(leaf: Any, tensors: dict[tuple[str, int, int], Labels]) -> Any:
+    if isinstance(leaf, TensorRef):
+        return tensors.get(leaf.key, Labels(leaf.shape))
+    return leaf
+
+
+def _recorded_shapes(model: Model) -> dict[tuple[str, int, int], Shape | None]:
+    """Shapes of tensors as the calls that read them recorded them."""
+    shapes: dict[tuple[str, int, int], Shape | None] = {}
+    for call in model.calls:
+        for ref in call.inputs:
+            if ref.shape is not None:
+                shapes[ref.key] = ref.shape
+        if model.is_sequential:
+            built = (call.layer.spec.get("build_config") or {}).get("input_shape")
+            if call.inputs and isinstance(built, list) and built and not isinstance(built[0], list):
+                shapes.setdefault(call.inputs[0].key, tuple(built))
+    return shapes
+
+
+def _nonzero(ids: np.ndarray) -> np.ndarray:
+    return ids[ids != 0]

@@ -1,0 +1,59 @@
+"""What each Keras layer and operation does to labels: a file per Keras family, a screen per rule.
+
+    core.py            InputLayer, Dense, Embedding, Identity, Masking
+    convolutional.py   Conv*, Conv*Transpose, DepthwiseConv*, SeparableConv*
+    recurrent.py       SimpleRNN, LSTM, GRU
+    wrappers.py        Bidirectional, TimeDistributed
+    normalization.py   BatchNormalization, LayerNormalization, GroupNormalization, Normalization
+    pooling.py         pooling, global pooling
+    reshaping.py       Flatten, Reshape, Permute, RepeatVector, padding, cropping, up-sampling
+    merging.py         Add … Minimum, Concatenate
+    activations.py     Activation and the activation layers; what each activation function mixes
+    regularization.py  dropout and noise
+    preprocessing.py   Rescaling and what only changes values
+    operations.py      nodes of keras.ops in Functional graphs
+    applications.py    layers that belong to keras.applications
+
+A rule for a layer of your own is registered the same way (`kprune.rule`), from a file given with
+`--rules` or through the entry point group `kprune.rules`. A layer without a rule is never guessed
+at: what reaches it is frozen, and every message names it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+
+from kprune.rules.registry import CUSTOM, LAYERS, OPERATIONS, Rule, Rules, Table
+
+FAMILIES = (
+    "core",
+    "convolutional",
+    "recurrent",
+    "wrappers",
+    "normalization",
+    "pooling",
+    "reshaping",
+    "merging",
+    "activations",
+    "regularization",
+    "preprocessing",
+    "operations",
+    "applications",
+)
+
+ENTRY_POINTS = "kprune.rules"
+
+__all__ = ["CUSTOM", "ENTRY_POINTS", "FAMILIES", "LAYERS", "OPERATIONS", "Rule", "Rules", "Table", "builtin"]
+
+
+@functools.cache
+def _load_families() -> None:
+    for family in FAMILIES:
+        importlib.import_module(f"kprune.rules.{family}")
+
+
+def builtin() -> Rules:
+    """Every rule there is: kprune's own, and those registered since with `kprune.rule`."""
+    _load_families()
+    return Rules(LAYERS.rules, OPERATIONS.rules, CUSTOM.rules)

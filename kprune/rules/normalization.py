@@ -1,0 +1,92 @@
+"""Normalisation (keras/src/layers/normalization, and Normalization of the preprocessing layers)."""
+
+from __future__ import annotations
+
+from kprune.labels.labels import Axis, Labels
+from kprune.labels.layer_call import CannotTell, LayerCall
+from kprune.rules.registry import LAYERS
+from kprune.rules.shapes import positions
+
+
+@LAYERS.rule("BatchNormalization", "SyncBatchNormalization", does="passes")
+def batch_normalization(call: LayerCall) -> Labels:
+    """gamma, beta, moving_mean, moving_variance (channels)"""
+    axis = _only(call.config["axis"])
+    channels = call.x.axis(axis)
+    places = positions(call.shape()[1:]) // (channels.size or 1)
+    call.weight("gamma", channels, when=call.config["scale"], uses=places)
+    call.weight("beta", channels, when=call.config["center"])
+    call.weight("moving_mean", channels, trainable=False)
+    call.weight("moving_variance", channels, trainable=False)
+    if call.config.get("renorm"):
+        raise CannotTell("uses batch renormalisation, whose extra statistics kprune does not cut")
+    return call.x
+
+
+@LAYERS.rule("LayerNormalization", does="mixes")
+def layer_normalization(call: LayerCall) -> Labels:
+    """gamma, beta (the axes it normalises); takes mean and variance over them"""
+    axes = call.config["axis"]
+    axes = [axes] if isinstance(axes, int) else list(axes)
+    along = [call.x.axis(axis) for axis in axes]
+    rms = call.config.get("rms_scaling", False)
+    call.weight("gamma", *along, when=call.config["scale"] or rms, uses=_places(call, along))
+    call.weight("beta", *along, when=call.config["center"] and not rms)
+    for axis in along:
+        call.mix(axis, f"share the mean and variance that {call.layer.path!r} takes")
+    return call.x
+
+
+@LAYERS.rule("GroupNormalization", does="mixes")
+def group_normalization(call: LayerCall) -> Labels:
+    """gamma, beta (channels); takes mean and variance over each run of channels"""
+    axis = call.config["axis"]
+    channels = call.x.axis(axis)
+    groups = call.config["groups"]
+    size = channels.size
+    if size is None:
+        raise CannotTell("normalises groups of an unknown number of channels")
+    groups = size if groups == -1 else groups
+    call.weight("gamma", channels, when=call.config["scale"], uses=_places(call, [channels]))
+    call.weight("beta", channels, when=call.config["center"])
+    if not channels.factors:
+        return call.x
+    if not channels.plain:
+        call.freeze(channels, f"reach the groups of {call.layer.path!r} along two axes at once")
+        return call.x
+    if groups != size:
+        call.mix(channels, f"share the mean and variance that {call.layer.path!r} takes over their group")
+    if call.config["groups"] != -1:
+        call.blocks("groups", channels.ids.reshape(groups, -1))
+    return call.x
+
+
+@LAYERS.rule("Normalization", does="passes")
+def normalization(call: LayerCall) -> Labels:
+    """mean, variance along the axes it keeps apart, as weights or as numbers in the config"""
+    axes = call.config.get("axis", -1)
+    if axes is None:
+        axes = []
+    axes = [axes] if isinstance(axes, int) else list(axes)
+    rank = len(call.shape())
+    kept = sorted(axis % rank for axis in axes)
+    along = [call.x.axis(axis) for axis in kept]
+    if call.config.get("mean") is None:
+        call.weight("mean", *along, trainable=False)
+        call.weight("variance", *along, trainable=False)
+        call.weight("count", trainable=False)
+    elif any(axis.factors for axis in along):
+        call.freeze(call.x, f"are normalised by {call.layer.path!r} with numbers that stand in the config")
+    return call.x
+
+
+def _only(axis: int | list[int]) -> int:
+    if isinstance(axis, int):
+        return axis
+    (only,) = axis  # Keras 2 writes a list of one
+    return int(only)
+
+
+def _places(call: LayerCall, along: list[Axis]) -> float:
+    own = positions(axis.size for axis in along)
+    return positions(call.shape()[1:]) / own

@@ -1,0 +1,38 @@
+"""Pooling (keras/src/layers/pooling)."""
+
+from __future__ import annotations
+
+from kprune.labels.labels import Labels
+from kprune.labels.layer_call import LayerCall
+from kprune.rules.registry import LAYERS
+from kprune.rules.shapes import ints, replaced, spatial_axes, window
+
+POOLING = [f"{kind}Pooling{rank}D" for kind in ("Max", "Average") for rank in (1, 2, 3)]
+SHORT = [f"{kind}Pool{rank}D" for kind in ("Max", "Avg") for rank in (1, 2, 3)]
+GLOBAL = [f"Global{name}" for name in (*POOLING, *SHORT)]
+
+
+@LAYERS.rule(*POOLING, *SHORT, does="passes")
+def pooling(call: LayerCall) -> Labels:
+    """channel by channel"""
+    shape = call.shape()
+    spatial = spatial_axes(call.config.get("data_format"), len(shape))
+    x = call.freeze_axes(call.x, spatial, f"stand along an axis on which {call.layer.path!r} slides")
+    pool = ints(call.config["pool_size"], len(spatial))
+    strides = call.config.get("strides")
+    strides = pool if strides is None else ints(strides, len(spatial))
+    padding = call.config.get("padding", "valid")
+    sizes = [window(shape[axis], k, s, padding) for axis, k, s in zip(spatial, pool, strides, strict=True)]
+    return x.with_shape(replaced(shape, spatial, sizes))
+
+
+@LAYERS.rule(*GLOBAL, does="passes")
+def global_pooling(call: LayerCall) -> Labels:
+    """channel by channel; the axes it pools over go, or become 1 with keepdims"""
+    shape = call.shape()
+    spatial = spatial_axes(call.config.get("data_format"), len(shape))
+    x = call.freeze_axes(call.x, spatial, f"stand along an axis over which {call.layer.path!r} pools")
+    if call.config.get("keepdims"):
+        return x.with_shape(replaced(shape, spatial, [1] * len(spatial)))
+    kept = tuple(size for axis, size in enumerate(shape) if axis not in spatial)
+    return x.move(lambda factor: factor.squeeze(tuple(spatial)), kept)

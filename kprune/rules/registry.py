@@ -1,0 +1,113 @@
+"""The tables of rules, and how a layer finds its own.
+
+A rule is a function that takes a `LayerCall` and returns the labels of what comes out. It is
+registered with what it does to units, in one of five words:
+
+    issues      makes units of its own (Dense, Conv2D, LSTM, Embedding)
+    passes      hands units on, wherever it moves them (Flatten, pooling, BatchNormalization)
+    combines    brings several tensors together, which ties or joins their units (Add, Concatenate)
+    mixes       takes a statistic over units, so removing one changes the others (LayerNormalization)
+    opaque      nothing can be removed through it, and the rule says why (Lambda)
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from kprune.graph.model import Layer
+from kprune.labels.layer_call import LayerCall
+from kprune.text import clean
+
+RuleFunction = Callable[[LayerCall], Any]
+ANSWERS = ("issues", "passes", "combines", "mixes", "opaque")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a class does to labels.
+
+    Attributes:
+        name: the class name, or the registered name (`package>Class`) of a custom class.
+        function: takes a LayerCall, returns Labels in the structure of the layer's outputs.
+        does: one of `ANSWERS`.
+        note: one line for `kprune rules`.
+        builtin: whether it came with kprune.
+        source: file that holds it.
+    """
+
+    name: str
+    function: RuleFunction
+    does: str
+    note: str
+    builtin: bool
+    source: str
+
+
+@dataclass
+class Table:
+    """Rules by class name."""
+
+    builtin: bool
+    rules: dict[str, Rule] = field(default_factory=dict)
+
+    def rule(self, *names: str, does: str, note: str = "") -> Callable[[RuleFunction], RuleFunction]:
+        """Decorator: the function answers for these classes.
+
+        Raises: ValueError if `does` is not one of the five words, or a class has a rule already.
+        """
+        if does not in ANSWERS:
+            raise ValueError(f"does={does!r} is not one of {', '.join(ANSWERS)}")
+
+        def register(function: RuleFunction) -> RuleFunction:
+            for name in names:
+                if name in self.rules and self.rules[name].function.__code__ is not function.__code__:
+                    raise ValueError(f"{name} has a rule already, in {self.rules[name].source}")
+                summary = note or (function.__doc__ or "").strip().partition("\n")[0]
+                self.rules[name] = Rule(
+                    name, function, does, summary, self.builtin, function.__code__.co_filename
+                )
+            return function
+
+        return register
+
+
+LAYERS = Table(builtin=True)
+OPERATIONS = Table(builtin=True)
+CUSTOM = Table(builtin=False)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """All tables together.
+
+    Attributes:
+        layers: Keras's own layer classes.
+        operations: classes of `keras.ops` nodes.
+        custom: classes from elsewhere, by registered name or plain class name.
+    """
+
+    layers: dict[str, Rule]
+    operations: dict[str, Rule]
+    custom: dict[str, Rule]
+
+    def find(self, layer: Layer) -> Rule | None:
+        """The rule for a layer, or None. A custom class never gets the rule of a Keras class of the same name."""
+        if layer.is_operation:
+            return self.operations.get(layer.kind)
+        if layer.is_builtin:
+            # A user's rule may answer for a Keras class that kprune has none for, never replace one.
+            return self.layers.get(layer.kind) or self.custom.get(layer.kind)
+        return self.custom.get(layer.registered or "") or self.custom.get(layer.kind)
+
+    def why_not(self, layer: Layer) -> str:
+        """Why a layer without a rule freezes what reaches it."""
+        kind = clean(layer.registered or layer.kind)
+        what = "operation" if layer.is_operation else "layer"
+        reason = f"'{clean(layer.path)}' is a {kind} {what}, for which kprune has no rule"
+        if not layer.is_builtin and layer.kind in self.layers:
+            return f"{reason} (it is not Keras's own {clean(layer.kind)})"
+        near = difflib.get_close_matches(layer.kind, [*self.layers, *self.operations], 1, 0.85)
+        return f"{reason} (the nearest is {near[0]})" if near else reason

@@ -1,0 +1,146 @@
+"""Layers that move data (keras/src/layers/reshaping): the same numpy operation, done to the labels."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from kprune.labels.labels import Labels, Shape, fold
+from kprune.labels.layer_call import CannotTell, LayerCall
+from kprune.rules.registry import LAYERS
+from kprune.rules.shapes import ints, replaced, spatial_axes
+
+
+def reshaped(call: LayerCall, x: Labels, shape: Shape) -> Labels:
+    """The labels of `reshape(x, shape)`.
+
+    Args:
+        shape: batch first; at most the batch and what stays as it is may be unknown.
+    """
+    old = call.shape(x)
+    if not x.factors:
+        return Labels(shape)
+    if None not in old[1:] and None not in shape[1:]:
+        sizes = tuple(size or 1 for size in shape[1:])
+        return x.move(lambda factor: factor.reshape(1, *sizes), shape, spread=True)
+    head, tail = _shared_tail(old, shape)
+    for factor in x.factors:
+        if any(extent > 1 for extent in factor.shape[:head]):
+            call.freeze(factor, f"stand along an axis that {call.layer.path!r} folds into one of unknown size")
+    kept = Labels(old, tuple(f for f in x.factors if all(extent == 1 for extent in f.shape[:head])))
+    inner = [size or 1 for size in old[head:]]
+    outer = [size or 1 for size in shape[tail:]]
+
+    def move(factor: np.ndarray) -> np.ndarray:
+        wide = np.broadcast_to(factor.reshape(factor.shape[head:]), inner)
+        return wide.reshape([1] * tail + outer)
+
+    return Labels(shape, tuple(fold(move(factor)) for factor in kept.factors))
+
+
+def _shared_tail(old: Shape, new: Shape) -> tuple[int, int]:
+    """Where the longest known tails of equal product begin: (axis in old, axis in new)."""
+    best = (len(old), len(new))
+    for i in range(len(old) - 1, 0, -1):
+        if old[i] is None:
+            break
+        for j in range(len(new) - 1, 0, -1):
+            if new[j] is None:
+                break
+            if math.prod(size or 0 for size in old[i:]) == math.prod(size or 0 for size in new[j:]):
+                best = (i, j)
+    return best
+
+
+def filled_in(target: list[Any], old: Shape) -> Shape:
+    """A target shape (without the batch) with its -1 worked out."""
+    sizes: list[int | None] = [None if size is None else int(size) for size in target]
+    if -1 in sizes:
+        at = sizes.index(-1)
+        rest = math.prod(size or 1 for size in sizes if size != -1)
+        known = None not in old[1:]
+        sizes[at] = math.prod(size or 1 for size in old[1:]) // rest if known else None
+    return (old[0], *sizes)
+
+
+@LAYERS.rule("Flatten", does="passes")
+def flatten(call: LayerCall) -> Labels:
+    """reshape to one axis; channels_first is put channels_last before"""
+    x, shape = call.x, call.shape()
+    if call.config.get("data_format") == "channels_first" and len(shape) > 2:
+        # Flatten.call: channels move to the end before the reshape.
+        shape = (shape[0], *shape[2:], shape[1])
+        x = x.move(lambda factor: np.moveaxis(factor, 1, -1), shape)
+    if len(shape) == 1:
+        return Labels((*shape, 1))
+    size = None if None in shape[1:] else math.prod(size or 1 for size in shape[1:])
+    return reshaped(call, x, (shape[0], size))
+
+
+@LAYERS.rule("Reshape", does="passes")
+def reshape(call: LayerCall) -> Labels:
+    """target_shape follows what is left along each axis"""
+    target = call.config["target_shape"]
+    result = reshaped(call, call.x, filled_in(target, call.shape()))
+    for index, size in enumerate(target):
+        if size != -1 and result.varies(index + 1):
+            call.size(("target_shape", index), result.axis(index + 1))
+    return result
+
+
+@LAYERS.rule("Permute", does="passes")
+def permute(call: LayerCall) -> Labels:
+    """transpose"""
+    order = [0, *(int(axis) for axis in call.config["dims"])]
+    shape = call.shape()
+    return call.x.move(lambda factor: factor.transpose(order), tuple(shape[axis] for axis in order))
+
+
+@LAYERS.rule("RepeatVector", does="passes")
+def repeat_vector(call: LayerCall) -> Labels:
+    """(batch, units) -> (batch, n, units)"""
+    shape = call.shape()
+    return call.x.move(lambda factor: factor[:, None], (shape[0], call.config["n"], *shape[1:]))
+
+
+def _pairs(value: Any, rank: int) -> list[tuple[int, int]]:
+    """Padding or cropping at both ends of each spatial axis, from any of Keras's spellings."""
+    if isinstance(value, int):
+        return [(value, value)] * rank
+    if rank == 1:
+        return [(int(value[0]), int(value[1]))]
+    return [(v, v) if isinstance(v, int) else (int(v[0]), int(v[1])) for v in value]
+
+
+def _resized(call: LayerCall, grow: Any) -> Labels:
+    """Sizes of the spatial axes change; nothing may be labelled along them."""
+    shape = call.shape()
+    spatial = spatial_axes(call.config.get("data_format"), len(shape))
+    x = call.freeze_axes(call.x, spatial, f"stand along an axis whose size {call.layer.path!r} changes")
+    sizes = [None if shape[axis] is None else grow(i, shape[axis]) for i, axis in enumerate(spatial)]
+    return x.with_shape(replaced(shape, spatial, sizes))
+
+
+@LAYERS.rule("ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D", does="passes")
+def zero_padding(call: LayerCall) -> Labels:
+    """channel by channel"""
+    pairs = _pairs(call.config["padding"], len(call.shape()) - 2)
+    return _resized(call, lambda i, size: size + sum(pairs[i]))
+
+
+@LAYERS.rule("Cropping1D", "Cropping2D", "Cropping3D", does="passes")
+def cropping(call: LayerCall) -> Labels:
+    """channel by channel"""
+    pairs = _pairs(call.config["cropping"], len(call.shape()) - 2)
+    return _resized(call, lambda i, size: size - sum(pairs[i]))
+
+
+@LAYERS.rule("UpSampling1D", "UpSampling2D", "UpSampling3D", does="passes")
+def up_sampling(call: LayerCall) -> Labels:
+    """channel by channel"""
+    if call.config.get("data_format") is None and call.kind != "UpSampling1D" and len(call.shape()) < 4:
+        raise CannotTell(f"is called on a tensor of shape {call.shape()}")
+    factors = ints(call.config["size"], len(call.shape()) - 2)
+    return _resized(call, lambda i, size: size * factors[i])
