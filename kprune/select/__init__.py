@@ -1,0 +1,1 @@
+"""Which units: what users write, and what it means for a model."""

@@ -1,0 +1,382 @@
+"""Which units of one layer: `3,7,12`, `0-99/2`, `-1`, `!3,7`, `@drop.txt`, `where(…)`, or a list.
+
+Text is parsed without knowing the layer; `resolve` then says which units that is, of so many.
+
+    INDICES   ITEMS | !ITEMS | @FILE | !@FILE | where(EXPRESSION)
+    ITEMS     ITEM,ITEM,...
+    ITEM      NUMBER | NUMBER-NUMBER | NUMBER-NUMBER/STEP
+
+A negative number counts from the end, in ranges too: `-3--1` is the last three, `8--1` is 8 to the
+last. Ranges include both ends and run upwards. Spaces mean nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kprune.errors import IndexRangeError, SpecError, UsageError
+from kprune.select.expressions import Expression, parse_expression
+from kprune.select.pointing import Source, quoted
+
+HOW_TO_WRITE = "write 3,7,12 or 0-7 or 0-99/2 or -1 or !3,7 or @FILE or where(EXPRESSION)"
+
+ITEM = re.compile(r"\s*(-?[0-9]+)(?:\s*-\s*(-?[0-9]+)(?:\s*/\s*([0-9]+))?)?\s*")
+_WHERE = re.compile(r"\s*where\s*\(")
+_FAR = 10**18  # what a number too long to be a unit counts as; it fits in an int64
+
+
+class Indices:
+    """A choice of units, before it is known how many there are. Immutable; see the kinds below.
+
+    Attributes:
+        source: the text, for messages; for a Python value, a description of it.
+        expression: what `where(...)` holds; None for all other kinds.
+    """
+
+    source: Source
+    expression: Expression | None = None
+
+    def resolve(
+        self,
+        size: int,
+        *,
+        what: str,
+        env: Mapping[str, np.ndarray] | None = None,
+        allow_empty: bool = False,
+    ) -> np.ndarray:
+        """Say which units these are.
+
+        Args:
+            size: how many units the layer has.
+            what: how a message calls the layer, such as `layer 'dense_1'`.
+            env: the statistics that `expression.names` asks for, if there is an expression.
+            allow_empty: whether no unit is an answer, as for one of several layers that match.
+        Returns: sorted unique int64 (k,), each in [0, size).
+        Raises: IndexRangeError for a unit the layer does not have, UsageError for an empty choice,
+            ExpressionError for an expression that cannot be evaluated, FileError and SpecError for
+            a file of indices.
+        """
+        chosen = self._chosen(size, what, env)
+        if not chosen.any() and not allow_empty:
+            raise UsageError(
+                f"no unit of {what} is chosen",
+                where=self.source.at(0, len(self.text)),
+                why=self._why_empty(size),
+            )
+        return np.flatnonzero(chosen).astype(np.int64)
+
+    @property
+    def text(self) -> str:
+        return self.source.text[self.source.offset :]
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _chosen(
+        self, size: int, what: str, env: Mapping[str, np.ndarray] | None
+    ) -> np.ndarray:  # bool (size,)
+        raise NotImplementedError
+
+    def _why_empty(self, size: int) -> str:
+        return "it names none"
+
+
+@dataclass(frozen=True)
+class Item:
+    """`FIRST-LAST/STEP` as written (one number is FIRST and LAST), and where it stands."""
+
+    first: int
+    last: int
+    step: int
+    source: Source = field(compare=False, repr=False)
+    width: int = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Listed(Indices):
+    """`3,7,12` and `0-99/2`; with `!` all but these."""
+
+    items: tuple[Item, ...]
+    complement: bool
+    source: Source = field(compare=False, repr=False)
+
+    def _chosen(self, size: int, what: str, env: Mapping[str, np.ndarray] | None) -> np.ndarray:
+        chosen = np.zeros(size, dtype=bool)
+        for item in self.items:
+            where = item.source.at(0, item.width)
+            first, last = (_from_start(end, size, what, where) for end in (item.first, item.last))
+            if first > last:
+                raise IndexRangeError(
+                    f"the range runs backwards in {what}",
+                    where=where,
+                    why=f"of {_units(size)} it would be {first} down to {last}",
+                )
+            chosen[first : last + 1 : item.step] = True
+        return ~chosen if self.complement else chosen
+
+    def _why_empty(self, size: int) -> str:
+        return f"it leaves out all {_units(size)}" if self.complement else "it names none"
+
+
+@dataclass(frozen=True)
+class Numbers(Indices):
+    """Indices given as a Python value, or read from a file."""
+
+    numbers: tuple[int, ...]
+    source: Source = field(compare=False, repr=False)
+
+    def _chosen(self, size: int, what: str, env: Mapping[str, np.ndarray] | None) -> np.ndarray:
+        for end in (min(self.numbers, default=0), max(self.numbers, default=0)):
+            _from_start(end, size, what, self.source.shown())
+        chosen = np.zeros(size, dtype=bool)
+        chosen[np.array(self.numbers, dtype=np.int64)] = True
+        return chosen
+
+    def _why_empty(self, size: int) -> str:
+        return "the list is empty"
+
+
+@dataclass(frozen=True)
+class Mask(Indices):
+    """One yes or no per unit."""
+
+    mask: tuple[bool, ...]
+    source: Source = field(compare=False, repr=False)
+
+    def _chosen(self, size: int, what: str, env: Mapping[str, np.ndarray] | None) -> np.ndarray:
+        if len(self.mask) != size:
+            raise IndexRangeError(
+                f"the mask has {len(self.mask)} entries, and {what} has {_units(size)}",
+                where=self.source.shown(),
+            )
+        return np.array(self.mask, dtype=bool)
+
+    def _why_empty(self, size: int) -> str:
+        return "the mask is false everywhere"
+
+
+@dataclass(frozen=True)
+class FromFile(Indices):
+    """`@FILE`, read when it is first needed; with `!` all but these.
+
+    Attributes:
+        name: the path as written, `-` for standard input.
+        base: the folder that a relative path starts from; None for the current one.
+    """
+
+    name: str
+    base: Path | None
+    complement: bool
+    source: Source = field(compare=False, repr=False)
+
+    def _chosen(self, size: int, what: str, env: Mapping[str, np.ndarray] | None) -> np.ndarray:
+        from kprune.select.index_files import read_indices
+
+        chosen = read_indices(self.name, self.base)._chosen(size, what, env)
+        return ~chosen if self.complement else chosen
+
+    def _why_empty(self, size: int) -> str:
+        called = "standard input" if self.name == "-" else quoted(self.name)
+        return f"{called} names {f'all {_units(size)}' if self.complement else 'none'}"
+
+
+@dataclass(frozen=True)
+class Where(Indices):
+    """`where(EXPRESSION)`: the units for which it holds."""
+
+    # field(): without it the None of the parent class would become a default
+    expression: Expression = field()
+    source: Source = field(compare=False, repr=False)
+
+    def _chosen(self, size: int, what: str, env: Mapping[str, np.ndarray] | None) -> np.ndarray:
+        return self.expression.evaluate(env or {}, size=size, what=what)
+
+    def _why_empty(self, size: int) -> str:
+        return f"the expression holds for none of its {_units(size)}"
+
+
+def indices_from(value: Any, *, base: Path | None = None) -> Indices:
+    """Indices from whatever a caller of the library, a plan or the command line may give.
+
+    Args:
+        value: text as on the command line; an int; a list, tuple, set, range or numpy array of
+            ints; a list or numpy array of bools, one per unit; or Indices already.
+        base: the folder that `@FILE` starts from.
+    Raises: SpecError for anything else.
+    """
+    if isinstance(value, Indices):
+        return value
+    if isinstance(value, str):
+        return parse_indices(value, base=base)
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        value = [value]
+    if isinstance(value, (set, frozenset)):
+        value = list(value)
+    kind = type(value).__name__
+    if hasattr(value, "__array__"):  # numpy, and whatever converts itself to it
+        value = np.asarray(value)
+        if value.ndim != 1:
+            raise _not_indices(f"an array of {value.ndim} axes; there must be one")
+        if value.size and value.dtype.kind not in "iub":
+            raise _not_indices(f"an array of {value.dtype}")
+        value = value.tolist()
+    if not isinstance(value, (list, tuple, range)):
+        raise _not_indices(f"a value of type {kind}")
+    return from_list(list(value))
+
+
+def from_list(values: list[Any], source: Source | None = None) -> Indices:
+    """Numbers or a mask from a list. Raises: SpecError if it is neither."""
+    bools = sum(isinstance(entry, (bool, np.bool_)) for entry in values)
+    if values and bools == len(values):
+        mask = tuple(map(bool, values))
+        return Mask(mask, source or Source(f"mask of {len(mask)}, {sum(mask)} true"))
+    for entry in values:
+        if not isinstance(entry, (int, np.integer)) or isinstance(entry, bool):
+            raise _not_indices(f"a list with {quoted(repr(entry))} in it", source)
+    numbers = tuple(map(int, values))
+    return Numbers(numbers, source or Source(_describe(numbers)))
+
+
+def parse_indices(text: str, *, source: Source | None = None, base: Path | None = None) -> Indices:
+    """Parse INDICES as written in a spec, in `--units` or in a plan.
+
+    Args:
+        text: such as `3,7,12`; see the top of this file.
+        source: the text it stands in, from the place where the indices start.
+        base: the folder that `@FILE` starts from; None for the current one.
+    Raises: SpecError or ExpressionError, with a caret under the place.
+    """
+    source = source or Source(text)
+    if not text.strip():
+        raise SpecError("no unit is named", where=source.at(0), do=HOW_TO_WRITE)
+    if opening := _WHERE.match(text):
+        if not text.rstrip().endswith(")"):
+            raise SpecError(
+                "'where(' has no closing bracket at the end", where=source.at(len(text.rstrip()))
+            )
+        start = opening.end()
+        inner = text.rstrip()[start:-1]
+        return Where(parse_expression(inner, source=source.piece(start)), source)
+    start = len(text) - len(text.lstrip())
+    complement = text.startswith("!", start)
+    start += complement
+    rest = text[start:].strip()
+    if rest.startswith("@"):
+        if rest == "@":
+            raise SpecError(
+                "no file is named after '@'",
+                where=source.at(start + 1),
+                do="write @drop.txt, or @- for standard input",
+            )
+        return FromFile(rest[1:], base, complement, source)
+    return Listed(tuple(_items(text, start, source)), complement, source)
+
+
+def _items(text: str, start: int, source: Source) -> Iterator[Item]:
+    """The items of a list, whose commas are all there is between them."""
+    while True:
+        match = ITEM.match(text, start)
+        stop = match.end() if match else len(text) - len(text[start:].lstrip())
+        if match is None or (stop < len(text) and text[stop] != ","):
+            raise malformed(text, stop, source)
+        yield item_of(match, source)
+        if stop == len(text):
+            return
+        start = stop + 1
+
+
+def item_of(match: re.Match[str], source: Source) -> Item:
+    """The item that a regular expression of three groups matched in the text of `source`.
+
+    Raises: SpecError for a range that no layer can have.
+    """
+    first, last, step = (None if digits is None else _int(digits) for digits in match.groups())
+    assert first is not None
+    position = match.start(1)
+    width = max(match.end(1), match.end(2), match.end(3)) - position
+    if last is None:
+        return Item(first, first, 1, source.piece(position), width)
+    if (first < 0) == (last < 0) and first > last:
+        raise SpecError(
+            "the range runs backwards",
+            where=source.at(position, width),
+            do=f"write {last}-{first}",
+        )
+    if step == 0:
+        raise SpecError("the step of a range is 1 or more", where=source.at(match.start(3)))
+    return Item(first, last, step or 1, source.piece(position), width)
+
+
+def malformed(text: str, position: int, source: Source) -> SpecError:
+    """The error for a list that makes no sense from `position` on, with the likely remedy."""
+    why, do = "", HOW_TO_WRITE
+    found = text[position : position + 1]
+    if found == "!":
+        why = "'!' stands before the whole list: it means all but these"
+    elif found == "-" and (before := re.search("[0-9]+ *$", text[:position])):
+        do = f"write {before.group().strip()}--1 for a range that runs to the last unit"
+    elif ":" in text:
+        do = "a range is written 0-7; a layer name that contains ':' goes between quotes"
+    elif re.search("[<>=]", text):
+        do = "put an expression into where(...)"
+    return SpecError(
+        f"{quoted(text.strip())} is not a list of units", where=source.at(position), why=why, do=do
+    )
+
+
+def _not_indices(received: str, source: Source | None = None) -> SpecError:
+    return SpecError(
+        f"units are whole numbers, and this is {received}",
+        where=source.shown() if source else "",
+        do="give a list of ints, a range, a numpy array of ints or bools, or text such as '0-7'",
+    )
+
+
+def _int(digits: str) -> int:
+    """The number; one with more digits than any index has stands for 'far out of range'."""
+    if len(digits) <= 18:
+        return int(digits)
+    return -_FAR if digits.startswith("-") else _FAR
+
+
+def _from_start(index: int, size: int, what: str, where: str) -> int:
+    """`index` counted from the start. Raises: IndexRangeError if the layer does not have it."""
+    counted = index + size if index < 0 else index
+    if not 0 <= counted < size:
+        shown = index if abs(index) < _FAR else "with so many digits"
+        raise IndexRangeError(
+            f"there is no unit {shown} in {what}",
+            where=where,
+            why=f"it has {_units(size)}: 0" + (f" to {size - 1}" if size > 1 else ""),
+        )
+    return counted
+
+
+def _units(size: int) -> str:
+    return f"{size} unit" if size == 1 else f"{size} units"
+
+
+def _describe(numbers: tuple[int, ...]) -> str:
+    """A short text for a list from Python; the last units of a long one are left out."""
+    shown = ", ".join(map(str, numbers[:20]))
+    return f"[{shown}, … {len(numbers)} in all]" if len(numbers) > 20 else f"[{shown}]"
+
+
+def compact_text(numbers: list[int]) -> str:
+    """INDICES text for sorted unique numbers: `0-7,12,14-16`. Runs of 3 and more fold."""
+    parts: list[str] = []
+    start = 0
+    for position in range(1, len(numbers) + 1):
+        if position < len(numbers) and numbers[position] == numbers[position - 1] + 1:
+            continue
+        run = numbers[start:position]
+        parts += [f"{run[0]}-{run[-1]}"] if len(run) > 2 else map(str, run)
+        start = position
+    return ",".join(parts)

@@ -1,0 +1,117 @@
+"""What msgspec says of a plan, as a sentence with the line."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, get_args
+
+import msgspec
+
+from kprune.errors import PlanError
+from kprune.select.plan_structs import (
+    Backend,
+    Expect,
+    InvalidPlan,
+    LayerChoice,
+    LayerValue,
+    ModelCheck,
+    Plan,
+    Step,
+)
+from kprune.select.plan_yaml import Document, Path
+from kprune.select.pointing import did_you_mean, printable, quoted
+
+_STRUCTS: dict[int, Any] = {2: Step, 4: LayerChoice}  # by the depth of the path below `steps`
+_WORDS = {
+    "int": "a whole number", "float": "a number", "str": "text", "bool": "true or false",
+    "object": "a mapping", "array": "a list", "null": "nothing",
+}  # fmt: skip
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>.*)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(?P<key>\w+)`")
+_TYPE = re.compile(r"Expected `(?P<wanted>[^`]*)`, got `(?P<got>[^`]*)`")
+_BOUND = re.compile(r"Expected `(?P<wanted>int|float)` (?P<sign>[<>]=?) (?P<bound>[-.\de]+)")
+_ENUM = re.compile(r"Invalid enum value (?P<got>.*)", re.DOTALL)
+
+
+def explained(error: msgspec.ValidationError, document: Document) -> PlanError:
+    """msgspec's message, as a sentence about a line of the plan."""
+    message, path = _place(error, document.data)
+    if isinstance(error.__cause__, InvalidPlan):
+        cause = error.__cause__
+        return document.error(cause.what, *path, *[cause.key] * bool(cause.key), do=cause.do)
+    if found := _UNKNOWN.fullmatch(message):
+        key = found["key"]
+        then = did_you_mean(key, _struct_at(path).__struct_fields__)
+        return document.error(f"unknown key {quoted(key)}", *path, key, then=then)
+    if found := _MISSING.fullmatch(message):
+        inside = f" in {called(path)}" if path else ""
+        return document.error(f"no {quoted(found['key'])}{inside}", *path)
+    if found := _TYPE.fullmatch(message):
+        wanted = _either([_WORDS.get(word, word) for word in found["wanted"].split(" | ")])
+        got = _WORDS.get(found["got"], found["got"])
+        return document.error(f"{called(path)} is {got}", *path, then=f"it must be {wanted}")
+    if found := _BOUND.fullmatch(message):
+        bound = f"{float(found['bound']):g}"
+        sign = {"<=": "at most ", ">=": "at least ", ">": "more than ", "<": "less than "}
+        limit = sign[found["sign"]] + bound
+        return document.error(f"{called(path)} is out of range", *path, then=f"it must be {limit}")
+    if found := _ENUM.fullmatch(message):
+        if path == ("version",):
+            then = "this kprune reads version 1"
+            return document.error(f"'version' is {found['got']}", *path, then=then)
+        backends = get_args(Backend)
+        then = did_you_mean(found["got"].strip("'"), backends)
+        then = then or f"there are {', '.join(backends)}"
+        return document.error(f"{called(path)} is {printable(found['got'])}", *path, then=then)
+    if "of length >= 1" in message:
+        return document.error(f"{called(path)} is empty", *path)
+    if "matching regex" in message:
+        then = 'write a number, or a comparison such as "<= 1300000"'
+        return document.error(f"{called(path)} is not a comparison", *path, then=then)
+    return document.error(message, *path)
+
+
+def _place(error: msgspec.ValidationError, data: Any) -> tuple[str, Path]:
+    """The message without msgspec's path, and that path with the layer's name, which it omits."""
+    message, _, shown = str(error).rpartition(" - at `$")
+    if not message:
+        return str(error), ()
+    path: list[str | int] = []
+    for key, position, _any in re.findall(r"\.(\w+)|\[(\d+)\]|(\[\.\.\.\])", shown):
+        if key or position:
+            path.append(key or int(position))
+            continue
+        layers = data["steps"][path[1]]["layers"]
+        path.append(next(name for name, value in layers.items() if _fails_with(message, value)))
+    return message, tuple(path)
+
+
+def _fails_with(message: str, value: Any) -> bool:
+    try:
+        msgspec.convert(value, LayerValue)
+    except msgspec.ValidationError as error:
+        return str(error).partition(" - at `$")[0] == message
+    return False
+
+
+def _struct_at(path: Path) -> Any:
+    if not path:
+        return Plan
+    return {"model": ModelCheck, "expect": Expect}.get(str(path[0])) or _STRUCTS[len(path)]
+
+
+def called(path: Path) -> str:
+    """What a sentence calls the part at `path`."""
+    if not path:
+        return "the plan"
+    last = path[-1]
+    if isinstance(last, str):
+        return quoted(last)
+    return (
+        f"step {last + 1}" if path[:-1] == ("steps",) else f"item {last + 1} of {called(path[:-1])}"
+    )
+
+
+def _either(words: list[str]) -> str:
+    words = [word for word in words if word != _WORDS["null"]]
+    return ", ".join(words[:-1]) + " or " + words[-1] if words[1:] else words[0]

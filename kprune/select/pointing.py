@@ -1,0 +1,100 @@
+"""How a message shows the place in what a user wrote, and the words that were probably meant."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+WIDTH = 72
+
+
+@dataclass(frozen=True)
+class Source:
+    """A piece of a text that a user wrote, for messages that put a caret under a place in it.
+
+    Attributes:
+        text: the whole, as it was written.
+        offset: where the piece starts in it; positions below count from there.
+        place: where the text stands (`drop.txt, line 3`), shown above it; "" for the command.
+    """
+
+    text: str
+    offset: int = 0
+    place: str = ""
+
+    def at(self, position: int, width: int = 1) -> str:
+        """The text, and below it a caret under `position` of the piece."""
+        shown = point_at(self.text, self.offset + position, width)
+        return f"{self.place}\n{shown}" if self.place else shown
+
+    def shown(self) -> str:
+        """The text without a caret, for a message that is about all of it."""
+        text = printable(self.text)
+        text = text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
+        return f"{self.place}\n{text}" if self.place else text
+
+    def piece(self, position: int) -> Source:
+        """The same text, for a piece that starts `position` characters further on."""
+        return Source(self.text, self.offset + position, self.place)
+
+
+def point_at(text: str, position: int, width: int = 1) -> str:
+    """Two lines: the text, cut around the place where it is long, and carets under the place.
+
+    Args:
+        text: what the user wrote. Characters that do not print are shown as `�`, since a text from
+            a file may hold escape sequences.
+        position: the place, from 0; `len(text)` is just behind the end.
+        width: how many characters the place covers.
+    """
+    start = max(0, position - WIDTH // 2) if position + width > WIDTH else 0
+    stop = min(len(text), start + WIDTH)
+    head = "…" if start else ""
+    tail = "…" if stop < len(text) else ""
+    line = head + printable(text[start:stop]) + tail
+    before = len(head) + columns(text[start:position])
+    under = max(1, columns(text[position : min(position + width, stop)]))
+    return f"{line}\n{' ' * before}{'^' * under}"
+
+
+def printable(text: str) -> str:
+    """The text with one `�` for each character that a terminal might obey instead of show.
+
+    White space becomes a space, so that a text of several lines stays on one.
+    """
+    return "".join(char if char.isprintable() else " " if char.isspace() else "�" for char in text)
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal the text takes: East Asian characters two, accents none."""
+    return sum(
+        0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
+        for char in text
+    )
+
+
+def quoted(text: str, limit: int = 60) -> str:
+    """The text between quotes for a sentence: printable, and cut where it is long."""
+    shown = printable(text)
+    return f"'{shown}'" if len(shown) <= limit else f"'{shown[: limit - 1]}…'"
+
+
+def nearest(word: str, known: Iterable[str], limit: int = 3) -> list[str]:
+    """The known words that look most like `word`, best first, whatever their case."""
+    import difflib  # only where something went wrong
+
+    spellings: dict[str, str] = {}
+    for name in known:
+        spellings.setdefault(name.lower(), name)
+    found = difflib.get_close_matches(word[:100].lower(), list(spellings), n=limit, cutoff=0.6)
+    return [spellings[name] for name in found]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`did you mean 'a' or 'b'?`, or "" where nothing known looks like `word`."""
+    words = [quoted(name) for name in nearest(word, known)]
+    if not words:
+        return ""
+    listed = " or ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
+    return f"did you mean {listed}?"
