@@ -57,6 +57,7 @@ class Layer:
         store: group path of its variables in the weights file, without `/vars`; "" for operations.
         model: the nested model, if the layer is one.
         trainable: False if the layer or any model around it is frozen for training.
+        twin: where one layer object stands in two models, its first appearance; None there.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Layer:
     store: str = ""
     model: Model | None = field(default=None, repr=False)
     trainable: bool = True
+    twin: Layer | None = field(default=None, repr=False)
 
     @property
     def config(self) -> dict[str, Any]:

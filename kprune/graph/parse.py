@@ -101,6 +101,7 @@ def _name_layers(
             # One layer object in two models: Keras saved it where it met it first, and only there.
             first = seen.setdefault(shared, layer)
             layer.store = first.store
+            layer.twin = first if first is not layer else None
         if holds_graph(layer.spec):
             layer.model = _parse(
                 layer.spec, layer.path + "/", layer.store + "/", layer.trainable, seen, nesting + 1

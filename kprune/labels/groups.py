@@ -68,6 +68,18 @@ class Groups:
         named = self.owner >= 0
         return np.bincount(self.of[named], minlength=self.map.count)[self.of]
 
+    @cached_property
+    def _by_group(self) -> tuple[np.ndarray, np.ndarray]:
+        """Labels sorted by group, and where each group begins among them."""
+        order = np.argsort(self.of, kind="stable")
+        return order, np.searchsorted(self.of[order], np.arange(self.map.count + 1))
+
+    def members(self, label: int) -> np.ndarray:
+        """int64: every label in the group of one."""
+        order, starts = self._by_group
+        group = self.of[label]
+        return order[starts[group] : starts[group + 1]]
+
     def spread(self, ids: np.ndarray) -> np.ndarray:
         """bool (labels,): the groups of some labels, whole."""
         hit = np.zeros(self.map.count, bool)

@@ -195,6 +195,8 @@ class LabelMap:
         return ids
 
     def record(self, layer: Layer) -> LayerRecord:
+        """The record of a layer; a layer that stands in two models has one."""
+        layer = layer.twin or layer
         if layer not in self.records:
             self.records[layer] = LayerRecord(layer)
         return self.records[layer]
@@ -311,9 +313,6 @@ class Tracer:
             labels = labels.with_last(axis.ids)
             self.map.freezes.append(Freeze("input", axis.ids, "are features of the model's input", layer.path))
             self.map.axes[axis.address] = self.map.record(layer).axes["features"] = axis
-            self.map.sizes.append(
-                Size(layer, ("batch_shape" if "batch_shape" in config else "batch_input_shape", len(shape) - 1), Axis.of(axis.ids))
-            )
         return labels
 
     def call(
@@ -326,6 +325,7 @@ class Tracer:
     ) -> Any:
         """Trace one call of one layer, and hold what its rule says against what the config records."""
         record = self.map.record(layer)
+        layer = record.layer
         if record.args is None:
             record.args = (args, kwargs)
         rule = self.rules.find(layer)

@@ -1,4 +1,7 @@
-"""What a backend wants done to a file, as plain data. Backends make it, `kprune.formats` carries it out."""
+"""What a backend wants done to a file, as plain data.
+
+Backends make it, `kprune.formats` carries it out; nothing else writes.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,13 @@ class Fill:
         axis: the axis, from 0.
         positions: sorted int64 (k,), positions in the *input* tensor.
         value: what stands there afterwards.
+        within: further (axis, positions): only entries at these positions too are set.
     """
 
     axis: int
     positions: np.ndarray
     value: float = 0.0
+    within: tuple[tuple[int, np.ndarray], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,103 @@
+"""A model file with everything kprune knows of it: what every command starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+from kprune.errors import DamagedFileError
+from kprune.graph import Layer, Model, parse_model
+from kprune.labels.groups import Groups
+from kprune.labels.trace import LabelMap, Weight, trace
+from kprune.text import clean
+
+
+class Stored(Protocol):
+    """What is needed to know of a stored tensor."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+@dataclass(eq=False)
+class Analysis:
+    """The graph of a model, its labels and groups, and the tensors that belong to them.
+
+    Attributes:
+        config, metadata: the file's own, never modified.
+        tensors: what is stored, by dataset path.
+        map: what tracing found; `groups` are its ties, solved.
+    """
+
+    config: dict[str, Any]
+    metadata: dict[str, Any]
+    tensors: Mapping[str, Stored]
+    model: Model
+    map: LabelMap
+    groups: Groups
+
+    @classmethod
+    def of(cls, config: dict[str, Any], metadata: dict[str, Any], tensors: Mapping[str, Stored], rules: Any = None) -> Analysis:
+        """Analyse a model.
+
+        Raises:
+            DamagedFileError: the config describes no model, or its weights are not those in the file.
+            CannotPruneError: the config holds no graph (a subclassed model).
+        """
+        model = parse_model(config)
+        label_map = trace(model, rules)
+        found = cls(config, metadata, tensors, model, label_map, Groups.solve(label_map))
+        found.check_weights()
+        return found
+
+    @cached_property
+    def weights(self) -> list[Weight]:
+        """Every weight that a rule declared, in the optimizer's order."""
+        return self.map.weights()
+
+    def check_weights(self) -> None:
+        """Hold every weight that a rule declared against the file.
+
+        Tensors are found by the order in which Keras counts layers, not by name: if that went wrong
+        it would show here, unless shapes happen to agree, so every weight is checked, cut or not.
+        """
+        for weight in self.weights:
+            stored = self.tensors.get(weight.path)
+            name = f"{weight.name} of '{clean(weight.layer.path)}'"
+            if stored is None:
+                raise DamagedFileError(
+                    f"the {name} is not in the file",
+                    where=weight.path,
+                    do="check that the file loads in Keras; a model saved before it was built has no weights",
+                )
+            if len(stored.shape) != len(weight.shape) or any(
+                want is not None and want != have for want, have in zip(weight.shape, stored.shape, strict=True)
+            ):
+                raise DamagedFileError(
+                    f"the {name} has shape {tuple(stored.shape)} in the file, where the config asks for {weight.shape}",
+                    where=weight.path,
+                    do="check that the file loads in Keras",
+                )
+
+    def parameters(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, int]:
+        """How many numbers each layer holds, by the store of the layer that Keras would count them for.
+
+        Args:
+            shapes: shapes after a change, by dataset path; by default those in the file.
+        """
+        counts: dict[str, int] = {}
+        for path, tensor in self.tensors.items():
+            if path.startswith("layers/"):
+                shape = (shapes or {}).get(path, tensor.shape)
+                size = 1
+                for extent in shape:
+                    size *= extent
+                counts[path] = size
+        return counts
+
+    @cached_property
+    def leaf_layers(self) -> list[Layer]:
+        """Layers (and operations) that are not models themselves, outer ones first."""
+        return [layer for layer in self.model.walk() if layer.model is None]

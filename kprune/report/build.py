@@ -1,0 +1,112 @@
+"""Makes the report of one change from the very objects that are carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from kprune.analysis import Analysis
+from kprune.labels.closure import Closure
+from kprune.report.counts import Counts, count
+from kprune.report.report import FileFacts, LayerChange, Note, Report, WeightChange
+from kprune.surgery.edit import Edit, TensorEdit
+from kprune.text import clean
+from kprune.version import __version__
+
+Units = Mapping[str, np.ndarray]
+
+
+def facts(counts: Counts, path: str | None, format_name: str, size: int) -> FileFacts:
+    """The figures of one file."""
+    return FileFacts(path, format_name, size, counts.parameters, counts.trainable, counts.flops, counts.units)
+
+
+def build(
+    analysis: Analysis,
+    edit: Edit,
+    *,
+    command: str,
+    backend: str,
+    before: FileFacts,
+    selected: Units,
+    changed: Units,
+    gone: np.ndarray | None,
+    notes: Iterable[Note] = (),
+    exact: bool = True,
+) -> Report:
+    """The report of one edit; its `output` still lacks path and bytes (see `finished`).
+
+    Args:
+        before: figures of the input.
+        selected, changed: by address, indices: what was named, and all that is affected.
+        gone: bool (labels,): what is physically removed; None if nothing is.
+    """
+    old = count(analysis)
+    new = count(analysis, gone)
+    touched = touched_layers(analysis, edit)
+    layers = []
+    for name, row in old.layers.items():
+        now = new.layers[name]
+        if row == now and name not in touched:
+            continue
+        layers.append(
+            LayerChange(name, row.kind, row.units, now.units, row.parameters, now.parameters, row.flops, now.flops)
+        )
+    return Report(
+        kprune=__version__,
+        command=command,
+        backend=backend,
+        exact=exact,
+        input=before,
+        output=facts(new, None, before.format, 0),
+        selected=_lists(selected),
+        changed=_lists(changed),
+        layers=layers,
+        weights=[row for edited in edit.tensors if (row := _weight(analysis, edited)) is not None],
+        notes=list(notes),
+    )
+
+
+def _lists(units: Units) -> dict[str, list[int]]:
+    return {address: [int(index) for index in indices] for address, indices in units.items()}
+
+
+def touched_layers(analysis: Analysis, edit: Edit) -> set[str]:
+    """Paths of the layers that own a tensor that the edit changes."""
+    paths = {edited.source for edited in edit.tensors if not edited.copies}
+    return {weight.layer.path for weight in analysis.weights if weight.path in paths}
+
+
+def _weight(analysis: Analysis, edited: TensorEdit) -> WeightChange | None:
+    if edited.source is None or edited.copies or edited.source.startswith("optimizer/"):
+        return None
+    shape = analysis.tensors[edited.source].shape
+    kept: list[list[int] | None] = [
+        None if keep is None else [int(i) for i in keep] for keep in (edited.keep or [None] * len(shape))
+    ]
+    after = [size if keep is None else len(keep) for size, keep in zip(shape, kept, strict=True)]
+    if edited.blocks is not None:
+        after[-2] = edited.blocks.shape[1]
+    for fill in edited.fills:
+        if not fill.within:
+            rest = np.setdiff1d(np.arange(shape[fill.axis]), fill.positions)
+            before = kept[fill.axis]
+            kept[fill.axis] = [int(i) for i in (rest if before is None else np.intersect1d(rest, before))]
+    return WeightChange(edited.source, list(shape), after, kept)
+
+
+def removal_notes(analysis: Analysis, closure: Closure) -> list[Note]:
+    """What a reader of a removal should know: where it is not exact, and what went along."""
+    notes = []
+    for mix in analysis.map.mixes:
+        hit = mix.ids[closure.gone[mix.ids]]
+        if hit.size:
+            notes.append(
+                Note(
+                    "inexact",
+                    mix.at,
+                    f"{hit.size} of the removed units {clean(mix.why, 300)}: the others' values change with them",
+                )
+            )
+    return notes

@@ -1,0 +1,124 @@
+"""What a model costs: units, parameters, floating point operations, layer by layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kprune.analysis import Analysis
+from kprune.graph.model import Layer
+from kprune.labels.trace import LayerRecord, Weight
+
+
+@dataclass
+class LayerCount:
+    """One layer.
+
+    Attributes:
+        name: its path; a layer inside a wrapper counts for the wrapper.
+        kind: class name.
+        units: how many it issues along its default axis; None if it issues none.
+        parameters: all its numbers, as `layer.count_params()` counts them.
+        trainable: those that training changes.
+        flops: floating point operations per sample, a multiply-add as 2; sizes that are not known
+            (a dynamic sequence length) count as 1.
+    """
+
+    name: str
+    kind: str
+    units: int | None = None
+    parameters: int = 0
+    trainable: int = 0
+    flops: int = 0
+
+
+@dataclass
+class Counts:
+    """A whole model. `units`, `parameters`, `trainable`, `flops` are sums over `layers`."""
+
+    layers: dict[str, LayerCount] = field(default_factory=dict)
+    units: int = 0
+    parameters: int = 0
+    trainable: int = 0
+    flops: int = 0
+
+
+def count(analysis: Analysis, gone: np.ndarray | None = None) -> Counts:
+    """Count a model, as it is or without some labels.
+
+    Parameters are counted from the tensors in the file, so that layers without a rule count as well.
+
+    Args:
+        gone: bool (labels,): what is taken off.
+    """
+    counts = Counts()
+    stores: dict[str, LayerCount] = {}
+    for layer in analysis.model.walk():
+        if layer.is_operation or layer.twin is not None:
+            continue
+        row = LayerCount(layer.path, layer.kind)
+        if layer.model is None:
+            counts.layers[layer.path] = row
+        stores[layer.store] = row
+    weights = {weight.path: weight for weight in analysis.weights}
+    for path, tensor in analysis.tensors.items():
+        if path.split("/", 1)[0] in ("optimizer", "metrics"):
+            continue
+        row = _owner(stores, path) or counts.layers.setdefault("", LayerCount("", ""))
+        counts.layers.setdefault(row.name, row)
+        weight = weights.get(path)
+        size = math.prod(tensor.shape) if weight is None else _size(weight, tensor.shape, gone)
+        row.parameters += size
+        if weight is None or weight.trainable:
+            row.trainable += size
+        if weight is not None:
+            row.flops += int(size * weight.uses * weight.flops)
+    for axis in analysis.map.axes.values():
+        layer_row = counts.layers.get(axis.layer.path)
+        if layer_row is None or axis.name == "features" or not axis.default:
+            continue
+        layer_row.units = len(axis) if gone is None else int((~gone[axis.ids]).sum())
+    counts.units = sum(row.units or 0 for row in counts.layers.values())
+    counts.parameters = sum(row.parameters for row in counts.layers.values())
+    counts.trainable = sum(row.trainable for row in counts.layers.values())
+    counts.flops = sum(row.flops for row in counts.layers.values())
+    return counts
+
+
+def _owner(stores: Mapping[str, LayerCount], path: str) -> LayerCount | None:
+    group = path
+    while group:
+        group = group.rpartition("/")[0]
+        if group in stores:
+            return stores[group]
+    return None
+
+
+def _size(weight: Weight, shape: tuple[int, ...], gone: np.ndarray | None) -> int:
+    if gone is None:
+        return math.prod(shape)
+    sizes = [
+        size - int(axis.dead(gone).sum()) if axis.factors else size
+        for axis, size in zip(weight.axes, shape, strict=True)
+    ]
+    if weight.grouped is not None and len(weight.grouped.sides) > 1 and weight.out is not None:
+        alive = (~gone[weight.grouped.sides[0]]).sum(axis=1)
+        sizes[weight.out - 1] = int(alive.max())
+    return math.prod(sizes)
+
+
+def records_of(analysis: Analysis, layer: Layer) -> list[LayerRecord]:
+    """The records of a layer and of all layers inside it."""
+    found: list[LayerRecord] = []
+
+    def collect(record: LayerRecord) -> None:
+        found.append(record)
+        for child in record.children.values():
+            collect(child)
+
+    if layer in analysis.map.records:
+        collect(analysis.map.records[layer])
+    return found

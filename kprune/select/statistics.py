@@ -1,0 +1,216 @@
+"""What is known of each unit's weights: the numbers that expressions and criteria see.
+
+Every tensor is read once, in blocks, so memory does not grow with it; only `w` needs it whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from kprune.analysis import Analysis
+from kprune.errors import ExpressionError
+from kprune.formats.numbers import as_float
+from kprune.labels.trace import UnitAxis, Weight
+from kprune.select.expressions import BATCHNORM_NAMES, DATA_NAMES, OUTGOING_NAMES, WEIGHT_NAMES
+from kprune.surgery.zero import incoming
+from kprune.text import clean
+
+MOMENTS = WEIGHT_NAMES - {"index", "w", "bias"}
+BIASES = frozenset({"bias", "beta", "gamma"})
+
+
+class Readable(Protocol):
+    """Where tensors are read from."""
+
+    def read(self, path: str) -> np.ndarray: ...
+
+    def blocks(self, path: str, limit: int = ...) -> Iterable[tuple[int, np.ndarray]]: ...
+
+
+@dataclass(eq=False)
+class Moments:
+    """Sums over each unit's weights, from which every statistic follows; float64 (units,) each."""
+
+    count: np.ndarray
+    total: np.ndarray
+    squares: np.ndarray
+    absolute: np.ndarray
+    smallest: np.ndarray
+    largest: np.ndarray
+    zeros: np.ndarray
+
+    @classmethod
+    def empty(cls, units: int) -> Moments:
+        zero = [np.zeros(units) for _ in range(5)]
+        return cls(zero[0], zero[1], zero[2], zero[3], np.full(units, np.inf), np.full(units, -np.inf), zero[4])
+
+    def add(self, values: np.ndarray, units: np.ndarray) -> None:
+        """Take in more weights.
+
+        Args:
+            values: (n, positions).
+            units: int64 (positions,), the unit of each column; -1 for none.
+        """
+        wide = values.astype(np.float64, copy=False)
+        for mine, figures in (
+            (self.count, np.full(wide.shape[1], float(len(wide)))),
+            (self.total, wide.sum(axis=0)),
+            (self.squares, np.einsum("ij,ij->j", wide, wide)),
+            (self.absolute, np.abs(wide).sum(axis=0)),
+            (self.zeros, (wide == 0).sum(axis=0).astype(np.float64)),
+        ):
+            mine += _by_unit(figures, units, len(mine))
+        inside = units >= 0
+        np.minimum.at(self.smallest, units[inside], wide.min(axis=0)[inside])
+        np.maximum.at(self.largest, units[inside], wide.max(axis=0)[inside])
+
+    def statistic(self, name: str) -> np.ndarray:
+        """One of `mean std min max l1 l2 absmax sparsity`, float64 (units,)."""
+        count = np.maximum(self.count, 1)
+        mean = self.total / count
+        if name == "mean":
+            return mean
+        if name == "std":
+            return np.sqrt(np.maximum(self.squares / count - mean**2, 0))
+        if name == "absmax":
+            return np.maximum(np.abs(self.smallest), np.abs(self.largest))
+        if name == "sparsity":
+            return self.zeros / count
+        return {"min": self.smallest, "max": self.largest, "l1": self.absolute, "l2": np.sqrt(self.squares)}[name]
+
+
+def _by_unit(figures: np.ndarray, units: np.ndarray, count: int) -> np.ndarray:
+    inside = units >= 0
+    return np.bincount(units[inside], figures[inside], minlength=count)
+
+
+@dataclass(eq=False)
+class Statistics:
+    """The statistics of the units of one model file.
+
+    Attributes:
+        analysis: the model.
+        source: the file its tensors are read from.
+    """
+
+    analysis: Analysis
+    source: Readable
+    _moments: dict[tuple[str, bool], Moments] = field(default_factory=dict)
+
+    def env(self, axis: UnitAxis, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """The named statistics of one axis of units: (units,) each; `w` with the units last.
+
+        Raises: ExpressionError for a statistic that these units do not have.
+        """
+        return {name: self._one(axis, name) for name in names}
+
+    def _one(self, axis: UnitAxis, name: str) -> np.ndarray:
+        if name == "index":
+            return np.arange(len(axis))
+        if name in MOMENTS:
+            return self.moments(axis).statistic(name)
+        if name in OUTGOING_NAMES:
+            return self.moments(axis, outgoing=True).statistic(name.removeprefix("outgoing_"))
+        if name == "w":
+            return self._kernel(axis)
+        if name == "bias":
+            return self._bias(axis)
+        if name in BATCHNORM_NAMES:
+            return self._normalisation(axis, name)
+        if name in DATA_NAMES:
+            raise ExpressionError(
+                f"'{name}' is a statistic of activations, which are not in the file",
+                do="use a statistic of the weights; activations need data (--data), which this command does not take",
+            )
+        raise AssertionError(name)
+
+    def moments(self, axis: UnitAxis, *, outgoing: bool = False) -> Moments:
+        """Sums over the weights that make each unit, or over what its consumers hold for it."""
+        key = (axis.address, outgoing)
+        if key not in self._moments:
+            found = Moments.empty(len(axis))
+            places = self._outgoing(axis) if outgoing else self._incoming(axis)
+            if not places:
+                raise self._lacks(axis, "weights that are read behind it" if outgoing else "weights of its own")
+            for weight, number in places:
+                self._read_into(found, weight, number, axis)
+            self._moments[key] = found
+        return self._moments[key]
+
+    def _incoming(self, axis: UnitAxis) -> list[tuple[Weight, int]]:
+        return [
+            (weight, weight.out)
+            for weight in incoming(self.analysis, axis)
+            if weight.name not in BIASES and weight.out is not None
+        ]
+
+    def _outgoing(self, axis: UnitAxis) -> list[tuple[Weight, int]]:
+        """Weights of consumers that have these units along an axis that is not their own units'."""
+        return [
+            (weight, number)
+            for weight in self.analysis.weights
+            if weight.out is not None and len(weight.axes) > 1
+            for number, along in enumerate(weight.axes)
+            if number != weight.out and np.isin(along.all_ids(), axis.ids).any()
+        ]
+
+    def _read_into(self, moments: Moments, weight: Weight, number: int, axis: UnitAxis) -> None:
+        along = weight.axes[number]
+        first = axis.ids[0]
+        if len(along.factors) == 1 and len(along.factors[0]) > 1:
+            # A depthwise kernel: unit m + multiplier * c stands at (c, m) of the last two axes.
+            values = as_float(self.source.read(weight.path)).reshape(-1, along.factors[0].size)
+            moments.add(values, np.arange(len(axis)))
+            return
+        ids = along.ids
+        units = np.where((ids >= first) & (ids < first + len(axis)), ids - first, -1)
+        if not np.array_equal(axis.ids, np.arange(first, first + len(axis))):
+            position = {int(label): index for index, label in enumerate(axis.ids)}
+            units = np.array([position.get(int(label), -1) for label in ids], np.int64)
+        for start, block in self.source.blocks(weight.path):
+            values = as_float(block)
+            if number == 0:
+                values = values.reshape(len(values), -1).T
+                moments.add(values, units[start : start + values.shape[1]])
+            else:
+                moments.add(np.moveaxis(values, number, -1).reshape(-1, len(units)), units)
+
+    def _kernel(self, axis: UnitAxis) -> np.ndarray:
+        places = self._incoming(axis)
+        if not places:
+            raise self._lacks(axis, "a kernel")
+        weight, number = places[0]
+        values = as_float(self.source.read(weight.path))
+        along = weight.axes[number]
+        if len(along.factors) == 1 and len(along.factors[0]) > 1:
+            return values.reshape(*values.shape[:-2], -1)
+        values = np.moveaxis(values, number, -1)
+        gates = values.shape[-1] // len(axis)
+        # Gates of a recurrent layer: (input, gates, units).
+        return values if gates <= 1 else values.reshape(*values.shape[:-1], gates, len(axis))
+
+    def _bias(self, axis: UnitAxis) -> np.ndarray:
+        for weight in incoming(self.analysis, axis):
+            if weight.name == "bias" and weight.axes[-1].size == len(axis) and len(weight.axes) == 1:
+                return as_float(self.source.read(weight.path))
+        raise self._lacks(axis, "one bias a unit")
+
+    def _normalisation(self, axis: UnitAxis, name: str) -> np.ndarray:
+        """gamma, beta … of the BatchNormalization that the units reach first."""
+        for weight in self.analysis.weights:
+            if weight.layer.kind != "BatchNormalization" or weight.name != name:
+                continue
+            ids = weight.axes[0].ids
+            if len(ids) == len(axis) and np.array_equal(ids, axis.ids):
+                return as_float(self.source.read(weight.path))
+        raise self._lacks(axis, f"a BatchNormalization with {name} right behind it")
+
+    def _lacks(self, axis: UnitAxis, what: str) -> ExpressionError:
+        return ExpressionError(
+            f"layer '{clean(axis.address)}' has no {what}",
+            do="leave the layer out, or use another statistic",
+        )

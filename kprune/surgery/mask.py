@@ -1,0 +1,376 @@
+"""Multiplying units' outputs by 0, by stock Keras parts only, so that the file loads without kprune.
+
+A static mask is a `Rescaling` layer whose scale is a vector of ones and zeros. A dynamic mask zeroes,
+as the model runs, what is smaller in magnitude than a threshold; it is a small Functional model
+around the operation `hard_shrink`, since a Sequential takes only layers. Both are recognised by their
+name, `kprune_mask_<layer>`, and `unmask` takes them out again.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from kprune.analysis import Analysis
+from kprune.errors import CannotPruneError, UsageError
+from kprune.graph.model import Layer, Model
+from kprune.graph.parse import INPUT, parse_model
+from kprune.labels.labels import Labels
+from kprune.surgery.edit import Edit, TensorEdit
+from kprune.text import clean
+
+PREFIX = "kprune_mask_"
+DYNAMIC = "kprune_below_"
+
+
+def channels(analysis: Analysis, layer: Layer) -> int:
+    """How many channels the output of a layer has: the range of the indices that a mask takes.
+
+    Raises: CannotPruneError if that is not known.
+    """
+    width = _output(analysis, layer).shape
+    if width is None or width[_channel_axis(layer, len(width))] is None:
+        raise CannotPruneError(
+            f"'{clean(layer.path)}' cannot be masked",
+            why="the width of its output is not known from the file",
+        )
+    return int(width[_channel_axis(layer, len(width))] or 0)
+
+
+def mask(analysis: Analysis, chosen: Mapping[str, np.ndarray]) -> Edit:
+    """The edit that puts a multiplier of ones and zeros behind layers.
+
+    Args:
+        chosen: by path of a layer, with or without weights, the channels of its output to silence.
+    """
+    return _insert(
+        analysis,
+        {
+            path: _static(analysis, layer_at(analysis.model, path), indices)
+            for path, indices in chosen.items()
+        },
+    )
+
+
+def mask_below(analysis: Analysis, chosen: Mapping[str, np.ndarray | None], threshold: float) -> Edit:
+    """The edit that zeroes, at run time, activations whose magnitude is under a threshold.
+
+    Args:
+        chosen: by path of a layer, the channels it is done to; None for all of them.
+        threshold: magnitudes from this on pass unchanged.
+    """
+    return _insert(
+        analysis,
+        {
+            path: _dynamic(analysis, layer_at(analysis.model, path), indices, threshold)
+            for path, indices in chosen.items()
+        },
+    )
+
+
+def layer_at(model: Model, path: str) -> Layer:
+    """The layer with a path.
+
+    Raises: CannotPruneError if it stands inside a wrapper, where no layer can be put behind it.
+    """
+    for layer in model.walk():
+        if layer.path == path:
+            return layer
+    raise CannotPruneError(
+        f"'{clean(path)}' cannot be masked",
+        why="it stands inside another layer, where no layer can be put behind it",
+        do="name the layer around it",
+    )
+
+
+# -- the layers that are put in ------------------------------------------------------------------
+
+
+def _static(analysis: Analysis, layer: Layer, indices: np.ndarray) -> dict[str, Any]:
+    width = channels(analysis, layer)
+    scale = np.ones(width)
+    scale[indices] = 0.0
+    shape = _output(analysis, layer).shape or ()
+    axis = _channel_axis(layer, len(shape))
+    # As many axes as follow the batch: Keras would otherwise put the vector on axis -3 where its
+    # global image_data_format is channels_first (Rescaling.call).
+    extents = [1] * max(len(shape) - 1, 1)
+    extents[axis - 1 if axis else 0] = width
+    return {
+        "module": "keras.layers",
+        "class_name": "Rescaling",
+        "config": {
+            "name": PREFIX + layer.name,
+            "trainable": False,
+            "dtype": copy.deepcopy(layer.config.get("dtype", "float32")) if not layer.is_operation else "float32",
+            "scale": scale.reshape(extents).tolist(),
+            "offset": 0.0,
+        },
+        "registered_name": None,
+    }
+
+
+def _dynamic(
+    analysis: Analysis, layer: Layer, indices: np.ndarray | None, threshold: float
+) -> dict[str, Any]:
+    """input -> hard_shrink -> output; for some channels only: input - chosen * input + shrunk(chosen * input)."""
+    shape = _output(analysis, layer).shape
+    if shape is None:
+        raise CannotPruneError(
+            f"'{clean(layer.path)}' cannot be masked", why="the shape of its output is not known from the file"
+        )
+    name = DYNAMIC + layer.name
+    dtype = _dtype_name(layer)
+    entry = name + "_in"
+
+    def tensor(source: str) -> dict[str, Any]:
+        return {
+            "class_name": "__keras_tensor__",
+            "config": {"shape": list(shape), "dtype": dtype, "keras_history": [source, 0, 0]},
+        }
+
+    def rescaling(suffix: str, on: np.ndarray) -> dict[str, Any]:
+        spec = _static(analysis, layer, np.flatnonzero(~on))
+        spec["config"]["name"] = name + suffix
+        return {**spec, "name": name + suffix, "inbound_nodes": [{"args": [tensor(entry)], "kwargs": {}}]}
+
+    # hard_shrink keeps what is strictly larger; a magnitude equal to the threshold is not under it.
+    bound = float(np.nextafter(np.float32(threshold), np.float32(0)))
+    layers: list[dict[str, Any]] = [
+        {
+            "module": "keras.layers",
+            "class_name": INPUT,
+            "config": {"batch_shape": list(shape), "dtype": dtype, "sparse": False, "ragged": False, "name": entry},
+            "registered_name": None,
+            "name": entry,
+            "inbound_nodes": [],
+        }
+    ]
+    shrunk_from, result = entry, name + "_shrunk"
+    if indices is not None:
+        on = np.zeros(channels(analysis, layer), bool)
+        on[indices] = True
+        layers += [rescaling("_chosen", on), rescaling("_others", ~on)]
+        shrunk_from = name + "_chosen"
+    layers.append(
+        {
+            "module": "keras.src.ops.nn",
+            "class_name": "HardShrink",
+            "config": {"name": name + "_shrunk", "threshold": bound},
+            "registered_name": "HardShrink",
+            "name": name + "_shrunk",
+            "inbound_nodes": [{"args": [tensor(shrunk_from)], "kwargs": {}}],
+        }
+    )
+    if indices is not None:
+        result = name + "_sum"
+        layers.append(
+            {
+                "module": "keras.layers",
+                "class_name": "Add",
+                "config": {"name": result, "trainable": True, "dtype": dtype},
+                "registered_name": None,
+                "name": result,
+                "inbound_nodes": [{"args": [[tensor(name + "_others"), tensor(name + "_shrunk")]], "kwargs": {}}],
+            }
+        )
+    return {
+        "module": "keras.src.models.functional",
+        "class_name": "Functional",
+        "config": {
+            "name": name,
+            "trainable": False,
+            "layers": layers,
+            "input_layers": [entry, 0, 0],
+            "output_layers": [result, 0, 0],
+        },
+        "registered_name": "Functional",
+    }
+
+
+def _output(analysis: Analysis, layer: Layer) -> Labels:
+    record = analysis.map.records.get(layer.twin or layer)
+    if record is not None and record.visits and record.visits[0].outputs:
+        return record.visits[0].outputs[0]
+    for key, labels in analysis.map.tensors.items():
+        if key[0] + key[1] == layer.path:
+            return labels
+    return Labels(None)
+
+
+def _channel_axis(layer: Layer, rank: int) -> int:
+    return 1 if layer.config.get("data_format") == "channels_first" and rank > 2 else max(rank - 1, 0)
+
+
+def _dtype_name(layer: Layer) -> str:
+    policy = layer.config.get("dtype", "float32")
+    name = str(policy["config"]["name"] if isinstance(policy, dict) else policy or "float32")
+    return name.removeprefix("mixed_")
+
+
+# -- putting them in and taking them out ------------------------------------------------------------
+
+
+def _insert(analysis: Analysis, specs: Mapping[str, dict[str, Any]]) -> Edit:
+    copies: dict[int, Any] = {}
+    config = copy.deepcopy(analysis.config, copies)
+    for path, spec in specs.items():
+        layer = layer_at(analysis.model, path)
+        if layer.kind == INPUT:
+            raise UsageError(
+                f"'{clean(path)}' is the model's input, which cannot be masked",
+                do="mask the layer that reads it, or set the input's values to 0",
+            )
+        owner = _owner(analysis.model, layer)
+        target = copies[id(owner.spec["config"])]
+        existing = next((e for e in target["layers"] if _name(e) == spec["config"]["name"]), None)
+        if existing is not None:
+            _compose(existing, spec)
+        elif owner.is_sequential:
+            at = next(i for i, entry in enumerate(target["layers"]) if _name(entry) == layer.name)
+            target["layers"].insert(at + 1, spec)
+        else:
+            _insert_functional(target, layer, spec, len([c for c in owner.calls if c.layer is layer]))
+    return _renamed(analysis, config)
+
+
+def _compose(existing: dict[str, Any], spec: dict[str, Any]) -> None:
+    """A second mask behind the same layer: what either silences is silent."""
+    if existing["class_name"] != "Rescaling":
+        existing["config"] = spec["config"]
+        return
+    both = np.asarray(existing["config"]["scale"]) * np.asarray(spec["config"]["scale"])
+    existing["config"]["scale"] = both.tolist()
+
+
+def _insert_functional(config: dict[str, Any], layer: Layer, spec: dict[str, Any], nodes: int) -> None:
+    name = spec["config"]["name"]
+    shapes: dict[tuple[int, int], dict[str, Any]] = {}
+    tensors = {(node, 0) for node in range(max(nodes, 1))}
+    for history, record in _histories(config, layer.name):
+        shapes.setdefault((history[1], history[2]), record)
+        tensors.add((history[1], history[2]))
+    order = {key: number for number, key in enumerate(sorted(tensors, key=lambda key: (key[1], key[0])))}
+    for history, _ in _histories(config, layer.name):
+        history[:] = [name, order[history[1], history[2]], 0]
+    inbound = []
+    for node, index in order:
+        record = shapes.get((node, index)) or next(iter(shapes.values()), {"shape": None, "dtype": _dtype_name(layer)})
+        inbound.append(
+            {
+                "args": [
+                    {
+                        "class_name": "__keras_tensor__",
+                        "config": {**record, "keras_history": [layer.name, node, index]},
+                    }
+                ],
+                "kwargs": {},
+            }
+        )
+    at = next(i for i, entry in enumerate(config["layers"]) if _name(entry) == layer.name)
+    config["layers"].insert(at + 1, {**spec, "name": name, "inbound_nodes": inbound})
+
+
+def _histories(config: dict[str, Any], name: str) -> list[tuple[list[Any], dict[str, Any]]]:
+    """Every place in a Functional config that reads a layer: the [layer, node, tensor] rows, with their tensors' dicts.
+
+    Rows of the model's outputs come with a dict of no shape, for they record none.
+    """
+    found: list[tuple[list[Any], dict[str, Any]]] = []
+
+    def search(value: Any) -> None:
+        if isinstance(value, dict):
+            inner = value.get("config")
+            if value.get("class_name") == "__keras_tensor__" and isinstance(inner, dict):
+                if inner["keras_history"][0] == name:
+                    shape = {key: item for key, item in inner.items() if key != "keras_history"}
+                    found.append((inner["keras_history"], shape))
+                return
+            for item in value.values():
+                search(item)
+        elif isinstance(value, list):
+            if len(value) == 3 and value[0] == name and isinstance(value[1], int):
+                found.append((value, {"shape": None, "dtype": "float32"}))
+                return
+            for item in value:
+                search(item)
+
+    for entry in config["layers"]:
+        search(entry.get("inbound_nodes"))
+    search(config["output_layers"])
+    found.sort(key=lambda item: item[1]["shape"] is None)
+    return found
+
+
+def unmask(analysis: Analysis, paths: set[str] | None = None) -> tuple[Edit, list[str]]:
+    """The edit that takes masks out again.
+
+    Args:
+        paths: of the masked layers; None for every mask.
+    Returns: the edit, and the paths of the layers that were masked.
+    """
+    copies: dict[int, Any] = {}
+    config = copy.deepcopy(analysis.config, copies)
+    freed = []
+    for layer in list(analysis.model.walk()):
+        masked = masked_layer(layer)
+        if masked is None or (paths is not None and masked not in paths):
+            continue
+        owner = _owner(analysis.model, layer)
+        target = copies[id(owner.spec["config"])]
+        entry = next(e for e in target["layers"] if _name(e) == layer.name)
+        if not owner.is_sequential:
+            sources = [node["args"][0]["config"]["keras_history"] for node in entry["inbound_nodes"]]
+            for history, _ in _histories(target, layer.name):
+                history[:] = list(sources[history[1]])
+        target["layers"].remove(entry)
+        freed.append(masked)
+    return _renamed(analysis, config), freed
+
+
+def masked_layer(layer: Layer) -> str | None:
+    """The path of the layer that a mask stands behind; None if the layer is no mask."""
+    for prefix, kind in ((PREFIX, "Rescaling"), (DYNAMIC, "Functional")):
+        if layer.name.startswith(prefix) and layer.kind == kind:
+            return layer.path.removesuffix(layer.name) + layer.name.removeprefix(prefix)
+    return None
+
+
+def _renamed(analysis: Analysis, config: dict[str, Any]) -> Edit:
+    """A layer more or less of one class renumbers the weights of those behind it."""
+    after = {layer.path: layer for layer in parse_model(config).walk() if layer.store}
+    moves = {
+        layer.store: after[layer.path].store
+        for layer in analysis.model.walk()
+        if layer.store and layer.path in after and after[layer.path].store != layer.store
+    }
+    edits = []
+    if moves:
+        for path in analysis.tensors:
+            # The innermost layer around a tensor decides; stores of nested layers moved with their model.
+            group = path
+            while group and group not in moves:
+                group = group.rpartition("/")[0]
+            if group:
+                edits.append(TensorEdit(moves[group] + path[len(group) :], path))
+    return Edit(config, analysis.metadata, tuple(edits))
+
+
+def _owner(model: Model, layer: Layer) -> Model:
+    if layer in model.layers.values():
+        return model
+    for inner in model.layers.values():
+        if inner.model is not None and layer.path.startswith(inner.path + "/"):
+            return _owner(inner.model, layer)
+    raise AssertionError(f"{layer.path} is in no model")
+
+
+def _name(entry: dict[str, Any]) -> str:
+    return str(entry.get("name") or entry["config"]["name"])
+
+
+
+__all__ = ["channels", "layer_at", "mask", "mask_below", "masked_layer", "unmask"]

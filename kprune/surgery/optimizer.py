@@ -1,0 +1,193 @@
+"""Which optimizer slot belongs to which variable.
+
+Keras stores an optimizer's variables as numbered tensors with no names. Their order follows from the
+optimizer's class and options and from the trainable variables in model order; a slot is cut exactly
+like its variable. Where the tensors in the file are not those that this order predicts, shape by
+shape, the state is left behind with a note: Keras then loads the model with a fresh optimizer. It
+is never kept wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kprune.analysis import Analysis, Stored
+from kprune.labels.trace import Weight
+from kprune.text import clean
+
+GROUP = "optimizer"
+
+# Two slots a variable, side by side (keras/src/optimizers).
+PAIRS = frozenset({"Adam", "AdamW", "Nadam", "Adamax", "Lamb", "Ftrl", "Adadelta", "ScheduleFreeAdamW"})
+SINGLE = frozenset({"Adagrad", "Lion"})
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One tensor of the optimizer's state.
+
+    Attributes:
+        path: dataset path.
+        weight: the variable it belongs to.
+        axes: which of the variable's axes it has (Adafactor's factors lack one).
+    """
+
+    path: str
+    weight: Weight
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The optimizer's state.
+
+    Attributes:
+        found: slots that follow their variable.
+        dropped: path prefixes that have to be left behind.
+        why: the reason, if any is.
+    """
+
+    found: tuple[Slot, ...] = ()
+    dropped: tuple[str, ...] = ()
+    why: str = ""
+
+
+# What is expected at one place: the variable and which of its axes, or None for a scalar of its own.
+Expected = tuple[Weight, tuple[int, ...]] | None
+
+
+def find_slots(analysis: Analysis) -> Slots:
+    """The optimizer slots in a file, each with its variable."""
+    stored = {path: tensor for path, tensor in analysis.tensors.items() if path.startswith(f"{GROUP}/")}
+    if not stored:
+        return Slots()
+    spec = ((analysis.config.get("compile_config") or {}).get("optimizer")) or {}
+    spec = spec if isinstance(spec, dict) else {"class_name": spec}
+    variables = [weight for weight in analysis.weights if weight.trainable]
+    found: list[Slot] = []
+    for group in sorted({path.rpartition("/")[0] for path in stored}):
+        tensors = _numbered(stored, group)
+        matched = _match(spec, group, tensors, variables) if tensors is not None else None
+        if matched is None:
+            name = clean(str(spec.get("class_name", "?")))
+            return Slots(
+                dropped=(GROUP,),
+                why=f"the state of the optimizer ({name}) is not laid out as kprune knows it, so it was left out; "
+                "training starts with a fresh one",
+            )
+        found.extend(matched)
+    return Slots(tuple(found))
+
+
+@dataclass
+class _Layout:
+    places: list[Expected] = field(default_factory=list)
+
+    def scalars(self, count: int) -> None:
+        self.places.extend([None] * count)
+
+    def block(self, variables: list[Weight], each: int = 1) -> None:
+        for weight in variables:
+            self.places.extend([(weight, tuple(range(len(weight.shape))))] * each)
+
+
+def _match(
+    spec: dict[str, Any], group: str, tensors: list[tuple[str, Stored]], variables: list[Weight]
+) -> list[Slot] | None:
+    """Slots of one group of tensors, or None if they are not what the optimizer's class predicts."""
+    for places in _layouts(spec, group, variables):
+        if len(places) == len(tensors) and all(
+            _fits(place, tensor) for place, (_, tensor) in zip(places, tensors, strict=True)
+        ):
+            return [
+                Slot(path, *place)
+                for place, (path, _) in zip(places, tensors, strict=True)
+                if place is not None
+            ]
+    return None
+
+
+def _layouts(spec: dict[str, Any], group: str, variables: list[Weight]) -> Iterator[list[Expected]]:
+    """The possible orders: with and without a learning rate variable, before and after the first step."""
+    config = spec.get("config") or {}
+    name = str(spec.get("class_name"))
+    if name == "LossScaleOptimizer":
+        inner = config.get("inner_optimizer") or {}
+        if group.startswith(f"{GROUP}/inner_optimizer"):
+            yield from _layouts(inner, GROUP, variables)
+            return
+        for places in _layouts(inner, GROUP, variables):
+            for head in (4, 3):  # iteration, learning rate (none with a schedule), step counter, scale
+                yield [None] * head + places
+        return
+    for head in (2, 1, 0):
+        yield [None] * head
+        own = _own_slots(name, config, variables)
+        if own is None:
+            continue
+        layout = _Layout()
+        layout.scalars(head)
+        if config.get("use_ema"):
+            layout.block(variables)
+        if config.get("gradient_accumulation_steps"):
+            layout.block(variables)
+        yield layout.places + own
+
+
+def _own_slots(name: str, config: Mapping[str, Any], variables: list[Weight]) -> list[Expected] | None:
+    """The slots of one optimizer class after those that all have; None for a class that is not known."""
+    layout = _Layout()
+    if name == "SGD":
+        if config.get("momentum"):
+            layout.block(variables)
+    elif name == "RMSprop":
+        layout.block(variables)
+        if config.get("momentum"):
+            layout.block(variables)
+        if config.get("centered"):
+            layout.block(variables)
+    elif name in PAIRS:
+        layout.block(variables, each=2)
+        if config.get("amsgrad"):
+            layout.block(variables)
+        if name == "Nadam":
+            layout.scalars(1)
+    elif name in SINGLE:
+        layout.block(variables)
+    elif name == "Adafactor":
+        for weight in variables:
+            whole = tuple(range(len(weight.shape)))
+            if len(whole) >= 2:
+                layout.places += [(weight, whole[:-1]), (weight, (*whole[:-2], whole[-1])), (weight, whole)]
+            else:
+                layout.places += [None, None, (weight, whole)]
+    else:
+        return None
+    return layout.places
+
+
+def _fits(place: Expected, tensor: Stored) -> bool:
+    if place is None:
+        return tensor.shape == ()
+    weight, axes = place
+    want = tuple(weight.shape[axis] for axis in axes)
+    return len(want) == len(tensor.shape) and all(
+        size is None or size == have for size, have in zip(want, tensor.shape, strict=True)
+    )
+
+
+def _numbered(stored: Mapping[str, Stored], group: str) -> list[tuple[str, Stored]] | None:
+    """The tensors of a group in the order of their numbers; None if they are not 0, 1, 2 …"""
+    tensors = []
+    for path, tensor in stored.items():
+        parent, _, number = path.rpartition("/")
+        if parent == group:
+            if not number.isdigit():
+                return None
+            tensors.append((int(number), path, tensor))
+    tensors.sort(key=lambda item: item[0])
+    if [number for number, _, _ in tensors] != list(range(len(tensors))):
+        return None
+    return [(path, tensor) for _, path, tensor in tensors]

@@ -1,0 +1,78 @@
+"""Removing units physically: every weight axis, config field and optimizer slot keeps what is left."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kprune.analysis import Analysis
+from kprune.labels.closure import Closure
+from kprune.labels.trace import Blocks, Weight
+from kprune.surgery.edit import Edit, TensorEdit
+from kprune.surgery.optimizer import Slots, find_slots
+from kprune.surgery.rewrite import Rewriter
+
+
+def remove(analysis: Analysis, closure: Closure) -> Edit:
+    """The edit that removes units. Nothing is read or written here.
+
+    Args:
+        analysis: the model.
+        closure: what goes; `kprune.labels.closure.check` has let it pass.
+    """
+    gone = closure.gone
+    cuts = {
+        weight.path: cut
+        for weight in analysis.weights
+        if (cut := cut_weight(weight, gone)) is not None
+    }
+    slots = find_slots(analysis)
+    return Edit(
+        config=Rewriter(analysis.config, analysis.map, gone).run(),
+        metadata=analysis.metadata,
+        tensors=(*cuts.values(), *cut_slots(slots, cuts)),
+        dropped=slots.dropped,
+    )
+
+
+def cut_weight(weight: Weight, gone: np.ndarray) -> TensorEdit | None:
+    """How a weight is cut; None if it stays whole."""
+    keep = []
+    for axis in weight.axes:
+        dead = axis.dead(gone)
+        keep.append(np.flatnonzero(~dead) if dead.any() else None)
+    blocks = _grouped_inputs(weight.grouped, gone) if weight.grouped is not None else None
+    if blocks is None and all(kept is None for kept in keep):
+        return None
+    return TensorEdit(weight.path, weight.path, tuple(keep), blocks)
+
+
+def _grouped_inputs(blocks: Blocks, gone: np.ndarray) -> np.ndarray | None:
+    """For a grouped kernel, the positions on its input axis that each group keeps: int64 (groups, kept).
+
+    A group that goes as a whole has no columns left that could use its row: it holds zeros.
+    Returns: None if every group that stays keeps all its inputs.
+    """
+    if len(blocks.sides) < 2:
+        return None
+    alive = ~gone[blocks.sides[0]]
+    left = int(alive.sum(axis=1).max())
+    if left == alive.shape[1]:
+        return None
+    rows = np.zeros((len(alive), left), np.int64)
+    for group, row in enumerate(alive):
+        if row.any():
+            rows[group] = np.flatnonzero(row)
+    return rows
+
+
+def cut_slots(slots: Slots, cuts: dict[str, TensorEdit]) -> list[TensorEdit]:
+    """The optimizer's state, cut like the variables it belongs to."""
+    edits = []
+    for slot in slots.found:
+        cut = cuts.get(slot.weight.path)
+        if cut is None:
+            continue
+        keep = tuple(cut.keep[axis] for axis in slot.axes)
+        if any(kept is not None for kept in keep) or cut.blocks is not None:
+            edits.append(TensorEdit(slot.path, slot.path, keep, cut.blocks))
+    return edits

@@ -1,0 +1,161 @@
+"""A config with its sizes cut: units, constants, recorded shapes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from kprune.graph.model import Layer, Model, leaves
+from kprune.graph.parse import INPUT
+from kprune.labels.labels import Labels, Shape
+from kprune.labels.trace import LabelMap, LayerRecord
+
+
+class Rewriter:
+    """Makes the config of a model from which some labels are gone.
+
+    Args:
+        config: the whole config.json; it is copied, not changed.
+        label_map: what tracing its graph found.
+        gone: bool (labels,).
+    """
+
+    def __init__(self, config: dict[str, Any], label_map: LabelMap, gone: np.ndarray) -> None:
+        self._map, self._gone = label_map, gone
+        self._copies: dict[int, Any] = {}
+        self.config: dict[str, Any] = copy.deepcopy(config, self._copies)
+
+    def run(self) -> dict[str, Any]:
+        self._sizes()
+        self._blocks()
+        self._arrays()
+        self._model(self._map.model)
+        for record in self._map.records.values():
+            self._build_config(record)
+        self._twins()
+        return self.config
+
+    def new(self, old: Any) -> Any:
+        """The copy of a dict or list of the old config."""
+        return self._copies[id(old)]
+
+    def shape(self, labels: Labels, recorded: Shape) -> list[int | None]:
+        """A recorded shape with what is gone taken off."""
+        result = list(recorded)
+        if labels.shape is None or len(labels.shape) != len(result):
+            return result
+        for axis, size in enumerate(result):
+            along = labels.axis(axis)
+            if size is not None and along.factors:
+                result[axis] = size - int(along.dead(self._gone).sum())
+        return result
+
+    def _sizes(self) -> None:
+        for size in self._map.sizes:
+            dead = size.axis.dead(self._gone)
+            if dead.any():
+                holder = self.new(size.layer.config)
+                for part in size.field[:-1]:
+                    holder = holder[part]
+                holder[size.field[-1]] = int((~dead).sum())
+
+    def _blocks(self) -> None:
+        for blocks in self._map.blocks:
+            left = int((~self._gone[blocks.sides[0]]).any(axis=1).sum())
+            if left != len(blocks.sides[0]):
+                self.new(blocks.layer.config)[blocks.field] = left
+
+    def _arrays(self) -> None:
+        for array in self._map.arrays:
+            value = np.asarray(array.record[array.key], dtype=object)
+            before = value.shape
+            for axis, along in enumerate(array.axes):
+                if along.factors:
+                    value = value.compress(~along.dead(self._gone), axis)
+            if value.shape != before:
+                self.new(array.record)[array.key] = value.tolist()
+
+    def _model(self, model: Model) -> None:
+        """Recorded shapes: of every argument, of inner input layers, of a Sequential's input."""
+        for call in model.calls:
+            for ref in call.inputs:
+                labels = self._map.tensors.get((model.path, *ref.key))
+                if ref.record is not None and ref.shape is not None and labels is not None:
+                    self.new(ref.record)["shape"] = self.shape(labels, ref.shape)
+            if call.layer.kind == INPUT:
+                labels = self._map.tensors.get((model.path, call.layer.name, call.node, 0))
+                for field in ("batch_shape", "batch_input_shape"):
+                    shape = call.layer.config.get(field)
+                    if shape and labels is not None:
+                        self.new(call.layer.config)[field] = self.shape(labels, shape)
+        config = model.spec["config"]
+        first = next((ref for ref in leaves(model.inputs) if ref is not None), None)
+        if first is not None and isinstance(config.get("build_input_shape"), list):
+            labels = self._map.tensors.get((model.path, *first.key))
+            if labels is not None:
+                self.new(config)["build_input_shape"] = self.shape(labels, config["build_input_shape"])
+        for layer in model.layers.values():
+            if layer.model is not None:
+                self._model(layer.model)
+
+    def _build_config(self, record: LayerRecord) -> None:
+        """Keras builds a layer from its build_config before it is called: one that is not true is an error.
+
+        Where it is not clear which shape became which, it goes: Keras then builds at the call.
+        """
+        spec = record.layer.spec
+        built = spec.get("build_config")
+        if not built or not record.visits:
+            return
+        became: dict[Shape, set[tuple[int | None, ...]]] = {}
+        for labels in record.visits[0].inputs:
+            if labels.shape is not None:
+                became.setdefault(labels.shape, set()).add(tuple(self.shape(labels, labels.shape)))
+        if all(new == {old} for old, new in became.items()):
+            return
+        clear = True
+
+        def replace(value: Any) -> Any:
+            nonlocal clear
+            if isinstance(value, dict):
+                return {key: replace(item) for key, item in value.items()}
+            if not isinstance(value, list):
+                return value
+            if any(isinstance(item, (list, dict)) for item in value):
+                return [replace(item) for item in value]
+            new = _matching(tuple(value), became)
+            clear = clear and len(new) == 1
+            return list(next(iter(new))) if new else value
+
+        replaced = replace(built)
+        target = self.new(spec)
+        if clear:
+            target["build_config"] = replaced
+        else:
+            del target["build_config"]
+
+    def _twins(self) -> None:
+        """A layer shared between models stands in the config of each."""
+        for layer in self._map.model.walk():
+            if layer.twin is not None:
+                first: Layer = layer.twin
+                self.new(layer.spec)["config"] = copy.deepcopy(self.new(first.spec)["config"])
+                if "build_config" in layer.spec:
+                    self.new(layer.spec)["build_config"] = copy.deepcopy(
+                        self.new(first.spec).get("build_config")
+                    )
+
+
+def _matching(shape: Shape, became: Mapping[Shape, set[tuple[int | None, ...]]]) -> set[tuple[int | None, ...]]:
+    """What a shape in a build_config became; sizes that it leaves open match any."""
+    found: set[tuple[int | None, ...]] = set()
+    for old, new in became.items():
+        if len(old) == len(shape) and all(a is None or b is None or a == b for a, b in zip(old, shape, strict=True)):
+            found |= {
+                tuple(None if there is None else size for size, there in zip(sizes, shape, strict=True))
+                for sizes in new
+            }
+    return found
