@@ -76,7 +76,7 @@ def check(closure: Closure, *, allow_output_change: bool = False, coupled: bool 
     """
     _check_frozen(closure, allow_output_change)
     if not coupled and closure.coupled:
-        _refuse_coupled(closure)
+        refuse_coupled(closure)
     _check_last_unit(closure)
     _check_rectangles(closure)
     _check_blocks(closure)
@@ -151,7 +151,7 @@ def _who(closure: Closure, label: int) -> tuple[str, int]:
     return "", -1
 
 
-def _refuse_coupled(closure: Closure) -> None:
+def refuse_coupled(closure: Closure) -> None:
     parts = [
         f"{clean(address)}:{','.join(map(str, indices[:8]))}{'…' if len(indices) > 8 else ''}"
         for address, indices in closure.coupled.items()
