@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from kprune.labels.labels import Factors, Labels, Shape, fold
+
+Derive = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass
@@ -16,11 +18,13 @@ class Combined:
 
     Attributes:
         labels: those of the result.
+        derive: makes labels for positions at which several units stand; see `LabelMap.derive`.
         ties: pairs of equally shaped id arrays; each pair of ids stays or goes as one.
         stuck: ids that cannot be removed, because another operand has no unit to go with them.
     """
 
     labels: Labels
+    derive: Derive
     ties: list[tuple[np.ndarray, np.ndarray]]
     stuck: list[np.ndarray]
 
@@ -43,30 +47,33 @@ def broadcast_shape(shapes: Sequence[Shape]) -> Shape:
     return tuple(result)
 
 
-def combine(operands: Sequence[Labels]) -> Combined:
+def combine(operands: Sequence[Labels], derive: Derive) -> Combined:
     """The labels of `operands[0] + operands[1] + …`, or any other element-wise function of them.
 
     Args:
         operands: labels of tensors of known shapes that broadcast together.
+        derive: from int64 (n, m), labels of n positions at which m units stand each.
     Raises: ValueError if they do not broadcast.
     """
     shapes = [operand.shape for operand in operands if operand.shape is not None]
     shape = broadcast_shape(shapes)
     if len(operands) > 1 and len(operands) == len(shapes):
-        simple = _same_single_support(operands, shape)
+        simple = _same_single_support(operands, shape, derive)
         if simple is not None:
             return simple
     rank = len(shape)
     aligned = [_align(operand, rank) for operand in operands]
-    result = Combined(Labels(shape), [], [])
+    result = Combined(Labels(shape), derive, [], [])
     factors: list[np.ndarray] = []
     for support in _components(aligned):
         factors.extend(_combine_along(support, aligned, shape, result))
-    result.labels = Labels(shape, tuple(factors))
+    result.labels = Labels(shape, tuple(factors), _silent(operands))
     return result
 
 
-def _same_single_support(operands: Sequence[Labels], shape: Shape) -> Combined | None:
+def _same_single_support(
+    operands: Sequence[Labels], shape: Shape, derive: Derive
+) -> Combined | None:
     """The common case, for speed: equal shapes, one factor each, all varying along the same axes."""
     first = operands[0]
     if any(operand.shape != first.shape or len(operand.factors) != 1 for operand in operands):
@@ -77,7 +84,7 @@ def _same_single_support(operands: Sequence[Labels], shape: Shape) -> Combined |
     if any((operand.factors[0] == 0).any() for operand in operands):
         return None
     ties = [(first.factors[0], other.factors[0]) for other in operands[1:]]
-    return Combined(Labels(shape, first.factors), ties, [])
+    return Combined(Labels(shape, first.factors, _silent(operands)), derive, ties, [])
 
 
 def _align(operand: Labels, rank: int) -> Labels:
@@ -85,7 +92,11 @@ def _align(operand: Labels, rank: int) -> Labels:
     if operand.shape is None:
         return operand
     extra = (1,) * (rank - len(operand.shape))
-    return Labels(extra + operand.shape, tuple(f.reshape(extra + f.shape) for f in operand.factors))
+    return operand.move(lambda factor: factor.reshape(extra + factor.shape), extra + operand.shape)
+
+
+def _silent(operands: Sequence[Labels]) -> bool:
+    return all(operand.silent for operand in operands)
 
 
 def _components(operands: Sequence[Labels]) -> list[frozenset[int]]:
@@ -123,6 +134,14 @@ def _combine_along(
         if any(operand.shape[axis] != 1 and shape[axis] != 1 for axis in axes):
             # Full size along the axis, and no unit there that could go with the others'.
             result.stuck.extend(f.ravel() for other in bearers for f in other)
+    if not several:
+        spread = [factors[0] for factors in bearers]
+        sizes = [
+            operand.shape for operand, factors in zip(operands, held, strict=True) if factors
+        ]
+        extents = {tuple(extent > 1 for extent in factor.shape) for factor in spread}
+        if len(extents) > 1:
+            return _combine_nested(spread, sizes, shape, result)
     first = bearers[0]
     out = []
     for index, leader in enumerate(first):
@@ -130,6 +149,33 @@ def _combine_along(
             leader = _tie(leader, factors[index], shape, result)
         out.append(leader)
     return tuple(out)
+
+
+def _combine_nested(
+    factors: list[np.ndarray], shapes: list[Shape | None], shape: Shape, result: Combined
+) -> Factors:
+    """Units along some axes in one operand, along more of them in another.
+
+    Where an operand is spread (its size is 1) along the axes that it does not know, a position of the
+    common axes goes with the other operand's units there as a whole: the head of a score with all
+    dimensions of that head's values. Where it has its full size there, each of them is tied to it.
+    """
+    widest = max(factors, key=lambda factor: sum(extent > 1 for extent in factor.shape))
+    wide_axes = {axis for axis, extent in enumerate(widest.shape) if extent > 1}
+    for factor, size in zip(factors, shapes, strict=True):
+        if factor is widest:
+            continue
+        axes = {axis for axis, extent in enumerate(factor.shape) if extent > 1}
+        missing = wide_axes - axes
+        spread = size is not None and all(size[axis] == 1 for axis in missing)
+        if axes <= wide_axes and axes and missing and spread and (factor != 0).all() and (widest != 0).all():
+            order = sorted(axes)
+            moved = np.moveaxis(widest, order, range(len(order)))
+            members = moved.reshape(int(np.prod([widest.shape[axis] for axis in order])), -1)
+            result.ties.append((result.derive(members), factor.ravel()))
+        else:
+            widest = _tie(widest, factor, shape, result)
+    return (widest,)
 
 
 def _tie(a: np.ndarray, b: np.ndarray, shape: Shape, result: Combined) -> np.ndarray:

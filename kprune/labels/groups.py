@@ -75,12 +75,32 @@ class Groups:
         return order, np.searchsorted(self.of[order], np.arange(self.map.count + 1))
 
     def members(self, label: int) -> np.ndarray:
-        """int64: every label in the group of one."""
+        """int64: every label that goes with one."""
+        if self.map.derived:
+            return np.flatnonzero(self.spread(np.array([label])))
         order, starts = self._by_group
         group = self.of[label]
         return order[starts[group] : starts[group + 1]]
 
     def spread(self, ids: np.ndarray) -> np.ndarray:
+        """bool (labels,): the groups of some labels, whole, and what goes when all of its units do.
+
+        A derived label goes when all its members go; and all its members go when it goes.
+        """
+        gone = self._tied(ids)
+        while self.map.derived:
+            before = int(gone.sum())
+            for derived in self.map.derived:
+                whole = gone[derived.members].all(axis=1) | gone[derived.ids]
+                if whole.any():
+                    gone[derived.ids[whole]] = True
+                    gone[derived.members[whole].ravel()] = True
+            gone = self._tied(np.flatnonzero(gone))
+            if int(gone.sum()) == before:
+                break
+        return gone
+
+    def _tied(self, ids: np.ndarray) -> np.ndarray:
         """bool (labels,): the groups of some labels, whole."""
         hit = np.zeros(self.map.count, bool)
         hit[self.of[ids]] = True
@@ -90,18 +110,28 @@ class Groups:
         return gone
 
     def frozen(self, kinds: tuple[str, ...] = ("input", "output", "rule")) -> np.ndarray:
-        """bool (labels,): the labels in whose group something is frozen."""
+        """bool (labels,): the labels in whose group something is frozen.
+
+        A derived label of which one member is frozen cannot go either; that it is frozen holds none
+        of its members by itself, only the last.
+        """
         ids = [freeze.ids for freeze in self.map.freezes if freeze.kind in kinds]
         if not ids:
             return np.zeros(self.map.count, bool)
-        return self.spread(np.concatenate(ids))
+        frozen = self._tied(np.concatenate(ids))
+        while self.map.derived:
+            before = int(frozen.sum())
+            for derived in self.map.derived:
+                frozen[derived.ids[frozen[derived.members].any(axis=1)]] = True
+            frozen = self._tied(np.flatnonzero(frozen))
+            if int(frozen.sum()) == before:
+                break
+        return frozen
 
     def mixed(self) -> np.ndarray:
         """bool (labels,): the labels in whose group something is mixed."""
         ids = [mix.ids for mix in self.map.mixes]
-        if not ids:
-            return np.zeros(self.map.count, bool)
-        return self.spread(np.concatenate(ids))
+        return self._tied(np.concatenate([np.zeros(0, np.int64), *ids]))
 
     def freezes_of(self, ids: np.ndarray) -> list[Freeze]:
         """The freezes that hold any of the groups of some labels."""

@@ -86,10 +86,13 @@ class Labels:
     Attributes:
         shape: the tensor's own, batch first; None if it is not known.
         factors: int64 arrays of the tensor's rank, extent 1 where they do not vary.
+        silent: whether a unit all of whose weights are 0 gives 0 here, so that a sum over the units
+            loses nothing with it. After a sigmoid it gives 0.5, and the sum does.
     """
 
     shape: Shape | None
     factors: Factors = ()
+    silent: bool = True
 
     @property
     def rank(self) -> int:
@@ -141,6 +144,7 @@ class Labels:
         if shape is None:
             return Labels(None)
         axis %= len(shape)
+        # A unit on another axis now gives what the layer makes of its zeros: a bias, for one.
         kept = () if old is None else self.without(axis).factors
         own = []
         for factor in new.factors:
@@ -148,7 +152,7 @@ class Labels:
                 extents = [1] * len(shape)
                 extents[axis] = factor.shape[1]
                 own.append(factor.reshape(extents))
-        return Labels(shape, (*own, *kept))
+        return Labels(shape, (*own, *kept), silent=not kept)
 
     def with_last(self, new: Axis | np.ndarray, shape: Shape | None = None) -> Labels:
         return self.with_axis(-1, new, shape)
@@ -163,6 +167,7 @@ class Labels:
                 for factor in self.factors
                 if not any(axis in self.support(factor) for axis in axes)
             ),
+            self.silent,
         )
 
     def support(self, factor: np.ndarray) -> tuple[int, ...]:
@@ -182,7 +187,7 @@ class Labels:
             spread: whether the operation needs the factors at the tensor's full shape.
         """
         moved = (function(self.spread(f) if spread else f) for f in self.factors)
-        return Labels(shape, tuple(fold(factor) for factor in moved))
+        return Labels(shape, tuple(fold(factor) for factor in moved), self.silent)
 
     def spread(self, factor: np.ndarray) -> np.ndarray:
         """A factor broadcast to the tensor's full shape (batch 1).
@@ -194,7 +199,10 @@ class Labels:
         return np.broadcast_to(factor, (1, *(size or 1 for size in self.shape[1:])))
 
     def with_shape(self, shape: Shape | None) -> Labels:
-        return Labels(shape, self.factors)
+        return Labels(shape, self.factors, self.silent)
+
+    def with_silence(self, silent: bool) -> Labels:
+        return Labels(self.shape, self.factors, silent)
 
     @property
     def size(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,6 +124,19 @@ class LayerCall:
         if self._first:
             self._map.sizes.append(Size(self.layer, path, _axis(axis)))
 
+    def follow(self, field: str | int, value: Callable[..., Any], *axes: Axis, record: Any = None) -> None:
+        """Say that a config entry is a function of what is left along some axes.
+
+        Args:
+            field: the entry's key in `record` (by default the layer's config).
+            value: called with a bool array of survivors for each axis; gives the entry's new value.
+        """
+        from kprune.labels.trace import Follow
+
+        if self._first:
+            holder = self.config if record is None else record
+            self._map.follows.append(Follow(self.layer, holder, field, axes, value))
+
     def constant(self, constant: Constant | tuple[str, ...] | str, *axes: Where) -> None:
         """Say which labels stand along the axes of an array that is written into the config."""
         from kprune.labels.trace import ConfigArray
@@ -155,6 +168,7 @@ class LayerCall:
         out: int | None = None,
         at: str = "",
         grouped: Any = None,
+        scaled: int | None = None,
     ) -> None:
         """Say which labels stand along each axis of one of the layer's weights, in Keras's order of creation.
 
@@ -167,7 +181,7 @@ class LayerCall:
             flops: operations per use: 2 for a product that is summed, 1 for a sum.
             out: the axis of the layer's own units, from 0.
             at: the sub-object that holds it (`cell`), "" for the layer itself.
-            grouped: see `Weight`.
+            grouped, scaled: see `Weight`.
         """
         if not when:
             return
@@ -194,6 +208,7 @@ class LayerCall:
             flops,
             out,
             grouped,
+            scaled,
         )
 
     def _tie_weight(self, known: Weight, axes: tuple[Axis, ...]) -> None:
@@ -237,12 +252,36 @@ class LayerCall:
         if ids.size:
             self._map.freezes.append(Freeze("rule", np.unique(ids), why, self.layer.path))
 
-    def freeze_axes(self, x: Labels, axes: Iterable[int], why: str) -> Labels:
-        """Freeze what stands along some axes; gives the tensor without those labels."""
-        axes = [axis for axis in axes if x.varies(axis)]
-        for axis in axes:
-            self.freeze(x.axis(axis), why)
-        return x.without(*axes) if axes else x
+    def hold_axes(self, x: Labels, axes: Iterable[int], why: str) -> Labels:
+        """Say that the sizes along some axes must stay: the layer slides or folds along them.
+
+        Units that stand along these axes alone are frozen. Units that stand along others as well are
+        tied across these: they can go where the whole of such a slice goes.
+
+        Args:
+            axes: of `x`, from 0.
+            why: continues a sentence whose subject is the units.
+        Returns: the tensor, with nothing labelled along these axes.
+        """
+        held = {axis % x.rank for axis in axes} if x.shape is not None else set()
+        if not any(x.varies(axis) for axis in held):
+            return x
+        factors = []
+        for factor in x.factors:
+            support = set(x.support(factor))
+            if not support & held:
+                factors.append(factor)
+            elif support <= held:
+                self.freeze(factor, why)
+            else:
+                first = factor[tuple(slice(0, 1) if axis in held else slice(None) for axis in range(x.rank))]
+                self.tie(np.broadcast_to(first, factor.shape).ravel(), factor.ravel())
+                factors.append(first)
+        return Labels(x.shape, tuple(factors), x.silent)
+
+    def anonymous(self, size: int) -> np.ndarray:
+        """Fresh labels that nobody can name: positions that are filled in, such as padding. int64 (size,)."""
+        return self._map.issue(size)
 
     def mix(self, what: Labels | Axis | np.ndarray, why: str) -> None:
         """Say that a statistic is taken over units, so that removing one changes what the others give."""
@@ -281,7 +320,7 @@ class LayerCall:
                 self.freeze(operand, "is combined with a tensor of unknown shape")
             return Labels(self.recorded.get(0))
         try:
-            combined = combine(operands)
+            combined = combine(operands, self._map.derive)
         except ValueError as error:
             raise CannotTell(str(error)) from error
         for a, b in combined.ties:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +52,8 @@ class Weight:
         out: which axis holds the layer's own units, from 0; None if there is none.
         grouped: for a grouped kernel, (axis, inputs): the positions on `axis` stand for
             `inputs.size / groups` inputs of each group.
+        scaled: an axis along which the weight is scaled by sqrt(after / before), because the layer
+            divides by the square root of that size (the key_dim of attention).
     """
 
     layer: Layer
@@ -62,6 +65,7 @@ class Weight:
     flops: float = 2.0
     out: int | None = None
     grouped: Blocks | None = None
+    scaled: int | None = None
 
     @property
     def shape(self) -> tuple[int | None, ...]:
@@ -75,6 +79,22 @@ class Size:
     layer: Layer
     field: tuple[str | int, ...]
     axis: Axis
+
+
+@dataclass(eq=False)
+class Follow:
+    """A value in the config that depends on what is left along some axes: split points, pad widths.
+
+    Attributes:
+        record, key: the dict or list in the config, and where in it the value stands.
+        value: takes a bool array of survivors for each axis, gives the new value.
+    """
+
+    layer: Layer
+    record: Any
+    key: str | int
+    axes: tuple[Axis, ...]
+    value: Callable[..., Any]
 
 
 @dataclass(eq=False)
@@ -137,6 +157,21 @@ class Tie:
 
 
 @dataclass(eq=False)
+class Derived:
+    """Labels of positions at which several units stand: gone when all of them are.
+
+    A head, after the dimensions of its units were summed away, is one.
+
+    Attributes:
+        ids: int64 (n,), the labels of the positions; nobody can name them.
+        members: int64 (n, m), the units at each.
+    """
+
+    ids: np.ndarray
+    members: np.ndarray
+
+
+@dataclass(eq=False)
 class Visit:
     """One call, with what went in and what came out: the edges of an explanation."""
 
@@ -182,17 +217,32 @@ class LabelMap:
     ties: list[Tie] = field(default_factory=list)
     freezes: list[Freeze] = field(default_factory=list)
     mixes: list[Mix] = field(default_factory=list)
+    derived: list[Derived] = field(default_factory=list)
     blocks: list[Blocks] = field(default_factory=list)
     sizes: list[Size] = field(default_factory=list)
+    follows: list[Follow] = field(default_factory=list)
     arrays: list[ConfigArray] = field(default_factory=list)
     visits: list[Visit] = field(default_factory=list)
     count: int = 1  # the label 0 is taken
+    _derivations: dict[bytes, Derived] = field(default_factory=dict)
 
     def issue(self, size: int) -> np.ndarray:
         """Fresh labels, int64 (size,)."""
         ids = np.arange(self.count, self.count + size, dtype=np.int64)
         self.count += size
         return ids
+
+    def derive(self, members: np.ndarray) -> np.ndarray:
+        """Labels for positions at which several units stand, int64 (n,); the same for the same members.
+
+        Args:
+            members: int64 (n, m).
+        """
+        key = members.tobytes()
+        if key not in self._derivations:
+            self._derivations[key] = Derived(self.issue(len(members)), members)
+            self.derived.append(self._derivations[key])
+        return self._derivations[key].ids
 
     def record(self, layer: Layer) -> LayerRecord:
         """The record of a layer; a layer that stands in two models has one."""

@@ -34,7 +34,7 @@ class Geometry:
         rank = len(shape)
         self.channels = channel_axis(config.get("data_format"), rank)
         self.spatial = spatial_axes(config.get("data_format"), rank)
-        self.x = call.freeze_axes(
+        self.x = call.hold_axes(
             call.x, self.spatial, f"stand along an axis on which {call.layer.path!r} slides"
         )
         self.shape = shape

@@ -70,7 +70,7 @@ def _with_constant(call: LayerCall, x: Labels, constant: Any) -> Labels:
             axes.append(x.axis(axis))
         else:
             # The constant widens an axis of size 1 (or of unknown size): no unit can go there.
-            x = call.freeze_axes(x, [axis], f"are spread along an axis by a constant in {call.layer.path!r}")
+            x = call.hold_axes(x, [axis], f"are spread along an axis by a constant in {call.layer.path!r}")
             axes.append(size)
     call.constant(constant, *axes)
     return x.with_shape(shape)

@@ -45,7 +45,7 @@ def recurrent(call: LayerCall, gates: int, states: int, bias_rows: int = 1) -> A
     shape = call.shape()
     if len(shape) != 3:
         raise CannotTell(f"is called on a tensor of shape {shape}")
-    sequence = call.freeze_axes(call.x, [1], f"stand along the time axis of {call.layer.path!r}")
+    sequence = call.hold_axes(call.x, [1], f"stand along the time axis of {call.layer.path!r}")
     units = call.units("units")
     columns = Axis.of(np.tile(units, gates))
     steps = shape[1] or 1

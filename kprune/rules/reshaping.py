@@ -118,7 +118,7 @@ def _resized(call: LayerCall, grow: Any) -> Labels:
     """Sizes of the spatial axes change; nothing may be labelled along them."""
     shape = call.shape()
     spatial = spatial_axes(call.config.get("data_format"), len(shape))
-    x = call.freeze_axes(call.x, spatial, f"stand along an axis whose size {call.layer.path!r} changes")
+    x = call.hold_axes(call.x, spatial, f"stand along an axis whose size {call.layer.path!r} changes")
     sizes = [None if shape[axis] is None else grow(i, shape[axis]) for i, axis in enumerate(spatial)]
     return x.with_shape(replaced(shape, spatial, sizes))
 

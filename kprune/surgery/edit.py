@@ -41,6 +41,7 @@ class TensorEdit:
             its last axis: int64 (groups, kept), one row for each run of last-axis positions
             (counted in the input, all of equal length). None elsewhere.
         fills: applied to the input's values before anything is cut.
+        scale: every value is multiplied by this; floating point tensors only.
         value: the new content; required if `source` is None, and then it is all there is.
     """
 
@@ -49,6 +50,7 @@ class TensorEdit:
     keep: tuple[np.ndarray | None, ...] = ()
     blocks: np.ndarray | None = None
     fills: tuple[Fill, ...] = ()
+    scale: float = 1.0
     value: np.ndarray | None = None
 
     @property
@@ -58,6 +60,7 @@ class TensorEdit:
             self.value is None
             and self.blocks is None
             and not self.fills
+            and self.scale == 1.0
             and all(kept is None for kept in self.keep)
         )
 

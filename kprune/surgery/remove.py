@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from kprune.analysis import Analysis
@@ -43,7 +45,10 @@ def cut_weight(weight: Weight, gone: np.ndarray) -> TensorEdit | None:
     blocks = _grouped_inputs(weight.grouped, gone) if weight.grouped is not None else None
     if blocks is None and all(kept is None for kept in keep):
         return None
-    return TensorEdit(weight.path, weight.path, tuple(keep), blocks)
+    scale = 1.0
+    if weight.scaled is not None and (kept := keep[weight.scaled]) is not None:
+        scale = math.sqrt(len(kept) / (weight.axes[weight.scaled].size or len(kept)))
+    return TensorEdit(weight.path, weight.path, tuple(keep), blocks, scale=scale)
 
 
 def _grouped_inputs(blocks: Blocks, gone: np.ndarray) -> np.ndarray | None:

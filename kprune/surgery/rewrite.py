@@ -31,6 +31,7 @@ class Rewriter:
     def run(self) -> dict[str, Any]:
         self._sizes()
         self._blocks()
+        self._follows()
         self._arrays()
         self._model(self._map.model)
         for record in self._map.records.values():
@@ -67,6 +68,12 @@ class Rewriter:
             left = int((~self._gone[blocks.sides[0]]).any(axis=1).sum())
             if left != len(blocks.sides[0]):
                 self.new(blocks.layer.config)[blocks.field] = left
+
+    def _follows(self) -> None:
+        for follow in self._map.follows:
+            dead = [axis.dead(self._gone) for axis in follow.axes]
+            if any(gone.any() for gone in dead):
+                self.new(follow.record)[follow.key] = follow.value(*(~gone for gone in dead))
 
     def _arrays(self) -> None:
         for array in self._map.arrays:
