@@ -124,6 +124,13 @@ class LayerCall:
         if self._first:
             self._map.sizes.append(Size(self.layer, path, _axis(axis)))
 
+    def size_left(self, axis: Axis | np.ndarray) -> None:
+        """Say that something must be left along an axis."""
+        from kprune.labels.trace import Size
+
+        if self._first:
+            self._map.sizes.append(Size(self.layer, (), _axis(axis)))
+
     def follow(self, field: str | int, value: Callable[..., Any], *axes: Axis, record: Any = None) -> None:
         """Say that a config entry is a function of what is left along some axes.
 
@@ -278,6 +285,31 @@ class LayerCall:
                 self.tie(np.broadcast_to(first, factor.shape).ravel(), factor.ravel())
                 factors.append(first)
         return Labels(x.shape, tuple(factors), x.silent)
+
+    def collapse(self, x: Labels, axes: Iterable[int]) -> Labels:
+        """The labels of a tensor of which some axes were brought down to size 1.
+
+        Units that stood along these axes alone end here. Where units stood along others as well, a
+        position that is left goes when all the units that stood there go.
+        """
+        gone = sorted({axis % x.rank for axis in axes})
+        shape = tuple(1 if axis in gone else size for axis, size in enumerate(self.shape(x)))
+        factors = []
+        for factor in x.factors:
+            support = [axis for axis, extent in enumerate(factor.shape) if extent > 1]
+            if not support:
+                if not set(x.support(factor)) & set(gone):
+                    factors.append(factor)
+                continue
+            left = [axis for axis in support if axis not in gone]
+            if len(left) == len(support):
+                factors.append(factor)
+            elif left:
+                order = [*left, *(axis for axis in range(x.rank) if axis not in left)]
+                members = factor.transpose(order).reshape(int(np.prod([factor.shape[axis] for axis in left])), -1)
+                extents = [factor.shape[axis] if axis in left else 1 for axis in range(x.rank)]
+                factors.append(self._map.derive(np.ascontiguousarray(members)).reshape(extents))
+        return Labels(shape, tuple(factors), x.silent)
 
     def anonymous(self, size: int) -> np.ndarray:
         """Fresh labels that nobody can name: positions that are filled in, such as padding. int64 (size,)."""

@@ -74,7 +74,10 @@ class Weight:
 
 @dataclass(eq=False)
 class Size:
-    """A number in a config that counts units: `units`, `filters`, an entry of `target_shape`."""
+    """A number in a config that counts units: `units`, `filters`, an entry of `target_shape`.
+
+    With an empty field it only says that something must be left along the axis.
+    """
 
     layer: Layer
     field: tuple[str | int, ...]

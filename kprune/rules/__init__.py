@@ -11,7 +11,7 @@
     activations.py     Activation and the activation layers; what each activation function mixes
     regularization.py  dropout and noise
     preprocessing.py   Rescaling and what only changes values
-    operations.py      nodes of keras.ops in Functional graphs
+    operations/        nodes of keras.ops in Functional graphs
     applications.py    layers that belong to keras.applications
 
 A rule for a layer of your own is registered the same way (`kprune.rule`), from a file given with
@@ -38,7 +38,12 @@ FAMILIES = (
     "activations",
     "regularization",
     "preprocessing",
-    "operations",
+    "operations.elementwise",
+    "operations.movement",
+    "operations.reductions",
+    "operations.contractions",
+    "operations.windows",
+    "operations.opaque",
     "applications",
 )
 

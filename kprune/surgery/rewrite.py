@@ -57,7 +57,7 @@ class Rewriter:
     def _sizes(self) -> None:
         for size in self._map.sizes:
             dead = size.axis.dead(self._gone)
-            if dead.any():
+            if size.field and dead.any():
                 holder = self.new(size.layer.config)
                 for part in size.field[:-1]:
                     holder = holder[part]

@@ -1,0 +1,11 @@
+"""Nodes of `keras.ops` in Functional graphs: a table of kinds, not a rule for each of three hundred.
+
+    elementwise.py  one argument, several arguments, constants
+    movement.py     reshape, transpose, slices, concatenation, padding …: the same done to the labels
+    reductions.py   sum, mean, max … over some axes; softmax and normalisation
+    contractions.py matmul, einsum, tensordot: what is multiplied and summed is tied
+    windows.py      convolution, pooling, image operations: channels pass, the rest keeps its size
+    opaque.py       what holds its units, with the reason
+
+An operation's arguments are given by position or by name, or stand in its config.
+"""

@@ -1,0 +1,53 @@
+"""Arguments of operations as the config holds them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kprune.labels.labels import Labels
+from kprune.labels.layer_call import CannotTell, LayerCall
+
+
+def axes_of(call: LayerCall, value: Any, rank: int) -> list[int]:
+    """Axes from an int, a list or None (all), from 0, in order."""
+    if value is None:
+        return list(range(rank))
+    listed = [value] if isinstance(value, int) else list(value)
+    if not all(isinstance(axis, int) and -rank <= axis < rank for axis in listed):
+        raise CannotTell(f"has the axes {value!r}")
+    return sorted({axis % rank for axis in listed})
+
+
+def one_axis(call: LayerCall, value: Any, rank: int) -> int:
+    """One axis, from 0."""
+    (axis,) = axes_of(call, value, rank) if value is not None else (None,)
+    if axis is None:
+        raise CannotTell("works on the flattened tensor")
+    return axis
+
+
+def tensors_of(call: LayerCall) -> list[Labels]:
+    """The tensors of an operation on a list, such as Concatenate.
+
+    Raises: CannotTell if anything else is among them.
+    """
+    items = call.args[0] if len(call.args) == 1 and isinstance(call.args[0], (list, tuple)) else call.args
+    if not items or not all(isinstance(item, Labels) for item in items):
+        raise CannotTell("is given something other than tensors")
+    return list(items)
+
+
+def raw_argument(call: LayerCall, position: int, name: str) -> tuple[Any, Any]:
+    """An argument as it stands in the config: (the dict or list that holds it, its key there).
+
+    Raises: CannotTell if the dialect has no place for it.
+    """
+    nodes = call.layer.spec.get("inbound_nodes")
+    if call.graph_call is None or not nodes or not isinstance(nodes[call.graph_call.node], dict):
+        raise CannotTell("has arguments that the config does not spell out")
+    data = nodes[call.graph_call.node]
+    if position < len(data["args"]):
+        return data["args"], position
+    if name in data["kwargs"]:
+        return data["kwargs"], name
+    return call.config, name

@@ -1,0 +1,520 @@
+"""Operations that move data: the same numpy operation, done to the labels; sizes in the config follow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from kprune.graph.model import Constant
+from kprune.labels.labels import Axis, Labels, Shape
+from kprune.labels.layer_call import CannotTell, LayerCall
+from kprune.rules.merging import join
+from kprune.rules.operations.arguments import axes_of, one_axis, raw_argument, tensors_of
+from kprune.rules.registry import OPERATIONS
+from kprune.rules.reshaping import filled_in, reshaped
+from kprune.rules.shapes import replaced
+
+
+def moved(x: Labels, function: Callable[[np.ndarray], np.ndarray], shape: Shape) -> Labels:
+    return x.move(function, shape)
+
+
+@OPERATIONS.rule("Reshape", does="passes")
+def reshape(call: LayerCall) -> Labels:
+    """newshape follows what is left along each axis"""
+    target = list(call.argument(1, "newshape"))
+    old = call.shape()
+    # ops.reshape counts the batch; a batch of -1 or None stays open.
+    if target and (target[0] in (-1, None) or target[0] == old[0]):
+        rest = target[1:]
+        if -1 in rest and target[0] == -1:
+            raise CannotTell("reshapes to two unknown sizes")
+        shape = filled_in(rest, old)
+    elif old[0] is not None and None not in old:
+        shape = (target[0], *filled_in(target[1:], (target[0], math.prod(size or 1 for size in old) // max(target[0], 1)))[1:])
+    else:
+        raise CannotTell(f"reshapes the batch axis to {target}")
+    if call.x.factors and shape[0] != old[0]:
+        raise CannotTell("reshapes across the batch axis")
+    result = reshaped(call, call.x, shape)
+    holder, key = raw_argument(call, 1, "newshape")
+    sizes = holder[key] if isinstance(holder[key], list) else None
+    for index, size in enumerate(target):
+        if index and size not in (-1, None) and result.varies(index):
+            if sizes is None:
+                raise CannotTell("has a newshape that is not a list")
+            call.follow(index, lambda alive: int(alive.sum()), result.axis(index), record=sizes)
+            call.size_left(result.axis(index))
+    return result
+
+
+@OPERATIONS.rule("Ravel", does="opaque", note="folds the batch into one axis with everything else")
+def ravel(call: LayerCall) -> Any:
+    return call.opaque(f"{call.layer.path!r} folds the batch and every other axis into one")
+
+
+@OPERATIONS.rule("Transpose", does="passes")
+def transpose(call: LayerCall) -> Labels:
+    """transpose"""
+    shape = call.shape()
+    axes = call.argument(1, "axes")
+    order = list(reversed(range(len(shape)))) if axes is None else [axis % len(shape) for axis in axes]
+    return moved(call.x, lambda factor: factor.transpose(order), tuple(shape[axis] for axis in order))
+
+
+@OPERATIONS.rule("Moveaxis", does="passes")
+def moveaxis(call: LayerCall) -> Labels:
+    """moveaxis"""
+    source, target = call.argument(1, "source"), call.argument(2, "destination")
+    shape = call.shape()
+    order = list(np.moveaxis(np.empty([1] * len(shape)), source, target).shape)
+    order = _order(len(shape), source, target)
+    return moved(call.x, lambda factor: factor.transpose(order), tuple(shape[axis] for axis in order))
+
+
+def _order(rank: int, source: Any, target: Any) -> list[int]:
+    """Which old axis stands at each new one."""
+    sources = [axis % rank for axis in ([source] if isinstance(source, int) else source)]
+    targets = [axis % rank for axis in ([target] if isinstance(target, int) else target)]
+    order = [axis for axis in range(rank) if axis not in sources]
+    for place, axis in sorted(zip(targets, sources, strict=True)):
+        order.insert(place, axis)
+    return order
+
+
+@OPERATIONS.rule("Swapaxes", does="passes")
+def swapaxes(call: LayerCall) -> Labels:
+    """swapaxes"""
+    shape = call.shape()
+    rank = len(shape)
+    one, other = call.argument(1, "axis1") % rank, call.argument(2, "axis2") % rank
+    order = list(range(rank))
+    order[one], order[other] = other, one
+    return moved(call.x, lambda factor: factor.transpose(order), tuple(shape[axis] for axis in order))
+
+
+@OPERATIONS.rule("ExpandDims", does="passes")
+def expand_dims(call: LayerCall) -> Labels:
+    """expand_dims"""
+    shape = call.shape()
+    axis = call.argument(1, "axis")
+    axes = sorted(a % (len(shape) + 1) for a in ([axis] if isinstance(axis, int) else axis))
+    for at in axes:
+        shape = (*shape[:at], 1, *shape[at:])
+    return moved(call.x, lambda factor: np.expand_dims(factor, tuple(axes)), shape)
+
+
+@OPERATIONS.rule("Squeeze", does="passes")
+def squeeze(call: LayerCall) -> Labels:
+    """squeeze"""
+    shape = call.shape()
+    axis = call.argument(1, "axis")
+    axes = [a for a, size in enumerate(shape) if size == 1] if axis is None else axes_of(call, axis, len(shape))
+    x = call.hold_axes(call.x, axes, f"are squeezed away by {call.layer.path!r}")
+    left = tuple(size for a, size in enumerate(shape) if a not in axes)
+    return moved(x, lambda factor: factor.squeeze(tuple(axes)), left)
+
+
+@OPERATIONS.rule("BroadcastTo", does="passes")
+def broadcast_to(call: LayerCall) -> Labels:
+    """broadcast_to; shape follows"""
+    shape = tuple(call.argument(1, "shape"))
+    x = call.x
+    extra = len(shape) - x.rank
+    wide = moved(x, lambda factor: factor.reshape((1,) * extra + factor.shape), (1,) * extra + call.shape())
+    grown = [axis for axis in range(len(shape)) if (wide.shape or ())[axis] == 1 and shape[axis] != 1]
+    wide = call.hold_axes(wide, grown, f"are spread along an axis by {call.layer.path!r}")
+    holder, key = raw_argument(call, 1, "shape")
+    for axis in range(1, len(shape)):
+        if wide.varies(axis) and isinstance(holder[key], list):
+            call.follow(axis, lambda alive: int(alive.sum()), wide.axis(axis), record=holder[key])
+    return wide.with_shape(tuple((wide.shape or ())[a] if a == 0 else s for a, s in enumerate(shape)))
+
+
+@OPERATIONS.rule("Flip", "Fliplr", "Flipud", does="passes")
+def flip(call: LayerCall) -> Labels:
+    """flip"""
+    fixed = {"Fliplr": 1, "Flipud": 0}.get(call.kind)
+    axes = tuple(axes_of(call, call.argument(1, "axis") if fixed is None else fixed, len(call.shape())))
+    return moved(call.x, lambda factor: np.flip(factor, axes), call.shape())
+
+
+@OPERATIONS.rule("Roll", does="passes")
+def roll(call: LayerCall) -> Labels:
+    """roll; the shift follows"""
+    shape = call.shape()
+    shift, axis = call.argument(1, "shift"), call.argument(2, "axis")
+    if not isinstance(shift, int) or not isinstance(axis, int):
+        return call.hold_axes(call.x, range(1, len(shape)), f"are rolled by {call.layer.path!r}")
+    along = call.x.axis(axis)
+    if along.factors and along.size:
+        # What was at the end comes to the front: as many as are left of the last `shift`.
+        turn = shift % along.size
+        call.follow("shift", lambda alive: int(alive[len(alive) - turn :].sum()) if turn else 0, along, record=raw_argument(call, 1, "shift")[0])
+    return moved(call.x, lambda factor: np.roll(factor, shift, axis), shape)
+
+
+@OPERATIONS.rule("Repeat", does="passes")
+def repeat(call: LayerCall) -> Labels:
+    """repeat"""
+    shape = call.shape()
+    times, axis = call.argument(1, "repeats"), one_axis(call, call.argument(2, "axis"), len(shape))
+    if isinstance(times, list) and len(times) == 1:
+        times = times[0]
+    if not isinstance(times, int):
+        return call.hold_axes(call.x, [axis], f"are repeated by {call.layer.path!r}, each a number of times of its own")
+    size = shape[axis]
+    result = replaced(shape, [axis], [None if size is None else size * times])
+    if axis == 0:
+        return call.x.with_shape(result)
+    return call.x.move(lambda f: np.repeat(f, times, axis) if f.shape[axis] > 1 else f, result) if size != 1 else call.hold_axes(
+        call.x, [axis], f"are spread by {call.layer.path!r}"
+    ).with_shape(result)
+
+
+@OPERATIONS.rule("Tile", does="passes")
+def tile(call: LayerCall) -> Labels:
+    """tile"""
+    shape = call.shape()
+    times = call.argument(1, "repeats")
+    times = [times] if isinstance(times, int) else list(times)
+    extra = len(times) - len(shape)
+    if extra > 0:
+        raise CannotTell("adds axes as it tiles")
+    times = [1] * -extra + times
+    grown = [axis for axis, count in enumerate(times) if count > 1 and shape[axis] == 1]
+    x = call.hold_axes(call.x, grown, f"are spread by {call.layer.path!r}")
+    result = tuple(None if size is None else size * count for size, count in zip(shape, times, strict=True))
+
+    def each(factor: np.ndarray) -> np.ndarray:
+        return np.tile(factor, [count if factor.shape[axis] > 1 else 1 for axis, count in enumerate(times)])
+
+    return x.move(each, result)
+
+
+@OPERATIONS.rule("Concatenate", "Append", "Hstack", "Vstack", "Dstack", does="combines")
+def concatenate(call: LayerCall) -> Labels:
+    """one after the other along an axis; along the others what meets is tied"""
+    xs = tensors_of(call)
+    rank = len(call.shape(xs[0]))
+    if call.kind in ("Concatenate", "Append"):
+        axis = call.config.get("axis", call.kwargs.get("axis", 0 if call.kind == "Concatenate" else None))
+        return join(call, xs, one_axis(call, axis, rank))
+    least, axis = {"Hstack": (2, 1), "Vstack": (2, 0), "Dstack": (3, 2)}[call.kind]
+    if rank < least:
+        raise CannotTell(f"stacks tensors of rank {rank}")
+    return join(call, xs, axis)
+
+
+@OPERATIONS.rule("Stack", does="combines")
+def stack(call: LayerCall) -> Labels:
+    """one tensor behind the other along a new axis; what meets is tied"""
+    xs = tensors_of(call)
+    rank = len(call.shape(xs[0])) + 1
+    axis = one_axis(call, call.argument(1, "axis", 0), rank)
+    together = call.combine(xs)
+    shape = call.shape(together)
+    return moved(together, lambda f: np.expand_dims(f, axis), (*shape[:axis], len(xs), *shape[axis:]))
+
+
+@OPERATIONS.rule("Unstack", does="passes")
+def unstack(call: LayerCall) -> Any:
+    """one tensor for each position of an axis"""
+    shape = call.shape()
+    axis = one_axis(call, call.argument(2, "axis", 0), len(shape))
+    size = shape[axis]
+    if size is None:
+        raise CannotTell("unstacks an axis of unknown size")
+    x = call.hold_axes(call.x, [axis], f"are taken apart by {call.layer.path!r}")
+    one = moved(x, lambda f: f.take(0, axis), (*shape[:axis], *shape[axis + 1 :]))
+    return [one] * size
+
+
+@OPERATIONS.rule("Split", "ArraySplit", "Hsplit", "Vsplit", "Dsplit", does="passes")
+def split(call: LayerCall) -> Any:
+    """runs of one axis; the points where it is split follow"""
+    shape = call.shape()
+    fixed = {"Hsplit": 1, "Vsplit": 0, "Dsplit": 2}.get(call.kind)
+    axis = one_axis(call, call.argument(2, "axis", 0) if fixed is None else fixed, len(shape))
+    size = shape[axis]
+    where = call.argument(1, "indices_or_sections")
+    if size is None:
+        raise CannotTell("splits an axis of unknown size")
+    if isinstance(where, int):
+        bounds = [len(part) for part in np.array_split(np.arange(size), where)]
+        points = list(np.cumsum(bounds)[:-1])
+    else:
+        points = [int(point) for point in where]
+    if call.x.varies(axis):
+        holder, key = raw_argument(call, 1, "indices_or_sections")
+
+        def follow(alive: np.ndarray) -> Any:
+            counts = [int(part.sum()) for part in np.split(alive, points)]
+            if isinstance(where, int) and len(set(counts)) == 1:
+                return where
+            return [int(point) for point in np.cumsum(counts)[:-1]]
+
+        along = call.x.axis(axis)
+        call.follow(key, follow, along, record=holder)
+        for part in np.split(np.arange(size), points):
+            call.size_left(Axis(len(part), tuple(factor[:, part] for factor in along.factors)))
+    parts = []
+    for run in np.split(np.arange(size), points):
+        result = replaced(shape, [axis], [len(run)])
+        parts.append(call.x.move(lambda f, run=run: f.take(run, axis) if f.shape[axis] > 1 else f, result))
+    return parts
+
+
+@OPERATIONS.rule("GetItem", does="passes")
+def get_item(call: LayerCall) -> Labels:
+    """slices and indices, which follow"""
+    x, shape = call.x, call.shape()
+    key = call.args[1] if len(call.args) > 1 else call.kwargs["key"]
+    holder, at = raw_argument(call, 1, "key")
+    raw = holder[at]
+    parts = list(key) if isinstance(key, (list, tuple)) else [key]
+    if isinstance(raw, dict) and raw.get("class_name") == "__tuple__":
+        raw = raw["config"]["value"]
+    raws = list(raw) if isinstance(key, (list, tuple)) else [raw]
+    used = sum(part is not None and part is not Ellipsis for part in parts)
+    fill = [slice(None)] * (len(shape) - used)
+    if Ellipsis in parts:
+        spot = parts.index(Ellipsis)
+        parts[spot : spot + 1], raws[spot : spot + 1] = fill, [None] * len(fill)
+    else:
+        parts, raws = parts + fill, raws + [None] * len(fill)
+    index: list[Any] = []
+    result: list[int | None] = []
+    axis = 0
+    for number, part in enumerate(parts):
+        if part is None:
+            index.append(None)
+            result.append(1)
+            continue
+        size = shape[axis]
+        if isinstance(part, bool) or not isinstance(part, (int, slice)):
+            raise CannotTell(f"is indexed with {type(part).__name__}")
+        if isinstance(part, int):
+            place, spot = (raw, number) if isinstance(key, (list, tuple)) else (holder, at)
+            x = _picked(call, x, axis, part, place, spot)
+            index.append(part)
+        else:
+            if not _whole(part):
+                x = _sliced(call, x, axis, part, raws[number])
+            index.append(part)
+            result.append(None if size is None else len(range(size)[part]))
+        axis += 1
+
+    def take(factor: np.ndarray) -> np.ndarray:
+        own = []
+        at_axis = 0
+        for part in index:
+            if part is None:
+                own.append(None)
+                continue
+            narrow = factor.shape[at_axis] == 1
+            own.append(slice(None) if narrow and isinstance(part, slice) else 0 if narrow else part)
+            at_axis += 1
+        return factor[tuple(own)]
+
+    if isinstance(index[0], int) or (isinstance(index[0], slice) and not _whole(index[0])):
+        result[0:1] = result[0:1]  # a slice of the batch: no unit stands there
+    return x.move(take, tuple(result))
+
+
+def _whole(part: slice) -> bool:
+    return part.start in (None, 0) and part.stop is None and part.step in (None, 1)
+
+
+def _picked(call: LayerCall, x: Labels, axis: int, index: int, record: Any, key: Any) -> Labels:
+    """`x[..., index]`: that one position must stay, and what stands before it moves it."""
+    along = x.axis(axis)
+    if not along.factors or along.size is None:
+        return x
+    index %= along.size
+    for factor in along.factors:
+        call.freeze(factor[:, index], f"are picked out by number in {call.layer.path!r}")
+    call.follow(key, lambda alive: int(alive[:index].sum()), along, record=record)
+    return x
+
+
+def _sliced(call: LayerCall, x: Labels, axis: int, part: slice, record: Any) -> Labels:
+    along = x.axis(axis)
+    if not along.factors or along.size is None:
+        return x
+    if part.step not in (None, 1) or not isinstance(record, dict):
+        if part.step == -1 and part.start is None and part.stop is None:
+            return x
+        return call.hold_axes(x, [axis], f"are taken in steps by {call.layer.path!r}")
+    size = along.size
+    start, stop, _ = part.indices(size)
+    bounds = record["config"]
+    if bounds["start"] is not None:
+        call.follow("start", lambda alive: int(alive[:start].sum()), along, record=bounds)
+    if bounds["stop"] is not None:
+        call.follow("stop", lambda alive: int(alive[:stop].sum()), along, record=bounds)
+    call.size_left(Axis(stop - start, tuple(factor[:, start:stop] for factor in along.factors)))
+    return x
+
+
+@OPERATIONS.rule("Take", does="passes")
+def take(call: LayerCall) -> Labels:
+    """constant indices follow; an index computed as the model runs holds the axis"""
+    x, shape = call.x, call.shape()
+    indices = call.argument(1, "indices")
+    axis = call.argument(2, "axis")
+    if axis is None:
+        raise CannotTell("takes from the flattened tensor")
+    axis = one_axis(call, axis, len(shape))
+    if isinstance(indices, Labels):
+        x = call.hold_axes(x, [axis], f"are looked up by {call.layer.path!r} as the model runs")
+        at = indices.rank
+        result = (*shape[:axis], *call.shape(indices), *shape[axis + 1 :])
+        return x.move(lambda f: f.reshape(*f.shape[:axis], *([1] * at), *f.shape[axis + 1 :]), result)
+    value = indices.value if isinstance(indices, Constant) else np.asarray(indices)
+    if value.ndim != 1:
+        x = call.hold_axes(x, [axis], f"are taken by {call.layer.path!r} by an array of indices")
+        result = (*shape[:axis], *value.shape, *shape[axis + 1 :])
+        return x.move(lambda f: f.reshape(*f.shape[:axis], *([1] * value.ndim), *f.shape[axis + 1 :]), result)
+    along = x.axis(axis)
+    if along.factors and along.size:
+        whole = value.astype(np.int64) % along.size
+
+        def follow(alive: np.ndarray) -> list[int]:
+            place = np.cumsum(alive) - 1
+            return [int(place[i]) for i in whole if alive[i]]
+
+        if isinstance(indices, Constant):
+            call.follow("value", follow, along, record=indices.record["config"])
+        else:
+            holder, key = raw_argument(call, 1, "indices")
+            call.follow(key, follow, along, record=holder)
+        call.size_left(Axis(len(whole), tuple(factor[:, whole] for factor in along.factors)))
+    result = replaced(shape, [axis], [len(value)])
+    return x.move(lambda f: f.take(value.astype(np.int64), axis) if f.shape[axis] > 1 else f, result)
+
+
+@OPERATIONS.rule("Pad", does="passes")
+def pad(call: LayerCall) -> Labels:
+    """what is filled in beside units counts as units nobody can name; pad_width follows"""
+    x, shape = call.x, call.shape()
+    widths = call.argument(1, "pad_width")
+    if isinstance(widths, int):
+        widths = [[widths, widths]] * len(shape)
+    elif len(widths) == 1 and len(shape) > 1:
+        widths = [widths[0]] * len(shape)
+    elif widths and isinstance(widths[0], int):
+        widths = [widths] * len(shape)
+    pairs = [(int(before), int(after)) for before, after in widths]
+    result = tuple(None if n is None else n + sum(pair) for n, pair in zip(shape, pairs, strict=True))
+    grown = [axis for axis, pair in enumerate(pairs) if any(pair) and x.varies(axis)]
+    mode = call.config.get("mode", "constant")
+    if len(grown) > 1 or (grown and (mode != "constant" or len(x.axis(grown[0]).factors) > 1 or not x.axis(grown[0]).plain)):
+        x = call.hold_axes(x, grown, f"are padded by {call.layer.path!r}")
+        grown = []
+    silent = x.silent and call.argument(2, "constant_values") in (None, 0)
+    if not grown:
+        return Labels(result, x.factors, silent)
+    (axis,) = grown
+    before, after = pairs[axis]
+    filled = (call.anonymous(before), call.anonymous(after))
+    ids = np.concatenate([filled[0], x.axis(axis).ids, filled[1]])
+    holder, key = raw_argument(call, 1, "pad_width")
+    raw = holder[key]
+    row = raw[axis] if isinstance(raw, list) and len(raw) == len(shape) and isinstance(raw[axis], list) else None
+    if row is None:
+        return Labels(result, call.hold_axes(x, grown, f"are padded by {call.layer.path!r}").factors, silent)
+    for side in (0, 1):
+        call.follow(side, lambda alive: int(alive.sum()), Axis.of(filled[side]), record=row)
+    others = x.without(axis)
+    own = Labels(result).with_axis(axis, ids, result)
+    return Labels(result, (*own.factors, *others.factors), silent)
+
+
+@OPERATIONS.rule("SpaceToDepth", "DepthToSpace", does="passes")
+def depth_space(call: LayerCall) -> Labels:
+    """blocks of positions become channels, or the reverse: a channel goes in every position of its block"""
+    x, shape = call.x, call.shape()
+    block = int(call.argument(1, "block_size"))
+    channels = 1 if call.config.get("data_format") == "channels_first" else len(shape) - 1
+    spatial = [axis for axis in range(1, len(shape)) if axis != channels]
+    x = call.hold_axes(x, spatial, f"stand along an axis that {call.layer.path!r} folds")
+    along = x.axis(channels)
+    squared = block ** len(spatial)
+    grow = call.kind == "DepthToSpace"
+    sizes = [None if shape[a] is None else shape[a] * block if grow else shape[a] // block for a in spatial]
+    width = None if along.size is None else along.size // squared if grow else along.size * squared
+    result = replaced(shape, [*spatial, channels], [*sizes, width])
+    if not along.factors or width is None:
+        return x.with_shape(result)
+    if not along.plain:
+        raise CannotTell("is given units that stand along two axes at once")
+    if grow:
+        # Channel c of position (i, j) in a block comes from channel (i * block + j) * width + c.
+        rows = along.ids.reshape(squared, width)
+        for row in rows[1:]:
+            call.tie(rows[0], row)
+        ids = rows[0]
+    else:
+        ids = np.tile(along.ids, squared)
+    return Labels(result).with_axis(channels, ids, result).with_silence(x.silent)
+
+
+@OPERATIONS.rule("Rearrange", does="passes")
+def rearrange(call: LayerCall) -> Labels:
+    """einops' rearrange: reshape, transpose, reshape"""
+    pattern = str(call.argument(1, "pattern"))
+    lengths = {k: v for k, v in {**call.config, **call.kwargs}.items() if isinstance(v, int)}
+    left, arrow, right = pattern.partition("->")
+    if not arrow or "..." in pattern:
+        raise CannotTell(f"has the pattern {pattern!r}")
+    before, after = _groups(left), _groups(right)
+    shape = call.shape()
+    if len(before) != len(shape):
+        raise CannotTell(f"has the pattern {pattern!r}")
+    sizes: dict[str, int | None] = dict(lengths)
+    for names, size in zip(before, shape, strict=True):
+        unknown = [name for name in names if name not in sizes]
+        known = math.prod(sizes[name] or 1 for name in names if name in sizes)
+        if len(unknown) == 1:
+            sizes[unknown[0]] = None if size is None else size // known
+        elif len(unknown) > 1:
+            raise CannotTell(f"has the pattern {pattern!r}, of which sizes are missing")
+    flat_before = [name for names in before for name in names]
+    flat_after = [name for names in after for name in names]
+    apart = tuple(sizes[name] for name in flat_before)
+    if call.x.factors and (before[0] != after[0] or len(before[0]) != 1):
+        raise CannotTell("moves the batch axis")
+    x = reshaped(call, call.x, (shape[0], *apart[1:]))
+    order = [flat_before.index(name) for name in flat_after]
+    x = moved(x, lambda f: f.transpose(order), tuple((x.shape or ())[axis] for axis in order))
+    joined = tuple(
+        None if any(sizes[name] is None for name in names) else math.prod(sizes[name] or 1 for name in names)
+        for names in after
+    )
+    result = reshaped(call, x, (shape[0], *joined[1:]))
+    for axis, name in enumerate(flat_after):
+        if name in lengths and x.varies(axis):
+            holder = raw_argument(call, 99, name)[0]
+            call.follow(name, lambda alive: int(alive.sum()), x.axis(axis), record=holder)
+    return result
+
+
+def _groups(side: str) -> list[list[str]]:
+    """`b (h w) c` -> [[b], [h, w], [c]]."""
+    groups: list[list[str]] = []
+    inside = False
+    for token in side.replace("(", " ( ").replace(")", " ) ").split():
+        if token == "(":
+            inside = True
+            groups.append([])
+        elif token == ")":
+            inside = False
+        elif inside:
+            groups[-1].append(token)
+        else:
+            groups.append([] if token == "1" else [token])
+    return groups

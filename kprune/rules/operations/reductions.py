@@ -1,0 +1,87 @@
+"""Operations that take one figure of several positions, or normalise over them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kprune.labels.labels import Labels
+from kprune.labels.layer_call import LayerCall
+from kprune.rules.operations.arguments import axes_of
+from kprune.rules.registry import OPERATIONS
+
+SUMS = "Sum Nansum CountNonzero Any".split()
+OTHERS = (
+    "Mean Nanmean Average Max Amax Nanmax Min Amin Nanmin Prod Nanprod All Std Nanstd Var Nanvar Median Nanmedian "
+    "Quantile Nanquantile Percentile Nanpercentile Ptp Argmax Argmin Nanargmax Nanargmin Logsumexp Norm"
+).split()
+
+
+@OPERATIONS.rule(*SUMS, does="passes", note="over units: a unit that gives 0 is not missed, any other mixes")
+def sums(call: LayerCall) -> Labels:
+    return reduce(call, exact=call.x.silent)
+
+
+@OPERATIONS.rule(*OTHERS, does="mixes", note="over units: what is left changes with each that goes")
+def statistics(call: LayerCall) -> Labels:
+    return reduce(call, exact=False)
+
+
+def reduce(call: LayerCall, *, exact: bool) -> Labels:
+    """The labels of a reduction over some axes (all of them if `axis` is None).
+
+    Args:
+        exact: whether nothing is lost with a unit on these axes.
+    """
+    x, shape = call.x, call.shape()
+    axes = axes_of(call, call.argument(1, "axis"), len(shape))
+    # Quantile and Percentile have q before the axis.
+    if call.kind in ("Quantile", "Nanquantile", "Percentile", "Nanpercentile"):
+        axes = axes_of(call, call.config.get("axis", call.kwargs.get("axis")), len(shape))
+    for axis in axes:
+        if not exact:
+            call.mix(x.axis(axis), f"are brought down to one figure by {call.layer.path!r}")
+    x = call.collapse(x, axes)
+    if call.argument(2, "keepdims", False):
+        return x
+    kept = tuple(size for axis, size in enumerate(shape) if axis not in axes)
+    return x.move(lambda factor: factor.squeeze(tuple(axes)), kept)
+
+
+@OPERATIONS.rule("Softmax", "LogSoftmax", "Sparsemax", "Normalize", "RMSNorm", "LayerNorm", does="mixes", note="normalises over an axis: its units depend on each other")
+def normalised(call: LayerCall) -> Labels:
+    x = call.x
+    axes = axes_of(call, call.config.get("axis", call.kwargs.get("axis", -1)), len(call.shape()))
+    for axis in axes:
+        call.mix(x.axis(axis), f"are normalised against each other by {call.layer.path!r}")
+    result = x
+    for operand in call.xs[1:]:
+        result = call.combine([result, operand])
+    return result.with_silence(call.kind in ("Normalize", "RMSNorm") and x.silent)
+
+
+@OPERATIONS.rule("Moments", does="mixes", note="mean and variance over some axes")
+def moments(call: LayerCall) -> Any:
+    one = reduce(call, exact=False) if "axis" in call.config else _over(call)
+    return [one, one]
+
+
+def _over(call: LayerCall) -> Labels:
+    x, shape = call.x, call.shape()
+    axes = axes_of(call, call.argument(1, "axes"), len(shape))
+    for axis in axes:
+        call.mix(x.axis(axis), f"are brought down to one figure by {call.layer.path!r}")
+    x = call.collapse(x, axes).with_silence(False)
+    if call.argument(2, "keepdims", False):
+        return x
+    kept = tuple(size for axis, size in enumerate(shape) if axis not in axes)
+    return x.move(lambda factor: factor.squeeze(tuple(axes)), kept)
+
+
+@OPERATIONS.rule("Cumsum", "Nancumsum", does="passes", note="running sums along an axis: a unit that gives 0 is not missed")
+def running(call: LayerCall) -> Labels:
+    x = call.x
+    for axis in axes_of(call, call.argument(1, "axis"), len(call.shape())):
+        along = x.axis(axis)
+        if along.factors and not x.silent:
+            call.mix(along, f"are summed up by {call.layer.path!r}")
+    return x.with_silence(False)
