@@ -394,6 +394,14 @@ class LayerCall:
         """The units that a layer inside this one issues, by the name of their axis."""
         return {name: axis.ids for name, axis in self._record.children[at].axes.items()}
 
+    def inner_weight(self, at: str, names: Sequence[str]) -> Weight:
+        """A weight of a layer inside this one, by the first of several names that it has."""
+        weights = self._record.children[at].weights
+        for name in names:
+            if name in weights:
+                return weights[name]
+        raise CannotTell(f"wraps a layer that has no {' or '.join(names)}")
+
     # -- the door -------------------------------------------------------------------------------
 
     def apply(self, rule: Any) -> Any:

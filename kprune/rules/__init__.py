@@ -3,6 +3,7 @@
     core.py            InputLayer, Dense, Embedding, Identity, Masking
     convolutional.py   Conv*, Conv*Transpose, DepthwiseConv*, SeparableConv*
     recurrent.py       SimpleRNN, LSTM, GRU
+    attention.py       MultiHeadAttention, GroupQueryAttention, Attention, AdditiveAttention, Dot
     wrappers.py        Bidirectional, TimeDistributed
     normalization.py   BatchNormalization, LayerNormalization, GroupNormalization, Normalization
     pooling.py         pooling, global pooling
@@ -31,6 +32,7 @@ FAMILIES = (
     "convolutional",
     "recurrent",
     "wrappers",
+    "attention",
     "normalization",
     "pooling",
     "reshaping",

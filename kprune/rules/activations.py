@@ -17,6 +17,11 @@ ELEMENTWISE = frozenset(
 # Normalised over the last axis: what one unit gives depends on all of them.
 OVER_LAST_AXIS = frozenset({"softmax", "log_softmax", "sparsemax"})
 
+# f(0) is not 0: a masked unit still gives something behind these.
+AWAY_FROM_ZERO = frozenset(
+    "sigmoid hard_sigmoid log_sigmoid softplus sparse_plus sparse_sigmoid squareplus exponential threshold".split()
+)
+
 ELEMENTWISE_LAYERS = ("ReLU", "LeakyReLU", "ELU", "ThresholdedReLU")
 
 
@@ -49,10 +54,10 @@ def activate(call: LayerCall, labels: Labels, field: str = "activation") -> Labe
     """What the activation in a layer's config makes of its output."""
     name = activation_name(call.config.get(field))
     if name in ELEMENTWISE or name in ELEMENTWISE_LAYERS:
-        return labels
+        return labels.with_silence(False) if name in AWAY_FROM_ZERO else labels
     if name in OVER_LAST_AXIS or name == "Softmax":
         call.mix(labels.last, f"are normalised against each other by the {name} of {call.layer.path!r}")
-        return labels
+        return labels.with_silence(False)
     raise CannotTell(f"has the activation {name!r}, for which kprune has no rule")
 
 
@@ -83,4 +88,4 @@ def softmax(call: LayerCall) -> Labels:
     axes = call.config.get("axis", -1)
     for axis in [axes] if isinstance(axes, int) else axes:
         call.mix(call.x.axis(axis), f"are normalised against each other by {call.layer.path!r}")
-    return call.x
+    return call.x.with_silence(False)

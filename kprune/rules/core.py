@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
-from kprune.labels.labels import Labels
-from kprune.labels.layer_call import LayerCall
+from kprune.labels.labels import Axis, Labels
+from kprune.labels.layer_call import CannotTell, LayerCall
 from kprune.rules.activations import activate
+from kprune.rules.operations.contractions import parse_equation
 from kprune.rules.registry import LAYERS
 from kprune.rules.shapes import positions
 
@@ -38,6 +39,94 @@ def embedding(call: LayerCall) -> Labels:
     return Labels(tokens.shape).with_axis(len(tokens.shape), units, (*tokens.shape, len(units)))
 
 
+@LAYERS.rule("ReversibleEmbedding", does="issues")
+def reversible_embedding(call: LayerCall) -> Labels:
+    """units: the dimensions, the same on the way in and, reversed, on the way out to logits"""
+    if _quantized(call):
+        raise_quantized(call)
+    config = call.config
+    units = call.units("output_dim")
+    call.weight("embeddings", config["input_dim"], units, out=1)
+    call.weight("reverse_embeddings", units, config["input_dim"], when=not config.get("tie_weights", True), out=0)
+    x, shape = call.x, call.shape()
+    if call.argument(1, "reverse", False):
+        call.tie(x.last, units)
+        if not x.silent:
+            call.mix(units, f"are summed into logits by {call.layer.path!r}")
+        return Labels((*shape[:-1], config["input_dim"]))
+    call.freeze(x, f"are looked up by {call.layer.path!r} as tokens")
+    return Labels(shape).with_axis(len(shape), units, (*shape, len(units)))
+
+
+@LAYERS.rule("EinsumDense", does="issues")
+def einsum_dense(call: LayerCall) -> Labels:
+    """units: the kernel's letters that only the output has; letters of the input are summed or kept"""
+    if _quantized(call):
+        raise_quantized(call)
+    x, shape, config = call.x, call.shape(), call.config
+    (own, kernel), output = parse_equation(config["equation"], [len(shape), _kernel_rank(config["equation"])])
+    fresh = [letter for letter in kernel if letter not in own]
+    sizes = _einsum_sizes(config, own, output, shape)
+    if any(letter not in output for letter in fresh):
+        raise CannotTell(f"sums over its own units ({config['equation']})")
+    axes: dict[str, Axis] = {letter: x.axis(axis) for axis, letter in enumerate(own)}
+    for letter in fresh:
+        size = sizes[letter]
+        if size is None:
+            raise CannotTell(f"has units of unknown number ({config['equation']})")
+        name = "units" if letter == fresh[-1] else letter
+        axes[letter] = Axis.of(call.issue(size, name))
+    uses = positions(sizes[letter] for letter in own if letter not in kernel and letter != own[0])
+    out = kernel.index(fresh[-1]) if fresh else None
+    call.weight("kernel", *(axes[letter] if letter in fresh else _einsum_axis(axes[letter], sizes[letter]) for letter in kernel), uses=uses, out=out)
+    bias = config.get("bias_axes")
+    if bias:
+        letters = [letter for letter in output if letter in bias]
+        call.weight("bias", *(_einsum_axis(axes[letter], sizes[letter]) for letter in letters), uses=uses, flops=1, out=letters.index(fresh[-1]) if fresh and fresh[-1] in letters else None)
+    given = config["output_shape"]
+    listed = [given] if isinstance(given, int) else list(given)
+    for place, letter in enumerate(output[-len(listed):]):
+        if listed[place] is not None and axes[letter].factors:
+            if isinstance(given, int):
+                call.follow("output_shape", lambda alive: int(alive.sum()), axes[letter])
+            else:
+                call.size(("output_shape", place), axes[letter])
+    result = Labels(tuple(sizes[letter] for letter in output))
+    kept = [letter for letter in output if letter in own]
+    carried = call.collapse(x, [axis for axis, letter in enumerate(own) if letter not in output])
+    order = [own.index(letter) for letter in kept]
+    gone = [axis for axis in range(len(own)) if axis not in order]
+    factors = []
+    for factor in carried.factors:
+        moved = factor.transpose([*order, *gone]).reshape([factor.shape[axis] for axis in order])
+        extents = [moved.shape[kept.index(letter)] if letter in kept else 1 for letter in output]
+        factors.append(moved.transpose([kept.index(l) for l in output if l in kept]).reshape(extents))
+    for letter in fresh:
+        factors.append(result.with_axis(output.index(letter), axes[letter], result.shape).factors[0])
+    # With a bias a position along an axis of the input gives the bias, not 0.
+    labels = Labels(result.shape, tuple(factors), silent=not carried.factors or not bias)
+    return activate(call, labels)
+
+
+def _einsum_axis(axis: Axis, size: int | None) -> Axis | int | None:
+    return axis if axis.factors else size
+
+
+def _kernel_rank(equation: str) -> int:
+    return len(equation.replace(" ", "").partition("->")[0].split(",")[1])
+
+
+def _einsum_sizes(config: dict[str, Any], own: str, output: str, shape: tuple[int | None, ...]) -> dict[str, int | None]:
+    """The size of each letter: from the input, and from output_shape, which lacks the batch."""
+    given = config["output_shape"]
+    listed = [given] if isinstance(given, int) else list(given)
+    sizes: dict[str, int | None] = dict(zip(output[-len(listed):], listed, strict=True))
+    for letter, size in zip(own, shape, strict=True):
+        if size is not None or letter not in sizes:
+            sizes[letter] = size
+    return sizes
+
+
 @LAYERS.rule("Identity", "Masking", "ActivityRegularization", does="passes")
 def unchanged(call: LayerCall) -> Labels:
     """hands on what it gets"""
@@ -54,7 +143,5 @@ def _quantized(call: LayerCall) -> bool:
     return isinstance(policy, dict) and policy.get("class_name") not in ("DTypePolicy", None)
 
 
-def raise_quantized(call: LayerCall) -> None:
-    from kprune.labels.layer_call import CannotTell
-
+def raise_quantized(call: LayerCall) -> NoReturn:
     raise CannotTell("is quantized, and kprune does not cut quantized weights yet: prune before you quantize")

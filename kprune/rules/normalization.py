@@ -34,7 +34,7 @@ def layer_normalization(call: LayerCall) -> Labels:
     call.weight("beta", *along, when=call.config["center"] and not rms)
     for axis in along:
         call.mix(axis, f"share the mean and variance that {call.layer.path!r} takes")
-    return call.x
+    return call.x.with_silence(bool(call.config["scale"] or rms))
 
 
 @LAYERS.rule("GroupNormalization", does="mixes")
@@ -58,6 +58,27 @@ def group_normalization(call: LayerCall) -> Labels:
         call.mix(channels, f"share the mean and variance that {call.layer.path!r} takes over their group")
     if call.config["groups"] != -1:
         call.blocks("groups", channels.ids.reshape(groups, -1))
+    return call.x.with_silence(bool(call.config["scale"]))
+
+
+@LAYERS.rule("RMSNormalization", does="mixes")
+def rms_normalization(call: LayerCall) -> Labels:
+    """scale (the axes it normalises); takes a mean of squares over them"""
+    axes = call.config["axis"]
+    along = [call.x.axis(axis) for axis in sorted([axes] if isinstance(axes, int) else list(axes))]
+    call.weight("scale", *along, uses=_places(call, along))
+    for axis in along:
+        call.mix(axis, f"share the mean square that {call.layer.path!r} takes")
+    return call.x
+
+
+@LAYERS.rule("UnitNormalization", does="passes")
+def unit_normalization(call: LayerCall) -> Labels:
+    """divides by the norm over an axis, in which a unit that gives 0 is not missed"""
+    axes = call.config.get("axis", -1)
+    for axis in [axes] if isinstance(axes, int) else axes:
+        if not call.x.silent:
+            call.mix(call.x.axis(axis), f"share the norm that {call.layer.path!r} takes")
     return call.x
 
 
@@ -77,7 +98,7 @@ def normalization(call: LayerCall) -> Labels:
         call.weight("count", trainable=False)
     elif any(axis.factors for axis in along):
         call.freeze(call.x, f"are normalised by {call.layer.path!r} with numbers that stand in the config")
-    return call.x
+    return call.x.with_silence(False)
 
 
 def _only(axis: int | list[int]) -> int:

@@ -36,3 +36,14 @@ def global_pooling(call: LayerCall) -> Labels:
         return x.with_shape(replaced(shape, spatial, [1] * len(spatial)))
     kept = tuple(size for axis, size in enumerate(shape) if axis not in spatial)
     return x.move(lambda factor: factor.squeeze(tuple(spatial)), kept)
+
+
+@LAYERS.rule(
+    *(f"Adaptive{kind}Pooling{rank}D" for kind in ("Max", "Average") for rank in (1, 2, 3)), does="passes"
+)
+def adaptive_pooling(call: LayerCall) -> Labels:
+    """channel by channel, to a size that is given"""
+    shape = call.shape()
+    spatial = spatial_axes(call.config.get("data_format"), len(shape))
+    x = call.hold_axes(call.x, spatial, f"stand along an axis that {call.layer.path!r} pools")
+    return x.with_shape(replaced(shape, spatial, ints(call.config["output_size"], len(spatial))))

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from kprune.labels.labels import Labels
 from kprune.labels.layer_call import LayerCall
 from kprune.rules.registry import LAYERS
+from kprune.rules.shapes import replaced, spatial_axes
 
 
 @LAYERS.rule("Rescaling", does="passes")
@@ -24,4 +29,51 @@ def rescaling(call: LayerCall) -> Labels:
         rank = len(call.shape())
         axes = [call.x.axis(rank - depth + i) if size != 1 else 1 for i, size in enumerate(sizes)]
         call.constant(field, *axes)
-    return call.x
+    return call.x.with_silence(call.x.silent and not np.any(_number(call.config["offset"])))
+
+
+def _number(value: Any) -> Any:
+    return value["config"]["value"] if isinstance(value, dict) else value
+
+
+PASSING = (
+    "CenterCrop RandomBrightness RandomContrast RandomCrop RandomErasing RandomFlip RandomGaussianBlur RandomInvert "
+    "RandomPerspective RandomRotation RandomSharpness RandomShear RandomTranslation RandomZoom RandomElasticTransform "
+    "Resizing"
+).split()
+HOLDING = {
+    "works on the colours of pictures": (
+        "AugMix AutoContrast ContrastLimitedAdaptiveHistogramEqualization CutMix Equalization MixUp RandAugment "
+        "RandomColorDegeneration RandomColorJitter RandomGrayscale RandomHue RandomPosterization RandomSaturation "
+        "Solarization MaxNumBoundingBoxes"
+    ),
+    "turns values into numbers of bins, categories or tokens": (
+        "CategoryEncoding Discretization HashedCrossing Hashing IntegerLookup StringLookup TextVectorization"
+    ),
+    "is a transform along whole axes": "MelSpectrogram STFTSpectrogram",
+    "runs a program of another framework": "FlaxLayer JaxLayer TFSMLayer TorchModuleWrapper",
+    "holds layers that kprune does not look into": "Pipeline Wrapper",
+    "is the base class of layers, and does nothing": "Layer",
+    "is a part of a recurrent layer, not a layer to be called": "LSTMCell GRUCell SimpleRNNCell StackedRNNCells",
+}
+
+
+@LAYERS.rule(*PASSING, does="passes", note="pixel by pixel or position by position; channels pass")
+def positions_change(call: LayerCall) -> Labels:
+    shape = call.shape()
+    spatial = [axis for axis in spatial_axes(call.config.get("data_format"), len(shape)) if len(shape) > 2]
+    x = call.hold_axes(call.x, spatial, f"stand along an axis that {call.layer.path!r} changes")
+    sizes = [call.config.get("height"), call.config.get("width")]
+    if call.kind in ("CenterCrop", "RandomCrop", "Resizing") and None not in sizes:
+        return x.with_shape(replaced(shape, spatial[-2:], sizes)).with_silence(False)
+    return x.with_silence(False)
+
+
+def _hold(reason: str, names: list[str]) -> None:
+    @LAYERS.rule(*names, does="opaque", note=reason)
+    def hold(call: LayerCall) -> Any:
+        return call.opaque(f"{call.layer.path!r} ({call.kind}) {reason}")
+
+
+for _reason, _names in HOLDING.items():
+    _hold(_reason, _names.split())

@@ -8,8 +8,10 @@ import numpy as np
 
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.layer_call import CannotTell, LayerCall
-from kprune.rules.activations import ELEMENTWISE, activation_name
+from kprune.rules.activations import AWAY_FROM_ZERO, ELEMENTWISE, activation_name
+from kprune.graph.order import storage_names
 from kprune.rules.registry import LAYERS
+from kprune.rules.shapes import channel_axis, ints, positions, replaced, spatial_axes, window
 
 
 @LAYERS.rule("SimpleRNN", does="issues", note="units: kernel (input, units), recurrent_kernel (units, units)")
@@ -60,8 +62,95 @@ def recurrent(call: LayerCall, gates: int, states: int, bias_rows: int = 1) -> A
             call.combine([state, initial])
         else:
             call.freeze(initial, f"are passed to {call.layer.path!r} as a state of another rank")
+    state = state.with_silence(activation_name(config.get("activation")) not in AWAY_FROM_ZERO)
     if config.get("return_sequences"):
-        output = Labels((shape[0], shape[1], len(units)), (units[None, None, :],))
+        output = Labels((shape[0], shape[1], len(units)), (units[None, None, :],), state.silent)
     else:
         output = state
     return [output, *[state] * states] if config.get("return_state") else output
+
+
+CELLS = {"SimpleRNNCell": (1, 1), "LSTMCell": (4, 2), "GRUCell": (3, 1)}
+
+
+@LAYERS.rule("RNN", does="issues")
+def rnn(call: LayerCall) -> Any:
+    """units: those of the last cell; cells stacked below have theirs as .cell_0, .cell_1 …"""
+    config = call.config
+    shape = call.shape()
+    if len(shape) != 3 or len(call.xs) > 1:
+        raise CannotTell("is called with states of its own, or on a tensor that is no sequence")
+    spec = config["cell"]
+    stacked = spec["class_name"] == "StackedRNNCells"
+    cells = spec["config"]["cells"] if stacked else [spec]
+    stores = [f"cell/cells/{name}" for name in storage_names(cell["class_name"] for cell in cells)] if stacked else ["cell"]
+    x = call.hold_axes(call.x, [1], f"stand along the time axis of {call.layer.path!r}").last
+    outputs, states = np.zeros(0, np.int64), []
+    silent = True
+    for number, (cell, store) in enumerate(zip(cells, stores, strict=True)):
+        last = number == len(cells) - 1
+        outputs, count, silent = _cell(call, cell, store, x, shape[1] or 1, "units" if last else f"cell_{number}")
+        states.append([Labels((shape[0], len(outputs)), (outputs[None, :],), silent)] * count)
+        x = Axis.of(outputs)
+    state = states[-1][0]
+    if config.get("return_sequences"):
+        output = Labels((shape[0], shape[1], len(outputs)), (outputs[None, None, :],), silent)
+    else:
+        output = state
+    if not config.get("return_state"):
+        return output
+    return [output, *(states if stacked else states[0])]
+
+
+def _cell(call: LayerCall, spec: dict[str, Any], at: str, x: Axis, steps: int, name: str) -> tuple[np.ndarray, int, bool]:
+    """One cell: its units, how many states it has, and whether a masked unit gives 0."""
+    kind, config = spec["class_name"], spec["config"]
+    own = spec.get("module", "") in ("", "keras") or str(spec.get("module")).startswith("keras.")
+    if kind not in CELLS or not own:
+        raise CannotTell(f"runs a cell of class {kind}, for which kprune has no rule")
+    for field in ("activation", "recurrent_activation"):
+        if activation_name(config.get(field)) not in ELEMENTWISE:
+            raise CannotTell(f"has a cell with the {field} {activation_name(config.get(field))!r}, for which kprune has no rule")
+    gates, states = CELLS[kind]
+    units = call.issue(int(config["units"]), name)
+    call.follow("units", lambda alive: int(alive.sum()), Axis.of(units), record=config)
+    columns = Axis.of(np.tile(units, gates))
+    call.weight("kernel", x, columns, uses=steps, out=1, at=at)
+    call.weight("recurrent_kernel", units, columns, uses=steps, out=1, at=at)
+    rows = (2, columns) if kind == "GRUCell" and config.get("reset_after", True) else (columns,)
+    call.weight("bias", *rows, when=config.get("use_bias", True), uses=steps, flops=1, out=len(rows) - 1, at=at)
+    return units, states, activation_name(config.get("activation")) not in AWAY_FROM_ZERO
+
+
+@LAYERS.rule("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", does="issues")
+def conv_lstm(call: LayerCall) -> Any:
+    """units: filters; kernels (window…, inputs, 4 filters), recurrent (window…, filters, 4 filters)"""
+    config = call.config
+    shape = call.shape()
+    step = (shape[0], *shape[2:])
+    channels = channel_axis(config.get("data_format"), len(step))
+    spatial = spatial_axes(config.get("data_format"), len(step))
+    x = call.hold_axes(call.x, [1, *(axis + 1 for axis in spatial)], f"stand along an axis on which {call.layer.path!r} slides")
+    if len(call.xs) > 1:
+        for state in call.xs[1:]:
+            call.freeze(state, f"are passed to {call.layer.path!r} as a state")
+    for field in ("activation", "recurrent_activation"):
+        if activation_name(config.get(field)) not in ELEMENTWISE:
+            raise CannotTell(f"has the {field} {activation_name(config.get(field))!r}, for which kprune has no rule")
+    filters = call.units("filters")
+    columns = Axis.of(np.tile(filters, 4))
+    kernel, stride = ints(config["kernel_size"], len(spatial)), ints(config["strides"], len(spatial))
+    dilation = ints(config["dilation_rate"], len(spatial))
+    sizes = [window(step[a], k, s, config["padding"], d) for a, k, s, d in zip(spatial, kernel, stride, dilation, strict=True)]
+    uses = positions(sizes) * (shape[1] or 1)
+    last = len(kernel) + 1
+    call.weight("kernel", *kernel, x.axis(channels + 1), columns, uses=uses, out=last, at="cell")
+    call.weight("recurrent_kernel", *kernel, filters, columns, uses=uses, out=last, at="cell")
+    call.weight("bias", columns, when=config.get("use_bias", True), uses=uses, flops=1, out=0, at="cell")
+    one = replaced(step, [*spatial, channels], [*sizes, len(filters)])
+    silent = activation_name(config.get("activation")) not in AWAY_FROM_ZERO
+    state = Labels(one).with_axis(channels, filters, one).with_silence(silent)
+    whole = (one[0], shape[1], *one[1:])
+    sequence = Labels(whole).with_axis(channels + 1, filters, whole).with_silence(silent)
+    output = sequence if config.get("return_sequences") else state
+    return [output, state, state] if config.get("return_state") else output

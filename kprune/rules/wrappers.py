@@ -72,3 +72,14 @@ def time_distributed(call: LayerCall) -> Any:
 
     outputs = [with_time(labels) for labels in leaves(result)]
     return outputs if len(outputs) > 1 else outputs[0]
+
+
+@LAYERS.rule("SpectralNormalization", does="passes")
+def spectral_normalization(call: LayerCall) -> Any:
+    """whatever the layer inside does; vector_u (1, the kernel's last axis)"""
+    outputs = call.inner(call.config["layer"], "layer", call.x)
+    kernel = call.inner_weight("layer", ("kernel", "embeddings"))
+    call.weight("vector_u", 1, kernel.axes[-1], trainable=False)
+    for name, ids in call.inner_units("layer").items():
+        call.adopt(name, ids)
+    return outputs
