@@ -127,9 +127,18 @@ def _einsum_sizes(config: dict[str, Any], own: str, output: str, shape: tuple[in
     return sizes
 
 
-@LAYERS.rule("Identity", "Masking", "ActivityRegularization", does="passes")
+@LAYERS.rule("Identity", "ActivityRegularization", does="passes")
 def unchanged(call: LayerCall) -> Labels:
     """hands on what it gets"""
+    return call.x
+
+
+@LAYERS.rule("Masking", does="mixes")
+def masking(call: LayerCall) -> Labels:
+    """masks a time step if all units are mask_value; a unit that gives 0 is not missed where that is 0"""
+    value = call.config.get("mask_value", 0.0)
+    if not call.x.silent or not isinstance(value, (int, float)) or value != 0:
+        call.mix(call.x.last, f"decide together which time steps {call.layer.path!r} masks")
     return call.x
 
 
