@@ -70,6 +70,10 @@ def _walk_back(
     return list(finished), first_seen
 
 
+# Exported under one name, called another in Python; the config has the first, the weights file the second.
+PYTHON_NAMES = {"GroupQueryAttention": "GroupedQueryAttention"}
+
+
 def snake_case(class_name: str) -> str:
     """`Conv2D` -> `conv2d`, `MultiHeadAttention` -> `multi_head_attention` (keras/src/utils/naming.py)."""
     name = re.sub(r"\W+", "", class_name)
@@ -82,7 +86,7 @@ def storage_names(class_names: Iterable[str]) -> list[str]:
     used: dict[str, int] = {}
     names = []
     for class_name in class_names:
-        name = snake_case(class_name)
+        name = snake_case(PYTHON_NAMES.get(class_name, class_name))
         if name in used:
             used[name] += 1
             name = f"{name}_{used[name]}"

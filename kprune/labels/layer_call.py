@@ -144,6 +144,14 @@ class LayerCall:
             holder = self.config if record is None else record
             self._map.follows.append(Follow(self.layer, holder, field, axes, value))
 
+    def rebuilt(self, spec: dict[str, Any], *axes: Axis) -> None:
+        """Say that an object in the config was built for sizes along some axes.
+
+        Its build_config goes with them: Keras then builds it when the layer is called.
+        """
+        if "build_config" in spec:
+            self.follow("build_config", lambda *_: None, *axes, record=spec)
+
     def constant(self, constant: Constant | tuple[str, ...] | str, *axes: Where) -> None:
         """Say which labels stand along the axes of an array that is written into the config."""
         from kprune.labels.trace import ConfigArray
@@ -176,6 +184,7 @@ class LayerCall:
         at: str = "",
         grouped: Any = None,
         scaled: int | None = None,
+        duplicate: bool = False,
     ) -> None:
         """Say which labels stand along each axis of one of the layer's weights, in Keras's order of creation.
 
@@ -188,7 +197,7 @@ class LayerCall:
             flops: operations per use: 2 for a product that is summed, 1 for a sum.
             out: the axis of the layer's own units, from 0.
             at: the sub-object that holds it (`cell`), "" for the layer itself.
-            grouped, scaled: see `Weight`.
+            grouped, scaled, duplicate: see `Weight`.
         """
         if not when:
             return
@@ -216,6 +225,7 @@ class LayerCall:
             out,
             grouped,
             scaled,
+            duplicate,
         )
 
     def _tie_weight(self, known: Weight, axes: tuple[Axis, ...]) -> None:

@@ -54,6 +54,8 @@ class Weight:
             `inputs.size / groups` inputs of each group.
         scaled: an axis along which the weight is scaled by sqrt(after / before), because the layer
             divides by the square root of that size (the key_dim of attention).
+        duplicate: whether the file holds it a second time for a layer that only refers to it; it is
+            cut like the first, and not counted.
     """
 
     layer: Layer
@@ -66,6 +68,7 @@ class Weight:
     out: int | None = None
     grouped: Blocks | None = None
     scaled: int | None = None
+    duplicate: bool = False
 
     @property
     def shape(self) -> tuple[int | None, ...]:

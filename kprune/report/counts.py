@@ -70,6 +70,8 @@ def count(analysis: Analysis, gone: np.ndarray | None = None) -> Counts:
         row = _owner(stores, path) or counts.layers.setdefault("", LayerCount("", ""))
         counts.layers.setdefault(row.name, row)
         weight = weights.get(path)
+        if weight is not None and weight.duplicate:
+            continue
         size = math.prod(tensor.shape) if weight is None else _size(weight, tensor.shape, gone)
         row.parameters += size
         if weight is None or weight.trainable:

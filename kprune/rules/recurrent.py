@@ -85,13 +85,17 @@ def rnn(call: LayerCall) -> Any:
     cells = spec["config"]["cells"] if stacked else [spec]
     stores = [f"cell/cells/{name}" for name in storage_names(cell["class_name"] for cell in cells)] if stacked else ["cell"]
     x = call.hold_axes(call.x, [1], f"stand along the time axis of {call.layer.path!r}").last
+    fed = x
     outputs, states = np.zeros(0, np.int64), []
     silent = True
     for number, (cell, store) in enumerate(zip(cells, stores, strict=True)):
         last = number == len(cells) - 1
         outputs, count, silent = _cell(call, cell, store, x, shape[1] or 1, "units" if last else f"cell_{number}")
         states.append([Labels((shape[0], len(outputs)), (outputs[None, :],), silent)] * count)
+        call.rebuilt(cell, x, Axis.of(outputs))
         x = Axis.of(outputs)
+    if stacked:
+        call.rebuilt(spec, fed)
     state = states[-1][0]
     if config.get("return_sequences"):
         output = Labels((shape[0], shape[1], len(outputs)), (outputs[None, None, :],), silent)

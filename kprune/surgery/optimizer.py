@@ -65,7 +65,7 @@ def find_slots(analysis: Analysis) -> Slots:
         return Slots()
     spec = ((analysis.config.get("compile_config") or {}).get("optimizer")) or {}
     spec = spec if isinstance(spec, dict) else {"class_name": spec}
-    variables = [weight for weight in analysis.weights if weight.trainable]
+    variables = [weight for weight in analysis.weights if weight.trainable and not weight.duplicate]
     found: list[Slot] = []
     for group in sorted({path.rpartition("/")[0] for path in stored}):
         tensors = _numbered(stored, group)
