@@ -1,0 +1,231 @@
+"""HDF5 files of weights, laid out: all but the values, and where those will stand.
+
+h5py writes a file into memory, with each dataset's space reserved and none of it written. What it
+wrote is the metadata, a few kB per layer, which stands in the gaps between the values. Whoever
+writes the file then copies gaps and values front to back, once, at full speed.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kprune.errors import FileError
+from kprune.formats.hdf5 import read_table
+from kprune.formats.libhdf5 import h5py
+from kprune.formats.opening import OpenFile
+
+h5d, h5g, h5p, h5s, h5t = h5py.h5d, h5py.h5g, h5py.h5p, h5py.h5s, h5py.h5t
+
+_PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Space:
+    """Room for one tensor.
+
+    Attributes:
+        path: of the dataset.
+        shape: its extents.
+        kind: its number type as HDF5 encodes it; see `type_code`.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    kind: bytes
+
+
+@dataclass(frozen=True)
+class Layout:
+    """An HDF5 file without its values.
+
+    Attributes:
+        size: of the whole file, in bytes.
+        offsets: where each tensor's values go; a tensor without values is missing.
+        sizes: how many bytes they are, for the same tensors.
+        gaps: (start, bytes) of all the rest, in order.
+        spaces: all tensors, those without values too.
+    """
+
+    size: int
+    offsets: dict[str, int]
+    sizes: dict[str, int]
+    gaps: list[tuple[int, bytes]]
+    spaces: list[Space]
+
+
+def type_code(dtype: np.dtype) -> bytes:
+    """The number type that h5py, and so Keras, writes for a numpy type."""
+    code: bytes = h5t.py_create(dtype, logical=True).encode()
+    return code
+
+
+def lay_out(objects: Iterable[str | Space], attributes: Mapping[str, Mapping[str, str]]) -> Layout:
+    """Lay out a file the way Keras writes it: oldest format, contiguous, no times.
+
+    Args:
+        objects: groups (as paths) and datasets in the order in which they are created. A group that
+            a path needs is created on the way.
+        attributes: texts to stand beside groups and datasets, by path and name.
+    """
+    sheet = _Sheet()
+    plan = h5p.create(h5p.DATASET_CREATE)
+    plan.set_layout(h5d.CONTIGUOUS)
+    # Early, so that offsets are known before any value is written.
+    plan.set_alloc_time(h5d.ALLOC_TIME_EARLY)
+    plan.set_fill_time(h5d.FILL_TIME_NEVER)
+    plan.set_obj_track_times(False)
+    offsets: dict[str, int] = {}
+    sizes: dict[str, int] = {}
+    spaces: list[Space] = []
+    with h5py.File(sheet, "w", libver="earliest") as hdf5:
+        drawing = _Drawing(hdf5.id, attributes)
+        for item in objects:
+            if isinstance(item, str):
+                drawing.group(item)
+                continue
+            dataset = drawing.dataset(item, plan)
+            spaces.append(item)
+            if math.prod(item.shape):
+                offsets[item.path] = dataset.get_offset()
+                sizes[item.path] = dataset.get_storage_size()
+    return Layout(sheet.size, offsets, sizes, _gaps(sheet, offsets, sizes), spaces)
+
+
+def check_layout(layout: Layout, fd: int, start: int, name: str) -> None:
+    """Read back the metadata of a file that was written, as any reader will.
+
+    Args:
+        fd: of the file, open for reading.
+        start: where the HDF5 file begins in it.
+        name: how messages call it.
+    Raises: FileError if it is not what was laid out.
+    """
+    file = OpenFile(os.dup(fd), None, name)
+    try:
+        table = read_table(file.window(start, layout.size), "the weights")
+        found = {(t.path, t.shape, t.offset, table.types[t.path]) for t in table.tensors.values()}
+    except FileError as error:
+        raise _not_written(name, error.why or error.what) from error
+    finally:
+        file.close()
+    shift = {path: start + offset for path, offset in layout.offsets.items()}
+    if found != {(s.path, s.shape, shift.get(s.path), s.kind) for s in layout.spaces}:
+        raise _not_written(name, "its tensors are not where they were put")
+
+
+def _not_written(name: str, why: str) -> FileError:
+    return FileError(
+        f"what was written to {name} does not read back, so it was thrown away",
+        why=why,
+        do="look after the disk, then run the command again",
+    )
+
+
+def _gaps(sheet: _Sheet, offsets: dict[str, int], sizes: dict[str, int]) -> list[tuple[int, bytes]]:
+    gaps = []
+    end = 0
+    for path, offset in sorted(offsets.items(), key=lambda item: item[1]):
+        if offset > end:
+            gaps.append((end, sheet.read_at(end, offset - end)))
+        end = offset + sizes[path]
+    if end < sheet.size:
+        gaps.append((end, sheet.read_at(end, sheet.size - end)))
+    return gaps
+
+
+class _Drawing:
+    """Groups, datasets and texts, created through h5py's low level, which is five times faster."""
+
+    def __init__(self, root: Any, attributes: Mapping[str, Mapping[str, str]]) -> None:
+        self.groups = {"": root}
+        self.attributes = attributes
+        self.scalar = h5s.create(h5s.SCALAR)
+        self.text = h5t.py_create(h5py.string_dtype(), logical=True)
+        self.kinds: dict[bytes, Any] = {}
+
+    def group(self, path: str) -> Any:
+        found = self.groups.get(path)
+        if found is None:
+            parent, _, name = path.rpartition("/")
+            found = self.groups[path] = h5g.create(self.group(parent), name.encode())
+            self._label(found, path)
+        return found
+
+    def dataset(self, space: Space, plan: Any) -> Any:
+        parent, _, name = space.path.rpartition("/")
+        kind = self.kinds.get(space.kind)
+        if kind is None:
+            kind = self.kinds[space.kind] = h5t.decode(space.kind)
+        extent = h5s.create_simple(space.shape) if space.shape else self.scalar
+        dataset = h5d.create(self.group(parent), name.encode(), kind, extent, plan)
+        self._label(dataset, space.path)
+        return dataset
+
+    def _label(self, item: Any, path: str) -> None:
+        for name, value in self.attributes.get(path, {}).items():
+            attribute = h5py.h5a.create(item, name.encode(), self.text, self.scalar)
+            attribute.write(np.array(value, dtype=h5py.string_dtype()))
+
+
+class _Sheet(io.RawIOBase):
+    """A file in memory that takes space only where it was written; the rest reads as zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 0
+        self._position = 0
+        self._pages: dict[int, bytearray] = {}
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = (0, self._position, self.size)[whence] + offset
+        return self._position
+
+    def truncate(self, size: int | None = None) -> int:
+        self.size = self._position if size is None else size
+        return self.size
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        view[:] = self.read_at(self._position, view.nbytes)
+        self._position += view.nbytes
+        return view.nbytes
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        done = 0
+        while done < view.nbytes:
+            page, start = divmod(self._position + done, _PAGE)
+            count = min(_PAGE - start, view.nbytes - done)
+            if page not in self._pages:
+                self._pages[page] = bytearray(_PAGE)
+            self._pages[page][start : start + count] = view[done : done + count]
+            done += count
+        self._position += done
+        self.size = max(self.size, self._position)
+        return done
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        pages = range(offset // _PAGE, (offset + count - 1) // _PAGE + 1)
+        blank = bytes(_PAGE)
+        text = b"".join(self._pages.get(page, blank) for page in pages)
+        skip = offset % _PAGE
+        return bytes(text[skip : skip + count])

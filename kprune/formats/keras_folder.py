@@ -1,0 +1,148 @@
+"""The `.keras` file as a folder, which is what unzipping one leaves (and Keras loads as well)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from kprune.errors import FileError, UsageError
+from kprune.formats import stream
+from kprune.formats.atomic import new_folder
+from kprune.formats.faults import file_error, shown, writing
+from kprune.formats.hdf5 import Hdf5Weights
+from kprune.formats.hdf5_layout import check_layout, lay_out
+from kprune.formats.keras_zip import CONFIG, METADATA, WEIGHTS
+from kprune.formats.opening import OpenFile, open_file
+from kprune.formats.outcome import resolve
+from kprune.formats.source import Progress, Source, json_bytes, json_object
+from kprune.surgery.edit import Edit
+from kprune.text import clean
+
+
+def open_source(folder: Path) -> Source:
+    """Open a folder that holds a config.json."""
+    return KerasFolder(folder)
+
+
+class KerasFolder(Source):
+    """An unzipped `.keras` file. It has no checksums: only the shapes tell whether it is whole."""
+
+    format = "keras-folder"
+    weights: Hdf5Weights
+
+    def __init__(self, folder: Path) -> None:
+        self.path = self.folder = folder
+        with ExitStack() as held:
+            self._files = {name: self._open(name, held) for name in (CONFIG, WEIGHTS)}
+            if os.path.lexists(folder / METADATA):
+                self._files[METADATA] = self._open(METADATA, held)
+            self.config = self._object(CONFIG)
+            self.metadata = self._object(METADATA) if METADATA in self._files else {}
+            self.weights = Hdf5Weights(self._files[WEIGHTS].window(), WEIGHTS)
+            self._others = self._other_files()
+            self._held = held.pop_all()
+        self.bytes = sum(file.size for file in self._files.values()) + self._size_of_others()
+
+    def _open(self, name: str, held: ExitStack) -> OpenFile:
+        file = open_file(self.folder / name)
+        held.callback(file.close)
+        return file
+
+    def _object(self, name: str) -> dict[str, Any]:
+        file = self._files[name]
+        return json_object(file.read(0, file.size), file, name)
+
+    def _other_files(self) -> list[str]:
+        """Folders and files that kprune does not know, each folder before what is in it."""
+        found = []
+        for folder, folders, files in os.walk(self.folder):
+            folders.sort()
+            for name in (*folders, *sorted(files)):
+                path = os.path.relpath(os.path.join(folder, name), self.folder)
+                mode = os.lstat(self.folder / path).st_mode
+                if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+                    raise FileError(
+                        f"cannot read {shown(self.folder)}",
+                        why=f"{clean(path)} in it is neither a file nor a folder",
+                    )
+                if path not in self._files:
+                    found.append(path)
+        return found
+
+    def _size_of_others(self) -> int:
+        status = [os.lstat(self.folder / path) for path in self._others]
+        return sum(item.st_size for item in status if stat.S_ISREG(item.st_mode))
+
+    def close(self) -> None:
+        self._held.close()
+
+    def output_size(self, edit: Edit) -> int:
+        outcome = resolve(self.weights.table, edit)
+        layout = lay_out(outcome.objects, outcome.attributes)
+        texts = sum(map(len, self._texts(edit).values()))
+        return layout.size + texts + self._size_of_others()
+
+    def _texts(self, edit: Edit) -> dict[str, bytes]:
+        texts = {CONFIG: json_bytes(edit.config), METADATA: json_bytes(edit.metadata)}
+        return {name: text for name, text in texts.items() if name in self._files}
+
+    def write(
+        self, edit: Edit, output: str | os.PathLike[str], force: bool, progress: Progress | None
+    ) -> int:
+        own = Path(os.path.realpath(self.folder))
+        if own in Path(os.path.realpath(output)).parents:
+            inside = f"{shown(output)} lies inside the model"
+            raise UsageError(inside, do="name another output with -o")
+        with new_folder(output, force=force, replaceable=_is_model) as new:
+            for path in self._others:
+                self._carry_over(path, new.path / path, new.name)
+            for name, text in self._texts(edit).items():
+                with writing(new.name):
+                    (new.path / name).write_bytes(text)
+            self._write_weights(edit, new.path / WEIGHTS, new.name, progress)
+            new.commit(self._check_unchanged)
+        return self.output_size(edit)
+
+    def _write_weights(self, edit: Edit, path: Path, name: str, progress: Progress | None) -> None:
+        outcome = resolve(self.weights.table, edit)
+        layout = lay_out(outcome.objects, outcome.attributes)
+        with writing(name):
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            with writing(name):
+                os.ftruncate(fd, layout.size)
+            target = stream.Target(fd, 0, name)
+            stream.copy_weights(
+                self.weights, outcome, layout, target, verify=False, progress=progress
+            )
+            target.checksum(layout.size)  # nobody stores it, but a hole would be noticed
+            check_layout(layout, fd, 0, name)
+        finally:
+            os.close(fd)
+
+    def _carry_over(self, path: str, target: Path, name: str) -> None:
+        source = self.folder / path
+        try:
+            if os.path.islink(source):
+                os.symlink(os.readlink(source), target)
+            elif os.path.isdir(source):
+                target.mkdir()
+            else:
+                shutil.copy(source, target)
+        except OSError as error:
+            raise file_error(error, "write", name) from error
+
+    def _check_unchanged(self) -> None:
+        for file in self._files.values():
+            file.check_unchanged()
+
+    def check_integrity(self) -> None:
+        """There is nothing to compare with: opening has checked that all bytes are there."""
+
+
+def _is_model(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in (CONFIG, WEIGHTS))

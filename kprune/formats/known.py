@@ -1,0 +1,153 @@
+"""The formats that there are, and how a file is told to be of one: by its content, not its name.
+
+A format is a module with one function, `open_source`, which takes the opened file (or the folder's
+path) and returns a `Source`. To add one, write the module and name it in the table.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kprune.errors import FileError, UsageError
+from kprune.formats.faults import file_error, shown
+from kprune.formats.opening import STANDARD_INPUT, OpenFile, open_file
+from kprune.formats.source import Progress, Source
+from kprune.surgery.edit import Edit
+from kprune.text import clean
+
+
+@dataclass(frozen=True)
+class Format:
+    """One kind of model file.
+
+    Attributes:
+        name: as reports give it.
+        title: as messages call a file of this kind.
+        module: which reads and writes it; None if this version of kprune does not.
+        starts: the first bytes of such a file; empty for a folder.
+        holds: a file that such a folder has; empty for a file.
+    """
+
+    name: str
+    title: str
+    module: str | None
+    starts: bytes = b""
+    holds: str = ""
+
+
+FORMATS = (
+    Format("keras", "a .keras zip", "kprune.formats.keras_zip", starts=b"PK\x03\x04"),
+    Format("h5", "a legacy .h5 file", None, starts=b"\x89HDF\r\n\x1a\n"),
+    Format("savedmodel", "a SavedModel", None, holds="saved_model.pb"),
+    Format("keras-folder", "a .keras folder", "kprune.formats.keras_folder", holds="config.json"),
+)
+
+# What people hold in their hands when it is not a model, and what to do about it.
+_LOOK_ALIKES = (
+    (b"version https://git-lfs", "it is a Git LFS pointer", "run 'git lfs pull' to get the file"),
+    (b"PK\x05\x06", "it is an empty zip archive", ""),
+)
+_HEAD = 32
+
+
+def open_model(path: str | os.PathLike[str]) -> Source:
+    """Open a model file or folder. This reads its config and where its weights lie, no weights.
+
+    Args:
+        path: of the file or folder; '-' for standard input.
+    Returns: a Source, to be used in a `with` or closed.
+    Raises: FileError if it is missing, not readable or not a model; DamagedFileError if it is
+        a model and its parts contradict each other.
+    """
+    if os.fspath(path) != STANDARD_INPUT and os.path.isdir(path):
+        return _folder_opener(Path(path))(Path(path))
+    file = open_file(path)
+    try:
+        return _file_opener(file)(file)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _folder_opener(folder: Path) -> Callable[[Path], Source]:
+    try:
+        names = set(os.listdir(folder))
+    except OSError as error:
+        raise file_error(error, "read", shown(folder)) from error
+    for kind in FORMATS:
+        if kind.holds and kind.holds in names:
+            return _opener(kind, shown(folder))
+    raise FileError(
+        f"{shown(folder)} is not a model",
+        why="the folder has neither a config.json nor a saved_model.pb",
+    )
+
+
+def _file_opener(file: OpenFile) -> Callable[[OpenFile], Source]:
+    head = file.read(0, min(_HEAD, file.size))
+    for kind in FORMATS:
+        if kind.starts and head.startswith(kind.starts):
+            return _opener(kind, str(file))
+    if not head:
+        raise FileError(f"{file} is empty")
+    for start, why, do in _LOOK_ALIKES:
+        if head.startswith(start):
+            raise FileError(f"{file} is not a model", why=why, do=do)
+    raise FileError(
+        f"{file} is not a model",
+        why=f"it begins with '{clean(head[:8].decode('latin-1'))}', as neither a zip nor HDF5 does",
+    )
+
+
+def _opener(kind: Format, name: str) -> Callable[..., Source]:
+    if kind.module is None:
+        raise FileError(
+            f"cannot read {name}",
+            why=f"it is {kind.title}, and this version of kprune does not read them yet",
+            do="load it in Keras, save it as .keras, and use that",
+        )
+    opener: Callable[..., Source] = importlib.import_module(kind.module).open_source
+    return opener
+
+
+def write_model(
+    source: Source,
+    edit: Edit,
+    output: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> int:
+    """Carry out an edit: write the model that it makes of an opened one.
+
+    The output has the source's format, whatever its name. It is whole or not there at all, the same
+    source and edit give the same bytes, and a source that does not match its checksums, or that
+    changes meanwhile, gives no output.
+
+    Args:
+        source: open; the output may be the very same path (with `force`).
+        output: path of the new file or folder; '-' for standard output.
+        force: whether an existing output may be replaced.
+        progress: called in this thread with (bytes done, bytes in all).
+    Returns: bytes written.
+    Raises: UsageError if the output exists or is no place for a model; DamagedFileError if the
+        source turns out damaged; FileError if the system cannot write.
+    """
+    return source.write(edit, output, force, progress)
+
+
+def default_output(path: str | os.PathLike[str]) -> Path:
+    """Where the result goes if nobody says: `model.keras` gives `model.pruned.keras` beside it.
+
+    Raises: UsageError for standard input, which has no name.
+    """
+    if os.fspath(path) == STANDARD_INPUT:
+        raise UsageError("a model from standard input needs an output", do="name it with -o")
+    given = Path(path)
+    if given.name in ("", ".."):
+        given = given.resolve()
+    return given.with_name(f"{given.stem}.pruned{given.suffix}")

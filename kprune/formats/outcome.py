@@ -1,0 +1,97 @@
+"""An edit held against a file: which objects the output's weights file has, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kprune.formats.cut import output_shape
+from kprune.formats.hdf5 import Table
+from kprune.formats.hdf5_layout import Space, type_code
+from kprune.formats.numbers import BFLOAT16
+from kprune.formats.source import Tensor
+from kprune.surgery.edit import Edit, TensorEdit
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the output's weights file is made of.
+
+    Attributes:
+        objects: groups (as paths) and tensors in the order in which they are created.
+        origins: for each tensor of the output where it comes from: (input tensor or None, edit or
+            None).
+        attributes: the texts beside groups and tensors, as `lay_out` takes them.
+    """
+
+    objects: list[str | Space]
+    origins: dict[str, tuple[Tensor | None, TensorEdit | None]]
+    attributes: dict[str, dict[str, str]]
+
+
+def resolve(table: Table, edit: Edit) -> Outcome:
+    """Work out what an edit makes of a file.
+
+    What is left stands in the input's order, so that the input is read front to back; what is new
+    stands behind it.
+
+    Raises: ValueError or KeyError if the edit does not fit the file, which is a bug in the backend.
+    """
+    origins: dict[str, tuple[Tensor | None, TensorEdit | None]] = {}
+    spaces: dict[str, Space] = {}
+    places: list[tuple[int, str | Space]] = [
+        (table.places[group], group) for group in table.groups if not _dropped(group, edit)
+    ]
+    for tensor, change in _pairs(table, edit):
+        path = change.path if change else tensor.path if tensor else ""
+        if path in origins:
+            raise ValueError(f"two tensors would be called {path}")
+        origins[path] = tensor, change
+        spaces[path] = _space(path, tensor, change, table)
+        if tensor:
+            places.append((table.places[tensor.path], spaces[path]))
+    places.sort(key=lambda pair: pair[0])  # stable: several tensors made of one keep their order
+    objects = [item for _, item in places]
+    objects += [spaces[path] for path, (tensor, _) in origins.items() if tensor is None]
+    objects += [group for group in edit.names if group not in table.places]
+    attributes = {group: {"name": _storable(name)} for group, name in edit.names.items()}
+    halves = type_code(BFLOAT16)
+    for path, space in spaces.items():
+        if space.kind == halves:
+            attributes.setdefault(path, {})["dtype"] = "bfloat16"
+    return Outcome(objects, origins, attributes)
+
+
+def _storable(name: str) -> str:
+    """A layer's name as HDF5 can hold it: a config can spell names that no text file can."""
+    return name.replace("\0", "?").encode(errors="replace").decode()
+
+
+def _pairs(table: Table, edit: Edit) -> Iterator[tuple[Tensor | None, TensorEdit | None]]:
+    changes: dict[str | None, list[TensorEdit]] = {}
+    for change in edit.tensors:
+        if change.source is not None and change.source not in table.tensors:
+            raise KeyError(f"{change.path} comes from {change.source}, which is not there")
+        changes.setdefault(change.source, []).append(change)
+    for path, tensor in table.tensors.items():
+        if path in changes:
+            for change in changes[path]:
+                yield tensor, change
+        elif not _dropped(path, edit):
+            yield tensor, None
+    for change in changes.get(None, ()):
+        if change.value is None:
+            raise ValueError(f"{change.path} has neither a source nor a value")
+        yield None, change
+
+
+def _dropped(path: str, edit: Edit) -> bool:
+    return any(path == prefix or path.startswith(prefix + "/") for prefix in edit.dropped)
+
+
+def _space(path: str, tensor: Tensor | None, change: TensorEdit | None, table: Table) -> Space:
+    if change is not None and change.value is not None:
+        return Space(path, change.value.shape, type_code(change.value.dtype))
+    assert tensor is not None
+    shape = tensor.shape if change is None else output_shape(change, tensor.shape)
+    return Space(path, shape, table.types[tensor.path])

@@ -1,0 +1,144 @@
+"""An opened model file: its config as data, its tensors as promises."""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+
+from kprune.formats.faults import damaged, parsing
+from kprune.surgery.edit import Edit
+
+Progress = Callable[[int, int], None]
+"""Called now and then with (bytes done, bytes in all)."""
+
+BLOCK = 4 << 20
+"""Bytes of one block of `Source.blocks`, unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One array of the weights file, not read yet.
+
+    Attributes:
+        path: of the dataset in the weights file, such as `layers/dense_1/vars/0`.
+        shape: () for a scalar.
+        dtype: numpy's; bfloat16 is `V2`.
+        nbytes: of the values, uncompressed.
+        offset: of the values in the file that holds the weights (a zip counts from the archive's
+            first byte); None if they do not lie there in one piece and in C order.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    nbytes: int
+    offset: int | None
+
+
+class Weights(Protocol):
+    """Where a source's tensors come from."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]: ...
+
+    def read(self, path: str) -> np.ndarray: ...
+
+    def blocks(self, path: str, limit: int) -> Iterator[tuple[int, np.ndarray]]: ...
+
+
+class Source(ABC):
+    """A model file, opened for reading; a context manager.
+
+    Attributes:
+        path: the file or folder as the user named it; None for standard input.
+        format: 'keras', 'keras-folder', ...
+        bytes: its size on disk.
+        config: config.json.
+        metadata: metadata.json; {} if there is none.
+        tensors: by path, in the order in which they stand in the file.
+    """
+
+    format: str
+    path: Path | None
+    bytes: int
+    config: dict[str, Any]
+    metadata: dict[str, Any]
+    weights: Weights
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        return self.weights.tensors
+
+    def read(self, path: str) -> np.ndarray:
+        """A whole tensor. bfloat16 comes as `V2`; see `kprune.formats.as_float`.
+
+        Raises: KeyError for an unknown path, DamagedFileError if it cannot be decompressed.
+        """
+        return self.weights.read(path)
+
+    def blocks(self, path: str, limit: int = BLOCK) -> Iterator[tuple[int, np.ndarray]]:
+        """A tensor piece by piece, so that memory does not grow with it.
+
+        Args:
+            path: of a tensor that is not a scalar.
+            limit: bytes of a block; one position of axis 0 is the least there is in any case.
+        Returns: pairs (start, array), the array holding the positions of axis 0 from `start` on.
+        """
+        return self.weights.blocks(path, limit)
+
+    @abstractmethod
+    def write(
+        self, edit: Edit, output: str | os.PathLike[str], force: bool, progress: Progress | None
+    ) -> int:
+        """Carry out an edit; see `kprune.formats.write_model`."""
+
+    @abstractmethod
+    def output_size(self, edit: Edit) -> int:
+        """How many bytes `write` would write."""
+
+    @abstractmethod
+    def check_integrity(self) -> None:
+        """Read everything and compare it with the checksums, as far as the format has any."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the file."""
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def json_object(data: bytes, file: object, name: str) -> dict[str, Any]:
+    """Parse config.json or metadata.json as Keras does, which lets NaN pass.
+
+    Args:
+        file: how messages call the model file.
+        name: of the part that holds the text.
+    Raises: DamagedFileError if it is not JSON, or not an object.
+    """
+    with parsing(file, name):
+        value = json.loads(data)
+    if not isinstance(value, dict):
+        raise damaged(file, f"{name} holds a {type(value).__name__}, not an object")
+    return value
+
+
+def json_bytes(value: dict[str, Any]) -> bytes:
+    """Write config.json or metadata.json as Keras does: one line, ASCII, NaN allowed."""
+    return json.dumps(value).encode("ascii")
