@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.layer_call import CannotTell, LayerCall
 from kprune.rules.registry import LAYERS
@@ -96,8 +98,13 @@ def normalization(call: LayerCall) -> Labels:
         call.weight("mean", *along, trainable=False)
         call.weight("variance", *along, trainable=False)
         call.weight("count", trainable=False)
-    elif any(axis.factors for axis in along):
-        call.freeze(call.x, f"are normalised by {call.layer.path!r} with numbers that stand in the config")
+    else:
+        for field in ("mean", "variance"):
+            sizes = np.shape(call.config[field])
+            # Normalization.build lays the numbers along the last of the axes that are kept apart.
+            last = kept[len(kept) - len(sizes) :]
+            if sizes:
+                call.constant(field, *(call.x.axis(a) if n != 1 else 1 for a, n in zip(last, sizes, strict=True)))
     return call.x.with_silence(False)
 
 
