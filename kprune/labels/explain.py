@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from kprune.graph.model import Layer
 from kprune.labels.groups import Groups
 from kprune.labels.trace import Freeze, UnitAxis
+from kprune.text import clean
+
+
+def reason(freeze: Freeze) -> str:
+    """Why units are frozen, as a clause: about the layer that holds them, or about 'the units there'."""
+    why = clean(freeze.why, 300)
+    return why if why[:1] in "'\"" else f"the units there {why}"
 
 
 def road(groups: Groups, axis: UnitAxis, index: int, freeze: Freeze) -> list[str]:
@@ -22,19 +30,47 @@ def road(groups: Groups, axis: UnitAxis, index: int, freeze: Freeze) -> list[str
         index: the unit.
         freeze: what holds it.
     """
-    group = groups.of[axis.ids[index]]
-    neighbours = _neighbours(groups, group)
-    start = axis.layer
+    group = int(groups.of[axis.ids[index]])
     goal = freeze.at
-    if start not in neighbours:
+    neighbours = _neighbours(groups, group)
+    if axis.layer not in neighbours:
         return [axis.layer.path, goal] if goal and goal != axis.layer.path else [axis.layer.path]
+
+    def arrived(layer: Layer) -> bool:
+        return layer.path == goal if goal else _is_output(groups, layer, group)
+
+    steps = _nearest(neighbours, axis.layer, arrived)
+    if goal and steps[-1] != goal:
+        steps.append(goal)
+    if freeze.kind == "output":
+        steps.append("output")
+    return steps
+
+
+def road_between(groups: Groups, start: UnitAxis, index: int, end: UnitAxis) -> list[str]:
+    """Paths of the layers from a unit to another layer's units in its group, the nearest way.
+
+    Args:
+        start, index: the unit that was named.
+        end: the axis of units that goes along with it.
+    """
+    neighbours = _neighbours(groups, int(groups.of[start.ids[index]]))
+    if start.layer not in neighbours:
+        return [start.layer.path, end.layer.path]
+    steps = _nearest(neighbours, start.layer, lambda layer: layer is end.layer)
+    return steps if steps[-1] == end.layer.path else [start.layer.path, end.layer.path]
+
+
+def _nearest(
+    neighbours: Mapping[Layer, list[Layer]], start: Layer, arrived: Callable[[Layer], bool]
+) -> list[str]:
+    """Paths along the shortest road from a layer to one that will do; the start alone if there is none."""
     came: dict[Layer, Layer | None] = {start: None}
     queue = deque([start])
     last = start
-    outputs = {layer for layer in neighbours if _is_output(groups, layer, group)}
     while queue:
         here = queue.popleft()
-        if (goal and here.path == goal) or (not goal and here in outputs):
+        if arrived(here):
             last = here
             break
         for there in neighbours[here]:
@@ -46,12 +82,7 @@ def road(groups: Groups, axis: UnitAxis, index: int, freeze: Freeze) -> list[str
     while at is not None:
         steps.append(at.path)
         at = came[at]
-    steps.reverse()
-    if goal and steps[-1] != goal:
-        steps.append(goal)
-    if freeze.kind == "output":
-        steps.append("output")
-    return steps
+    return steps[::-1]
 
 
 def _neighbours(groups: Groups, group: int) -> dict[Layer, list[Layer]]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from kprune.analysis import Analysis
 from kprune.errors import FrozenUnitsError, UsageError
+from kprune.labels.explain import reason
 from kprune.labels.trace import UnitAxis
 from kprune.select.criteria import criterion
 from kprune.select.statistics import Statistics
@@ -191,5 +192,5 @@ class _Room:
 
 
 def _why_frozen(analysis: Analysis, axis: UnitAxis) -> str:
-    reasons = [freeze.why for freeze in analysis.groups.freezes_of(axis.ids)]
-    return f"its units {reasons[0]}" if reasons and reasons[0].startswith("are ") else (reasons or ["nothing is left to take"])[0]
+    reasons = [reason(freeze) for freeze in analysis.groups.freezes_of(axis.ids)]
+    return reasons[0] if reasons else "nothing is left to take"
