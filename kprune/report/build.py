@@ -106,7 +106,7 @@ def removal_notes(analysis: Analysis, closure: Closure) -> list[Note]:
                 Note(
                     "inexact",
                     mix.at,
-                    f"{hit.size} of the removed units {clean(mix.why, 300)}: the others' values change with them",
+                    f"the removed units {clean(mix.why, 300)}: what is left gives other values without them",
                 )
             )
     return notes

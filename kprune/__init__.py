@@ -1,0 +1,105 @@
+"""Remove units from saved Keras models: name them, get a smaller model file that plain Keras loads.
+
+    import kprune
+
+    report = kprune.remove("model.keras", {"dense_1": [3, 7, 12]}, output="small.keras")
+    print(report.input.parameters, "->", report.output.parameters)
+
+    print(kprune.inspect("model.keras").layers[0].free)      # what may be removed
+    kprune.verify("model.keras", "small.keras").passed       # runs both in TensorFlow
+
+A model is the path of a file; a live Keras model is taken as well, and one given back. Every
+refusal is a `KpruneError` that says what, where, why and what to do.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kprune.errors import (
+        CannotPruneError,
+        CheckError,
+        DamagedFileError,
+        ExpressionError,
+        FileError,
+        FrozenUnitsError,
+        IndexRangeError,
+        KpruneError,
+        LastUnitError,
+        NotARectangleError,
+        PlanError,
+        SpecError,
+        UnknownLayerError,
+        UsageError,
+    )
+    from kprune.pruning import apply, mask, plan, remove, unmask, zero
+    from kprune.report.diff import diff
+    from kprune.report.explanation import explain
+    from kprune.report.inspect import inspect
+    from kprune.rules.registry import CUSTOM
+    from kprune.running.verify import verify
+    from kprune.select.choose import Choice
+    from kprune.version import __version__
+
+    rule = CUSTOM.rule
+
+__all__ = [
+    "CannotPruneError",
+    "CheckError",
+    "Choice",
+    "DamagedFileError",
+    "ExpressionError",
+    "FileError",
+    "FrozenUnitsError",
+    "IndexRangeError",
+    "KpruneError",
+    "LastUnitError",
+    "NotARectangleError",
+    "PlanError",
+    "SpecError",
+    "UnknownLayerError",
+    "UsageError",
+    "__version__",
+    "apply",
+    "diff",
+    "explain",
+    "inspect",
+    "mask",
+    "plan",
+    "remove",
+    "rule",
+    "unmask",
+    "verify",
+    "zero",
+]
+
+# Where each name comes from. Imported when first asked for, so that `import kprune` costs nothing.
+_HOMES = {
+    **{name: "kprune.errors" for name in __all__ if name.endswith("Error")},
+    **dict.fromkeys(("apply", "mask", "plan", "remove", "unmask", "zero"), "kprune.pruning"),
+    "Choice": "kprune.select.choose",
+    "__version__": "kprune.version",
+    "diff": "kprune.report.diff",
+    "explain": "kprune.report.explanation",
+    "inspect": "kprune.report.inspect",
+    "verify": "kprune.running.verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "rule":
+        from kprune.rules.registry import CUSTOM
+
+        value: Any = CUSTOM.rule
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module 'kprune' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

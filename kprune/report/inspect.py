@@ -1,0 +1,279 @@
+"""What a model file holds, layer by layer, and what may be removed of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+
+from kprune.analysis import Analysis
+from kprune.formats import Source, open_model
+from kprune.graph.model import Layer
+from kprune.graph.parse import INPUT
+from kprune.labels.explain import reason
+from kprune.labels.trace import UnitAxis
+from kprune.report.build import facts
+from kprune.report.counts import LayerCount, count
+from kprune.report.report import FileFacts
+from kprune.surgery.mask import masked_layer
+from kprune.surgery.optimizer import GROUP, find_slots
+from kprune.surgery.provenance import KEY
+from kprune.text import clean
+from kprune.version import __version__
+
+
+class AxisFacts(Struct, frozen=True):
+    """The units of one layer along one of its axes of units."""
+
+    name: Annotated[
+        str, Meta(description="units, or heads, key_dim, value_dim; features of an input")
+    ]
+    address: Annotated[str, Meta(description="LAYER[.AXIS], as it is written in a spec")]
+    units: int
+    free: Annotated[int, Meta(description="how many of them can be removed")]
+    named_only: Annotated[
+        int,
+        Meta(
+            description="of those that are not free: outputs of the model that go when they are named"
+        ),
+    ]
+    group_size: Annotated[
+        int, Meta(description="units tied together, itself included: the typical number")
+    ]
+    largest_group: int
+    tied_to: Annotated[list[str], Meta(description="addresses of units in the same groups")]
+    why_not: Annotated[list[str], Meta(description="why some are not free")]
+    mixed: Annotated[
+        list[str], Meta(description="statistics taken over them: removal is not exact")
+    ]
+
+
+class LayerFacts(Struct, frozen=True):
+    """One layer, or one operation. Units, free and the rest are those of the default axis."""
+
+    name: str
+    class_: str = msgspec.field(name="class")
+    output: Annotated[
+        list[int | None] | None,
+        Meta(description="shape of what it gives, batch first; null if unknown"),
+    ]
+    units: int | None
+    parameters: int
+    trainable: int
+    flops: int
+    free: int | None = None
+    named_only: int = 0
+    group_size: int | None = None
+    largest_group: int | None = None
+    tied_to: list[str] = msgspec.field(default_factory=list)
+    why_not: list[str] = msgspec.field(default_factory=list)
+    mixed: list[str] = msgspec.field(default_factory=list)
+    axes: Annotated[
+        list[AxisFacts], Meta(description="further axes of units, such as key_dim of attention")
+    ] = msgspec.field(default_factory=list)
+    opaque: Annotated[
+        str, Meta(description="why nothing can be removed through this layer; empty if it can")
+    ] = ""
+
+
+class Carried(Struct, frozen=True):
+    """What a file carries besides weights and a graph of Keras's own layers."""
+
+    keras_version: str | None
+    optimizer: Annotated[
+        str | None, Meta(description="class of the optimizer whose state is saved")
+    ]
+    optimizer_note: Annotated[
+        str, Meta(description="why that state would be left out, if it would")
+    ]
+    lambdas: Annotated[
+        list[str], Meta(description="layers with Python bytecode, which kprune never runs")
+    ]
+    foreign: Annotated[
+        dict[str, str], Meta(description="by layer, classes that are not Keras's own")
+    ]
+    assets: Annotated[list[str], Meta(description="further files, such as vocabularies")]
+    masks: Annotated[list[str], Meta(description="layers that 'kprune mask' silenced")]
+    pruned: Annotated[
+        dict[str, Any] | None,
+        Meta(description="what kprune did to it before: version, plan, units"),
+    ]
+
+
+class Inspection(Struct, frozen=True):
+    """A model file, as `kprune inspect` shows it."""
+
+    kprune: str
+    file: FileFacts
+    name: str
+    free: Annotated[int, Meta(description="how many units can be removed, over all layers")]
+    layers: list[LayerFacts]
+    carries: Carried
+
+    def to_dict(self) -> dict[str, Any]:
+        found: dict[str, Any] = msgspec.to_builtins(self)
+        return found
+
+
+def inspect(model: str | os.PathLike[str], *, rules: Iterable[str] = ()) -> Inspection:
+    """Say what a model file holds: layers, units, parameters, operations, what may be removed, tied to what.
+
+    Args:
+        model: path of a model file; `-` for standard input.
+        rules: files with rules for layers that kprune does not know.
+    Raises: FileError if the file cannot be read, CannotPruneError if it holds no graph.
+    """
+    from kprune.pruning import analyse
+
+    with open_model(model) as source:
+        return inspection(source, analyse(source, rules))
+
+
+def inspection(source: Source, analysis: Analysis) -> Inspection:
+    """The same for an opened and analysed file."""
+    counts = count(analysis)
+    axes = AxisFinder(analysis)
+    layers = [
+        _layer(analysis, axes, layer, counts.layers.get(layer.path))
+        for layer in analysis.leaf_layers
+        if layer.twin is None
+    ]
+    return Inspection(
+        kprune=__version__,
+        file=facts(
+            counts, None if source.path is None else str(source.path), source.format, source.bytes
+        ),
+        name=analysis.model.name,
+        free=sum(row.free or 0 for row in layers),
+        layers=layers,
+        carries=_carried(source, analysis),
+    )
+
+
+def _layer(
+    analysis: Analysis, axes: AxisFinder, layer: Layer, counted: LayerCount | None
+) -> LayerFacts:
+    record = analysis.map.records.get(layer)
+    outputs = record.visits[0].outputs if record is not None and record.visits else []
+    shape = outputs[0].shape if outputs else _input_shape(layer)
+    own = list(record.axes.values()) if record is not None else []
+    own = [axis for axis in own if analysis.map.axes.get(axis.address) is axis]
+    main = next((axis for axis in own if axis.default and axis.name != "features"), None)
+    row = LayerFacts(
+        name=layer.path,
+        class_=layer.kind,
+        output=None if shape is None else list(shape),
+        units=None if main is None else len(main),
+        parameters=counted.parameters if counted else 0,
+        trainable=counted.trainable if counted else 0,
+        flops=counted.flops if counted else 0,
+        axes=[axes.facts(axis) for axis in own if axis is not main],
+        opaque="" if record is None else record.opaque,
+    )
+    if main is None:
+        return row
+    found = axes.facts(main)
+    shared = ("free", "named_only", "group_size", "largest_group", "tied_to", "why_not", "mixed")
+    return msgspec.structs.replace(row, **{name: getattr(found, name) for name in shared})
+
+
+def _input_shape(layer: Layer) -> tuple[int | None, ...] | None:
+    if layer.kind != INPUT:
+        return None
+    shape = layer.config.get("batch_shape") or layer.config.get("batch_input_shape")
+    return tuple(shape) if shape else None
+
+
+class AxisFinder:
+    """What is known of each axis of units; what concerns all of them is worked out once."""
+
+    def __init__(self, analysis: Analysis) -> None:
+        groups = analysis.groups
+        self._analysis, self._groups = analysis, groups
+        self._frozen = groups.frozen()
+        self._by_rule = groups.frozen(("input", "rule"))
+        self._addresses = list(analysis.map.axes)
+        named = np.flatnonzero(groups.owner >= 0)
+        pairs = np.unique(np.stack([groups.of[named], groups.owner[named]]), axis=1)
+        self._pair_group, self._pair_owner = pairs
+        self._freezes = [(freeze, self._groups_of(freeze.ids)) for freeze in analysis.map.freezes]
+        self._mixes = [(mix, self._groups_of(mix.ids)) for mix in analysis.map.mixes]
+
+    def facts(self, axis: UnitAxis) -> AxisFacts:
+        """All about one axis of units."""
+        groups = self._groups
+        frozen = self._frozen[axis.ids]
+        sizes = groups.sizes[axis.ids]
+        here = np.zeros(self._analysis.map.count, bool)
+        here[groups.of[axis.ids]] = True
+        # An output that nothing else is tied to goes when the user names it.
+        answers = frozen & ~self._by_rule[axis.ids] & (sizes == 1)
+        owners = np.unique(self._pair_owner[here[self._pair_group]])
+        mixed = (mix for mix, of in self._mixes if here[of].any())
+        return AxisFacts(
+            name=axis.name,
+            address=axis.address,
+            units=len(axis),
+            free=int((~frozen).sum()),
+            named_only=int(answers.sum()),
+            group_size=int(np.median(sizes)) if len(sizes) else 0,
+            largest_group=int(sizes.max()) if len(sizes) else 0,
+            tied_to=[
+                address for owner in owners if (address := self._addresses[owner]) != axis.address
+            ],
+            why_not=list(dict.fromkeys(self._reasons(axis, here))) if frozen.any() else [],
+            mixed=list(dict.fromkeys(clean(mix.why, 300) for mix in mixed)),
+        )
+
+    def _groups_of(self, ids: np.ndarray) -> np.ndarray:
+        return np.unique(self._groups.of[ids])
+
+    def _reasons(self, axis: UnitAxis, here: np.ndarray) -> Iterator[str]:
+        found = False
+        for freeze, of in self._freezes:
+            if here[of].any():
+                found = True
+                yield reason(freeze)
+        if not found:
+            # Held through units that go only all together, such as the dimensions of a head.
+            for freeze in self._groups.freezes_of(axis.ids):
+                yield reason(freeze)
+
+
+def _carried(source: Source, analysis: Analysis) -> Carried:
+    leaves = analysis.leaf_layers
+    optimizer, note = None, ""
+    if any(path.startswith(f"{GROUP}/") for path in source.tensors):
+        spec = (analysis.config.get("compile_config") or {}).get("optimizer")
+        optimizer = str(spec.get("class_name", "?") if isinstance(spec, dict) else spec or "?")
+        note = find_slots(analysis).why
+    pruned = analysis.metadata.get(KEY)
+    version = analysis.metadata.get("keras_version")
+    return Carried(
+        keras_version=None if version is None else str(version),
+        optimizer=optimizer,
+        optimizer_note=note,
+        lambdas=[
+            layer.path for layer in leaves if layer.kind == "Lambda" or _holds_lambda(layer.config)
+        ],
+        foreign={
+            layer.path: layer.registered or f"{layer.module}.{layer.kind}"
+            for layer in leaves
+            if not layer.is_builtin and not layer.is_operation
+        },
+        assets=list(getattr(source, "extras", ())),
+        masks=[
+            masked for layer in analysis.model.walk() if (masked := masked_layer(layer)) is not None
+        ],
+        pruned=pruned if isinstance(pruned, dict) else None,
+    )
+
+
+def _holds_lambda(config: dict[str, Any]) -> bool:
+    """Whether Python bytecode stands anywhere in a config (Keras writes it as `__lambda__`)."""
+    return '"__lambda__"' in json.dumps(config, default=str)
