@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from kprune.errors import CannotPruneError, FrozenUnitsError, LastUnitError, NotARectangleError
-from kprune.labels.explain import road
+from kprune.labels.branches import dead_branches
+from kprune.labels.explain import reason, road
 from kprune.labels.groups import Groups
 from kprune.labels.labels import Labels
 from kprune.labels.trace import Blocks, Freeze, UnitAxis
@@ -115,7 +116,6 @@ def _named_itself(closure: Closure, outputs: np.ndarray) -> bool:
 def _frozen(closure: Closure, freeze: Freeze, label: int) -> FrozenUnitsError:
     address, index = _who(closure, label)
     steps = road(closure.groups, closure.groups.map.axes[address], index, freeze) if address else []
-    verb = {"input": "which are the model's input", "output": "which are the model's output"}.get(freeze.kind)
     ways = {
         "input": "choose other units, or pass --allow-output-change to change what the model takes",
         "output": "choose other units, or pass --allow-output-change to change what the model gives",
@@ -125,15 +125,20 @@ def _frozen(closure: Closure, freeze: Freeze, label: int) -> FrozenUnitsError:
     return FrozenUnitsError(
         f"cannot remove unit {index} of '{clean(address)}'",
         where=" -> ".join(clean(step) for step in steps),
-        why=(
-            f"it is tied to units {verb}"
-            if verb
-            else f"{clean(freeze.why, 300)}, so the units that reach it are frozen"
-            if "no rule" in freeze.why
-            else f"the unit (or one tied to it) cannot go: {clean(freeze.why, 300)}"
-        ),
+        why=_why_frozen(freeze, address),
         do=ways[freeze.kind],
     )
+
+
+def _why_frozen(freeze: Freeze, address: str) -> str:
+    if freeze.kind == "input":
+        tied = "" if freeze.at == address else "tied to "
+        return f"it is {tied}a feature of the model's input"
+    if freeze.kind == "output":
+        return "it is tied to units which are the model's output"
+    why = reason(freeze)
+    # What a layer does is a reason for all that reaches it; else the reason speaks of the units itself.
+    return f"{why}, so the units that reach it are frozen" if why[:1] in "'\"" else why
 
 
 def _who(closure: Closure, label: int) -> tuple[str, int]:
@@ -165,11 +170,14 @@ def refuse_coupled(closure: Closure) -> None:
 
 
 def _check_last_unit(closure: Closure) -> None:
+    leaving = dead_branches(closure.groups, closure.gone) if closure.gone.any() else set()
     for axis in closure.groups.map.axes.values():
-        if len(axis) and closure.gone[axis.ids].all():
+        if len(axis) and axis.layer not in leaving and closure.gone[axis.ids].all():
             raise last_unit(axis, closure.chosen.get(axis.address))
     for size in closure.groups.map.sizes:
         dead = size.axis.dead(closure.gone)
+        if size.layer in leaving:
+            continue
         if dead.size and dead.all():
             raise LastUnitError(
                 f"'{clean(size.layer.path)}' would be left with nothing along {'.'.join(map(str, size.field))}",

@@ -30,7 +30,7 @@ class LayerCall:
     Attributes:
         layer: the layer; `config` is its config.
         args, kwargs: the call's arguments, with `Labels` in the place of tensors.
-        xs: every Labels among them; `x` is the first.
+        xs: every Labels among them but masks of time steps; `x` is the first.
     """
 
     def __init__(
@@ -48,7 +48,9 @@ class LayerCall:
         self.args, self.kwargs = args, kwargs
         self.recorded = recorded
         self.graph_call = graph_call
-        self.xs = [leaf for leaf in leaves([args, kwargs]) if isinstance(leaf, Labels)]
+        # A mask of time steps rides along as an argument of its own; no unit stands in it.
+        given = {name: value for name, value in kwargs.items() if name != "mask"}
+        self.xs = [leaf for leaf in leaves([args, given]) if isinstance(leaf, Labels)]
         self._counts: dict[str, int] = {}
 
     @property

@@ -17,9 +17,10 @@ import numpy as np
 from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError, UsageError
 from kprune.graph.model import Layer, Model
-from kprune.graph.parse import INPUT, parse_model
+from kprune.graph.parse import INPUT
 from kprune.labels.labels import Labels
-from kprune.surgery.edit import Edit, TensorEdit
+from kprune.surgery.edit import Edit
+from kprune.surgery.relocate import relocate
 from kprune.text import clean
 
 PREFIX = "kprune_mask_"
@@ -341,22 +342,8 @@ def masked_layer(layer: Layer) -> str | None:
 
 def _renamed(analysis: Analysis, config: dict[str, Any]) -> Edit:
     """A layer more or less of one class renumbers the weights of those behind it."""
-    after = {layer.path: layer for layer in parse_model(config).walk() if layer.store}
-    moves = {
-        layer.store: after[layer.path].store
-        for layer in analysis.model.walk()
-        if layer.store and layer.path in after and after[layer.path].store != layer.store
-    }
-    edits = []
-    if moves:
-        for path in analysis.tensors:
-            # The innermost layer around a tensor decides; stores of nested layers moved with their model.
-            group = path
-            while group and group not in moves:
-                group = group.rpartition("/")[0]
-            if group:
-                edits.append(TensorEdit(moves[group] + path[len(group) :], path))
-    return Edit(config, analysis.metadata, tuple(edits))
+    moved = relocate(analysis, config)
+    return Edit(config, analysis.metadata, moved.tensors, moved.dropped)
 
 
 def _owner(model: Model, layer: Layer) -> Model:

@@ -7,10 +7,12 @@ import math
 import numpy as np
 
 from kprune.analysis import Analysis
+from kprune.labels.branches import dead_branches
 from kprune.labels.closure import Closure
 from kprune.labels.trace import Blocks, Weight
 from kprune.surgery.edit import Edit, TensorEdit
 from kprune.surgery.optimizer import Slots, find_slots
+from kprune.surgery.relocate import relocate
 from kprune.surgery.rewrite import Rewriter
 
 
@@ -28,12 +30,14 @@ def remove(analysis: Analysis, closure: Closure) -> Edit:
         if (cut := cut_weight(weight, gone)) is not None
     }
     slots = find_slots(analysis)
-    return Edit(
-        config=Rewriter(analysis.config, analysis.map, gone).run(),
-        metadata=analysis.metadata,
-        tensors=(*cuts.values(), *cut_slots(slots, cuts)),
-        dropped=slots.dropped,
-    )
+    branches = dead_branches(closure.groups, gone)
+    rewriter = Rewriter(analysis.config, analysis.map, gone)
+    config = rewriter.run(branches)
+    edits = (*cuts.values(), *cut_slots(slots, cuts))
+    if not branches:
+        return Edit(config, analysis.metadata, edits, slots.dropped)
+    moved = relocate(analysis, config, edits)
+    return Edit(config, analysis.metadata, moved.tensors, (*slots.dropped, *moved.dropped))
 
 
 def cut_weight(weight: Weight, gone: np.ndarray) -> TensorEdit | None:

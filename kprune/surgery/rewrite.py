@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,16 +28,43 @@ class Rewriter:
         self._copies: dict[int, Any] = {}
         self.config: dict[str, Any] = copy.deepcopy(config, self._copies)
 
-    def run(self) -> dict[str, Any]:
+    def run(self, branches: Collection[Layer] = ()) -> dict[str, Any]:
+        """The new config.
+
+        Args:
+            branches: layers that go as a whole.
+        """
         self._sizes()
         self._blocks()
         self._follows()
         self._arrays()
         self._model(self._map.model)
         for record in self._map.records.values():
+            if record.layer.model is not None:
+                self._model(record.layer.model)
             self._build_config(record)
         self._twins()
+        for layer in branches:
+            self._take_out(layer, branches)
         return self.config
+
+    def _take_out(self, layer: Layer, branches: Collection[Layer]) -> None:
+        """Take a layer out of its model, and what it gives out of the lists that it was joined with."""
+        owner = next(
+            model
+            for model in [self._map.model, *(r.layer.model for r in self._map.records.values() if r.layer.model)]
+            if model.layers.get(layer.name) is layer
+        )
+        config = self.new(owner.spec["config"])
+        config["layers"].remove(self.new(layer.spec))
+        for call in owner.calls:
+            if call.layer in branches or not any(ref.layer == layer.name for ref in call.inputs):
+                continue
+            entry = self.new(call.layer.spec)
+            entry.pop("build_config", None)
+            for node in entry["inbound_nodes"]:
+                listed = node["args"][0] if isinstance(node, dict) else node
+                listed[:] = [tensor for tensor in listed if _source(tensor) != layer.name]
 
     def new(self, old: Any) -> Any:
         """The copy of a dict or list of the old config."""
@@ -104,9 +131,6 @@ class Rewriter:
             labels = self._map.tensors.get((model.path, *first.key))
             if labels is not None:
                 self.new(config)["build_input_shape"] = self.shape(labels, config["build_input_shape"])
-        for layer in model.layers.values():
-            if layer.model is not None:
-                self._model(layer.model)
 
     def _build_config(self, record: LayerRecord) -> None:
         """Keras builds a layer from its build_config before it is called: one that is not true is an error.
@@ -154,6 +178,11 @@ class Rewriter:
                     self.new(layer.spec)["build_config"] = copy.deepcopy(
                         self.new(first.spec).get("build_config")
                     )
+
+
+def _source(tensor: Any) -> Any:
+    """Which layer gave a tensor, in either dialect."""
+    return tensor["config"]["keras_history"][0] if isinstance(tensor, dict) else tensor[0]
 
 
 def _matching(shape: Shape, became: Mapping[Shape, set[tuple[int | None, ...]]]) -> set[tuple[int | None, ...]]:

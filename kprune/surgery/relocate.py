@@ -1,0 +1,69 @@
+"""Where tensors stand after the list of layers changed.
+
+Weights are stored under the class of their layer and its number among the layers of that class, so
+a layer more or less moves those behind it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from kprune.analysis import Analysis
+from kprune.graph.parse import parse_model
+from kprune.surgery.edit import TensorEdit
+from kprune.surgery.optimizer import GROUP
+
+
+@dataclasses.dataclass(frozen=True)
+class Relocation:
+    """What a change of the layers does to the weights file.
+
+    Attributes:
+        tensors: every edit, with the path it has afterwards; and those that only move.
+        dropped: prefixes of what has no place any more.
+    """
+
+    tensors: tuple[TensorEdit, ...]
+    dropped: tuple[str, ...]
+
+
+def relocate(analysis: Analysis, config: dict[str, Any], edits: Iterable[TensorEdit] = ()) -> Relocation:
+    """Paths after a change of layers.
+
+    Args:
+        config: the new config.
+        edits: of tensors, under the paths that they have now.
+    """
+    after = {layer.path: layer.store for layer in parse_model(config).walk() if layer.store}
+    before = {layer.path: layer.store for layer in analysis.model.walk() if layer.store}
+    moves = {store: after[path] for path, store in before.items() if path in after and after[path] != store}
+    lost = [store for path, store in before.items() if path not in after]
+    order = [path for path in before if path in after]
+    reordered = order != [path for path in after if path in before]
+    by_source = {edit.source: edit for edit in edits}
+    dropped = list(lost)
+    if (reordered or any(_holds_variables(analysis, store) for store in lost)) and any(
+        path.startswith(GROUP + "/") for path in analysis.tensors
+    ):
+        dropped.append(GROUP)
+    tensors = []
+    for path in analysis.tensors:
+        if any(path.startswith(prefix + "/") for prefix in dropped):
+            continue
+        edit = by_source.get(path)
+        group = path
+        while group and group not in moves:
+            # The innermost layer around a tensor decides.
+            group = group.rpartition("/")[0]
+        if group:
+            place = moves[group] + path[len(group) :]
+            edit = dataclasses.replace(edit, path=place) if edit else TensorEdit(place, path)
+        if edit is not None:
+            tensors.append(edit)
+    return Relocation(tuple(tensors), tuple(dropped))
+
+
+def _holds_variables(analysis: Analysis, store: str) -> bool:
+    return any(path.startswith(store + "/") for path in analysis.tensors)
