@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from kprune.formats.numbers import from_float
-from kprune.surgery.edit import TensorEdit
+from kprune.formats.numbers import BFLOAT16, from_float, scaled
+from kprune.surgery.edit import Fill, TensorEdit
 
 Scratch = Callable[[int], np.ndarray]
 """Called with a number of bytes; returns room for them as uint8."""
@@ -63,9 +63,10 @@ def output_shape(edit: TensorEdit, shape: tuple[int, ...]) -> tuple[int, ...]:
             _check_positions(edit, kept, shape[axis], f"keep[{axis}]")
             extents[axis] = len(kept)
     for fill in edit.fills:
-        if not 0 <= fill.axis < len(shape):
-            raise ValueError(f"{edit.path}: a fill along axis {fill.axis} of the shape {shape}")
-        _check_positions(edit, fill.positions, shape[fill.axis], f"fill along {fill.axis}")
+        for axis, positions in ((fill.axis, fill.positions), *fill.within):
+            if not 0 <= axis < len(shape):
+                raise ValueError(f"{edit.path}: a fill along axis {axis} of the shape {shape}")
+            _check_positions(edit, positions, shape[axis], f"fill along {axis}")
     if edit.blocks is not None:
         extents[-2] = _check_blocks(edit, shape, keep)
     return tuple(extents)
@@ -89,8 +90,9 @@ def _check_blocks(
     groups, kept = blocks.shape
     if not groups or shape[-1] % groups:
         raise ValueError(f"{edit.path}: {groups} groups do not divide {shape[-1]} positions")
-    for row in blocks:
-        _check_positions(edit, row, shape[-2], "blocks")
+    # In no order: the row of a group of which no column is left is never used, and may hold zeros.
+    if blocks.size and (blocks.min() < 0 or blocks.max() >= shape[-2]):
+        raise ValueError(f"{edit.path}, blocks: no positions of an axis of {shape[-2]}")
     return int(kept)
 
 
@@ -137,11 +139,10 @@ class _Cutter:
         self.axis = self._running_axis(len(self.shape) - (2 if grouped else 1), limit)
         self.inner = self.shape[self.axis + 1 :]
         self.step = max(1, limit // (math.prod(self.inner) * self.item))
-        self.fills = [
-            (fill.axis + self.added, np.asarray(fill.positions, np.intp), self._bits(fill.value))
-            for fill in (edit.fills if edit else ())
-            if len(fill.positions)
-        ]
+        self.fills = [self._fill(fill) for fill in (edit.fills if edit else ())]
+        self.scale = edit.scale if edit else 1.0
+        if self.scale != 1.0 and not (dtype == BFLOAT16 or dtype.kind == "f"):
+            raise ValueError(f"a tensor of type {dtype} cannot be multiplied by {self.scale}")
 
     def _running_axis(self, last: int, limit: int) -> int:
         for axis in range(last):
@@ -149,8 +150,15 @@ class _Cutter:
                 return axis
         return last
 
-    def _bits(self, value: float) -> np.ndarray:
-        return from_float(value, self.dtype).reshape(1).view(self.carrier)
+    def _fill(self, fill: Fill) -> tuple[dict[int, np.ndarray], np.ndarray]:
+        """Where (positions by axis) and what (bits)."""
+        where: dict[int, np.ndarray] = {}
+        for axis, given in ((fill.axis, fill.positions), *fill.within):
+            positions = np.asarray(given, np.intp)
+            before = where.get(axis + self.added)
+            both = positions if before is None else np.intersect1d(before, positions)
+            where[axis + self.added] = both
+        return where, from_float(fill.value, self.dtype).reshape(1).view(self.carrier)
 
     def blocks(self) -> Iterator[Block]:
         kept = [n if k is None else len(k) for n, k in zip(self.shape, self.keep, strict=True)]
@@ -195,7 +203,7 @@ class _Cutter:
         if rows is not None and len(rows) < end - first:
             cuts.insert(0, (0, rows - first))
         fills = list(self._fills_of(outer, first, end))
-        if not cuts and not fills:
+        if not cuts and not fills and self.scale == 1.0:
             return None
         shape = (end - first, *self.inner)
         whole = (end - first, *self.whole[self.axis + 1 :])
@@ -204,35 +212,50 @@ class _Cutter:
             array = np.frombuffer(view, self.carrier)
             for index, bits in fills:
                 array.reshape(whole)[index] = bits
-            if not cuts:
-                return view
-            array = array.reshape(shape)
-            for axis, positions in cuts[:-1]:
-                array = np.take(array, positions, axis=axis, mode="clip")
-            axis, positions = cuts[-1]
-            left = (*array.shape[:axis], len(positions), *array.shape[axis + 1 :])
-            room = scratch(math.prod(left) * self.item)
-            # The positions were checked, and any mode but "clip" would go through a copy.
-            result = room.view(self.carrier).reshape(left)
-            np.take(array, positions, axis=axis, mode="clip", out=result)
-            return room
+            made = self._taken(array.reshape(shape), cuts, scratch) if cuts else view
+            return self._scaled(made) if self.scale != 1.0 else made
 
         return make
+
+    def _taken(
+        self, array: np.ndarray, cuts: list[tuple[int, np.ndarray]], scratch: Scratch
+    ) -> np.ndarray:
+        for axis, positions in cuts[:-1]:
+            array = np.take(array, positions, axis=axis, mode="clip")
+        axis, positions = cuts[-1]
+        left = (*array.shape[:axis], len(positions), *array.shape[axis + 1 :])
+        room = scratch(math.prod(left) * self.item)
+        # The positions were checked, and any mode but "clip" would go through a copy.
+        result = room.view(self.carrier).reshape(left)
+        np.take(array, positions, axis=axis, mode="clip", out=result)
+        return room
+
+    def _scaled(self, made: memoryview | np.ndarray) -> np.ndarray:
+        values = np.frombuffer(made, self.carrier).view(self.dtype)
+        return scaled(values, self.scale).view(np.uint8)
 
     def _fills_of(
         self, outer: tuple[int, ...], first: int, end: int
     ) -> Iterator[tuple[tuple[Any, ...], np.ndarray]]:
         """Each fill that meets one block, as an index into the block and the bits to put there."""
-        for axis, positions, bits in self.fills:
-            if axis < self.axis:
-                if outer[axis] in positions:
-                    yield (...,), bits
-            elif axis == self.axis:
-                here = positions[(positions >= first) & (positions < end)]
-                if len(here):
-                    yield (here - first,), bits
-            else:
-                yield (*(slice(None),) * (axis - self.axis), positions), bits
+        extents = (end - first, *self.whole[self.axis + 1 :])
+        for where, bits in self.fills:
+            if any(outer[axis] not in where[axis] for axis in where if axis < self.axis):
+                continue
+            here = {axis - self.axis: where[axis] for axis in where if axis >= self.axis}
+            if 0 in here:
+                rows = here[0]
+                here[0] = rows[(rows >= first) & (rows < end)] - first
+            if not all(len(positions) for positions in here.values()):
+                continue
+            if len(here) > 1:
+                yield (
+                    np.ix_(*(here.get(n, np.arange(size)) for n, size in enumerate(extents))),
+                    bits,
+                )
+                continue
+            for axis, positions in here.items() or ((0, slice(None)),):
+                yield (*(slice(None),) * axis, positions), bits
 
 
 def _gathered(edit: TensorEdit, shape: tuple[int, ...]) -> np.ndarray:

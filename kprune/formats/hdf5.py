@@ -25,8 +25,8 @@ from kprune.text import clean
 
 h5d, h5g, h5l, h5o, h5s, h5t = h5py.h5d, h5py.h5g, h5py.h5l, h5py.h5o, h5py.h5s, h5py.h5t
 
-# Deflate, shuffle and h5py's own LZF, which people compress weights with. The others are plugins, or
-# crash on damaged data, as fletcher32 does in HDF5 1.14.6.
+# Deflate, shuffle and h5py's own LZF, which people compress weights with. The others are plugins,
+# or crash on damaged data, as fletcher32 does in HDF5 1.14.6.
 _FILTERS = {1, 2, 32000}
 _LARGEST_EXPANSION = 1100  # deflate cannot exceed 1032:1, LZF stays far below
 _LARGEST_COMPACT = 1 << 16  # an object header holds no more

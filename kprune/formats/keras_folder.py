@@ -77,6 +77,10 @@ class KerasFolder(Source):
         status = [os.lstat(self.folder / path) for path in self._others]
         return sum(item.st_size for item in status if stat.S_ISREG(item.st_mode))
 
+    @property
+    def extras(self) -> list[str]:
+        return [path for path in self._others if not (self.folder / path).is_dir()]
+
     def close(self) -> None:
         self._held.close()
 

@@ -65,6 +65,11 @@ class KerasZip(Source):
             self.weights = self._open_weights(self._members[WEIGHTS], held)
             self._held = held.pop_all()
 
+    @property
+    def extras(self) -> list[str]:
+        own = (CONFIG, METADATA, WEIGHTS)
+        return [name for name in self._members if name not in own and not name.endswith("/")]
+
     def close(self) -> None:
         self._held.close()
 

@@ -22,6 +22,16 @@ def as_float(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def scaled(array: np.ndarray, factor: float) -> np.ndarray:
+    """Weights times a factor, rounded once to their own type.
+
+    Args:
+        array: bfloat16 or any float; never modified.
+    """
+    with np.errstate(invalid="ignore"):  # a signalling NaN stays a NaN, quietly
+        return from_float(as_float(array).astype(np.float64) * factor, array.dtype)
+
+
 def from_float(values: np.ndarray | float, dtype: np.dtype) -> np.ndarray:
     """The nearest values that a weight of a given type can hold.
 
@@ -44,7 +54,8 @@ def from_float(values: np.ndarray | float, dtype: np.dtype) -> np.ndarray:
             raise ValueError(f"{values} is not a value of type {dtype}")
         return exact
     if dtype.kind == "f":
-        return _within(given, dtype).astype(dtype)
+        with np.errstate(under="ignore"):
+            return _within(given, dtype).astype(dtype)
     if dtype.kind == "V" and not given.any():
         return np.zeros(given.shape, dtype)  # zero is all bits 0 in every float of one byte
     raise ValueError(f"kprune knows no number type behind {dtype.itemsize} opaque bytes")

@@ -77,6 +77,11 @@ class Source(ABC):
     def tensors(self) -> Mapping[str, Tensor]:
         return self.weights.tensors
 
+    @property
+    def extras(self) -> list[str]:
+        """Names of what else the file carries, such as `assets/…/vocabulary.txt`."""
+        return []
+
     def read(self, path: str) -> np.ndarray:
         """A whole tensor. bfloat16 comes as `V2`; see `kprune.formats.as_float`.
 

@@ -166,7 +166,7 @@ class _Check:
         mark, _, flags, method, _, _, crc, packed, size, name_length, extra_length = header
         rest = self.file.read(at + records.LOCAL.size, name_length + extra_length)
         sizes = self._local_sizes(packed, size, rest[name_length:])
-        told = (crc, *sizes)
+        told: tuple[int, ...] = (crc, *sizes)
         expected = (info.CRC, info.compress_size, info.file_size)
         if flags & records.DESCRIPTOR:  # written before the numbers were known: 0 for those
             told = tuple(new or old for new, old in zip(told, expected, strict=True))
