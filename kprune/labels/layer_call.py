@@ -346,9 +346,13 @@ class LayerCall:
         return found
 
     def opaque(self, why: str) -> Labels | list[Labels]:
-        """Freeze everything that comes in. What comes out has no units; its shape is as recorded."""
+        """Freeze what comes in and the layer's own units. What comes out has none; its shape is as recorded."""
         for x in self.xs:
             self.freeze(x, why)
+        # A rule may give up after it issued units: what reads them does not know them either.
+        for record in self._record.whole():
+            for held in record.axes.values():
+                self.freeze(held.ids, why)
         self._record.opaque = why
         self._record.answer = self._record.answer or "opaque"
         known = [index for index, shape in self.recorded.items() if shape is not None]

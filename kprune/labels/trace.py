@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -199,6 +199,12 @@ class LayerRecord:
     answer: str = ""
     opaque: str = ""
     args: tuple[list[Any], dict[str, Any]] | None = None
+
+    def whole(self) -> Iterator[LayerRecord]:
+        """This record and those of all layers inside the layer."""
+        yield self
+        for child in self.children.values():
+            yield from child.whole()
 
 
 TensorKey = tuple[str, str, int, int]

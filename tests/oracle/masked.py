@@ -110,6 +110,9 @@ class MaskedOriginal:
             return self._own_units(op, self._each_step(op, *args))
         if isinstance(op, READERS):
             result = _values(op, *_map(_silenced, (args, kwargs)))
+            if isinstance(op, keras.layers.Dense):
+                # Where no input is left, as behind a Permute, there is nothing that it could work on.
+                result.gone = np.repeat(args[0].gone.all(axis=-1, keepdims=True), op.units, axis=-1)
         elif isinstance(op, LOOKERS):
             result = _values(op, *_map(_silenced, (args, kwargs)))
             result.gone = args[0].gone
