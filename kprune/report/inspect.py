@@ -266,7 +266,7 @@ def _carried(source: Source, analysis: Analysis) -> Carried:
             for layer in leaves
             if not layer.is_builtin and not layer.is_operation
         },
-        assets=list(getattr(source, "extras", ())),
+        assets=source.extras,
         masks=[
             masked for layer in analysis.model.walk() if (masked := masked_layer(layer)) is not None
         ],
