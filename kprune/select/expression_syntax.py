@@ -81,6 +81,11 @@ def refusal(where: str, what: str) -> ExpressionError:
     )
 
 
+def one_line(text: str) -> str:
+    """The text as Python's parser gets it: a line break, as in a YAML block, means nothing here."""
+    return re.sub(r"\s", " ", text)
+
+
 def foreign_sign(text: str, source: Source) -> ExpressionError | None:
     """The error for the first sign of another language in the text, with what is written here."""
     found = FOREIGN.search(text)
@@ -107,7 +112,7 @@ class Places:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.line = source.text[source.offset :]
+        self.line = one_line(source.text[source.offset :])
 
     def at(self, node: ast.expr) -> str:
         start = self._characters(node.col_offset)

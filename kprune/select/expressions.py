@@ -34,6 +34,7 @@ from kprune.select.expression_syntax import (
     Places,
     foreign_sign,
     numpy_index,
+    one_line,
     refusal,
     share_error,
 )
@@ -66,6 +67,14 @@ class Expression:
     names: frozenset[str] = field(compare=False)
     source: Source = field(compare=False, repr=False)
     _tree: ast.expr = field(compare=False, repr=False)
+
+    def where(self, name: str) -> str:
+        """The text with carets under the first use of a name, for an error about that statistic."""
+        places = Places(self.source)
+        for node in ast.walk(self._tree):
+            if isinstance(node, ast.Name) and node.id == name:
+                return places.at(node)
+        return self.source.shown()
 
     def evaluate(
         self, env: Mapping[str, np.ndarray], *, size: int | None = None, what: str = "the layer"
@@ -142,14 +151,13 @@ def parse_expression(text: str, *, source: Source | None = None) -> Expression:
 
 def _parse(text: str, source: Source) -> ast.expr:
     """The tree of `text`; every failure of Python's parser becomes an ExpressionError."""
-    # One line for Python: the positions stay, and a line break (from a YAML block) means nothing.
-    line = re.sub(r"\s", " ", text)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # '1if' and the like: deprecated is not good enough
-            return ast.parse(line, mode="eval").body
+            return ast.parse(one_line(text), mode="eval").body
     except SyntaxError as error:
-        position = min(max((error.offset or 1) - 1, 0), len(text.rstrip()))
+        end = len(text.rstrip())
+        position = min(error.offset - 1, end) if error.offset else end  # 0 where the text ends
         if foreign := foreign_sign(text, source):
             raise foreign from None
         raise ExpressionError(
@@ -246,7 +254,12 @@ class _Evaluation(Places):
             if share.ndim or not 0 <= share <= 1:
                 raise share_error(self.at(args[1]))
             there = x[~np.isnan(x)]
-            return np.asarray(np.quantile(there, share) if there.size else np.nan)
+            if not there.size:
+                return np.asarray(np.nan)
+            if np.isfinite(there).all():
+                return np.asarray(np.quantile(there, share))
+            # Between an infinite value and another there is nothing to interpolate.
+            return np.asarray(np.quantile(there, share, method="lower"))
         if x.ndim != 1:
             raise ExpressionError(
                 "'rank' needs one value per unit",

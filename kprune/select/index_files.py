@@ -18,7 +18,8 @@ import numpy as np
 
 from kprune.errors import DamagedFileError, FileError, SpecError
 from kprune.select.indices import ITEM, Indices, Item, Listed, from_list, item_of, malformed
-from kprune.select.pointing import Source, printable, quoted
+from kprune.select.pointing import Source
+from kprune.text import clean
 
 MAX_BYTES = 64 << 20  # far above any list of units; keeps /dev/zero from filling the memory
 
@@ -31,19 +32,19 @@ def read_indices(name: str, base: Path | None = None) -> Indices:
         base: the folder that a relative path starts from; None for the current one.
     Raises: FileError if it cannot be read, SpecError if it does not hold indices.
     """
-    called = "standard input" if name == "-" else printable(name)
-    if name == "-":
-        content = _rest_of(sys.stdin.buffer)
-    else:
-        try:
+    called = "standard input" if name == "-" else clean(name)
+    try:
+        if name == "-":
+            content = _rest_of_standard_input()
+        else:
             with open((base or Path()) / name, "rb") as stream:
                 content = stream.read(MAX_BYTES + 1)
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            raise FileError(
-                f"cannot read the units from {quoted(name)}",
-                why=getattr(error, "strerror", None) or str(error),
-                do="check the path after '@'",
-            ) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or a closed stream
+        raise FileError(
+            f"cannot read the units from {called}",
+            why=getattr(error, "strerror", None) or str(error),
+            do="" if name == "-" else "check the path after '@'",
+        ) from None
     if len(content) > MAX_BYTES:
         raise FileError(f"{called} is longer than any list of units ({MAX_BYTES >> 20} MiB)")
     if content.startswith(b"\x93NUMPY") or name.endswith(".npy"):
@@ -57,6 +58,12 @@ def read_indices(name: str, base: Path | None = None) -> Indices:
     if name.endswith(".json") or text.lstrip().startswith("["):
         return _from_json(text, called)
     return _from_text(text, called)
+
+
+def _rest_of_standard_input() -> bytes:
+    if sys.stdin is None:  # closed by whoever started kprune
+        raise OSError("it is closed")
+    return _rest_of(sys.stdin.buffer)
 
 
 @cache
@@ -103,7 +110,8 @@ def _from_npy(content: bytes, called: str) -> Indices:
     except (ValueError, OSError, EOFError, MemoryError, SyntaxError) as error:
         raise DamagedFileError(f"{called} is not a readable .npy file", why=str(error)) from None
     if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind not in "iub":
-        held = f"{array.dtype} with {array.ndim} axes" if isinstance(array, np.ndarray) else "a zip"
+        is_array = isinstance(array, np.ndarray)
+        held = f"{array.dtype} of shape {array.shape}" if is_array else "a zip archive"
         raise SpecError(
             f"{called} does not hold a list of units",
             why=f"it holds {held}",

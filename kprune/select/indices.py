@@ -23,6 +23,7 @@ import numpy as np
 from kprune.errors import IndexRangeError, SpecError, UsageError
 from kprune.select.expressions import Expression, parse_expression
 from kprune.select.pointing import Source, quoted
+from kprune.text import clean
 
 HOW_TO_WRITE = "write 3,7,12 or 0-7 or 0-99/2 or -1 or !3,7 or @FILE or where(EXPRESSION)"
 
@@ -239,7 +240,7 @@ def from_list(values: list[Any], source: Source | None = None) -> Indices:
         return Mask(mask, source or Source(f"mask of {len(mask)}, {sum(mask)} true"))
     for entry in values:
         if not isinstance(entry, (int, np.integer)) or isinstance(entry, bool):
-            raise _not_indices(f"a list with {quoted(repr(entry))} in it", source)
+            raise _not_indices(f"a list with {clean(repr(entry), 60)} in it", source)
     numbers = tuple(map(int, values))
     return Numbers(numbers, source or Source(_describe(numbers)))
 

@@ -34,7 +34,7 @@ class LayerChoice(Struct, frozen=True, forbid_unknown_fields=True):
     criterion: Annotated[str, Meta(description="What ranks the units: l1, l2, mean, random.")] | (
         None
     ) = None
-    ratio: Annotated[float, Meta(gt=0, le=1, description="The share of units to choose.")] | (
+    ratio: Annotated[float, Meta(gt=0, lt=1, description="The share of units to choose.")] | (
         None
     ) = None
     count: Annotated[int, Meta(ge=1, description="How many units to choose.")] | None = None

@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 from kprune.errors import PlanError
-from kprune.select.pointing import point_at, printable, quoted
+from kprune.select.pointing import point_at, quoted
+from kprune.text import clean
 
 Path = tuple[str | int, ...]
 Event = Any  # of yaml: which attributes it has depends on its kind, and the kinds on libyaml
@@ -23,6 +24,7 @@ MAX_BYTES = 2 << 20  # a list of 100,000 units is 0.7 MB
 MAX_ALIASED = 100_000  # values that aliases may add to those that are written out
 MAX_DEPTH = 32
 COLUMNS = 100
+TOO_DEEP = f"more than {MAX_DEPTH} levels of nesting"
 SPECIAL = "put text that starts with a special character between quotes"
 
 _INTEGER = re.compile(r"[-+]?[0-9][0-9_]*")
@@ -98,11 +100,11 @@ def read_yaml(text: str, name: str, *, as_text: Callable[[Path], bool]) -> Docum
 
 def _events(text: str, name: str) -> list[Event]:
     try:
-        return list(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+        return _shallow(text, name, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError:
         pass
     try:  # once more with the Python parser, whose errors are the same with and without libyaml
-        return list(yaml.parse(text, Loader=yaml.SafeLoader))
+        return _shallow(text, name, yaml.SafeLoader)
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
         place = (before.count("\n"), len(before) - before.rfind("\n") - 1)
@@ -124,11 +126,29 @@ def _events(text: str, name: str) -> list[Event]:
         elif found == ":":
             do = "put text that contains ': ' between quotes"
         problem = (error.problem or "malformed").replace("found character '\\t' that", "a tab")
-        raise plan_error(f"not YAML: {printable(problem)}", name, text, place, do=do) from None
+        raise plan_error(f"not YAML: {clean(problem)}", name, text, place, do=do) from None
+
+
+def _shallow(text: str, name: str, loader: Any) -> list[Event]:
+    """All events.
+
+    Raises: PlanError as soon as the nesting is too deep: the parser's time grows with its square.
+    """
+    events: list[Event] = []
+    depth = 0
+    event: Event
+    for event in yaml.parse(text, Loader=loader):
+        depth += _is(event, "MappingStart", "SequenceStart")
+        depth -= _is(event, "MappingEnd", "SequenceEnd")
+        if depth > MAX_DEPTH:
+            mark = event.start_mark
+            raise plan_error(TOO_DEEP, name, text, (mark.line, mark.column))
+        events.append(event)
+    return events
 
 
 class _Reader:
-    """Builds the data from the parser's events, so that no depth of nesting reaches recursion."""
+    """Builds the data from the events, which still have the lines, duplicate keys and aliases."""
 
     def __init__(
         self, events: list[Event], name: str, text: str, as_text: Callable[[Path], bool]
@@ -154,7 +174,6 @@ class _Reader:
 
     def _find_anchors(self) -> None:
         """Notes where the anchors stand: an alias reads the events from there again."""
-        depth = 0
         for position, event in enumerate(self.events):
             if _is(event, "Scalar", "MappingStart", "SequenceStart"):
                 anchor = event.anchor
@@ -162,12 +181,6 @@ class _Reader:
                     raise self.error(f"a second anchor {quoted('&' + anchor)}", event)
                 if anchor is not None:
                     self.anchors[anchor] = position
-            if _is(event, "MappingStart", "SequenceStart"):
-                depth += 1
-                if depth > MAX_DEPTH:
-                    raise self.error(f"more than {MAX_DEPTH} levels of nesting", event)
-            elif _is(event, "MappingEnd", "SequenceEnd"):
-                depth -= 1
 
     def node(self, position: int, path: Path, inside: frozenset[str]) -> tuple[Any, int]:
         """The data that starts at event `position`, and the position behind it.
@@ -180,7 +193,7 @@ class _Reader:
         if self.nodes > len(self.events) + MAX_ALIASED:
             raise self.error(f"more than {MAX_ALIASED} values by way of aliases", event)
         if len(path) > MAX_DEPTH:
-            raise self.error(f"more than {MAX_DEPTH} levels of nesting", event)
+            raise self.error(TOO_DEEP, event)
         anchor = getattr(event, "anchor", None)
         if _is(event, "Alias"):
             assert anchor is not None

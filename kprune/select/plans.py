@@ -22,7 +22,7 @@ import msgspec
 from kprune.errors import PlanError, UsageError
 from kprune.select.expressions import parse_expression
 from kprune.select.indices import compact_text, parse_indices
-from kprune.select.plan_errors import called, explained
+from kprune.select.plan_errors import called, explained, refuse_unknown_keys
 from kprune.select.plan_structs import (
     COMPARISON,
     Backend,
@@ -75,6 +75,7 @@ def parse_plan(text: str, name: str = "plan.yaml") -> Plan:
     """
     document = read_yaml(text, name, as_text=lambda path: path[2:3] == ("exclude",))
     _refuse_nothing(document, document.data, ())
+    refuse_unknown_keys(document)
     try:
         plan = msgspec.convert(document.data, Plan)
     except msgspec.ValidationError as error:
@@ -145,7 +146,7 @@ def _layer_lines(key: str, value: list[int] | str | LayerChoice) -> list[str]:
         return [f"{key} {write_flow(_given(value))}"]
     text = compact_text(value)
     short = 2 * len(text) < len(write_flow(value)) and len(key) + len(text) + 3 <= COLUMNS
-    if short and listed(text) == value:
+    if short and "-" in text and listed(text) == value:
         return [f'{key} "{text}"']
     return list(wrap_flow(key, value, 8))
 
@@ -155,7 +156,7 @@ def _given(struct: msgspec.Struct) -> dict[str, Any]:
     found = {}
     for info in msgspec.structs.fields(struct):
         value = getattr(struct, info.name)
-        if info.required or (value is not None and value != info.default):
+        if value is not None and value != info.default:
             found[info.name] = value
     return found
 
@@ -180,7 +181,7 @@ def failed_expectations(
     for key, wanted in ({} if expect is None else _given(expect)).items():
         fact = facts.get(key)
         if fact is None:
-            failed.append(f"{key} is not known, and the plan expects {write_scalar(wanted)}")
+            failed.append(f"{key} is not known, and the plan expects {_shown(wanted)}")
         elif not _holds(fact, wanted):
             failed.append(f"{key} is {write_scalar(fact)}, and the plan expects {_shown(wanted)}")
     return failed

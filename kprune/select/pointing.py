@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from kprune.text import clean
+
 WIDTH = 72
 
 
@@ -61,7 +63,8 @@ def point_at(text: str, position: int, width: int = 1) -> str:
 def printable(text: str) -> str:
     """The text with one `�` for each character that a terminal might obey instead of show.
 
-    White space becomes a space, so that a text of several lines stays on one.
+    White space becomes a space, so that a text of several lines stays on one. Unlike `clean`, it
+    keeps every character in its place, for the caret below.
     """
     return "".join(char if char.isprintable() else " " if char.isspace() else "�" for char in text)
 
@@ -76,8 +79,7 @@ def columns(text: str) -> int:
 
 def quoted(text: str, limit: int = 60) -> str:
     """The text between quotes for a sentence: printable, and cut where it is long."""
-    shown = printable(text)
-    return f"'{shown}'" if len(shown) <= limit else f"'{shown[: limit - 1]}…'"
+    return f"'{clean(text, limit)}'"
 
 
 def nearest(word: str, known: Iterable[str], limit: int = 3) -> list[str]:
