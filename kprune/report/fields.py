@@ -11,6 +11,8 @@ from kprune.graph.model import Layer, Model
 
 # A number that Python gave an object when it was saved (a memory address): new after each load and save.
 _MEANINGLESS = frozenset({"shared_object_id"})
+# What a model's config says of its layers, or repeats from them.
+_OF_LAYERS = frozenset({"layers", "build_input_shape"})
 
 
 class FieldChange(Struct, frozen=True):
@@ -82,3 +84,13 @@ def _differences(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any, Any]
 
 def _holds_dicts(values: list[Any]) -> bool:
     return any(isinstance(value, dict) for value in values)
+
+
+def model_changes(old: dict[str, Any], new: dict[str, Any]) -> list[FieldChange]:
+    """What differs in two config.json besides their layers: the model's own entries, and how it is compiled."""
+    parts = []
+    for config in (old, new):
+        own = {key: value for key, value in config["config"].items() if key not in _OF_LAYERS}
+        rest = {key: value for key, value in config.items() if key in ("class_name", "compile_config")}
+        parts.append({**own, **rest})
+    return [FieldChange("", *change) for change in _differences(parts[0], parts[1], "")]
