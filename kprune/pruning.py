@@ -200,8 +200,9 @@ def _write(source: Source, analysis: Analysis, change: Change, target: Target) -
         notes=change.notes,
         exact=change.exact,
     )
-    report = with_output(report, None, source.output_size(change.edit))
-    check_limits(report, target.limits)
+    if target.dry_run or target.limits:
+        report = with_output(report, None, source.output_size(change.edit))
+        check_limits(report, target.limits)
     if target.dry_run:
         return report
     written = write_model(
