@@ -29,6 +29,7 @@ from kprune.surgery import emitted, mask as masks
 from kprune.surgery.edit import Edit
 from kprune.surgery.optimizer import find_slots
 from kprune.surgery.provenance import with_provenance
+from kprune.surgery.relocate import variable_names
 from kprune.surgery.remove import remove as remove_edit
 from kprune.surgery.zero import zero as zero_edit, zero_through
 from kprune.text import clean
@@ -187,6 +188,7 @@ def analyse(source: Source, rules: Iterable[str] = ()) -> Analysis:
 
 def _write(source: Source, analysis: Analysis, change: Change, target: Target) -> Report:
     path = target.path(source)
+    change = _named(change, analysis)
     old = count(analysis)
     report = build(
         analysis,
@@ -209,6 +211,16 @@ def _write(source: Source, analysis: Analysis, change: Change, target: Target) -
         source, change.edit, path, force=target.force or target.in_place, progress=target.progress
     )
     return with_output(report, path, written)
+
+
+def _named(change: Change, analysis: Analysis) -> Change:
+    """The change with the layers' names beside their variables, which only Keras 3 writes."""
+    import dataclasses
+
+    if not str(analysis.metadata.get("keras_version", "")).startswith("3"):
+        return change
+    edit = dataclasses.replace(change.edit, names=variable_names(change.edit.config))
+    return dataclasses.replace(change, edit=edit)
 
 
 def with_output(report: Report, path: str | None, size: int) -> Report:

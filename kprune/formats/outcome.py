@@ -53,8 +53,11 @@ def resolve(table: Table, edit: Edit) -> Outcome:
     places.sort(key=lambda pair: pair[0])  # stable: several tensors made of one keep their order
     objects = [item for _, item in places]
     objects += [spaces[path] for path, (tensor, _) in origins.items() if tensor is None]
-    objects += [group for group in edit.names if group not in table.places]
-    attributes = {group: {"name": _storable(name)} for group, name in edit.names.items()}
+    there = {group for group in table.groups if not _dropped(group, edit)}
+    there.update(path.rpartition("/")[0] for path in spaces)
+    attributes = {
+        group: {"name": _storable(name)} for group, name in edit.names.items() if group in there
+    }
     halves = type_code(BFLOAT16)
     for path, space in spaces.items():
         if space.kind == halves:

@@ -78,7 +78,8 @@ class Edit:
         tensors: those that are cut, filled, renamed or new.
         dropped: path prefixes (`optimizer`) that are left behind.
         names: for a group of variables (`layers/dense_1/vars`) the layer's name, which Keras 3
-            writes beside the variables and does not need to load them.
+            writes beside the variables and does not need to load them. A group that neither the
+            input has nor a tensor needs is not made for it.
     """
 
     config: dict[str, Any]

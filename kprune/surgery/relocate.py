@@ -67,3 +67,10 @@ def relocate(analysis: Analysis, config: dict[str, Any], edits: Iterable[TensorE
 
 def _holds_variables(analysis: Analysis, store: str) -> bool:
     return any(path.startswith(store + "/") for path in analysis.tensors)
+
+
+def variable_names(config: dict[str, Any]) -> dict[str, str]:
+    """For each layer's group of variables the layer's name, as Keras 3 writes it beside them."""
+    model = parse_model(config)
+    names = {f"{layer.store}/vars": layer.name for layer in model.walk() if layer.store}
+    return {"vars": model.name, **names}
