@@ -10,6 +10,7 @@ import numpy as np
 from kprune.analysis import Analysis
 from kprune.errors import FrozenUnitsError, UsageError
 from kprune.labels.explain import reason
+from kprune.labels.groups import Groups, connected
 from kprune.labels.trace import UnitAxis
 from kprune.select.criteria import criterion
 from kprune.select.statistics import Statistics
@@ -105,8 +106,8 @@ def choose(
         named: whether the user named each of them, so that one where nothing can go is an error.
     """
     axes = list(axes)
-    scores = group_scores(analysis, statistics, choice, axes)
-    groups = analysis.groups
+    groups = blockwise(analysis.groups)
+    scores = group_scores(analysis, groups, statistics, choice, axes)
     frozen = groups.frozen()
     gone = np.zeros(analysis.map.count, bool)
     skipped: dict[str, str] = {}
@@ -125,10 +126,17 @@ def choose(
                     do="leave the layer out, or use 'kprune explain' to see where its units lead",
                 )
             continue
-        for index in _order(analysis, axis, own, free)[: max(wanted, 0)]:
+        wanted -= max(wanted, 0) % _runs(analysis, axis)
+        taken = 0
+        for index in _order(analysis, axis, own, free):
             label = int(axis.ids[index])
-            if not gone[label] and room.take(groups.members(label)):
-                gone[groups.members(label)] = True
+            members = groups.members(label)
+            own_share = int(np.isin(members, axis.ids).sum())
+            if gone[label] or taken + own_share > wanted:
+                continue
+            if room.take(members):
+                gone[members] = True
+                taken += own_share
     units = {}
     for axis in axes:
         indices = np.flatnonzero(gone[axis.ids])
@@ -137,8 +145,42 @@ def choose(
     return Chosen(units, skipped)
 
 
+def blockwise(groups: Groups) -> Groups:
+    """Groups in which units that stand along several axes at once go by whole rows.
+
+    What is left of such a tensor must be a block. Of its axes the longest is taken, as its rows are
+    the smallest portions.
+    """
+    ties = []
+    seen: set[int] = set()
+    for labels in groups.map.tensors.values():
+        for factor in labels.factors:
+            wide = [axis for axis, extent in enumerate(factor.shape) if extent > 1]
+            if len(wide) < 2 or id(factor) in seen:
+                continue
+            seen.add(id(factor))
+            rows = np.moveaxis(factor, max(wide, key=lambda axis: factor.shape[axis]), 0)
+            rows = rows.reshape(len(rows), -1)
+            ties.append((np.broadcast_to(rows[:, :1], rows.shape).ravel(), rows.ravel()))
+    if not ties:
+        return groups
+    a, b = (np.concatenate(side) for side in zip(*ties, strict=True))
+    labels_of = connected(groups.map.count, np.concatenate([a, groups.of]), np.concatenate([b, np.arange(len(groups.of))]))
+    return Groups(groups.map, labels_of)
+
+
+def _runs(analysis: Analysis, axis: UnitAxis) -> int:
+    """Into how many runs of equal length an axis is divided, from each of which as many must go."""
+    runs = 1
+    for blocks in analysis.map.blocks:
+        for side in blocks.sides:
+            if side.shape[1] > 1 and np.isin(side, axis.ids).any():
+                runs = max(runs, len(side))
+    return runs
+
+
 def group_scores(
-    analysis: Analysis, statistics: Statistics, choice: Choice, axes: Iterable[UnitAxis]
+    analysis: Analysis, groups: Groups, statistics: Statistics, choice: Choice, axes: Iterable[UnitAxis]
 ) -> np.ndarray:
     """float64 (labels,): at a group's number, the mean of the scores of its units in the given axes.
 
@@ -148,7 +190,7 @@ def group_scores(
     total = np.zeros(analysis.map.count)
     members = np.zeros(analysis.map.count)
     for axis in axes:
-        of = analysis.groups.of[axis.ids]
+        of = groups.of[axis.ids]
         np.add.at(total, of, score(statistics, axis, choice.seed))
         np.add.at(members, of, 1)
     return total / np.maximum(members, 1)
