@@ -35,6 +35,8 @@ PARSER_FAULTS = (
     OSError,
 )
 
+_LONGEST_PATH = 160
+
 _PLAIN = {
     errno.ENOENT: "there is no such file",
     errno.ENOTDIR: "a part of its path is not a folder",
@@ -61,7 +63,7 @@ def file_error(error: OSError, doing: str, path: object) -> FileError:
         path: the file, as the user named it.
     """
     why = _PLAIN.get(error.errno or 0) or clean(error.strerror or error)
-    return FileError(f"cannot {doing} {clean(path)}", why=why)
+    return FileError(f"cannot {doing} {shown(str(path))}", why=why)
 
 
 def damaged(path: object, why: str, *, where: str = "") -> DamagedFileError:
@@ -73,7 +75,7 @@ def damaged(path: object, why: str, *, where: str = "") -> DamagedFileError:
         where: the part of the file that is wrong.
     """
     return DamagedFileError(
-        f"{clean(path)} is damaged",
+        f"{shown(str(path))} is damaged",
         where=where,
         why=why,
         do="get a whole copy of the file, or load and save it in Keras if Keras still can",
@@ -123,5 +125,6 @@ def _reason(error: BaseException) -> str:
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """How messages call a file: by its path, fit to be printed."""
-    return clean(os.fspath(path), 160)
+    """How messages call a file: by its path, fit to be printed; of a long one the end."""
+    text = clean(os.fspath(path), 10_000)
+    return text if len(text) <= _LONGEST_PATH else "…" + text[1 - _LONGEST_PATH :]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kprune.formats import as_float, cut, from_float, open_model, stream, write_model
-from kprune.surgery.edit import Fill, TensorEdit
+from kprune.surgery.edit import Edit, Fill, TensorEdit
 from tests.formats.making import contents, edit_of, random_array, write_keras
 
 KINDS = ["<f4", "<f2", "V2", "|i1", "<i8", "|b1", "<f8", ">f4", "V3"]
@@ -171,3 +172,13 @@ def test_a_scale_multiplies_what_is_left_in_the_tensors_own_type(tmp_path: Path)
     after = contents(tmp_path / "out.keras")
     for kind in arrays:
         assert after[kind].tobytes() == from_float(np.array([1.5, 6.0]), np.dtype(kind)).tobytes()
+
+
+def test_a_new_kind_of_edit_does_not_go_unnoticed() -> None:
+    # Whoever adds a field must carry it out in `formats` and draw it in `cases` above.
+    names = {kind: {field.name for field in fields(kind)} for kind in (TensorEdit, Fill, Edit)}
+    assert names == {
+        TensorEdit: {"path", "source", "keep", "blocks", "fills", "scale", "value"},
+        Fill: {"axis", "positions", "value", "within"},
+        Edit: {"config", "metadata", "tensors", "dropped", "names"},
+    }

@@ -168,10 +168,12 @@ def test_unzip_finds_nothing_to_complain_about(model: Path, tmp_path: Path) -> N
     assert "No errors" in result.stdout and "warning" not in result.stderr
 
 
-def test_the_hdf5_file_is_as_keras_writes_it(model: Path, tmp_path: Path) -> None:
+def test_the_hdf5_file_is_as_keras_writes_it(tmp_path: Path) -> None:
+    model = write_keras(tmp_path / "m.keras", hdf5_bytes(some_tensors(), groups=["vars"]))
     out = tmp_path / "out.keras"
+    names = NAMES | {"layers/nowhere/vars": "a name does not make a group"}
     with open_model(model) as source:
-        write_model(source, Edit(source.config, source.metadata, names=NAMES), out)
+        write_model(source, Edit(source.config, source.metadata, names=names), out)
     with zipfile.ZipFile(out) as archive, archive.open("model.weights.h5") as member:
         data = member.read()
     assert data.startswith(b"\x89HDF\r\n\x1a\n\0"), "superblock version 0"
@@ -182,6 +184,7 @@ def test_the_hdf5_file_is_as_keras_writes_it(model: Path, tmp_path: Path) -> Non
         assert dict(file["layers/half/vars/0"].attrs) == {"dtype": "bfloat16"}
         assert dict(file["layers/conv2d/vars/0"].attrs) == {}
         assert dict(file["layers/conv2d/vars"].attrs) == {}
+        assert "nowhere" not in file["layers"]
         for path in some_tensors():
             assert file[path].chunks is None and file[path].compression is None
 

@@ -1,0 +1,126 @@
+"""A model file is known by its content; what is none is called by its name."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+
+import h5py
+import pytest
+
+from kprune.errors import FileError, UsageError
+from kprune.formats import default_output, open_model
+from kprune.formats.known import FORMATS
+from tests.formats.making import some_tensors, write_folder, write_keras
+
+
+def refusal(path: Path | str) -> str:
+    with pytest.raises(FileError) as caught:
+        open_model(path)
+    return str(caught.value)
+
+
+def test_the_name_does_not_matter(tmp_path: Path) -> None:
+    write_keras(tmp_path / "model.h5", some_tensors())
+    write_folder(tmp_path / "model.keras", some_tensors())
+    with open_model(tmp_path / "model.h5") as source:
+        assert source.format == "keras"
+    with open_model(tmp_path / "model.keras") as source:
+        assert source.format == "keras-folder"
+
+
+def test_every_format_is_either_read_or_said_not_to_be(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "h5", "w") as file:
+        file.attrs["model_config"] = "{}"
+    (tmp_path / "savedmodel").mkdir()
+    (tmp_path / "savedmodel" / "saved_model.pb").touch()
+    for kind in FORMATS:
+        if kind.module is None:
+            message = refusal(tmp_path / kind.name)
+            assert f"it is {kind.title}, and this version of kprune does not read them" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "is empty"),
+        (b"hello\x1b[2J", r"begins with 'hello\x1b[2', as neither a zip nor HDF5 does"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "run 'git lfs pull'"),
+        (b"PK\x05\x06" + bytes(18), "an empty zip archive"),
+    ],
+)
+def test_what_is_no_model_is_called_by_its_name(tmp_path: Path, content: bytes, why: str) -> None:
+    (tmp_path / "m.keras").write_bytes(content)
+    assert why in refusal(tmp_path / "m.keras")
+
+
+def test_what_cannot_be_opened_says_why(tmp_path: Path) -> None:
+    assert "there is no such file" in refusal(tmp_path / "none.keras")
+    assert "not a folder" in refusal(write_keras(tmp_path / "m.keras", {}) / "x")
+    assert "neither a config.json nor a saved_model.pb" in refusal(tmp_path)
+    assert "it is not a file" in refusal("/dev/null")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_says_so(tmp_path: Path) -> None:
+    write_keras(tmp_path / "m.keras", {}).chmod(0)
+    assert "permission denied" in refusal(tmp_path / "m.keras")
+
+
+def test_a_terminal_is_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.TextIOWrapper(io.BytesIO())
+    monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
+    for stdin in (stream, None):
+        monkeypatch.setattr(sys, "stdin", stdin)
+        if stdin:
+            monkeypatch.setattr(stdin.buffer, "isatty", lambda: True, raising=False)
+        assert "no model comes in on standard input" in refusal("-")
+
+
+def test_standard_input_in_memory_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_keras(tmp_path / "m.keras", some_tensors()).read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    with open_model("-") as source:
+        assert source.path is None and source.bytes == len(data)
+        assert set(source.tensors) == set(some_tensors())
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("model.keras", "model.pruned.keras"),
+        ("a/b.c/my.model.h5", "a/b.c/my.model.pruned.h5"),
+        ("folder", "folder.pruned"),
+        ("folder/", "folder.pruned"),
+    ],
+)
+def test_the_default_output_stands_beside_the_input(given: str, expected: str) -> None:
+    assert default_output(given) == Path(expected)
+
+
+def test_the_default_output_of_the_working_folder_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert default_output(".") == tmp_path.with_name(tmp_path.name + ".pruned")
+
+
+def test_standard_input_has_no_default_output() -> None:
+    with pytest.raises(UsageError, match="needs an output"):
+        default_output("-")
+
+
+def test_many_sources_opened_and_closed_leave_no_descriptor(tmp_path: Path) -> None:
+    good = write_keras(tmp_path / "m.keras", some_tensors())
+    bad = write_keras(tmp_path / "b.keras", b"no HDF5")
+    folder = write_folder(tmp_path / "f", b"no HDF5")
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    for _ in range(20):
+        open_model(good).close()
+        for path in (bad, folder):
+            with pytest.raises(FileError):
+                open_model(path)
+    after = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    assert after == before
