@@ -183,6 +183,7 @@ class LayerCall:
         uses: float = 0.0,
         flops: float = 2.0,
         out: int | None = None,
+        also: tuple[int, ...] = (),
         at: str = "",
         grouped: Any = None,
         scaled: int | None = None,
@@ -197,7 +198,7 @@ class LayerCall:
             trainable: whether training changes it.
             uses: how often each element is used per sample.
             flops: operations per use: 2 for a product that is summed, 1 for a sum.
-            out: the axis of the layer's own units, from 0.
+            out: the axis of the units that it makes, from 0; `also` are further ones.
             at: the sub-object that holds it (`cell`), "" for the layer itself.
             grouped, scaled, duplicate: see `Weight`.
         """
@@ -225,6 +226,7 @@ class LayerCall:
             uses,
             flops,
             out,
+            also,
             grouped,
             scaled,
             duplicate,

@@ -49,7 +49,8 @@ class Weight:
         trainable: whether Keras counts it so (and the optimizer has slots for it).
         uses: how often each element is used per sample: multiply-adds for a kernel.
         flops: floating point operations per use: 2 in a product, 1 in a sum.
-        out: which axis holds the layer's own units, from 0; None if there is none.
+        out: which axis holds the units that this weight makes, from 0; None if there is none.
+        also: further such axes (a projection of attention makes heads and their dimensions).
         grouped: for a grouped kernel, (axis, inputs): the positions on `axis` stand for
             `inputs.size / groups` inputs of each group.
         scaled: an axis along which the weight is scaled by sqrt(after / before), because the layer
@@ -66,6 +67,7 @@ class Weight:
     uses: float = 0.0
     flops: float = 2.0
     out: int | None = None
+    also: tuple[int, ...] = ()
     grouped: Blocks | None = None
     scaled: int | None = None
     duplicate: bool = False
@@ -73,6 +75,13 @@ class Weight:
     @property
     def shape(self) -> tuple[int | None, ...]:
         return tuple(axis.size for axis in self.axes)
+
+    def makes(self, ids: np.ndarray) -> int | None:
+        """The axis along which this weight makes any of these units; None if it makes none of them."""
+        for axis in (self.out, *self.also):
+            if axis is not None and np.isin(self.axes[axis].all_ids(), ids).any():
+                return axis
+        return None
 
 
 @dataclass(eq=False)

@@ -53,8 +53,8 @@ def multi_head_attention(call: LayerCall) -> Any:
     bias = config.get("use_bias", True)
 
     def projection(at: str, x: Labels, dims: np.ndarray, uses: int, *, scaled: bool = False) -> None:
-        call.weight("kernel", x.last, heads, dims, at=at, uses=uses, out=2, scaled=2 if scaled else None)
-        call.weight("bias", heads, dims, at=at, when=bias, uses=uses, flops=1, out=1, scaled=1 if scaled else None)
+        call.weight("kernel", x.last, heads, dims, at=at, uses=uses, out=2, also=(1,), scaled=2 if scaled else None)
+        call.weight("bias", heads, dims, at=at, when=bias, uses=uses, flops=1, out=1, also=(0,), scaled=1 if scaled else None)
 
     # Scores are divided by sqrt(key_dim); with fewer key dimensions that would be less, so the query
     # is scaled by sqrt(after / before) in its place.
@@ -119,15 +119,15 @@ def grouped_query_attention(call: LayerCall) -> Any:
         call.freeze(width, f"have the width of the query of {call.layer.path!r}, which has no units")
     bias = config.get("use_bias", True)
     queries, keys = positions(shape[1:-1]), positions(call.shape(key)[1:-1])
-    call.weight("kernel", query.last, heads, dims, at="_query_dense", uses=queries, out=2, scaled=2)
-    call.weight("bias", heads, dims, at="_query_dense", when=bias, out=1, scaled=1)
-    call.weight("kernel", key.last, key_heads, dims, at="_key_dense", uses=keys, out=2)
-    call.weight("bias", key_heads, dims, at="_key_dense", when=bias, out=1)
+    call.weight("kernel", query.last, heads, dims, at="_query_dense", uses=queries, out=2, also=(1,), scaled=2)
+    call.weight("bias", heads, dims, at="_query_dense", when=bias, out=1, also=(0,), scaled=1)
+    call.weight("kernel", key.last, key_heads, dims, at="_key_dense", uses=keys, out=2, also=(1,))
+    call.weight("bias", key_heads, dims, at="_key_dense", when=bias, out=1, also=(0,))
     if config.get("use_gate"):
-        call.weight("kernel", query.last, heads, dims, at="_gate_dense", uses=queries, out=2)
-        call.weight("bias", heads, dims, at="_gate_dense", when=bias, out=1)
-    call.weight("kernel", value.last, key_heads, dims, at="_value_dense", uses=keys, out=2)
-    call.weight("bias", key_heads, dims, at="_value_dense", when=bias, out=1)
+        call.weight("kernel", query.last, heads, dims, at="_gate_dense", uses=queries, out=2, also=(1,))
+        call.weight("bias", heads, dims, at="_gate_dense", when=bias, out=1, also=(0,))
+    call.weight("kernel", value.last, key_heads, dims, at="_value_dense", uses=keys, out=2, also=(1,))
+    call.weight("bias", key_heads, dims, at="_value_dense", when=bias, out=1, also=(0,))
     call.weight("kernel", heads, dims, width, at="_output_dense", uses=queries, out=2)
     call.weight("bias", width, at="_output_dense", when=bias, out=0)
     output = Labels(shape).with_last(width)

@@ -78,7 +78,7 @@ def einsum_dense(call: LayerCall) -> Labels:
         axes[letter] = Axis.of(call.issue(size, name))
     uses = positions(sizes[letter] for letter in own if letter not in kernel and letter != own[0])
     out = kernel.index(fresh[-1]) if fresh else None
-    call.weight("kernel", *(axes[letter] if letter in fresh else _einsum_axis(axes[letter], sizes[letter]) for letter in kernel), uses=uses, out=out)
+    call.weight("kernel", *(axes[letter] if letter in fresh else _einsum_axis(axes[letter], sizes[letter]) for letter in kernel), uses=uses, out=out, also=tuple(kernel.index(letter) for letter in fresh[:-1]))
     bias = config.get("bias_axes")
     if bias:
         letters = [letter for letter in output if letter in bias]

@@ -143,9 +143,9 @@ class Statistics:
 
     def _incoming(self, axis: UnitAxis) -> list[tuple[Weight, int]]:
         return [
-            (weight, weight.out)
-            for weight in incoming(self.analysis, axis)
-            if weight.name not in BIASES and weight.out is not None
+            (weight, number)
+            for weight, number in incoming(self.analysis, axis)
+            if weight.name not in BIASES
         ]
 
     def _outgoing(self, axis: UnitAxis) -> list[tuple[Weight, int]]:
@@ -153,9 +153,9 @@ class Statistics:
         return [
             (weight, number)
             for weight in self.analysis.weights
-            if weight.out is not None and len(weight.axes) > 1
+            if weight.name not in BIASES and len(weight.axes) > 1
             for number, along in enumerate(weight.axes)
-            if number != weight.out and np.isin(along.all_ids(), axis.ids).any()
+            if number not in (weight.out, *weight.also) and np.isin(along.all_ids(), axis.ids).any()
         ]
 
     def _read_into(self, moments: Moments, weight: Weight, number: int, axis: UnitAxis) -> None:
@@ -194,7 +194,7 @@ class Statistics:
         return values if gates <= 1 else values.reshape(*values.shape[:-1], gates, len(axis))
 
     def _bias(self, axis: UnitAxis) -> np.ndarray:
-        for weight in incoming(self.analysis, axis):
+        for weight, _ in incoming(self.analysis, axis):
             if weight.name == "bias" and weight.axes[-1].size == len(axis) and len(weight.axes) == 1:
                 return as_float(self.source.read(weight.path))
         raise self._lacks(axis, "one bias a unit")

@@ -33,8 +33,8 @@ def zero(analysis: Analysis, chosen: Mapping[str, np.ndarray], *, silence: bool 
         axis = analysis.map.axes[address]
         ids = axis.ids[indices]
         silenced = False
-        for weight in incoming(analysis, axis):
-            fills = _incoming_fills(weight, ids)
+        for weight, number in incoming(analysis, axis):
+            fills = _incoming_fills(weight, number, ids)
             if silence and weight.name == "bias":
                 half = np.dtype(getattr(analysis.tensors[weight.path], "dtype", np.float32)) == np.float16
                 value = SILENT_FLOAT16 if half else SILENT
@@ -73,14 +73,14 @@ def zero_through(analysis: Analysis, closure: Closure) -> Edit:
     return Edit(analysis.config, analysis.metadata, tuple(edits.values()))
 
 
-def incoming(analysis: Analysis, axis: UnitAxis) -> list[Weight]:
-    """The weights of the layer (or of the layers inside it) that make these units."""
+def incoming(analysis: Analysis, axis: UnitAxis) -> list[tuple[Weight, int]]:
+    """The weights of the layer (or of the layers inside it) that make these units, each with the axis of them."""
     found = []
 
     def collect(record: LayerRecord) -> None:
         for weight in record.weights.values():
-            if weight.out is not None and np.isin(weight.axes[weight.out].all_ids(), axis.ids).any():
-                found.append(weight)
+            if (number := weight.makes(axis.ids)) is not None:
+                found.append((weight, number))
         for child in record.children.values():
             collect(child)
 
@@ -88,8 +88,7 @@ def incoming(analysis: Analysis, axis: UnitAxis) -> list[Weight]:
     return found
 
 
-def _incoming_fills(weight: Weight, ids: np.ndarray) -> tuple[Fill, ...]:
-    out = weight.out or 0
+def _incoming_fills(weight: Weight, out: int, ids: np.ndarray) -> tuple[Fill, ...]:
     along = weight.axes[out]
     if len(along.factors) == 1 and len(along.factors[0]) > 1:
         # Several units stand at one position (a depthwise kernel): the axis behind tells them apart.
