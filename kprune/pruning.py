@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 Units = Mapping[str, np.ndarray]
+BACKENDS = ("remove", "zero", "mask")
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,8 @@ class Selection:
 
         Raises: UsageError if nothing is chosen.
         """
+        if self.where is not None and self.choice is not None:
+            raise UsageError("--where and --criterion are two ways to choose", do="give one of them")
         chosen = resolve(analysis, specs_from(self.units), statistics) if self.units else {}
         notes: list[Note] = []
         if self.where is not None or self.choice is not None:
@@ -568,15 +571,34 @@ def plan(
     """Choose units, and give the choice as a plan with explicit indices.
 
     Args:
-        backend: what the plan is to do with them.
+        backend: what the plan is to do with them: `remove`, `zero` or `mask`.
         model, units, …: see `remove`.
+    Raises: UsageError, CannotPruneError if the units cannot go, FileError.
     """
+    return planned(
+        model,
+        units,
+        layers=layers,
+        where=where,
+        choice=choice,
+        exclude=exclude,
+        backend=backend,
+        rules=rules,
+    )[0]
+
+
+def planned(
+    model: str | os.PathLike[str], units: Any = None, *, backend: str = "remove", rules: Iterable[str] = (), **choosing: Any
+) -> tuple[Plan, list[Note]]:
+    """The same with notes on what was left out. `choosing` are further arguments of `plan`."""
     from kprune.select.plans import ModelCheck, Plan as PlanStruct, Step
 
+    if backend not in BACKENDS:
+        raise UsageError(f"there is no backend '{clean(backend)}'", do=f"choose one of {', '.join(BACKENDS)}")
     with open_model(model) as source:
         analysis = analyse(source, rules)
-        chosen, _ = Selection(units, layers, where, choice, exclude).resolve(analysis, Statistics(analysis, source))
+        chosen, notes = Selection(units, **choosing).resolve(analysis, Statistics(analysis, source))
         if backend == "remove":
             check(close(analysis.groups, chosen))
         step = Step(backend=backend, layers={address: [int(i) for i in found] for address, found in chosen.items()})
-        return PlanStruct(version=1, model=ModelCheck(count(analysis).parameters), steps=[step])
+        return PlanStruct(version=1, model=ModelCheck(count(analysis).parameters), steps=[step]), notes

@@ -60,6 +60,7 @@ __all__ = [
     "failed_expectations",
     "parse_plan",
     "plan_schema",
+    "plan_to_dict",
     "plan_to_yaml",
 ]
 
@@ -137,6 +138,22 @@ def plan_to_yaml(plan: Plan) -> str:
     if plan.expect is not None:
         lines.append(f"expect: {write_flow(_given(plan.expect))}")
     return "\n".join(lines) + "\n"
+
+
+def plan_to_dict(plan: Plan) -> dict[str, Any]:
+    """The plan as plain data, which as JSON is a plan as well: JSON is YAML."""
+    steps = [
+        {
+            **_given(step),
+            "layers": {
+                name: _given(value) if isinstance(value, LayerChoice) else value
+                for name, value in step.layers.items()
+            },
+        }
+        for step in plan.steps
+    ]
+    parts = {key: _given(part) for key in ("model", "expect") if (part := getattr(plan, key))}
+    return {"version": plan.version, "steps": steps, **parts}
 
 
 def _layer_lines(key: str, value: list[int] | str | LayerChoice) -> list[str]:
