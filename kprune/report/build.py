@@ -10,6 +10,7 @@ from kprune.analysis import Analysis
 from kprune.labels.closure import Closure
 from kprune.report.counts import Counts, count
 from kprune.report.report import FileFacts, LayerChange, Note, Report, WeightChange
+from kprune.report.traps import bias_traps
 from kprune.surgery.edit import Edit, TensorEdit
 from kprune.text import clean
 from kprune.version import __version__
@@ -97,8 +98,8 @@ def _weight(analysis: Analysis, edited: TensorEdit) -> WeightChange | None:
 
 
 def removal_notes(analysis: Analysis, closure: Closure) -> list[Note]:
-    """What a reader of a removal should know: where it is not exact, and what went along."""
-    notes = []
+    """What a reader of a removal should know: where it is not exact, and where Keras does not do what it says."""
+    notes = bias_traps(analysis, closure.gone)
     for mix in analysis.map.mixes:
         hit = mix.ids[closure.gone[mix.ids]]
         if hit.size:

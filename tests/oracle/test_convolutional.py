@@ -235,3 +235,31 @@ def test_a_kernel_may_slide_over_an_axis_on_which_units_stand_only_if_they_stay(
     )
     with pytest.raises(CannotPruneError, match="slides"):
         Removal(model, {"a": [1]})
+
+
+@pytest.mark.parametrize(("filters", "gone"), [(6, [0, 3]), (4, [1])])
+def test_keras_adds_the_bias_along_the_wrong_axis(filters, gone):
+    """Keras 3.15.1: a channels_first bias lands on the last axis where that is as long as the channels.
+
+    Cutting 6 filters to 4 on an image 4 wide makes the result wrong, cutting 4 to 3 makes it right.
+    Nothing in a file can prevent it, so the report has to say it.
+    """
+    first = {"data_format": "channels_first"}
+    model = keras.Sequential([
+        keras.Input((2, 5, 4)), layers.Conv2D(filters, 1, name="a", **first), layers.Flatten(**first),
+        layers.Dense(3, name="out"),
+    ])  # fmt: skip
+    removal = Removal(model, {"a": gone})
+    removal.check_counts()
+    assert [note.layer for note in removal.report.notes if note.kind == "keras"] == ["a"]
+    with pytest.raises(AssertionError, match="differ"):
+        removal.check_outputs()
+
+
+def test_keras_adds_the_bias_right_where_sizes_differ():
+    first = {"data_format": "channels_first"}
+    model = keras.Sequential([
+        keras.Input((2, 5, 4)), layers.Conv2D(6, 1, name="a", **first), layers.Flatten(**first),
+        layers.Dense(3, name="out"),
+    ])  # fmt: skip
+    assert not check_removal(model, {"a": [0]}).notes
