@@ -1,0 +1,259 @@
+"""The commands that change a model file, as functions: zero, mask, unmask, remove, apply, plan.
+
+Each opens the file, analyses it, chooses units, makes an Edit, and has `kprune.formats` carry it out.
+
+    selection.py  which units, in any of the ways to say it
+    changes.py    from chosen units to an edit
+    carrying.py   where the result goes; open, analyse, report, write
+    steps.py      plans, step by step
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kprune.analysis import Analysis
+from kprune.errors import UsageError
+from kprune.formats import Source, open_model
+from kprune.labels.closure import check, close
+from kprune.pruning.carrying import Progress, Target, analyse, carry_out
+from kprune.pruning.changes import Change, masking, removal, unmasking, zeroing
+from kprune.pruning.selection import Selection
+from kprune.report.counts import count
+from kprune.report.report import Note
+from kprune.select.choose import Choice
+from kprune.select.statistics import Statistics
+from kprune.text import clean
+
+if TYPE_CHECKING:
+    from kprune.select.plans import Plan
+
+BACKENDS = ("remove", "zero", "mask")
+
+__all__ = [
+    "Choice",
+    "Selection",
+    "Target",
+    "analyse",
+    "apply",
+    "mask",
+    "plan",
+    "planned",
+    "remove",
+    "unmask",
+    "zero",
+]
+
+
+def remove(
+    model: Any,
+    units: Any = None,
+    *,
+    layers: Sequence[str] | None = None,
+    where: str | None = None,
+    choice: Choice | None = None,
+    exclude: Sequence[str] = (),
+    output: str | os.PathLike[str] | None = None,
+    in_place: bool = False,
+    force: bool = False,
+    dry_run: bool = False,
+    coupled: bool = True,
+    allow_output_change: bool = False,
+    limits: Mapping[str, float] | None = None,
+    rules: Iterable[str] = (),
+    progress: Progress | None = None,
+) -> Any:
+    """Remove units physically, with every consequence.
+
+    Args:
+        model: path of a model file, or a Keras model.
+        units: a mapping from LAYER[.AXIS] to indices ({"dense_1": [3, 7, 12]}), or specs ("dense_1:3,7").
+        layers, where, choice, exclude: see `Selection`.
+        output, in_place, force, dry_run, limits, progress: see `Target`.
+        coupled: whether units tied to the chosen ones may go along.
+        allow_output_change: whether the model's inputs and outputs may change.
+        rules: files with rules for layers that kprune does not know.
+    Returns: the Report; for a Keras model, the smaller Keras model.
+    Raises: UsageError, CannotPruneError, FileError, CheckError.
+    """
+    selection = Selection(units, layers, where, choice, exclude)
+
+    def make(source: Source, analysis: Analysis) -> Change:
+        chosen, notes = selection.resolve(analysis, Statistics(analysis, source))
+        return removal(analysis, chosen, notes, coupled=coupled, allow_output_change=allow_output_change)
+
+    return carry_out(model, Target(output, in_place, force, dry_run, limits or {}, progress), rules, make)
+
+
+def zero(
+    model: Any,
+    units: Any = None,
+    *,
+    layers: Sequence[str] | None = None,
+    where: str | None = None,
+    choice: Choice | None = None,
+    exclude: Sequence[str] = (),
+    outgoing: bool = False,
+    silence: bool = False,
+    output: str | os.PathLike[str] | None = None,
+    in_place: bool = False,
+    force: bool = False,
+    dry_run: bool = False,
+    coupled: bool = True,
+    limits: Mapping[str, float] | None = None,
+    rules: Iterable[str] = (),
+    progress: Progress | None = None,
+) -> Any:
+    """Set the units' incoming weights and biases to 0; every shape stays.
+
+    Args:
+        outgoing: also what consumers hold for the units, and for all that is tied to them; the
+            result then computes what `remove` would.
+        silence: set the biases so low that classes of an output layer get probability 0.
+        model, units, …: see `remove`.
+    Returns: the Report; for a Keras model, the changed Keras model.
+    """
+    selection = Selection(units, layers, where, choice, exclude)
+
+    def make(source: Source, analysis: Analysis) -> Change:
+        chosen, notes = selection.resolve(analysis, Statistics(analysis, source))
+        return zeroing(source, analysis, chosen, notes, outgoing=outgoing, silence=silence, coupled=coupled)
+
+    return carry_out(model, Target(output, in_place, force, dry_run, limits or {}, progress), rules, make)
+
+
+def mask(
+    model: Any,
+    units: Any = None,
+    *,
+    layers: Sequence[str] | None = None,
+    where: str | None = None,
+    choice: Choice | None = None,
+    exclude: Sequence[str] = (),
+    below: float | None = None,
+    output: str | os.PathLike[str] | None = None,
+    in_place: bool = False,
+    force: bool = False,
+    dry_run: bool = False,
+    limits: Mapping[str, float] | None = None,
+    rules: Iterable[str] = (),
+    progress: Progress | None = None,
+) -> Any:
+    """Multiply the units' outputs by 0, by stock Keras parts only; `unmask` takes that out again.
+
+    Args:
+        below: instead, zero at run time every activation whose magnitude is under this; `units`
+            may then name layers without units, for all of them.
+        model, units, …: see `remove`. Layers without weights can be masked as well.
+    Returns: the Report; for a Keras model, the masked Keras model.
+    """
+
+    def make(source: Source, analysis: Analysis) -> Change:
+        selection = Selection(units, layers, where, choice, exclude)
+        return masking(source, analysis, [selection], below=below)
+
+    return carry_out(model, Target(output, in_place, force, dry_run, limits or {}, progress), rules, make)
+
+
+def unmask(
+    model: Any,
+    layers: Sequence[str] | None = None,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    in_place: bool = False,
+    force: bool = False,
+    dry_run: bool = False,
+    rules: Iterable[str] = (),
+    progress: Progress | None = None,
+) -> Any:
+    """Take masks out again.
+
+    Args:
+        layers: the masked layers; None for all.
+        model, output, …: see `remove`.
+    Returns: the Report; for a Keras model, the unmasked Keras model.
+    Raises: UsageError if there is no mask to take out.
+    """
+
+
+    def make(source: Source, analysis: Analysis) -> Change:
+        return unmasking(analysis, layers)
+
+    return carry_out(model, Target(output, in_place, force, dry_run, {}, progress), rules, make)
+
+
+def apply(
+    model: Any,
+    plan: Plan | str | os.PathLike[str],
+    *,
+    output: str | os.PathLike[str] | None = None,
+    in_place: bool = False,
+    force: bool = False,
+    dry_run: bool = False,
+    limits: Mapping[str, float] | None = None,
+    rules: Iterable[str] = (),
+    progress: Progress | None = None,
+) -> Any:
+    """Carry out a plan: its steps one after the other, each on what the one before it left.
+
+    Args:
+        plan: a Plan, or the path of a YAML file.
+        model, output, …: see `remove`.
+    Returns: the Report of the last step, with the input of the first.
+    Raises: PlanError, with the line; CheckError if the plan's `expect` does not hold. Nothing is
+        written then.
+    """
+    from kprune.pruning.steps import apply_plan, load_plan
+
+    loaded, base = load_plan(plan)
+    target = Target(output, in_place, force, dry_run, limits or {}, progress)
+    return apply_plan(model, loaded, base, target, rules)
+
+
+def plan(
+    model: str | os.PathLike[str],
+    units: Any = None,
+    *,
+    layers: Sequence[str] | None = None,
+    where: str | None = None,
+    choice: Choice | None = None,
+    exclude: Sequence[str] = (),
+    backend: str = "remove",
+    rules: Iterable[str] = (),
+) -> Plan:
+    """Choose units, and give the choice as a plan with explicit indices.
+
+    Args:
+        backend: what the plan is to do with them: `remove`, `zero` or `mask`.
+        model, units, …: see `remove`.
+    Raises: UsageError, CannotPruneError if the units cannot go, FileError.
+    """
+    return planned(
+        model,
+        units,
+        layers=layers,
+        where=where,
+        choice=choice,
+        exclude=exclude,
+        backend=backend,
+        rules=rules,
+    )[0]
+
+
+def planned(
+    model: str | os.PathLike[str], units: Any = None, *, backend: str = "remove", rules: Iterable[str] = (), **choosing: Any
+) -> tuple[Plan, list[Note]]:
+    """The same with notes on what was left out. `choosing` are further arguments of `plan`."""
+    from kprune.select.plans import ModelCheck, Plan, Step
+
+    if backend not in BACKENDS:
+        raise UsageError(f"there is no backend '{clean(backend)}'", do=f"choose one of {', '.join(BACKENDS)}")
+    with open_model(model) as source:
+        analysis = analyse(source, rules)
+        chosen, notes = Selection(units, **choosing).resolve(analysis, Statistics(analysis, source))
+        if backend == "remove":
+            check(close(analysis.groups, chosen))
+        step = Step(backend=backend, layers={address: [int(i) for i in found] for address, found in chosen.items()})
+        return Plan(version=1, model=ModelCheck(count(analysis).parameters), steps=[step]), notes

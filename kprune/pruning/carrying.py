@@ -1,0 +1,149 @@
+"""Carrying a change out: open, analyse, report, write."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kprune.analysis import Analysis
+from kprune.errors import CheckError, UsageError
+from kprune.formats import Source, default_output, open_model, write_model
+from kprune.pruning.changes import Change
+from kprune.report.build import build, facts
+from kprune.report.counts import count
+from kprune.report.report import Report
+from kprune.surgery.relocate import variable_names
+
+Progress = Callable[[int, int], None]
+Make = Callable[[Source, Analysis], Change]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the result goes.
+
+    Attributes:
+        output: a path, `-` for standard output, or None for `NAME.pruned.EXT` beside the input.
+        in_place: write over the input.
+        force: write over an existing file.
+        dry_run: write nothing.
+        limits: figures of the result that must not be exceeded: `parameters`, `flops`, `bytes`, `units`.
+        progress: called with (bytes done, bytes in all).
+    """
+
+    output: str | os.PathLike[str] | None = None
+    in_place: bool = False
+    force: bool = False
+    dry_run: bool = False
+    limits: Mapping[str, float] = field(default_factory=dict)
+    progress: Progress | None = None
+
+    def path(self, source: Source) -> str:
+        """Where a source's result goes. Raises: UsageError if that cannot be told."""
+        if self.in_place and self.output is not None:
+            raise UsageError("--in-place and --output are two places", do="give one of them")
+        if source.path is None and self.output is None:
+            raise UsageError(
+                "the model comes from standard input, so it has no name to write beside",
+                do="name the output with -o PATH, or -o - for standard output",
+            )
+        if self.in_place:
+            return str(source.path)
+        return str(self.output) if self.output is not None else str(default_output(str(source.path)))
+
+
+def carry_out(model: Any, target: Target, rules: Iterable[str], make: Make) -> Any:
+    """Open, analyse, make the change, report, write. A live Keras model goes through a temporary file."""
+    if not isinstance(model, (str, os.PathLike)):
+        return _live(model, target, rules, make)
+    with open_model(model) as source:
+        return carry_out_source(source, rules, make, target)
+
+
+def carry_out_source(source: Source, rules: Iterable[str], make: Make, target: Target) -> Report:
+    """The same for a file that is open."""
+    analysis = analyse(source, rules)
+    return write(source, analysis, make(source, analysis), target)
+
+
+def analyse(source: Source, rules: Iterable[str] = ()) -> Analysis:
+    """The analysis of an opened file, with rules from further files."""
+    from kprune.rules.loading import load_rules
+
+    return Analysis.of(source.config, source.metadata, source.tensors, load_rules(rules))
+
+
+def write(source: Source, analysis: Analysis, change: Change, target: Target) -> Report:
+    path = target.path(source)
+    change = _named(change, analysis)
+    old = count(analysis)
+    report = build(
+        analysis,
+        change.edit,
+        command=change.command,
+        backend=change.backend,
+        before=facts(old, None if source.path is None else str(source.path), source.format, source.bytes),
+        selected=change.selected,
+        changed=change.changed,
+        gone=change.gone,
+        notes=change.notes,
+        exact=change.exact,
+    )
+    if target.dry_run or target.limits:
+        report = with_output(report, None, source.output_size(change.edit))
+        check_limits(report, target.limits)
+    if target.dry_run:
+        return report
+    written = write_model(
+        source, change.edit, path, force=target.force or target.in_place, progress=target.progress
+    )
+    return with_output(report, path, written)
+
+
+def _named(change: Change, analysis: Analysis) -> Change:
+    """The change with the layers' names beside their variables, which only Keras 3 writes."""
+    if not str(analysis.metadata.get("keras_version", "")).startswith("3"):
+        return change
+    edit = dataclasses.replace(change.edit, names=variable_names(change.edit.config))
+    return dataclasses.replace(change, edit=edit)
+
+
+def with_output(report: Report, path: str | None, size: int) -> Report:
+    """The report with the place and size of what was written."""
+    output = msgspec.structs.replace(report.output, path=path, bytes=size)
+    return msgspec.structs.replace(report, output=output)
+
+
+def check_limits(report: Report, limits: Mapping[str, float]) -> None:
+    """Raises: CheckError, before anything is written, if the result would be larger than allowed."""
+    for name, limit in limits.items():
+        value = getattr(report.output, name)
+        if value > limit:
+            raise CheckError(
+                f"the result would have {value:,} {name}, and --max-{name} allows {limit:,.0f}",
+                do="choose more units; nothing was written",
+            )
+
+
+def _live(model: Any, target: Target, rules: Iterable[str], make: Make) -> Any:
+    """Save a Keras model, change the file, load it again."""
+    if not (hasattr(model, "save") and hasattr(model, "get_config")):
+        raise UsageError(
+            f"a model is given as a {type(model).__name__}", do="give the path of a model file, or a Keras model"
+        )
+    if target.output is not None or target.in_place or target.dry_run:
+        raise UsageError("output, in_place and dry_run go with model files", do="save the model first")
+    import keras
+
+    with tempfile.TemporaryDirectory() as folder:
+        before, after = Path(folder) / "model.keras", Path(folder) / "pruned.keras"
+        model.save(before)
+        carry_out(before, Target(after, limits=target.limits), rules, make)
+        return keras.models.load_model(after)

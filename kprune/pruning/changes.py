@@ -1,0 +1,186 @@
+"""From chosen units to an edit, with everything that its report needs. Nothing is written here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kprune.analysis import Analysis
+from kprune.errors import CannotPruneError, UsageError
+from kprune.formats import Source
+from kprune.labels.closure import Closure, check, close, refuse_coupled
+from kprune.pruning.selection import Selection, Units
+from kprune.report.build import removal_notes
+from kprune.report.report import Note
+from kprune.select.resolve import layers_named, specs_from
+from kprune.select.specs import parse_layer
+from kprune.select.statistics import Statistics
+from kprune.surgery import emitted
+from kprune.surgery import mask as masks
+from kprune.surgery.edit import Edit
+from kprune.surgery.optimizer import find_slots
+from kprune.surgery.provenance import with_provenance
+from kprune.surgery.remove import remove as remove_edit
+from kprune.surgery.zero import zero as zero_edit
+from kprune.surgery.zero import zero_through
+from kprune.text import clean
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """An edit with everything its report needs."""
+
+    command: str
+    backend: str
+    edit: Edit
+    selected: Units
+    changed: Units
+    gone: np.ndarray | None = None
+    notes: tuple[Note, ...] = ()
+    exact: bool = True
+
+
+def removal(
+    analysis: Analysis,
+    chosen: Units,
+    notes: Iterable[Note] = (),
+    *,
+    coupled: bool = True,
+    allow_output_change: bool = False,
+) -> Change:
+    """The change that removes units. Raises: CannotPruneError if they cannot go."""
+    closure = close(analysis.groups, chosen)
+    check(closure, allow_output_change=allow_output_change, coupled=coupled)
+    edit = remove_edit(analysis, closure)
+    found = [*notes, *removal_notes(analysis, closure), *_dropped_state(analysis, edit)]
+    options = {} if not allow_output_change else {"allow_output_change": True}
+    metadata = with_provenance(analysis, backend="remove", units=chosen, options=options, gone=closure.gone)
+    return Change(
+        "remove",
+        "remove",
+        _with_metadata(edit, metadata),
+        closure.chosen,
+        closure.affected,
+        closure.gone,
+        tuple(found),
+        exact=not any(note.kind == "inexact" for note in found),
+    )
+
+
+def zeroing(
+    source: Source,
+    analysis: Analysis,
+    chosen: Units,
+    notes: Iterable[Note] = (),
+    *,
+    outgoing: bool = False,
+    silence: bool = False,
+    coupled: bool = True,
+) -> Change:
+    """The change that zeroes units."""
+    found = list(notes)
+    options = {name: True for name, on in (("outgoing", outgoing), ("silence", silence)) if on}
+    if outgoing and silence:
+        raise UsageError("--silence is for an output layer, which has no consumers", do="leave out --outgoing")
+    for address in chosen:
+        if analysis.map.axes[address].name == "features":
+            raise CannotPruneError(
+                f"'{clean(address)}' is the model's input, which has no weights to zero",
+                do="use 'kprune remove --allow-output-change' to take input features away",
+            )
+    changed: Units = chosen
+    if outgoing:
+        closure: Closure = close(analysis.groups, chosen)
+        check_coupled(closure, coupled)
+        edit, changed = zero_through(analysis, closure), closure.affected
+    else:
+        edit = zero_edit(analysis, chosen, silence=silence)
+        if not silence:
+            found += [Note("emits", e.layer, e.text) for e in emitted.emissions(analysis, source.read, chosen)]
+    metadata = with_provenance(analysis, backend="zero", units=chosen, options=options, gone=None)
+    return Change("zero", "zero", _with_metadata(edit, metadata), chosen, changed, None, tuple(found))
+
+
+def check_coupled(closure: Closure, coupled: bool) -> None:
+    """Raises: CannotPruneError if others go along and may not."""
+    if not coupled and closure.coupled:
+        refuse_coupled(closure)
+
+
+def masking(
+    source: Source, analysis: Analysis, selections: Iterable[Selection], *, below: float | None = None
+) -> Change:
+    """The change that masks.
+
+    Args:
+        selections: units by name, or by rank as for every backend. By name any layer can be meant,
+            with or without weights; the indices then count channels of its output.
+        below: zero, at run time, activations whose magnitude is under this, instead of all.
+    """
+    notes: list[Note] = []
+    chosen: dict[str, np.ndarray | None] = {}
+
+    def add(path: str, indices: np.ndarray) -> None:
+        before = chosen.get(path)
+        chosen[path] = indices if before is None else np.union1d(before, indices)
+
+    for selection in selections:
+        if selection.where is not None or selection.choice is not None:
+            named, more = selection.resolve(analysis, Statistics(analysis, source))
+            notes += more
+            for address, indices in named.items():
+                add(analysis.map.axes[address].layer.path, indices)
+            continue
+        left_out = {path for name in selection.exclude for path in layers_named(analysis, parse_layer(name))}
+        for spec in specs_from(selection.units or []):
+            for path in layers_named(analysis, spec):
+                if path not in left_out:
+                    width = masks.channels(analysis, masks.layer_at(analysis.model, path))
+                    add(path, spec.indices.resolve(width, what=f"layer '{clean(path)}'"))
+        for name in selection.layers or []:
+            if below is None:
+                raise UsageError(
+                    f"no units of '{clean(name)}' are named",
+                    do="write LAYER:INDICES, or give --units, --where, --criterion or --below",
+                )
+            for path in layers_named(analysis, parse_layer(name)):
+                chosen.setdefault(path, None)
+    if not chosen:
+        raise UsageError("no unit is chosen", do="write LAYER:INDICES, such as dense_1:3,7,12")
+    if below is not None and not below > 0:
+        raise UsageError(
+            f"a threshold of {below:g}", why="magnitudes are never under 0", do="give --below a positive number"
+        )
+    selected = {path: np.zeros(0, np.int64) if indices is None else indices for path, indices in chosen.items()}
+    edit = masks.mask(analysis, selected) if below is None else masks.mask_below(analysis, chosen, below)
+    notes += _dropped_state(analysis, edit)
+    options = {} if below is None else {"below": below}
+    metadata = with_provenance(analysis, backend="mask", units=selected, options=options, gone=None)
+    return Change("mask", "mask", _with_metadata(edit, metadata), selected, selected, None, tuple(notes))
+
+
+def unmasking(analysis: Analysis, layers: Sequence[str] | None) -> Change:
+    """The change that takes masks out. Raises: UsageError if there is none."""
+    paths = None
+    if layers:
+        paths = {path for name in layers for path in layers_named(analysis, parse_layer(name))}
+    edit, freed = masks.unmask(analysis, paths)
+    if not freed:
+        raise UsageError("the model has no mask to take out" if paths is None else "none of these layers is masked")
+    none = {path: np.zeros(0, np.int64) for path in freed}
+    return Change("unmask", "mask", edit, none, none, None, tuple(_dropped_state(analysis, edit)))
+
+
+def _with_metadata(edit: Edit, metadata: dict[str, Any]) -> Edit:
+    return dataclasses.replace(edit, metadata=metadata)
+
+
+def _dropped_state(analysis: Analysis, edit: Edit) -> list[Note]:
+    if not edit.dropped:
+        return []
+    why = find_slots(analysis).why or "the order of the variables changed, so the optimizer's state was left out"
+    return [Note("optimizer", "", why)]

@@ -1,0 +1,217 @@
+"""Carrying out a plan, step by step."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from kprune.analysis import Analysis
+from kprune.errors import CheckError, FileError, KpruneError, PlanError, UsageError
+from kprune.formats import Source, open_model
+from kprune.pruning.carrying import Target, carry_out, carry_out_source
+from kprune.pruning.changes import Change, masking, removal, zeroing
+from kprune.pruning.selection import Selection
+from kprune.report.counts import count
+from kprune.report.report import Note, Report
+from kprune.select.choose import Choice
+from kprune.select.plans import LayerChoice, Plan, failed_expectations, parse_plan
+from kprune.select.specs import spec_from_pair
+from kprune.select.statistics import Statistics
+from kprune.surgery.provenance import KEY
+from kprune.text import clean
+
+
+def load_plan(plan: Plan | str | os.PathLike[str]) -> tuple[Plan, Path | None]:
+    """A plan, and the folder that the files it names are relative to.
+
+    Raises: FileError if it cannot be read, PlanError for what it says.
+    """
+    if isinstance(plan, Plan):
+        return plan, None
+    path = Path(plan)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise FileError(f"cannot read the plan {clean(path)}", why=str(reason)) from error
+    return parse_plan(text, path.name), path.parent
+
+
+def apply_plan(model: Any, plan: Plan, base: Path | None, target: Target, rules: Iterable[str]) -> Any:
+    """See `kprune.pruning.apply`."""
+    rules = list(rules)
+    last = len(plan.steps) - 1
+
+    def make(number: int) -> Callable[[Source, Analysis], Change]:
+        def change(source: Source, analysis: Analysis) -> Change:
+            if number == 0:
+                _check_model(analysis, plan)
+            made = _step(source, analysis, plan, number, base)
+            if number == last:
+                _expect(source, analysis, made, plan)
+            return made
+
+        return change
+
+    if last == 0:
+        return carry_out(model, target, rules, make(0))
+    if not isinstance(model, (str, os.PathLike)):
+        raise UsageError("a plan of several steps goes with a model file", do="save the model first")
+    with open_model(model) as source, tempfile.TemporaryDirectory(
+        dir=None if target.dry_run else _beside(target.path(source)), prefix=".kprune-"
+    ) as folder:
+        # What a step writes is the next one's input; only the last one's output is the user's.
+        final = target if target.output or not source.path else dataclasses.replace(target, output=target.path(source))
+        final = dataclasses.replace(final, in_place=False, force=target.force or target.in_place)
+        report: Report | None = None
+        here: str | os.PathLike[str] = model
+        for number in range(last + 1):
+            place = Path(folder) / f"{number}.keras"
+            with open_model(here) as between:
+                step = carry_out_source(between, rules, make(number), final if number == last else Target(place))
+                left = between.metadata.get(KEY) or {}
+            report = step if report is None else followed_by(report, step, left.get("units") or {})
+            here = place
+    return report
+
+
+def _beside(path: str) -> Path | None:
+    return None if path == "-" else Path(path).absolute().parent
+
+
+def followed_by(first: Report, second: Report, left: Mapping[str, list[int]]) -> Report:
+    """One report of two steps, in terms of the first one's input.
+
+    Args:
+        left: for each layer the original indices that the second step found.
+    """
+
+    def original(units: Mapping[str, list[int]]) -> dict[str, list[int]]:
+        return {
+            address: [left[address][i] for i in indices] if address in left else indices
+            for address, indices in units.items()
+        }
+
+    def union(one: Mapping[str, list[int]], other: Mapping[str, list[int]]) -> dict[str, list[int]]:
+        return {key: sorted({*one.get(key, ()), *other.get(key, ())}) for key in {**one, **other}}
+
+    layers = {row.name: row for row in first.layers}
+    for row in second.layers:
+        before = layers.get(row.name)
+        layers[row.name] = row if before is None else msgspec.structs.replace(
+            row,
+            units_before=before.units_before,
+            parameters_before=before.parameters_before,
+            flops_before=before.flops_before,
+        )
+    weights = {row.path: row for row in first.weights}
+    for change in second.weights:
+        early = weights.get(change.path)
+        weights[change.path] = change if early is None else msgspec.structs.replace(
+            change,
+            shape_before=early.shape_before,
+            kept=[
+                now if was is None else was if now is None else [was[i] for i in now]
+                for was, now in zip(early.kept, change.kept, strict=True)
+            ],
+        )
+    return msgspec.structs.replace(
+        second,
+        command="apply",
+        backend=first.backend if first.backend == second.backend else f"{first.backend}, {second.backend}",
+        exact=first.exact and second.exact,
+        input=first.input,
+        selected=union(first.selected, original(second.selected)),
+        changed=union(first.changed, original(second.changed)),
+        layers=list(layers.values()),
+        weights=list(weights.values()),
+        notes=[*first.notes, *second.notes],
+    )
+
+
+def _check_model(analysis: Analysis, plan: Plan) -> None:
+    """Raises: PlanError if the plan was made for another model."""
+    if plan.model is None or plan.model.parameters == (have := count(analysis).parameters):
+        return
+    raise PlanError(
+        f"the plan is for a model of {plan.model.parameters:,} parameters, and this one has {have:,}",
+        where=plan.where("model", "parameters"),
+        do="check which model the plan was made for; nothing was written",
+    )
+
+
+def _step(source: Source, analysis: Analysis, plan: Plan, number: int, base: Path | None) -> Change:
+    """The change of one step. Errors tell the plan's line."""
+    step = plan.steps[number]
+    statistics = Statistics(analysis, source)
+    chosen: dict[str, np.ndarray] = {}
+    notes: list[Note] = []
+    name = next(iter(step.layers))
+    try:
+        selections = []
+        for name, value in step.layers.items():
+            selections.append(selection_of(name, value, step.exclude, base))
+            if step.backend != "mask":
+                found, more = selections[-1].resolve(analysis, statistics)
+                notes += more
+                for address, indices in found.items():
+                    chosen[address] = np.union1d(chosen.get(address, np.zeros(0, np.int64)), indices)
+        if step.backend == "mask":
+            made = masking(source, analysis, selections)
+        elif step.backend == "zero":
+            made = zeroing(
+                source, analysis, chosen, notes,
+                outgoing=step.outgoing, silence=step.silence, coupled=step.coupled,
+            )  # fmt: skip
+        else:
+            made = removal(
+                analysis, chosen, notes, coupled=step.coupled, allow_output_change=step.allow_output_change
+            )
+    except KpruneError as error:
+        place = plan.where("steps", number, "layers", name)
+        if place and place not in error.where:
+            error.where = f"{error.where} ({place})" if error.where else place
+        raise
+    return dataclasses.replace(made, command="apply")
+
+
+def selection_of(name: str, value: Any, exclude: list[str], base: Path | None) -> Selection:
+    """What one line of a step selects."""
+    if not isinstance(value, LayerChoice):
+        return Selection(units=[spec_from_pair(name, value, base=base)], exclude=exclude)
+    if value.where is not None:
+        return Selection(layers=[name], where=value.where, exclude=exclude)
+    choice = Choice(
+        str(value.criterion), value.ratio, value.count, value.threshold, value.round_to, value.min_units
+    )
+    return Selection(layers=[name], choice=choice, exclude=exclude)
+
+
+def _expect(source: Source, analysis: Analysis, change: Change, plan: Plan) -> None:
+    """Raises: CheckError if the result is not what the plan expects."""
+    if plan.expect is None:
+        return
+    after = count(analysis, change.gone)
+    facts = {
+        "parameters": after.parameters,
+        "flops": after.flops,
+        "units": after.units,
+        "bytes": source.output_size(change.edit),
+        "exact": change.exact,
+    }
+    failed = failed_expectations(plan.expect, facts)
+    if failed:
+        raise CheckError(
+            "the plan's expectations do not hold",
+            where=plan.where("expect"),
+            why="; ".join(failed),
+            do="nothing was written",
+        )
+
