@@ -117,7 +117,7 @@ def test_a_copy_loads_and_predicts_the_same(keras: Any, tmp_path: Path, make: An
     assert len(after) <= len(before)
 
     loaded = keras.models.load_model(copied)
-    for old, new in zip(model.variables, loaded.variables, strict=True):
+    for old, new in zip(model.weights, loaded.weights, strict=True):
         np.testing.assert_array_equal(numbers(keras, old), numbers(keras, new))
     if getattr(model, "optimizer", None):
         assert loaded.optimizer.iterations == model.optimizer.iterations > 0

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,15 @@ from kprune.surgery.edit import TensorEdit
 from tests.formats.making import edit_of, empty_edit
 
 FLOAT = type_code(np.dtype("<f4"))
+
+
+@pytest.fixture
+def roomy(tmp_path: Path) -> Iterator[Path]:
+    """A folder that is emptied at once; pytest would keep what the last three runs left."""
+    yield tmp_path
+    for item in tmp_path.iterdir():
+        item.unlink()
+
 
 WRITER = """
 import sys
@@ -66,36 +76,36 @@ def sparse_model(path: Path, spaces: list[Space]) -> Path:
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux's /proc")
 @pytest.mark.parametrize("axes", [(), (1,), (0, 1)])
 def test_writing_a_file_of_300_mb_takes_no_more_than_110(
-    tmp_path: Path, axes: tuple[int, ...]
+    roomy: Path, axes: tuple[int, ...]
 ) -> None:
     spaces = [Space("a", (15_000, 4_000), FLOAT), Space("b", (3, 5_000_000), FLOAT)]
-    model = sparse_model(tmp_path / "m.keras", spaces)
+    model = sparse_model(roomy / "m.keras", spaces)
     assert model.stat().st_size > 300_000_000
     code = WRITER.replace("AXES", repr(axes))
-    command = [sys.executable, "-c", code, str(model), str(tmp_path / "out.keras")]
+    command = [sys.executable, "-c", code, str(model), str(roomy / "out.keras")]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(result.stdout) < 110_000_000
-    with zipfile.ZipFile(tmp_path / "out.keras") as archive:
+    with zipfile.ZipFile(roomy / "out.keras") as archive:
         assert archive.getinfo("model.weights.h5").file_size > 250_000_000
 
 
 @pytest.mark.nightly
-def test_a_cut_out_of_a_file_larger_than_4_gib_is_small(tmp_path: Path) -> None:
-    model = sparse_model(tmp_path / "m.keras", [Space("x", (1_100, 1_000_000), FLOAT)])
+def test_a_cut_out_of_a_file_larger_than_4_gib_is_small(roomy: Path) -> None:
+    model = sparse_model(roomy / "m.keras", [Space("x", (1_100, 1_000_000), FLOAT)])
     with zipfile.ZipFile(model) as archive:
         assert archive.getinfo("model.weights.h5").file_size > 1 << 32
     keep = (np.array([0, 1_099]), np.array([0, 5, 999_999]))
     with open_model(model) as source:
-        write_model(source, edit_of(source, TensorEdit("x", "x", keep)), tmp_path / "out.keras")
-    with open_model(tmp_path / "out.keras") as out:
+        write_model(source, edit_of(source, TensorEdit("x", "x", keep)), roomy / "out.keras")
+    with open_model(roomy / "out.keras") as out:
         assert out.read("x").shape == (2, 3)
-    assert (tmp_path / "out.keras").stat().st_size < 10_000
+    assert (roomy / "out.keras").stat().st_size < 10_000
 
 
 @pytest.mark.nightly
-def test_a_file_larger_than_4_gib_is_written_with_zip64(tmp_path: Path) -> None:
+def test_a_file_larger_than_4_gib_is_written_with_zip64(roomy: Path) -> None:
     spaces = [Space("x", (1_100, 1_000_000), FLOAT), Space("y", (3,), FLOAT)]
-    model = sparse_model(tmp_path / "m.keras", spaces)
+    model = sparse_model(roomy / "m.keras", spaces)
     with open_model(model) as source:
         offset = source.tensors["y"].offset
         assert offset and offset > 1 << 32
@@ -114,8 +124,8 @@ def test_a_file_larger_than_4_gib_is_written_with_zip64(tmp_path: Path) -> None:
     os.pwrite(file_.fd, directory([config, weights]), weights.end)
     file_.close()
     with open_model(model) as source:
-        size = write_model(source, empty_edit(source), tmp_path / "out.keras")
-    assert (tmp_path / "out.keras").stat().st_size == size > 1 << 32
-    with open_model(tmp_path / "out.keras") as out:
+        size = write_model(source, empty_edit(source), roomy / "out.keras")
+    assert (roomy / "out.keras").stat().st_size == size > 1 << 32
+    with open_model(roomy / "out.keras") as out:
         assert out.read("y").tolist() == [0, 1, 2]
         out.check_integrity()
