@@ -48,6 +48,8 @@ def _parse(
         raise CannotPruneError(
             f"the model is a {clean(kind)}, whose config holds no graph",
             why="only Sequential and Functional models list their layers and how they are connected",
+            do="if it descends from Functional, as KerasHub's models do, write it as a plain graph first: "
+            "kprune flatten MODEL --trust (which runs the code of its package)",
         )
     config = spec["config"]
     trainable = trainable and config.get("trainable", True) is not False

@@ -1,0 +1,48 @@
+"""kprune flatten"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Argument, Option
+
+from kprune.cli.options import Json
+
+
+def flatten(
+    model: Annotated[
+        str, Argument(metavar="MODEL", help="A model of a class of its own.")
+    ],
+    as_json: Json,
+    trust: Annotated[
+        bool,
+        Option("--trust", help="Import the packages that the file names, which runs their code."),
+    ] = False,
+    output: Annotated[
+        str | None,
+        Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="Where to write it [default: NAME.flat.keras].",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[bool, Option("--force", help="Write over an existing file.")] = False,
+) -> int:
+    """Write a KerasHub backbone, or another subclass of Functional, as a plain graph.
+
+    Every other command takes what comes out. The file is loaded again and run beside the original
+    before it is written.
+
+    Example: kprune flatten bert.keras --trust -o bert.flat.keras
+    """
+    from kprune.cli.render.console import console, print_json
+    from kprune.running.flatten import flatten as write_plain
+
+    report = write_plain(model, output, trust=trust, force=force)
+    if as_json.json:
+        print_json(report.to_dict())
+    else:
+        console().print(str(report))
+    return 0

@@ -1,0 +1,99 @@
+"""Classes that are not Keras's own: which ones a config names, and their modules, imported.
+
+Importing a module runs it. Nothing here does so unless the user said that the file is trusted.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kprune.errors import CannotPruneError
+from kprune.text import clean
+
+
+@dataclass(frozen=True, order=True)
+class Foreign:
+    """A class that a config names.
+
+    Attributes:
+        module: the Python module that holds it.
+        name: the class.
+        registered: `package>Class` for what is registered with Keras; where it is not,
+            the class's own name.
+    """
+
+    module: str
+    name: str
+    registered: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+def foreign_classes(config: Any) -> list[Foreign]:
+    """Every class (and function) in a config that is not Keras's own, sorted."""
+    return sorted(set(_walk(config)))
+
+
+def _walk(value: Any) -> Iterator[Foreign]:
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, list):
+            stack.extend(item)
+        elif isinstance(item, dict):
+            stack.extend(item.values())
+            module, name = item.get("module"), item.get("class_name")
+            if isinstance(module, str) and isinstance(name, str) and _is_foreign(module):
+                registered = item.get("registered_name")
+                yield Foreign(module, name, registered if isinstance(registered, str) else name)
+
+
+def _is_foreign(module: str) -> bool:
+    return module.partition(".")[0] not in ("", "keras", "builtins")
+
+
+def require_trust(classes: list[Foreign], what: str, trust: bool) -> None:
+    """Refuse to import anything that the user has not allowed.
+
+    Args:
+        what: what is asked for, as the start of a sentence: "flattening it".
+    Raises: CannotPruneError if there is something to import and `trust` is False.
+    """
+    if trust:
+        return
+    modules = sorted({item.module for item in classes})
+    shown = ", ".join(clean(module) for module in modules[:4]) + (" …" if len(modules) > 4 else "")
+    names = ", ".join(clean(item.name) for item in classes[:4]) + (" …" if len(classes) > 4 else "")
+    raise CannotPruneError(
+        f"{what} needs code that is not Keras's own, and runs it",
+        where=shown,
+        why=f"{names} would be imported from there, built and called; a file may name any module",
+        do="pass --trust if you trust this file and these packages",
+    )
+
+
+def import_classes(classes: list[Foreign]) -> dict[str, Any]:
+    """Import what a config names.
+
+    Returns: `custom_objects` for Keras, which by itself finds only what is registered.
+    Raises: CannotPruneError if a module cannot be imported, or does not hold its class.
+    """
+    found: dict[str, Any] = {}
+    for item in classes:
+        package = clean(item.module.partition(".")[0])
+        try:
+            module = importlib.import_module(item.module)
+        except Exception as error:  # a module may raise anything while it is run
+            raise CannotPruneError(
+                f"cannot import {clean(item.module)}, which holds the model's {clean(item.name)}",
+                why=f"{type(error).__name__}: {clean(error, 200)}",
+                do=f"install '{package}', or put its folder on PYTHONPATH",
+            ) from error
+        held = getattr(module, item.name, None)
+        if held is not None:
+            found[item.registered] = held
+    return found
