@@ -77,7 +77,7 @@ def analyse(source: Source, rules: Iterable[str] = ()) -> Analysis:
     """The analysis of an opened file, with rules from further files."""
     from kprune.rules.loading import load_rules
 
-    return Analysis.of(source.config, source.metadata, source.tensors, load_rules(rules))
+    return Analysis.of(source.config, source.metadata, source.tensors, load_rules(rules), source.order)
 
 
 def write(source: Source, analysis: Analysis, change: Change, target: Target) -> Report:

@@ -23,7 +23,7 @@ from kprune.surgery import emitted
 from kprune.surgery import mask as masks
 from kprune.surgery.edit import Edit
 from kprune.surgery.optimizer import find_slots
-from kprune.surgery.provenance import with_provenance
+from kprune.surgery.provenance import with_provenance, without_masks
 from kprune.surgery.remove import remove as remove_edit
 from kprune.surgery.zero import zero as zero_edit
 from kprune.surgery.zero import zero_through
@@ -172,7 +172,9 @@ def unmasking(analysis: Analysis, layers: Sequence[str] | None) -> Change:
     if not freed:
         raise UsageError("the model has no mask to take out" if paths is None else "none of these layers is masked")
     none = {path: np.zeros(0, np.int64) for path in freed}
-    return Change("unmask", "mask", edit, none, none, None, tuple(_dropped_state(analysis, edit)))
+    notes = tuple(_dropped_state(analysis, edit))
+    metadata = without_masks(analysis.metadata, freed)
+    return Change("unmask", "mask", _with_metadata(edit, metadata), none, none, None, notes)
 
 
 def _with_metadata(edit: Edit, metadata: dict[str, Any]) -> Edit:

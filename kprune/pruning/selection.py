@@ -10,6 +10,7 @@ import numpy as np
 
 from kprune.analysis import Analysis
 from kprune.errors import ExpressionError, UsageError
+from kprune.pruning.measures import measure_of
 from kprune.report.report import Note
 from kprune.select.choose import Choice, choose, prunable_axes
 from kprune.select.expressions import parse_expression
@@ -75,8 +76,12 @@ class Selection:
             axes, named = prunable_axes(analysis), False
         axes = [axis for axis in dict.fromkeys(axes) if axis.address not in left_out]
         if self.choice is not None:
-            result = choose(analysis, statistics, self.choice, axes, named=named)
+            measure = measure_of(self.choice.target.kind, analysis, statistics.source) if self.choice.target else None
+            result = choose(analysis, statistics, self.choice, axes, named=named, measure=measure)
             notes = [Note("skipped", address, clean(why, 300)) for address, why in result.skipped.items()]
+            if result.achieved is not None and self.choice.target is not None:
+                text = f"{self.choice.target.amount} asked for, {result.achieved:,.0f} left"
+                notes.append(Note("budget", "", f"{self.choice.target.kind}: {text}"))
             return result.units, notes
         expression = Where(parse_expression(self.where or ""), Text(self.where or ""))
         found, notes = {}, []

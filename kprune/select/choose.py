@@ -1,20 +1,24 @@
-"""How many units of which layers: ratios, counts and thresholds, over whole groups."""
+"""How many units of which layers: ratios, counts, thresholds and budgets, over whole groups."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import fnmatch
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from kprune.analysis import Analysis
 from kprune.errors import FrozenUnitsError, UsageError
 from kprune.labels.explain import reason
-from kprune.labels.groups import Groups, connected
+from kprune.labels.groups import Groups
 from kprune.labels.trace import UnitAxis
-from kprune.select.criteria import criterion
+from kprune.select.budget import Budget, Measure
+from kprune.select.ranking import Ranking, Scores, blockwise, score_groups
 from kprune.select.statistics import Statistics
 from kprune.text import clean
+
+LIMITS = ("ratio", "count", "threshold", "target")
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,14 @@ class Choice:
 
     Attributes:
         criterion: the name of a criterion.
-        ratio, count, threshold: exactly one: a share of each layer's units, a number of them, or
-            the score below which units go.
+        ratio, count, threshold, target: exactly one: a share of each layer's units, a number of
+            them, the score below which units go, or a budget for the whole model.
         round_to: leave a multiple of this many units.
         min_units: leave at least this many.
-        seed: for `random`.
+        max_ratio: take at most this share of any layer.
+        per_layer: for layers (or globs) a ratio of their own.
+        together: rank the units of all layers in one list, not layer by layer.
+        seed, reduce, normalize: see `Ranking`.
     Raises: UsageError if not exactly one limit is given, or it makes no sense.
     """
 
@@ -38,35 +45,55 @@ class Choice:
     round_to: int | None = None
     min_units: int | None = None
     seed: int = 0
+    target: Budget | None = None
+    reduce: str = "mean"
+    normalize: str = "none"
+    together: bool = False
+    max_ratio: float | None = None
+    per_layer: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        criterion(self.criterion)
-        limits = [name for name in ("ratio", "count", "threshold") if getattr(self, name) is not None]
-        if len(limits) != 1:
+        _ = self.ranking  # refuses unknown words
+        limits = [name for name in LIMITS if getattr(self, name) is not None]
+        if len(limits) != 1 and not (not limits and self.per_layer):
             raise UsageError(
                 f"criterion '{self.criterion}' is given {'no limit' if not limits else ' and '.join(limits)}",
-                do="give one of --ratio, --count and --threshold",
+                do="give one of --ratio, --count, --threshold and --target-…",
             )
-        if self.ratio is not None and not 0 < self.ratio < 1:
-            raise UsageError(f"a ratio of {self.ratio:g}", why="it must lie between 0 and 1, both excluded")
+        for ratio in (self.ratio, self.max_ratio, *self.per_layer.values()):
+            if ratio is not None and not 0 < ratio < 1:
+                raise UsageError(f"a ratio of {ratio:g}", why="it must lie between 0 and 1, both excluded")
         if self.count is not None and self.count < 1:
             raise UsageError(f"a count of {self.count}", why="it must be at least 1")
 
-    def quota(self, scores: np.ndarray) -> int:
-        """How many of these units should go, before anything is rounded."""
+    @property
+    def ranking(self) -> Ranking:
+        return Ranking(self.criterion, self.reduce, self.normalize, self.seed)
+
+    def quota(self, axis: UnitAxis, scores: np.ndarray) -> int:
+        """How many of one layer's units should go, before anything is rounded."""
+        for name, ratio in self.per_layer.items():
+            if fnmatch.fnmatchcase(axis.address, name):
+                return int(np.floor(ratio * len(scores) + 1e-9))
         if self.ratio is not None:
             return int(np.floor(self.ratio * len(scores) + 1e-9))
         if self.count is not None:
             return min(self.count, len(scores))
-        assert self.threshold is not None
-        return int((scores < self.threshold).sum())
+        if self.threshold is not None:
+            return int((scores < self.threshold).sum())
+        return 0
 
     def allowed(self, units: int, wanted: int) -> int:
         """How many may go of `units`, so that what is left is round and not too few."""
-        left = max(units - wanted, self.min_units or 1, 1)
+        left = max(units - wanted, self.least(units))
         if self.round_to:
             left = -(-left // self.round_to) * self.round_to
         return max(units - left, 0)
+
+    def least(self, units: int) -> int:
+        """How many of `units` must stay."""
+        share = 0 if self.max_ratio is None else int(np.ceil((1 - self.max_ratio) * units - 1e-9))
+        return min(max(self.min_units or 1, 1, share), units)
 
 
 @dataclass(frozen=True)
@@ -76,10 +103,12 @@ class Chosen:
     Attributes:
         units: by address, sorted int64 indices.
         skipped: by address, why nothing of a layer that was meant could be taken.
+        achieved: for a budget, what it comes to.
     """
 
     units: dict[str, np.ndarray]
     skipped: dict[str, str]
+    achieved: float | None = None
 
 
 def prunable_axes(analysis: Analysis) -> list[UnitAxis]:
@@ -93,80 +122,193 @@ def prunable_axes(analysis: Analysis) -> list[UnitAxis]:
 
 
 def choose(
-    analysis: Analysis, statistics: Statistics, choice: Choice, axes: Iterable[UnitAxis], *, named: bool
+    analysis: Analysis,
+    statistics: Statistics,
+    choice: Choice,
+    axes: Iterable[UnitAxis],
+    *,
+    named: bool,
+    measure: Measure | None = None,
 ) -> Chosen:
-    """Choose units layer by layer, in the order of the model.
+    """Choose units by rank.
 
-    A unit is scored by the mean over its whole group, because the group goes as a whole. What an
+    A unit is scored by its whole group, because the group goes as a whole. Layer by layer, what an
     earlier layer took along counts towards a later layer's share.
 
     Args:
         choice: what ranks them and how many.
         axes: the layers.
         named: whether the user named each of them, so that one where nothing can go is an error.
+        measure: what a choice costs, for a budget.
     """
-    axes = list(axes)
-    groups = blockwise(analysis.groups)
-    scores = group_scores(analysis, groups, statistics, choice, axes)
-    frozen = groups.frozen()
-    gone = np.zeros(analysis.map.count, bool)
-    skipped: dict[str, str] = {}
-    room = _Room(analysis, choice)
-    for axis in axes:
-        own = scores[groups.of[axis.ids]]
-        free = ~frozen[axis.ids] & ~gone[axis.ids]
-        already = int(gone[axis.ids].sum())
-        wanted = choice.allowed(len(axis), choice.quota(own)) - already
-        if not free.any() and not already:
-            skipped[axis.address] = _why_frozen(analysis, axis)
-            if named:
-                raise FrozenUnitsError(
-                    f"no unit of '{clean(axis.address)}' can be removed",
-                    why=skipped[axis.address],
-                    do="leave the layer out, or use 'kprune explain' to see where its units lead",
-                )
-            continue
-        wanted -= max(wanted, 0) % _runs(analysis, axis)
+    picker = _Picker(analysis, statistics, choice, list(axes), named)
+    if choice.target is not None:
+        assert measure is not None
+        achieved = picker.to_budget(choice.target, measure)
+        return Chosen(picker.units(), picker.skipped, achieved)
+    if choice.together:
+        picker.from_all(choice)
+    else:
+        picker.layer_by_layer(choice)
+    return Chosen(picker.units(), picker.skipped)
+
+
+class _Picker:
+    """Takes groups, the lowest score first, as long as every layer keeps what it must."""
+
+    def __init__(
+        self, analysis: Analysis, statistics: Statistics, choice: Choice, axes: list[UnitAxis], named: bool
+    ) -> None:
+        self.analysis, self.choice = analysis, choice
+        self.groups: Groups = blockwise(analysis.groups)
+        self.frozen = self.groups.frozen()
+        self.skipped: dict[str, str] = {}
+        self.axes = []
+        for axis in axes:
+            if self.frozen[axis.ids].all():
+                self._skip(axis, named)
+            else:
+                self.axes.append(axis)
+        self.scores: Scores = score_groups(
+            self.groups, statistics, choice.ranking, self.axes, strict=named
+        )
+        self.skipped.update(self.scores.left_out)
+        self.axes = [axis for axis in self.axes if axis.address not in self.scores.left_out]
+        every = list(analysis.map.axes.values())
+        self.least = np.array([choice.least(len(axis)) for axis in every], np.int64)
+        self.reset()
+
+    def reset(self) -> None:
+        self.gone = np.zeros(self.analysis.map.count, bool)
+        self.left = np.array([len(axis) for axis in self.analysis.map.axes.values()], np.int64)
+
+    def _skip(self, axis: UnitAxis, named: bool) -> None:
+        self.skipped[axis.address] = _why_frozen(self.analysis, axis)
+        if named:
+            raise FrozenUnitsError(
+                f"no unit of '{clean(axis.address)}' can be removed",
+                why=self.skipped[axis.address],
+                do="leave the layer out, or use 'kprune explain' to see where its units lead",
+            )
+
+    def units(self) -> dict[str, np.ndarray]:
+        found = {}
+        for axis in self.axes:
+            indices = np.flatnonzero(self.gone[axis.ids])
+            if indices.size:
+                found[axis.address] = indices
+        return found
+
+    def take(self, label: int) -> np.ndarray | None:
+        """Take a group if every layer it has units in keeps enough; its labels, or None."""
+        members = self.groups.members(label)
+        owner = self.groups.owner[members]
+        owners, counts = np.unique(owner[owner >= 0], return_counts=True)
+        if (self.left[owners] - counts < self.least[owners]).any():
+            return None
+        self.left[owners] -= counts
+        self.gone[members] = True
+        return members
+
+    def layer_by_layer(self, choice: Choice) -> None:
+        for axis in self.axes:
+            own = self.scores.of[self.groups.of[axis.ids]]
+            already = int(self.gone[axis.ids].sum())
+            wanted = choice.allowed(len(axis), choice.quota(axis, own)) - already
+            wanted -= max(wanted, 0) % _runs(self.analysis, axis)
+            free = ~self.frozen[axis.ids] & ~self.gone[axis.ids]
+            taken = 0
+            for index in _order(self.analysis, axis, own, free):
+                label = int(axis.ids[index])
+                share = int(np.isin(self.groups.members(label), axis.ids).sum())
+                if not self.gone[label] and taken + share <= wanted and self.take(label) is not None:
+                    taken += share
+
+    def from_all(self, choice: Choice) -> None:
+        """One list of the groups of all layers: a share, a number or a threshold of it."""
+        order = self._ranked()
+        if choice.threshold is not None:
+            order = order[self.scores.of[order] < choice.threshold]
+            wanted = len(order)
+        elif choice.count is not None:
+            wanted = choice.count
+        else:
+            wanted = int(np.floor((choice.ratio or 0) * sum(len(axis) for axis in self.axes) + 1e-9))
+        self._take_ranked(order, wanted)
+        self._give_back()
+
+    def _ranked(self) -> np.ndarray:
+        """One label a group, the lowest score first."""
+        ids = np.concatenate([np.zeros(0, np.int64), *(axis.ids for axis in self.axes)])
+        heads = np.unique(self.groups.of[ids[~self.frozen[ids]]])
+        heads = heads[np.isfinite(self.scores.of[heads])]
+        return heads[np.argsort(self.scores.of[heads], kind="stable")]
+
+    def _take_ranked(self, order: np.ndarray, wanted: int) -> None:
+        named = np.zeros(self.analysis.map.count, bool)
+        for axis in self.axes:
+            named[axis.ids] = True
         taken = 0
-        for index in _order(analysis, axis, own, free):
-            label = int(axis.ids[index])
-            members = groups.members(label)
-            own_share = int(np.isin(members, axis.ids).sum())
-            if gone[label] or taken + own_share > wanted:
+        for label in order:
+            if taken >= wanted:
+                return
+            members = self.take(int(label))
+            if members is not None:
+                taken += int(named[members].sum())
+
+    def _give_back(self) -> None:
+        """Give groups back until every layer is left with a multiple of `round_to`, and runs are equal."""
+        for axis in self.axes:
+            runs = _runs(self.analysis, axis)
+            round_to = self.choice.round_to or 1
+            if round_to == 1 and runs == 1:
                 continue
-            if room.take(members):
-                gone[members] = True
-                taken += own_share
-    units = {}
-    for axis in axes:
-        indices = np.flatnonzero(gone[axis.ids])
-        if indices.size:
-            units[axis.address] = indices
-    return Chosen(units, skipped)
-
-
-def blockwise(groups: Groups) -> Groups:
-    """Groups in which units that stand along several axes at once go by whole rows.
-
-    What is left of such a tensor must be a block. Of its axes the longest is taken, as its rows are
-    the smallest portions.
-    """
-    ties = []
-    seen: set[int] = set()
-    for labels in groups.map.tensors.values():
-        for factor in labels.factors:
-            wide = [axis for axis, extent in enumerate(factor.shape) if extent > 1]
-            if len(wide) < 2 or id(factor) in seen:
+            own = self.scores.of[self.groups.of[axis.ids]]
+            taken = int(self.gone[axis.ids].sum())
+            wanted = self.choice.allowed(len(axis), taken)
+            wanted -= wanted % runs
+            if wanted == taken:
                 continue
-            seen.add(id(factor))
-            rows = np.moveaxis(factor, max(wide, key=lambda axis: factor.shape[axis]), 0)
-            rows = rows.reshape(len(rows), -1)
-            ties.append((np.broadcast_to(rows[:, :1], rows.shape).ravel(), rows.ravel()))
-    if not ties:
-        return groups
-    a, b = (np.concatenate(side) for side in zip(*ties, strict=True))
-    labels_of = connected(groups.map.count, np.concatenate([a, groups.of]), np.concatenate([b, np.arange(len(groups.of))]))
-    return Groups(groups.map, labels_of)
+            keep_gone = set()
+            free = ~self.frozen[axis.ids]
+            for index in _order(self.analysis, axis, own, free)[:wanted]:
+                keep_gone.add(int(self.groups.of[axis.ids[index]]))
+            back = self.gone[axis.ids] & ~np.isin(self.groups.of[axis.ids], list(keep_gone))
+            for label in axis.ids[back]:
+                members = self.groups.members(int(label))
+                if self.gone[label]:
+                    self.gone[members] = False
+                    owner = self.groups.owner[members]
+                    np.add.at(self.left, owner[owner >= 0], 1)
+            for group in keep_gone:
+                if not self.gone[group]:
+                    self.take(group)
+
+    def to_budget(self, budget: Budget, measure: Measure) -> float:
+        """Take the shortest beginning of the ranked list that meets a budget; gives what it comes to.
+
+        Raises: CheckError if all that can go is not enough; its text names the closest.
+        """
+        order = self._ranked()
+        goal = budget.goal(measure)
+
+        def cost(length: int) -> float:
+            self.reset()
+            self._take_ranked(order[:length], len(self.gone))
+            self._give_back()
+            return measure(self.gone)
+
+        low, high = 0, len(order)
+        least = cost(high)
+        if least > goal:
+            raise budget.out_of_reach(least, measure)
+        while low < high:
+            middle = (low + high) // 2
+            if cost(middle) <= goal:
+                high = middle
+            else:
+                low = middle + 1
+        return cost(high)
 
 
 def _runs(analysis: Analysis, axis: UnitAxis) -> int:
@@ -177,23 +319,6 @@ def _runs(analysis: Analysis, axis: UnitAxis) -> int:
             if side.shape[1] > 1 and np.isin(side, axis.ids).any():
                 runs = max(runs, len(side))
     return runs
-
-
-def group_scores(
-    analysis: Analysis, groups: Groups, statistics: Statistics, choice: Choice, axes: Iterable[UnitAxis]
-) -> np.ndarray:
-    """float64 (labels,): at a group's number, the mean of the scores of its units in the given axes.
-
-    Units of layers that make none by weights of their own (a depthwise convolution does) count too.
-    """
-    score = criterion(choice.criterion)
-    total = np.zeros(analysis.map.count)
-    members = np.zeros(analysis.map.count)
-    for axis in axes:
-        of = groups.of[axis.ids]
-        np.add.at(total, of, score(statistics, axis, choice.seed))
-        np.add.at(members, of, 1)
-    return total / np.maximum(members, 1)
 
 
 def _order(analysis: Analysis, axis: UnitAxis, scores: np.ndarray, free: np.ndarray) -> np.ndarray:
@@ -215,24 +340,6 @@ def _order(analysis: Analysis, axis: UnitAxis, scores: np.ndarray, free: np.ndar
     return order
 
 
-class _Room:
-    """How many units each layer still has, so that none is left with fewer than it may."""
-
-    def __init__(self, analysis: Analysis, choice: Choice) -> None:
-        self._owner = analysis.groups.owner
-        self._left = np.array([len(axis) for axis in analysis.map.axes.values()], np.int64)
-        self._least = max(choice.min_units or 1, 1)
-
-    def take(self, members: np.ndarray) -> bool:
-        """Take a group's units away if every layer they belong to keeps enough; whether it did."""
-        owners, counts = np.unique(self._owner[members], return_counts=True)
-        counts, owners = counts[owners >= 0], owners[owners >= 0]
-        if (self._left[owners] - counts < self._least).any():
-            return False
-        self._left[owners] -= counts
-        return True
-
-
 def _why_frozen(analysis: Analysis, axis: UnitAxis) -> str:
-    reasons = [reason(freeze) for freeze in analysis.groups.freezes_of(axis.ids)]
-    return reasons[0] if reasons else "nothing is left to take"
+    freezes = analysis.groups.freezes_of(axis.ids)
+    return reason(freezes[0]) if freezes else "nothing is left to take"

@@ -1,4 +1,4 @@
-"""What ranks units when a share is asked for, not a list."""
+"""What ranks units when a share is asked for, not a list: a score a unit, the lowest go first."""
 
 from __future__ import annotations
 
@@ -38,7 +38,46 @@ def random(statistics: Statistics, axis: UnitAxis, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, zlib.crc32(axis.address.encode())]).random(len(axis))
 
 
-CRITERIA: dict[str, Criterion] = {"l1": l1, "l2": l2, "mean": mean, "random": random}
+def bn_scale(statistics: Statistics, axis: UnitAxis, seed: int) -> np.ndarray:
+    """|gamma| of the BatchNormalization behind a unit (Liu et al. 2017, "Network Slimming")."""
+    return np.abs(statistics.env(axis, ["gamma"])["gamma"]).astype(np.float64)
+
+
+def fpgm(statistics: Statistics, axis: UnitAxis, seed: int) -> np.ndarray:
+    """Sum of distances to the other units of the layer (He et al. 2019, "Filter Pruning via Geometric Median").
+
+    score(i) = sum over j of ||w_i - w_j||: a unit near the geometric median is one that the others
+    can stand in for.
+    """
+    gram = statistics.gram(axis)
+    squares = np.diag(gram)
+    return np.sqrt(np.maximum(squares[:, None] + squares[None, :] - 2 * gram, 0)).sum(axis=1)
+
+
+def lamp(statistics: Statistics, axis: UnitAxis, seed: int) -> np.ndarray:
+    """Share of a unit's energy among the units at least as strong (Lee et al. 2021, "LAMP", by units).
+
+    score(i) = ||w_i||^2 / sum of ||w_j||^2 over all j with ||w_j|| >= ||w_i||; comparable between layers.
+    """
+    energy = statistics.env(axis, ["l2"])["l2"] ** 2
+    order = np.argsort(energy, kind="stable")
+    tail = np.cumsum(energy[order][::-1])[::-1]
+    # Equals share the sum that starts with the first of them.
+    first = np.searchsorted(energy[order], energy[order], side="left")
+    scores = np.empty(len(energy))
+    scores[order] = energy[order] / np.maximum(tail[first], np.finfo(float).tiny)
+    return scores
+
+
+CRITERIA: dict[str, Criterion] = {
+    "l1": l1,
+    "l2": l2,
+    "mean": mean,
+    "bn-scale": bn_scale,
+    "fpgm": fpgm,
+    "lamp": lamp,
+    "random": random,
+}
 
 
 def criterion(name: str) -> Criterion:

@@ -5,7 +5,7 @@ Every tensor is read once, in blocks, so memory does not grow with it; only `w` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -141,6 +141,26 @@ class Statistics:
             self._moments[key] = found
         return self._moments[key]
 
+    def gram(self, axis: UnitAxis) -> np.ndarray:
+        """Inner products of the units' incoming weights, float64 (units, units)."""
+        places = self._incoming(axis)
+        if not places:
+            raise self._lacks(axis, "weights of its own")
+        total = np.zeros((len(axis), len(axis)))
+        for weight, number in places:
+            for values, units in self._columns(weight, number, axis):
+                inside = units >= 0
+                wide = values[:, inside].astype(np.float64, copy=False)
+                at = units[inside]
+                if np.array_equal(at, np.arange(len(axis))):
+                    total += wide.T @ wide
+                    continue
+                # Gates stand side by side: each is a stretch of the unit's weights of its own.
+                for start in range(0, len(at), len(axis)):
+                    gate = wide[:, start : start + len(axis)]
+                    total += gate.T @ gate
+        return total
+
     def _incoming(self, axis: UnitAxis) -> list[tuple[Weight, int]]:
         return [
             (weight, number)
@@ -159,25 +179,27 @@ class Statistics:
         ]
 
     def _read_into(self, moments: Moments, weight: Weight, number: int, axis: UnitAxis) -> None:
+        for values, units in self._columns(weight, number, axis):
+            moments.add(values, units)
+
+    def _columns(self, weight: Weight, number: int, axis: UnitAxis) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """A weight in blocks, units in columns: (n, positions), and the unit of each position, -1 for none."""
         along = weight.axes[number]
-        first = axis.ids[0]
         if len(along.factors) == 1 and len(along.factors[0]) > 1:
             # A depthwise kernel: unit m + multiplier * c stands at (c, m) of the last two axes.
             values = as_float(self.source.read(weight.path)).reshape(-1, along.factors[0].size)
-            moments.add(values, np.arange(len(axis)))
+            yield values, np.arange(len(axis))
             return
-        ids = along.ids
-        units = np.where((ids >= first) & (ids < first + len(axis)), ids - first, -1)
-        if not np.array_equal(axis.ids, np.arange(first, first + len(axis))):
-            position = {int(label): index for index, label in enumerate(axis.ids)}
-            units = np.array([position.get(int(label), -1) for label in ids], np.int64)
+        position = np.full(max(int(along.ids.max(initial=0)), int(axis.ids.max())) + 1, -1, np.int64)
+        position[axis.ids] = np.arange(len(axis))
+        units = position[along.ids]
         for start, block in self.source.blocks(weight.path):
             values = as_float(block)
             if number == 0:
                 values = values.reshape(len(values), -1).T
-                moments.add(values, units[start : start + values.shape[1]])
+                yield values, units[start : start + values.shape[1]]
             else:
-                moments.add(np.moveaxis(values, number, -1).reshape(-1, len(units)), units)
+                yield np.moveaxis(values, number, -1).reshape(-1, len(units)), units
 
     def _kernel(self, axis: UnitAxis) -> np.ndarray:
         places = self._incoming(axis)
