@@ -19,7 +19,7 @@ from kprune.pruning.changes import Change
 from kprune.report.build import build, facts
 from kprune.report.counts import count
 from kprune.report.report import Report
-from kprune.surgery.relocate import variable_names
+from kprune.surgery.relocate import with_names
 
 Progress = Callable[[int, int], None]
 Make = Callable[[Source, Analysis], Change]
@@ -82,7 +82,7 @@ def analyse(source: Source, rules: Iterable[str] = ()) -> Analysis:
 
 def write(source: Source, analysis: Analysis, change: Change, target: Target) -> Report:
     path = target.path(source)
-    change = _named(change, analysis)
+    change = dataclasses.replace(change, edit=with_names(analysis, change.edit))
     old = count(analysis)
     report = build(
         analysis,
@@ -105,14 +105,6 @@ def write(source: Source, analysis: Analysis, change: Change, target: Target) ->
         source, change.edit, path, force=target.force or target.in_place, progress=target.progress
     )
     return with_output(report, path, written)
-
-
-def _named(change: Change, analysis: Analysis) -> Change:
-    """The change with the layers' names beside their variables, which only Keras 3 writes."""
-    if not str(analysis.metadata.get("keras_version", "")).startswith("3"):
-        return change
-    edit = dataclasses.replace(change.edit, names=variable_names(change.edit.config))
-    return dataclasses.replace(change, edit=edit)
 
 
 def with_output(report: Report, path: str | None, size: int) -> Report:

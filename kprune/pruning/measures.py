@@ -13,6 +13,7 @@ from kprune.labels.closure import Closure
 from kprune.report.counts import count
 from kprune.select.budget import Measure
 from kprune.surgery.provenance import with_provenance
+from kprune.surgery.relocate import with_names
 from kprune.surgery.remove import remove
 
 
@@ -45,7 +46,8 @@ class Bytes:
         metadata = with_provenance(
             self.analysis, backend="remove", units=closure.affected, options={}, gone=gone
         )
-        return float(self.source.output_size(dataclasses.replace(edit, metadata=metadata)))
+        whole = with_names(self.analysis, dataclasses.replace(edit, metadata=metadata))
+        return float(self.source.output_size(whole))
 
     @property
     def whole(self) -> float:

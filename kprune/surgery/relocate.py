@@ -12,7 +12,7 @@ from typing import Any
 
 from kprune.analysis import Analysis
 from kprune.graph.parse import parse_model
-from kprune.surgery.edit import TensorEdit
+from kprune.surgery.edit import Edit, TensorEdit
 from kprune.surgery.optimizer import GROUP
 
 
@@ -69,8 +69,10 @@ def _holds_variables(analysis: Analysis, store: str) -> bool:
     return any(path.startswith(store + "/") for path in analysis.tensors)
 
 
-def variable_names(config: dict[str, Any]) -> dict[str, str]:
-    """For each layer's group of variables the layer's name, as Keras 3 writes it beside them."""
-    model = parse_model(config)
+def with_names(analysis: Analysis, edit: Edit) -> Edit:
+    """The edit with each layer's name beside its group of variables, as Keras 3 writes it, and only Keras 3."""
+    if not str(analysis.metadata.get("keras_version", "")).startswith("3"):
+        return edit
+    model = parse_model(edit.config)
     names = {f"{layer.store}/vars": layer.name for layer in model.walk() if layer.store}
-    return {"vars": model.name, **names}
+    return dataclasses.replace(edit, names={"vars": model.name, **names})
