@@ -10,9 +10,7 @@ from kprune.cli.options import Json
 
 
 def flatten(
-    model: Annotated[
-        str, Argument(metavar="MODEL", help="A model of a class of its own.")
-    ],
+    model: Annotated[str, Argument(metavar="MODEL", help="A model of a class of its own.")],
     as_json: Json,
     trust: Annotated[
         bool,

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 
 from kprune.analysis import Analysis
 from kprune.formats import Source, open_model
+from kprune.graph.model import Model
 from kprune.report.build import facts
 from kprune.report.counts import Counts, LayerCount, count
 from kprune.report.fields import FieldChange, connections, field_changes, model_changes
@@ -24,6 +25,15 @@ from kprune.surgery.remove import cut_weight
 from kprune.version import __version__
 
 Progress = Callable[[int, int], None]
+
+_SUMMED = (
+    "units_before",
+    "units_after",
+    "parameters_before",
+    "parameters_after",
+    "flops_before",
+    "flops_after",
+)
 
 
 class WeightDiff(Struct, frozen=True):
@@ -38,8 +48,8 @@ class WeightDiff(Struct, frozen=True):
     compared: Annotated[
         str,
         Meta(
-            description="all: value by value; kept: those of the units that are left, as kprune noted "
-            "which; no: the shapes differ and nothing tells what became of what"
+            description="all: value by value; kept: those of the units that are left, as kprune "
+            "noted which; no: the shapes differ and nothing tells what became of what"
         ),
     ]
     values: Annotated[int, Meta(description="how many were compared")]
@@ -89,8 +99,8 @@ def diff(
 ) -> Difference:
     """Say what differs between two model files. Values are compared block by block.
 
-    Where kprune made `b`, its notes on which units are left are used, so that the values of these are
-    compared with those they had in `a`.
+    Where kprune made `b`, its notes on which units are left are used, so that the values of these
+    are compared with those they had in `a`.
 
     Args:
         a, b: paths of model files; one may be `-` for standard input.
@@ -111,7 +121,9 @@ def difference(
     counts = count(before), count(after)
     weights = _weights(old, before, new, after, progress)
     fields = field_changes(before.model, after.model)
-    layers = _layers(counts, fields, _rewired(before, after), weights)
+    layers = _as_models(
+        _layers(counts, fields, _rewired(before, after), weights), before.model, after.model
+    )
     rest = model_changes(before.config, after.config)
     notes = _optimizer(old, new)
     return Difference(
@@ -130,7 +142,7 @@ def _path(source: Source) -> str | None:
     return None if source.path is None else str(source.path)
 
 
-# -- layers -----------------------------------------------------------------------------------------
+# -- layers ---------------------------------------------------------------------------------------
 
 
 def _layers(
@@ -156,7 +168,11 @@ def _layers(
 
 
 def _layer(
-    name: str, old: LayerCount | None, new: LayerCount | None, values: int, fields: list[FieldChange]
+    name: str,
+    old: LayerCount | None,
+    new: LayerCount | None,
+    values: int,
+    fields: list[FieldChange],
 ) -> LayerDiff:
     there = old or new
     assert there is not None
@@ -175,12 +191,47 @@ def _layer(
     )
 
 
+def _as_models(layers: list[LayerDiff], old: Model, new: Model) -> list[LayerDiff]:
+    """The same with one row for each nested model that only one of the two has."""
+    paths = [
+        {layer.path: layer.kind for layer in model.walk() if layer.model is not None}
+        for model in (old, new)
+    ]
+    found: dict[str, LayerDiff] = {}
+    for row in layers:
+        there = {"added": 1, "removed": 0}.get(row.status)
+        outer = row.name
+        if there is not None:
+            parts = row.name.split("/")
+            fronts = ("/".join(parts[:end]) for end in range(1, len(parts)))
+            own = [path for path in fronts if path in paths[there] and path not in paths[1 - there]]
+            outer = own[0] if own else row.name
+        if outer == row.name:
+            found[outer] = row
+            continue
+        known = found.get(outer)
+        found[outer] = _together(known, row, outer, paths[there or 0][outer])
+    return list(found.values())
+
+
+def _together(known: LayerDiff | None, row: LayerDiff, name: str, kind: str) -> LayerDiff:
+    """The row of a model, with the figures of one more of its layers."""
+    if known is None:
+        return msgspec.structs.replace(row, name=name, class_=kind)
+    sums = {
+        field: None if one is None and other is None else (one or 0) + (other or 0)
+        for field in _SUMMED
+        for one, other in [(getattr(known, field), getattr(row, field))]
+    }
+    return msgspec.structs.replace(known, **sums)
+
+
 def _figures(row: LayerCount) -> tuple[Any, ...]:
     return row.kind, row.units, row.parameters, row.trainable, row.flops
 
 
 def _in_order(old: list[str], new: list[str]) -> list[str]:
-    """The layers of both models: those of the first, with the second's own behind what they follow there."""
+    """The first model's layers, with each of the second's own behind what it follows there."""
     known, order = set(old), list(old)
     at = 0
     for name in new:
@@ -202,9 +253,9 @@ def _rewired(before: Analysis, after: Analysis) -> list[FieldChange]:
     ]
 
 
-# -- weights ----------------------------------------------------------------------------------------
+# -- weights --------------------------------------------------------------------------------------
 
-# A weight's name that does not depend on how Keras numbers the groups: the layer, and the path inside it.
+# A weight's name, however Keras numbers the groups: the layer, and the path inside it.
 Name = tuple[str, str]
 
 
@@ -270,7 +321,7 @@ def _compare(
 
 
 def _expected_cuts(before: Analysis, after: Analysis) -> dict[str, TensorEdit]:
-    """How each weight of the first model was cut, if kprune noted in the second which units are left."""
+    """How each weight of the first was cut, if kprune noted in the second which units are left."""
     gone = _gone(before, after)
     if gone is None:
         return {}
@@ -324,7 +375,9 @@ def _optimizer(old: Source, new: Source) -> list[Note]:
         which = "second" if not here else "first"
         return [Note("optimizer", "", f"only the {which} file carries the state of an optimizer")]
     if {path: t.shape for path, t in here.items()} != {path: t.shape for path, t in there.items()}:
-        return [Note("optimizer", "", "the optimizer's state differs in shape, as its variables do")]
+        return [
+            Note("optimizer", "", "the optimizer's state differs in shape, as its variables do")
+        ]
     different = sum(compare(old, path, new, path).different for path in here)
     if not different:
         return []

@@ -209,7 +209,7 @@ def _fields(analysis: Analysis, closure: Closure) -> list[FieldChange]:
 def _nearest(
     analysis: Analysis, closure: Closure, refusal: CannotPruneError, allow_output_change: bool
 ) -> dict[str, list[int]] | None:
-    """The part of a choice that can go, where it is easily told: without what is frozen, and keeping one."""
+    """The part of a choice that can go, where it is easily told: nothing frozen, and keeping one."""
     groups = analysis.groups
     left = dict(closure.chosen)
     if isinstance(refusal, FrozenUnitsError):
@@ -219,7 +219,7 @@ def _nearest(
             for address, indices in left.items()
         }
     left = {address: indices for address, indices in left.items() if indices.size}
-    # Each layer that would lose its last unit keeps one more; a choice that others follow may need a few rounds.
+    # A layer that would lose its last unit keeps one; where others follow that may take a few rounds.
     for _ in range(8):
         if not left:
             return None
@@ -238,7 +238,7 @@ def _nearest(
 
 
 def _keep_one(closure: Closure, address: str, indices: np.ndarray) -> np.ndarray:
-    """The chosen units of one layer, but for the last if a layer would be left with none because of them."""
+    """The chosen units of one layer, but for the last if they would leave some layer with none."""
     axes = closure.groups.map.axes
     ids = axes[address].ids[indices]
     for other in axes.values():

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 
 from kprune.graph.model import Layer, Model
 
-# A number that Python gave an object when it was saved (a memory address): new after each load and save.
+# A memory address from when it was saved: new after each load and save.
 _MEANINGLESS = frozenset({"shared_object_id"})
 # What a model's config says of its layers, or repeats from them.
 _OF_LAYERS = frozenset({"layers", "build_input_shape"})
@@ -87,10 +87,16 @@ def _holds_dicts(values: list[Any]) -> bool:
 
 
 def model_changes(old: dict[str, Any], new: dict[str, Any]) -> list[FieldChange]:
-    """What differs in two config.json besides their layers: the model's own entries, and how it is compiled."""
+    """What differs besides the layers: the model's own entries, and how it is compiled.
+
+    Args:
+        old, new: whole config.json.
+    """
     parts = []
     for config in (old, new):
         own = {key: value for key, value in config["config"].items() if key not in _OF_LAYERS}
-        rest = {key: value for key, value in config.items() if key in ("class_name", "compile_config")}
+        rest = {
+            key: value for key, value in config.items() if key in ("class_name", "compile_config")
+        }
         parts.append({**own, **rest})
     return [FieldChange("", *change) for change in _differences(parts[0], parts[1], "")]

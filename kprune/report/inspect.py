@@ -38,9 +38,7 @@ class AxisFacts(Struct, frozen=True):
     free: Annotated[int, Meta(description="how many of them can be removed")]
     named_only: Annotated[
         int,
-        Meta(
-            description="of those that are not free: outputs of the model that go when they are named"
-        ),
+        Meta(description="of those that are not free: the model's answers, which go when named"),
     ]
     group_size: Annotated[
         int, Meta(description="units tied together, itself included: the typical number")
@@ -121,7 +119,7 @@ class Inspection(Struct, frozen=True):
 
 
 def inspect(model: str | os.PathLike[str], *, rules: Iterable[str] = ()) -> Inspection:
-    """Say what a model file holds: layers, units, parameters, operations, what may be removed, tied to what.
+    """Say what a model file holds, layer by layer, what may be removed, and tied to what.
 
     Args:
         model: path of a model file; `-` for standard input.

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from kprune.report.json_text import json_text
+
 SCHEMA = 1
 
 
@@ -77,7 +79,8 @@ class Report(Struct, frozen=True):
         return {"kprune": found.pop("kprune"), "schema": found.pop("schema"), **found}
 
     def to_json(self) -> str:
-        return msgspec.json.format(msgspec.json.encode(self.to_dict()), indent=2).decode()
+        """The JSON report, as `--json` prints it."""
+        return json_text(self.to_dict())
 
 
 def report_schema() -> dict[str, Any]:

@@ -31,13 +31,15 @@ class Compared:
     largest: float = 0.0
 
 
-def compare(old: Source, one: str, new: Source, other: str, cut: TensorEdit | None = None) -> Compared:
+def compare(
+    old: Source, one: str, new: Source, other: str, cut: TensorEdit | None = None
+) -> Compared:
     """Compare two tensors.
 
     Args:
         one, other: their paths in `old` and `new`.
-        cut: what was done to the first, if its kept part is to be compared. Where that does not give
-            the second's shape, nothing is compared.
+        cut: what was done to the first, if its kept part is to be compared. Where that does not
+            give the second's shape, nothing is compared.
     """
     shape = old.tensors[one].shape
     if cut is not None and _shape_after(shape, cut) != new.tensors[other].shape:
@@ -81,7 +83,7 @@ def _kept(start: int, block: np.ndarray, cut: TensorEdit | None) -> np.ndarray:
         return block
     keep = cut.keep or (None,) * block.ndim
     if cut.blocks is not None:
-        # Each run of columns keeps inputs of its own; a kernel with groups has a spatial axis in front.
+        # Each run of columns keeps inputs of its own. A grouped kernel has spatial axes in front.
         columns = np.arange(block.shape[-1]) if keep[-1] is None else np.asarray(keep[-1])
         rows = cut.blocks[columns // (block.shape[-1] // len(cut.blocks))].T
         block = block[..., rows, columns]
@@ -96,7 +98,9 @@ def _kept(start: int, block: np.ndarray, cut: TensorEdit | None) -> np.ndarray:
     return block
 
 
-def _in_step(mine: Iterable[np.ndarray], theirs: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _in_step(
+    mine: Iterable[np.ndarray], theirs: Iterable[np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pairs of blocks of the same length, from two tensors whose blocks end at different places."""
     other = iter(theirs)
     rest: np.ndarray | None = None

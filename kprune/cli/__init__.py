@@ -1,0 +1,36 @@
+"""The command line: parse, call a function of the library, render what it returns, exit.
+
+    app.py        which commands there are
+    options.py    what they share: which units, what is written, what is reported
+    groups.py     makes the fields of such a group the options of a command
+    boundary.py   every exception becomes a message and an exit code here
+    complete.py   layer names for the shell's completion
+    progress.py   a bar on standard error, where that is a terminal
+    render/       tables and figures for people
+
+The rest is a module a command, or a small family of them.
+
+Nothing heavy is imported before it is needed: `kprune --help` takes a tenth of a second.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The `kprune` command.
+
+    Args:
+        arguments: without the program's name; by default those of the process.
+    Raises: SystemExit, always, with the exit code.
+    """
+    try:
+        from kprune.cli.boundary import run
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))

@@ -1,0 +1,191 @@
+"""Where exceptions end: each becomes a message on standard error and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+from kprune.errors import FileError, KpruneError, UsageError
+
+COMPLETION = "_KPRUNE_COMPLETE"
+INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143
+
+
+class Terminated(BaseException):
+    """SIGTERM came. Not an Exception, so that nothing on the way takes it for an error."""
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line.
+
+    Args:
+        arguments: without the program's name.
+    Returns: the exit code.
+    """
+    debug = "--debug" in arguments
+    _let_paths_through()
+    try:
+        with _terminable():
+            from kprune.cli.app import command
+
+            if COMPLETION in os.environ:
+                return _complete(command())
+            code = _invoke(command(), arguments)
+            sys.stdout.flush()
+            return code
+    except BaseException as error:
+        return _ended(error, debug)
+
+
+def _invoke(command: Any, arguments: list[str]) -> int:
+    with command.make_context("kprune", list(arguments)) as context:
+        return int(command.invoke(context) or 0)
+
+
+def _complete(command: Any) -> int:
+    """Answer the shell. It reads standard output, and nobody reads an error."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        try:
+            command.main(args=[], prog_name="kprune")
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else 0
+        except Exception:
+            return 1
+    return 0
+
+
+def _ended(error: BaseException, debug: bool) -> int:
+    """Say what an exception means to the user; the exit code."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, Terminated):
+        return TERMINATED
+    if isinstance(error, BrokenPipeError):
+        _forget_output()
+        return BROKEN_PIPE
+    # Typer's own way to end a command; its classes have moved between versions.
+    if type(error).__name__ == "Exit" and hasattr(error, "exit_code"):
+        return int(error.exit_code)
+    if debug:
+        import traceback
+
+        traceback.print_exception(error, file=sys.stderr)
+    refusal = _refusal(error)
+    say(str(refusal))
+    if isinstance(error, OSError):
+        _forget_output()
+    return refusal.exit_code
+
+
+def _refusal(error: BaseException) -> KpruneError:
+    if isinstance(error, KpruneError):
+        return error
+    if hasattr(error, "format_message"):
+        return _usage(error)
+    if isinstance(error, OSError):
+        return FileError(
+            f"the system refused: {error.strerror or error}",
+            where=str(error.filename) if error.filename else "",
+        )
+    if isinstance(error, MemoryError):
+        return KpruneError("there is not enough memory")
+    from kprune.text import clean
+
+    return KpruneError(
+        "this is a bug in kprune",
+        why=f"{type(error).__name__}: {clean(error, 300)}",
+        do="run the command again with --debug, and report what it shows",
+    )
+
+
+def _usage(error: Any) -> UsageError:
+    """What Typer says about a wrong command line, in the form of kprune's own messages."""
+    from kprune.text import clean
+
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "kprune"
+    help_text = f"'{path} --help' shows how it is used"
+    option, parameter = getattr(error, "option_name", None), getattr(error, "param", None)
+    if type(error).__name__ == "NoSuchOption":
+        near = " or ".join(
+            f"'{name}'" for name in sorted(getattr(error, "possibilities", None) or [])
+        )
+        hint = f"; did you mean {near}?" if near else ""
+        return UsageError(f"there is no option '{clean(option)}'{hint}", do=help_text)
+    text = " ".join(error.format_message().split()).rstrip(".")
+    if parameter is not None and "valid" in text:
+        for word, what in (
+            ("integer", "a whole number"),
+            ("float", "a number"),
+            ("number", "a number"),
+        ):
+            if word in text:
+                return UsageError(f"{parameter.opts[0]} takes {what}", do=help_text)
+    text = clean(text, 300).replace(". Did you mean", "; did you mean")
+    return UsageError(text[:1].lower() + text[1:], do=help_text)
+
+
+def say(message: str) -> None:
+    """Print a message on standard error, its labels in colour on a terminal."""
+    lines = message.splitlines()
+    if _colours():
+        colours = {"error:": "\x1b[1;31m", "note:": "\x1b[33m"}
+        for number, line in enumerate(lines):
+            label = line.split(" ", 1)[0]
+            if label in ("error:", "note:", "where:", "why:", "do:"):
+                lines[number] = (
+                    colours.get(label, "\x1b[2m") + label + "\x1b[0m" + line[len(label) :]
+                )
+    with contextlib.suppress(OSError, ValueError):  # nobody listens any more
+        print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _colours() -> bool:
+    wanted = "NO_COLOR" not in os.environ or not os.environ["NO_COLOR"]
+    return (
+        wanted
+        and os.environ.get("TERM") != "dumb"
+        and sys.stderr is not None
+        and sys.stderr.isatty()
+    )
+
+
+def _let_paths_through() -> None:
+    """Print a path as it is, though it hold bytes that are no text; `?` for what is not encoded."""
+    stream = sys.stdout
+    if hasattr(stream, "reconfigure"):
+        utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
+        stream.reconfigure(errors="surrogateescape" if utf8 else "replace")
+
+
+def _forget_output() -> None:
+    """Let what standard output still buffers go nowhere, or Python complains as it exits."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Have SIGTERM raise, so that what is half-written is taken away."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,186 @@
+"""kprune remove, zero, mask, unmask: the commands that write another model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from typer import Argument, Option
+
+from kprune.cli.complete import complete_layer
+from kprune.cli.options import WHICH, Choosing, Common, Limiting, Model, Reporting, Writing
+
+HOW = "How it is done"
+
+NoCoupled = Annotated[
+    bool,
+    Option(
+        "--no-coupled",
+        help="Refuse if units tied to these would go along.",
+        rich_help_panel=HOW,
+    ),
+]
+
+
+def remove(
+    model: Model,
+    choosing: Choosing,
+    *,
+    no_coupled: NoCoupled = False,
+    allow_output_change: Annotated[
+        bool,
+        Option(
+            "--allow-output-change",
+            help="The model's inputs and outputs may change.",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
+    writing: Writing,
+    limiting: Limiting,
+    reporting: Reporting,
+    common: Common,
+) -> None:
+    """Remove units physically: smaller layers, in a smaller file.
+
+    The result computes what the model would with every weight of these units at 0.
+
+    Example: kprune remove model.keras dense_1:3,7,12 -o small.keras
+    """
+    from kprune.pruning import remove as carry_out
+
+    changed(
+        carry_out, model, writing, reporting, common,
+        **choosing.selection(),
+        limits=limiting.limits(),
+        coupled=not no_coupled,
+        allow_output_change=allow_output_change,
+    )  # fmt: skip
+
+
+def zero(
+    model: Model,
+    choosing: Choosing,
+    *,
+    outgoing: Annotated[
+        bool,
+        Option(
+            "--outgoing",
+            help="Also what consumers hold for them: computes what 'remove' would.",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
+    silence: Annotated[
+        bool,
+        Option(
+            "--silence",
+            help="Classes of an output layer get probability 0.",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
+    no_coupled: NoCoupled = False,
+    writing: Writing,
+    reporting: Reporting,
+    common: Common,
+) -> None:
+    """Set the units' incoming weights and biases to 0; shapes stay.
+
+    Example: kprune zero model.keras conv2d_1:0-7
+    """
+    from kprune.pruning import zero as carry_out
+
+    changed(
+        carry_out, model, writing, reporting, common,
+        **choosing.selection(), outgoing=outgoing, silence=silence, coupled=not no_coupled,
+    )  # fmt: skip
+
+
+def mask(
+    model: Model,
+    choosing: Choosing,
+    *,
+    below: Annotated[
+        float | None,
+        Option(
+            "--below",
+            metavar="T",
+            help="At run time, zero activations of magnitude under T.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    writing: Writing,
+    reporting: Reporting,
+    common: Common,
+) -> None:
+    """Multiply the units' outputs by 0, by stock Keras parts: reversible.
+
+    Layers without weights can be masked as well. 'kprune unmask' takes the masks out.
+
+    Example: kprune mask model.keras dense_1:3,7,12
+    """
+    from kprune.pruning import mask as carry_out
+
+    selection = choosing.selection(bare=below is not None)
+    changed(carry_out, model, writing, reporting, common, **selection, below=below)
+
+
+def unmask(
+    model: Model,
+    *,
+    layers: Annotated[
+        list[str] | None,
+        Argument(
+            metavar="LAYER",
+            help="The masked layers; by default all.",
+            autocompletion=complete_layer,
+            show_default=False,
+        ),
+    ] = None,
+    layer: Annotated[
+        list[str] | None,
+        Option(
+            "--layer",
+            metavar="LAYER",
+            help="The same as an option.",
+            autocompletion=complete_layer,
+            rich_help_panel=WHICH,
+            show_default=False,
+        ),
+    ] = None,
+    writing: Writing,
+    reporting: Reporting,
+    common: Common,
+) -> None:
+    """Take masks out again: the model is what it was.
+
+    Example: kprune unmask model.pruned.keras -o model.keras
+    """
+    from kprune.pruning import unmask as carry_out
+
+    named = [*(layers or []), *(layer or [])] or None
+    changed(carry_out, model, writing, reporting, common, layers=named)
+
+
+def changed(
+    carry_out: Any,
+    model: str,
+    writing: Writing,
+    reporting: Reporting,
+    common: Common,
+    **options: Any,
+) -> None:
+    """Carry out a change to a model file, and report it."""
+    from kprune.cli.progress import Progress
+
+    with Progress("writing") as progress:
+        report = carry_out(
+            model,
+            output=writing.output,
+            in_place=writing.in_place,
+            force=writing.force,
+            dry_run=writing.dry_run,
+            rules=common.rules or (),
+            progress=progress,
+            **options,
+        )
+    from kprune.cli.render.change import show
+
+    show(report, reporting, to_stderr=writing.output == "-")

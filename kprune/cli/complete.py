@@ -1,0 +1,37 @@
+"""Layer names for the shell's completion, read from the model file that the line names.
+
+An error while completing must never be seen: whatever goes wrong, nothing is offered.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Typer tells what to pass by the names of the parameters. `ctx` has no type of ours: the class has
+# moved between versions of Typer.
+
+
+def complete_layer(ctx: Any, incomplete: str) -> list[str]:
+    """Addresses of units that start with what was typed."""
+    return _addresses(ctx, incomplete)
+
+
+def complete_spec(ctx: Any, incomplete: str) -> list[str]:
+    """The same, with the colon behind which the indices come."""
+    return [f"{address}:" for address in _addresses(ctx, incomplete)]
+
+
+def _addresses(ctx: Any, incomplete: str) -> list[str]:
+    try:
+        model = ctx.params.get("model")
+        if not isinstance(model, str) or model == "-":
+            return []
+        from kprune.formats import open_model
+        from kprune.pruning import analyse
+
+        with open_model(model) as source:
+            axes = analyse(source, ctx.params.get("rules") or ()).map.axes.values()
+            names = [axis.address for axis in axes if axis.name != "features"]
+        return [name for name in names if name.startswith(incomplete) and name.isprintable()]
+    except Exception:
+        return []

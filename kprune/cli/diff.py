@@ -1,0 +1,44 @@
+"""kprune diff"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Argument, Option
+
+from kprune.cli.options import REPORTED, Common, Json
+
+
+def diff(
+    a: Annotated[str, Argument(metavar="A", help="A model file; - reads standard input.")],
+    b: Annotated[str, Argument(metavar="B", help="Another.")],
+    as_json: Json,
+    common: Common,
+    exit_code: Annotated[
+        bool,
+        Option(
+            "--exit-code",
+            help="Exit with 5 if they differ.",
+            rich_help_panel=REPORTED,
+        ),
+    ] = False,
+) -> int:
+    """What differs: layers, units, parameters, FLOPs, bytes, values.
+
+    Values of units that are left are compared with those they had, where kprune made B from A.
+
+    Example: kprune diff model.keras model.pruned.keras
+    """
+    from kprune.cli.progress import Progress
+    from kprune.cli.render.console import print_json
+    from kprune.report.diff import diff as compare
+
+    with Progress("comparing") as progress:
+        found = compare(a, b, rules=common.rules or (), progress=progress)
+    if as_json.json:
+        print_json(found.to_dict())
+    else:
+        from kprune.cli.render.difference import show
+
+        show(found)
+    return 5 if exit_code and not found.equal else 0

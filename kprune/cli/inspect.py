@@ -1,0 +1,38 @@
+"""kprune inspect"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Option
+
+from kprune.cli.options import REPORTED, Common, Json, Model
+
+
+def inspect(
+    model: Model,
+    as_json: Json,
+    common: Common,
+    all_layers: Annotated[
+        bool,
+        Option(
+            "--all",
+            help="Show layers without units and weights, too.",
+            rich_help_panel=REPORTED,
+        ),
+    ] = False,
+) -> None:
+    """Layers: units, parameters, FLOPs, what may be removed, tied to what.
+
+    Example: kprune inspect model.keras
+    """
+    from kprune.cli.render.console import print_json
+    from kprune.report.inspect import inspect as look
+
+    found = look(model, rules=common.rules or ())
+    if as_json.json:
+        print_json(found.to_dict())
+        return
+    from kprune.cli.render.inspection import show
+
+    show(found, all_layers=all_layers)

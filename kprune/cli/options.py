@@ -1,0 +1,331 @@
+"""What the commands share. Each group is a dataclass; `grouped` makes its fields options."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Option
+
+from kprune.cli.complete import complete_layer, complete_spec
+from kprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from kprune.select.specs import Spec
+
+WHICH = "Which units"
+WRITTEN = "What is written"
+REPORTED = "What is reported"
+LIMITS = "Limits (a larger result is not written: exit code 5)"
+RULES = "Layers of your own"
+
+Model = Annotated[str, Argument(metavar="MODEL", help="A model file; - reads standard input.")]
+
+
+Debug = Annotated[
+    bool,
+    Option("--debug", help="Show the traceback of an error.", rich_help_panel=REPORTED),
+]
+
+
+@dataclass(frozen=True)
+class Naming:
+    """Units by name: specs, and pairs of --layer and --units."""
+
+    specs: Annotated[
+        list[str] | None,
+        Argument(
+            metavar="SPEC",
+            help="LAYER[.AXIS]:INDICES, such as dense_1:3,7 or conv_*:0-15.",
+            autocompletion=complete_spec,
+            show_default=False,
+        ),
+    ] = None
+    layer: Annotated[
+        list[str] | None,
+        Option(
+            "--layer",
+            metavar="LAYER",
+            help="With --units: the same in two parts.",
+            autocompletion=complete_layer,
+            rich_help_panel=WHICH,
+            show_default=False,
+        ),
+    ] = None
+    units: Annotated[
+        list[str] | None,
+        Option(
+            "--units",
+            metavar="INDICES",
+            help="3,7,12 0-7 0-99/2 -1 !3,7 @FILE",
+            rich_help_panel=WHICH,
+            show_default=False,
+        ),
+    ] = None
+
+    def pairs(self) -> list[Spec]:
+        """What --layer and --units say together.
+
+        Raises: UsageError if there is not one of each.
+        """
+        from kprune.select.specs import spec_from_pair
+
+        layers, units = self.layer or [], self.units or []
+        if len(layers) != len(units):
+            raise UsageError(
+                f"--layer is given {_times(layers)} and --units {_times(units)}",
+                why="the first --units belongs to the first --layer, the second to the second",
+                do="give one --units for each --layer, or write LAYER:INDICES",
+            )
+        return [spec_from_pair(name, indices) for name, indices in zip(layers, units, strict=True)]
+
+
+def _times(values: list[str]) -> str:
+    return {0: "not at all", 1: "once", 2: "twice"}.get(len(values), f"{len(values)} times")
+
+
+@dataclass(frozen=True)
+class Choosing(Naming):
+    """Units by name, by an expression, or by what ranks them."""
+
+    where: Annotated[
+        str | None,
+        Option(
+            "--where",
+            metavar="EXPR",
+            help="Units for which it holds: 'mean < 0.1', 'w[0,0,0] < 0'.",
+            rich_help_panel=WHICH,
+        ),
+    ] = None
+    criterion: Annotated[
+        str | None,
+        Option(
+            "--criterion",
+            metavar="NAME",
+            help="The lowest by l1, l2, mean or random; with one of the next three.",
+            rich_help_panel=WHICH,
+        ),
+    ] = None
+    ratio: Annotated[
+        float | None,
+        Option("--ratio", metavar="R", help="This share of each layer.", rich_help_panel=WHICH),
+    ] = None
+    count: Annotated[
+        int | None,
+        Option("--count", metavar="N", help="So many of each layer.", rich_help_panel=WHICH),
+    ] = None
+    threshold: Annotated[
+        float | None,
+        Option("--threshold", metavar="T", help="Those that score less.", rich_help_panel=WHICH),
+    ] = None
+    seed: Annotated[
+        int,
+        Option(
+            "--seed",
+            metavar="N",
+            help="For the criterion random.",
+            rich_help_panel=WHICH,
+            show_default=False,
+        ),
+    ] = 0
+    round_to: Annotated[
+        int | None,
+        Option(
+            "--round-to",
+            metavar="N",
+            help="Leave a multiple of N units.",
+            rich_help_panel=WHICH,
+        ),
+    ] = None
+    min_units: Annotated[
+        int | None,
+        Option(
+            "--min-units",
+            metavar="N",
+            help="Leave at least N units.",
+            rich_help_panel=WHICH,
+        ),
+    ] = None
+    exclude: Annotated[
+        list[str] | None,
+        Option(
+            "--exclude",
+            metavar="LAYER",
+            help="Leave this layer as it is; repeatable.",
+            autocompletion=complete_layer,
+            rich_help_panel=WHICH,
+            show_default=False,
+        ),
+    ] = None
+
+    def selection(self, *, bare: bool = False) -> dict[str, Any]:
+        """The arguments `units, layers, where, choice, exclude` of the library's functions.
+
+        Args:
+            bare: whether a LAYER without units means something even with neither --where nor
+                --criterion.
+        Raises: UsageError if the options contradict each other.
+        """
+        ranked = self.where is not None or self.criterion is not None
+        layers = [text for text in self.specs or [] if _is_bare(text)] if ranked or bare else []
+        units: list[Any] = [text for text in self.specs or [] if text not in layers]
+        if (ranked or bare) and self.layer and not self.units:
+            layers += self.layer
+        else:
+            units += self.pairs()
+        return {
+            "units": units,
+            "layers": layers or None,
+            "where": self.where,
+            "choice": self._choice(),
+            "exclude": self.exclude or [],
+        }
+
+    def _choice(self) -> Any:
+        if self.criterion is None:
+            amounts = {
+                "--ratio": self.ratio,
+                "--count": self.count,
+                "--threshold": self.threshold,
+                "--round-to": self.round_to,
+                "--min-units": self.min_units,
+            }
+            for option, value in amounts.items():
+                if value is not None:
+                    raise UsageError(
+                        f"{option} goes with a criterion",
+                        do=f"say what ranks the units: --criterion l1 {option} {value:g}",
+                    )
+            return None
+        from kprune.select.choose import Choice
+
+        return Choice(
+            self.criterion,
+            self.ratio,
+            self.count,
+            self.threshold,
+            self.round_to,
+            self.min_units,
+            self.seed,
+        )
+
+
+def _is_bare(text: str) -> bool:
+    """Whether a positional argument names a layer alone, without units."""
+    from kprune.select.specs import parse_layer
+
+    return bool(text.strip()) and (parse_layer(text).exact or ":" not in text)
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Where the result goes."""
+
+    output: Annotated[
+        str | None,
+        Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="Write here, not to NAME.pruned.EXT; - is standard output.",
+            rich_help_panel=WRITTEN,
+        ),
+    ] = None
+    in_place: Annotated[
+        bool, Option("--in-place", help="Write over the input.", rich_help_panel=WRITTEN)
+    ] = False
+    force: Annotated[
+        bool, Option("--force", help="Write over an existing file.", rich_help_panel=WRITTEN)
+    ] = False
+    dry_run: Annotated[
+        bool,
+        Option("--dry-run", help="Write nothing, report the same.", rich_help_panel=WRITTEN),
+    ] = False
+
+
+@dataclass(frozen=True)
+class Limiting:
+    """What the result must not exceed."""
+
+    max_parameters: Annotated[
+        str | None,
+        Option("--max-parameters", metavar="N", help="Such as 1.3M.", rich_help_panel=LIMITS),
+    ] = None
+    max_flops: Annotated[
+        str | None, Option("--max-flops", metavar="N", help="Such as 2G.", rich_help_panel=LIMITS)
+    ] = None
+    max_bytes: Annotated[
+        str | None,
+        Option("--max-bytes", metavar="N", help="Such as 500k.", rich_help_panel=LIMITS),
+    ] = None
+
+    def limits(self) -> dict[str, float]:
+        """By name of the figure. Raises: UsageError for what is no number."""
+        given = {
+            "parameters": self.max_parameters,
+            "flops": self.max_flops,
+            "bytes": self.max_bytes,
+        }
+        return {
+            name: amount(text, f"--max-{name}") for name, text in given.items() if text is not None
+        }
+
+
+def amount(text: str, option: str) -> float:
+    """A number such as 1300000, 1_300_000, 1.3e6 or 1.3M. Raises: UsageError if it is none."""
+    found = re.fullmatch(
+        r"\s*([0-9][0-9_,]*(?:\.[0-9]+)?(?:[eE]\+?[0-9]{1,3})?)\s*([kKMGT]?)\s*", text
+    )
+    if found is None:
+        raise UsageError(
+            f"{option} is given {text!r}, which is no number",
+            do="write 1300000, 1.3e6 or 1.3M",
+        )
+    scale = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}[found[2]]
+    return float(found[1].replace("_", "").replace(",", "")) * scale
+
+
+@dataclass(frozen=True)
+class Json:
+    """The report as JSON."""
+
+    json: Annotated[
+        bool, Option("--json", help="Print JSON instead.", rich_help_panel=REPORTED)
+    ] = False
+
+
+@dataclass(frozen=True)
+class Reporting(Json):
+    """What is said about a change."""
+
+    report: Annotated[
+        str | None,
+        Option(
+            "--report",
+            metavar="FILE",
+            help="Write the JSON report to a file as well.",
+            rich_help_panel=REPORTED,
+        ),
+    ] = None
+    quiet: Annotated[
+        bool,
+        Option("--quiet", "-q", help="Print the output's path alone.", rich_help_panel=REPORTED),
+    ] = False
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every command that reads a model takes."""
+
+    rules: Annotated[
+        list[str] | None,
+        Option(
+            "--rules",
+            metavar="FILE",
+            help="Python file with rules for layers of your own; repeatable.",
+            rich_help_panel=RULES,
+            show_default=False,
+        ),
+    ] = None
+    debug: Debug = False

@@ -1,0 +1,81 @@
+"""kprune plan and apply: choices written down, reviewed, and carried out."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Argument, Option
+
+from kprune.cli.change import changed
+from kprune.cli.options import (
+    WHICH,
+    WRITTEN,
+    Choosing,
+    Common,
+    Json,
+    Limiting,
+    Model,
+    Reporting,
+    Writing,
+)
+
+
+def apply(
+    model: Model,
+    plan: Annotated[str, Argument(metavar="PLAN.yaml", help="As 'kprune plan' prints it.")],
+    writing: Writing,
+    limiting: Limiting,
+    reporting: Reporting,
+    common: Common,
+) -> None:
+    """Carry out a plan.
+
+    It is read strictly: an error names its line, and nothing is written.
+
+    Example: kprune apply model.keras plan.yaml -o small.keras
+    """
+    from kprune.pruning import apply as carry_out
+
+    changed(carry_out, model, writing, reporting, common, plan=plan, limits=limiting.limits())
+
+
+def plan(
+    model: Model,
+    choosing: Choosing,
+    *,
+    backend: Annotated[
+        str,
+        Option(
+            "--backend",
+            metavar="NAME",
+            help="What the plan does with them: remove, zero or mask.",
+            rich_help_panel=WHICH,
+        ),
+    ] = "remove",
+    output: Annotated[
+        str | None,
+        Option("--output", "-o", metavar="FILE", help="Write it here.", rich_help_panel=WRITTEN),
+    ] = None,
+    force: Annotated[
+        bool, Option("--force", help="Write over an existing file.", rich_help_panel=WRITTEN)
+    ] = False,
+    as_json: Json,
+    common: Common,
+) -> None:
+    """Choose units, and print the choice as a plan with explicit indices.
+
+    Example: kprune plan model.keras --criterion l1 --ratio 0.25 > plan.yaml
+    """
+    from kprune.cli.render.console import print_json, print_text, write_text
+    from kprune.cli.render.notes import show_notes
+    from kprune.pruning import planned
+    from kprune.select.plans import plan_to_dict, plan_to_yaml
+
+    made, notes = planned(model, **choosing.selection(), backend=backend, rules=common.rules or ())
+    show_notes(notes)
+    if output is not None and output != "-":
+        write_text(output, plan_to_yaml(made), force=force)
+    elif as_json.json:
+        print_json(plan_to_dict(made))
+    else:
+        print_text(plan_to_yaml(made))

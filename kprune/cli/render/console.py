@@ -1,0 +1,146 @@
+"""Where output goes, and how a table looks: 80 columns in a pipe, no colour but on a terminal."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from kprune.errors import UsageError
+from kprune.formats.faults import file_error, shown
+from kprune.report.json_text import json_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+GAP = 2  # columns between two columns of a table
+LEAST = 10  # characters that are left of a cell that is cut short
+MARKS = ">~…?"
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that shows text as it is: a name from a file is no markup."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    file: Any = stream if stream.isatty() else _Trimmed(stream)
+    return Console(file=file, markup=False, emoji=False, highlight=False, soft_wrap=False)
+
+
+class _Trimmed:
+    """A stream that drops the spaces with which rich fills every line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(re.sub(r" +(?=\n)", "", text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def show_table(on: Console, columns: Sequence[str], rows: Iterable[Sequence[str | None]]) -> None:
+    """Print a table.
+
+    Args:
+        columns: headers. One that starts with `>` is a column of figures, set to the right. Where
+            the table is too wide, a column that starts with `?` is left out, then one that starts
+            with `…` is cut short, then one that starts with `~` is broken into lines.
+        rows: a cell a column, and perhaps the style of the row at the end.
+    """
+    from rich import box
+    from rich.table import Table
+
+    cells = [list(row[: len(columns)]) for row in rows]
+    styles = [row[-1] if len(row) > len(columns) else None for row in rows]
+    shown = _fitted(list(columns), cells, on.width)
+    made = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        header_style="bold",
+    )
+    for number in shown:
+        name = columns[number].lstrip(MARKS)
+        right = columns[number].startswith(">")
+        made.add_column(
+            name,
+            justify="right" if right else "left",
+            no_wrap=not columns[number].startswith("~"),
+            overflow="fold",
+        )
+    for row, style in zip(cells, styles, strict=True):
+        made.add_row(*(row[number] for number in shown), style=style)
+    on.print(made)
+
+
+def _fitted(columns: list[str], cells: list[list[str | None]], room: int) -> list[int]:
+    """Which columns to show. Cells that may be cut are cut short so that the table fits."""
+    from rich.cells import cell_len, set_cell_size
+
+    shown = list(range(len(columns)))
+    widths = [
+        max([cell_len(name.lstrip(MARKS)), *(cell_len(row[number] or "") for row in cells)])
+        for number, name in enumerate(columns)
+    ]
+
+    def excess() -> int:
+        return sum(widths[number] + GAP for number in shown) - GAP - room
+
+    shown = [n for n in shown if not (columns[n].startswith("?") and excess() > 0)]
+    for number in shown:
+        if not columns[number].startswith("…") or excess() <= 0:
+            continue
+        width = max(widths[number] - excess(), LEAST)
+        for row in cells:
+            text = row[number] or ""
+            if cell_len(text) > width:
+                row[number] = set_cell_size(text, width - 1).rstrip() + "…"
+        widths[number] = width
+    return shown
+
+
+def show_texts(on: Console, texts: Iterable[tuple[str, str]], style: str = "bold") -> None:
+    """Print labels, and beside each a text; all texts begin in the same column."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, text in texts:
+        grid.add_row(Text(label, style=style), Text(text))
+    if grid.row_count:
+        on.print(grid)
+
+
+def print_json(data: Any, *, stderr: bool = False) -> None:
+    print_text(json_text(data), stderr=stderr)
+
+
+def print_text(text: str, *, stderr: bool = False) -> None:
+    """Print text as it is, to its last newline."""
+    stream = sys.stderr if stderr else sys.stdout
+    stream.write(text)
+    stream.flush()
+
+
+def write_text(path: str, text: str, *, force: bool) -> None:
+    """Write a small text file.
+
+    Raises: UsageError if it exists and may not be replaced, FileError if it cannot be written.
+    """
+    place = Path(path)
+    if not force and os.path.lexists(place):
+        raise UsageError(
+            f"{shown(place)} exists", do="name another file with -o, or write over it with --force"
+        )
+    try:
+        place.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise file_error(error, "write", shown(place)) from error

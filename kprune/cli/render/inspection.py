@@ -1,0 +1,192 @@
+"""What a model file holds, on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from kprune.cli.render.console import console, show_table, show_texts
+from kprune.cli.render.figures import counted, figure, shape, short, some
+from kprune.report.inspect import AxisFacts, Carried, Inspection, LayerFacts
+from kprune.text import clean, human_bytes
+
+COLUMNS = ["~layer", "…class", "?output", ">units", ">free", ">parameters", ">FLOPs", "~note"]
+
+
+def show(found: Inspection, *, all_layers: bool) -> None:
+    """Show an inspection.
+
+    Args:
+        all_layers: also layers with neither units nor weights.
+    """
+    on = console()
+    sets = tied_sets(found.layers)
+    rows = []
+    for layer in found.layers:
+        if (
+            all_layers
+            or layer.units is not None
+            or layer.parameters
+            or layer.opaque
+            or _axes(layer)
+        ):
+            rows.append(_row(layer, sets))
+            rows += [_axis_row(layer, axis, sets) for axis in _axes(layer)]
+    show_table(on, COLUMNS, rows)
+    on.print()
+    show_texts(on, [*_legend(found, sets), *_totals(found), *_carried(found.carries)])
+
+
+def _axes(layer: LayerFacts) -> list[AxisFacts]:
+    """The further axes of units, but for the features of an input, which are no layer's own."""
+    return [axis for axis in layer.axes if axis.name != "features"]
+
+
+def _row(layer: LayerFacts, sets: dict[str, str]) -> list[Any]:
+    return [
+        clean(layer.name),
+        clean(layer.class_, 40),
+        shape(layer.output),
+        figure(layer.units),
+        figure(layer.free),
+        figure(layer.parameters or None),
+        short(layer.flops),
+        _note(layer, sets.get(layer.name, "")),
+        "dim" if layer.units is None and not _axes(layer) else None,
+    ]
+
+
+def _axis_row(layer: LayerFacts, axis: AxisFacts, sets: dict[str, str]) -> list[Any]:
+    note = _note(axis, sets.get(axis.address, ""))
+    return [
+        f"  .{clean(axis.name)}",
+        "",
+        "",
+        figure(axis.units),
+        figure(axis.free),
+        "",
+        "",
+        note,
+        None,
+    ]
+
+
+def _note(facts: LayerFacts | AxisFacts, letters: str) -> str:
+    """Why not all is free, and what it is tied to, in a word or two; the legend says the rest."""
+    words = []
+    if letters:
+        words.append(f"tied {letters}")
+    if facts.named_only:
+        words.append("output")
+    elif facts.units is not None and facts.free is not None and facts.free < facts.units:
+        words.append("frozen")
+    if isinstance(facts, LayerFacts) and facts.opaque:
+        words.append("opaque")
+    if facts.mixed and not facts.named_only:
+        words.append("mixed")
+    return ", ".join(words)
+
+
+def tied_sets(layers: Iterable[LayerFacts]) -> dict[str, str]:
+    """A letter for each address that is tied to others: the same for all that are tied together."""
+    ties: dict[str, list[str]] = {}
+    for layer in layers:
+        if layer.tied_to:
+            ties[layer.name] = layer.tied_to
+        for axis in layer.axes:
+            if axis.tied_to:
+                ties[axis.address] = axis.tied_to
+    letters: dict[str, str] = {}
+    for address in ties:
+        if address in letters:
+            continue
+        letter = _letter(len(set(letters.values())))
+        waiting = [address]
+        while waiting:
+            here = waiting.pop()
+            if here not in letters:
+                letters[here] = letter
+                waiting += ties.get(here, [])
+    return letters
+
+
+def _letter(number: int) -> str:
+    """A, B, … Z, AA, AB …"""
+    return (_letter(number // 26 - 1) if number >= 26 else "") + chr(ord("A") + number % 26)
+
+
+def _legend(found: Inspection, sets: dict[str, str]) -> Iterator[tuple[str, str]]:
+    if sets:
+        yield "tied", "units of layers with the same letter go together, one by one"
+    outputs = [layer.name for layer in found.layers if layer.named_only]
+    if outputs:
+        yield (
+            "output",
+            f"the model's answers: they go only when '{clean(outputs[0])}' itself is named",
+        )
+    for label, reasons in (
+        ("frozen", _reasons(found.layers, "why_not")),
+        ("opaque", {layer.opaque: [layer.name] for layer in found.layers if layer.opaque}),
+        ("mixed", _reasons(found.layers, "mixed")),
+    ):
+        for why, names in reasons.items():
+            who = "" if label == "opaque" else f" ({some([clean(name) for name in names], 4)})"
+            yield label, clean(why, 300) + who
+
+
+def _reasons(layers: Iterable[LayerFacts], field: str) -> dict[str, list[str]]:
+    """Why units are frozen or mixed, and those of which layers; answers of the model left out."""
+    found: dict[str, list[str]] = {}
+    for layer in layers:
+        for facts in (layer, *_axes(layer)):
+            if facts.named_only:
+                continue
+            name = facts.name if isinstance(facts, LayerFacts) else facts.address
+            for why in getattr(facts, field):
+                found.setdefault(why, []).append(name)
+    return found
+
+
+def _totals(found: Inspection) -> Iterator[tuple[str, str]]:
+    file = found.file
+    fixed = file.parameters - file.trainable_parameters
+    parts = [
+        f"{file.units:,} units ({found.free:,} free)",
+        f"{file.parameters:,} parameters" + (f" ({fixed:,} not trainable)" if fixed else ""),
+        f"{short(file.flops) or 0} FLOPs",
+        human_bytes(file.bytes),
+    ]
+    yield "total", ", ".join(parts)
+
+
+def _carried(carried: Carried) -> Iterator[tuple[str, str]]:
+    parts = []
+    if carried.optimizer is not None:
+        lost = f"; {carried.optimizer_note}" if carried.optimizer_note else ""
+        parts.append(f"the state of the optimizer ({clean(carried.optimizer)}){lost}")
+    if carried.lambdas:
+        names = some([clean(name) for name in carried.lambdas], 4)
+        parts.append(f"Python code in {names}, which kprune never runs")
+    if carried.foreign:
+        names = some(
+            [f"{clean(kind)} ({clean(name)})" for name, kind in carried.foreign.items()], 4
+        )
+        parts.append(f"classes that are not Keras's own: {names}")
+    if carried.assets:
+        names = some([clean(name) for name in carried.assets], 3)
+        parts.append(f"{counted(len(carried.assets), 'asset')}: {names}")
+    if carried.masks:
+        names = some([clean(name) for name in carried.masks], 6)
+        parts.append(f"masks behind {names} ('kprune unmask' takes them out)")
+    if carried.pruned is not None:
+        parts.append(_history(carried.pruned))
+    for part in parts:
+        yield "carries", part
+
+
+def _history(pruned: dict[str, Any]) -> str:
+    plan = pruned.get("plan")
+    steps = plan.get("steps") if isinstance(plan, dict) else None
+    done = [str(step.get("backend")) for step in steps or [] if isinstance(step, dict)]
+    said = f": {some([clean(word) for word in done], 6)}" if done else ""
+    return f"the history of what kprune {clean(pruned.get('version', '?'))} did to it{said}"
