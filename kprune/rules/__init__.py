@@ -14,6 +14,7 @@
     preprocessing.py   Rescaling and what only changes values
     operations/        nodes of keras.ops in Functional graphs
     applications.py    layers that belong to keras.applications
+    keras_hub.py       layers of KerasHub's backbones, by `keras_hub>Class`
 
 A rule for a layer of your own is registered the same way (`kprune.rule`), from a file given with
 `--rules` or through the entry point group `kprune.rules`. A layer without a rule is never guessed
@@ -25,7 +26,7 @@ from __future__ import annotations
 import functools
 import importlib
 
-from kprune.rules.registry import CUSTOM, LAYERS, OPERATIONS, Rule, Rules, Table
+from kprune.rules.registry import CUSTOM, LAYERS, OPERATIONS, PACKAGES, Rule, Rules, Table
 
 FAMILIES = (
     "core",
@@ -47,11 +48,12 @@ FAMILIES = (
     "operations.windows",
     "operations.opaque",
     "applications",
+    "keras_hub",
 )
 
 ENTRY_POINTS = "kprune.rules"
 
-__all__ = ["CUSTOM", "ENTRY_POINTS", "FAMILIES", "LAYERS", "OPERATIONS", "Rule", "Rules", "Table", "builtin"]
+__all__ = ["CUSTOM", "ENTRY_POINTS", "FAMILIES", "LAYERS", "OPERATIONS", "PACKAGES", "Rule", "Rules", "Table", "builtin"]
 
 
 @functools.cache
@@ -63,4 +65,4 @@ def _load_families() -> None:
 def builtin() -> Rules:
     """Every rule there is: kprune's own, and those registered since with `kprune.rule`."""
     _load_families()
-    return Rules(LAYERS.rules, OPERATIONS.rules, CUSTOM.rules)
+    return Rules(LAYERS.rules, OPERATIONS.rules, CUSTOM.rules, PACKAGES.rules)

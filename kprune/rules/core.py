@@ -15,7 +15,7 @@ from kprune.rules.shapes import positions
 @LAYERS.rule("Dense", does="issues")
 def dense(call: LayerCall) -> Labels:
     """units: kernel (last input axis, units), bias (units)"""
-    if call.config.get("quantization_config") or _quantized(call):
+    if call.config.get("quantization_config") or is_quantized(call):
         raise_quantized(call)
     units = call.units("units")
     shape = call.shape()
@@ -28,7 +28,7 @@ def dense(call: LayerCall) -> Labels:
 @LAYERS.rule("Embedding", does="issues")
 def embedding(call: LayerCall) -> Labels:
     """units: the dimensions of the embedding, embeddings (tokens, units)"""
-    if _quantized(call):
+    if is_quantized(call):
         raise_quantized(call)
     units = call.units("output_dim")
     call.weight("embeddings", call.config["input_dim"], units, out=1)
@@ -42,7 +42,7 @@ def embedding(call: LayerCall) -> Labels:
 @LAYERS.rule("ReversibleEmbedding", does="issues")
 def reversible_embedding(call: LayerCall) -> Labels:
     """units: the dimensions, the same on the way in and, reversed, on the way out to logits"""
-    if _quantized(call):
+    if is_quantized(call):
         raise_quantized(call)
     config = call.config
     units = call.units("output_dim")
@@ -61,7 +61,7 @@ def reversible_embedding(call: LayerCall) -> Labels:
 @LAYERS.rule("EinsumDense", does="issues")
 def einsum_dense(call: LayerCall) -> Labels:
     """units: the kernel's letters that only the output has; letters of the input are summed or kept"""
-    if _quantized(call):
+    if is_quantized(call):
         raise_quantized(call)
     x, shape, config = call.x, call.shape(), call.config
     (own, kernel), output = parse_equation(config["equation"], [len(shape), _kernel_rank(config["equation"])])
@@ -147,7 +147,7 @@ def lambda_layer(call: LayerCall) -> Any:
     return call.opaque(f"{call.layer.path!r} is a Lambda layer: what its code does with units cannot be known")
 
 
-def _quantized(call: LayerCall) -> bool:
+def is_quantized(call: LayerCall) -> bool:
     policy = call.config.get("dtype")
     return isinstance(policy, dict) and policy.get("class_name") not in ("DTypePolicy", None)
 

@@ -13,8 +13,8 @@ registered with what it does to units, in one of five words:
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kprune.graph.model import Layer
@@ -76,6 +76,7 @@ class Table:
 
 LAYERS = Table(builtin=True)
 OPERATIONS = Table(builtin=True)
+PACKAGES = Table(builtin=True)
 CUSTOM = Table(builtin=False)
 
 
@@ -87,11 +88,13 @@ class Rules:
         layers: Keras's own layer classes.
         operations: classes of `keras.ops` nodes.
         custom: classes from elsewhere, by registered name or plain class name.
+        packages: layers of packages that kprune knows, by `package>Class`.
     """
 
     layers: dict[str, Rule]
     operations: dict[str, Rule]
     custom: dict[str, Rule]
+    packages: dict[str, Rule] = field(default_factory=dict)
 
     def find(self, layer: Layer) -> Rule | None:
         """The rule for a layer, or None. A custom class never gets the rule of a Keras class of the same name."""
@@ -100,7 +103,13 @@ class Rules:
         if layer.is_builtin:
             # A user's rule may answer for a Keras class that kprune has none for, never replace one.
             return self.layers.get(layer.kind) or self.custom.get(layer.kind)
-        return self.custom.get(layer.registered or "") or self.custom.get(layer.kind)
+        own = self.custom.get(layer.registered or "") or self.custom.get(layer.kind)
+        return own or self.packages.get(package_name(layer))
+
+    def without(self, names: Iterable[str]) -> Rules:
+        """The same but for some layers of packages."""
+        left = {name: rule for name, rule in self.packages.items() if name not in set(names)}
+        return replace(self, packages=left)
 
     def why_not(self, layer: Layer) -> str:
         """Why a layer without a rule freezes what reaches it."""
@@ -111,3 +120,11 @@ class Rules:
             return f"{reason} (it is not Keras's own {clean(layer.kind)})"
         near = difflib.get_close_matches(layer.kind, [*self.layers, *self.operations], 1, 0.85)
         return f"{reason} (the nearest is {near[0]})" if near else reason
+
+
+def package_name(layer: Layer) -> str:
+    """`package>Class` of a layer that is not Keras's own, whether it was registered so or not.
+
+    The package is that of its module: what somebody else registered under the same name is not it.
+    """
+    return f"{layer.module.partition('.')[0]}>{layer.kind}"
