@@ -1,10 +1,10 @@
 """Where Keras computes something else than its config says, because of the sizes that a cut leaves.
 
-`keras.ops.add` on TensorFlow takes a second operand of which only one size is not 1 for a bias, and
-asks first whether the tensor's *last* axis is that long, wherever the operand's own axis is
-(keras/src/backend/tensorflow/numpy.py, add; seen in Keras 3.15.1). So a channels_first convolution of
-5 filters on images 7 wide is right, and becomes wrong when 7 filters are cut to 5 on images 5 wide.
-Nothing in the file can prevent that; the report says it.
+`keras.ops.add` on TensorFlow takes a second operand of which only one size is not 1 for a bias,
+and asks first whether the tensor's *last* axis is that long, wherever the operand's own axis is (in
+Keras 3.15.1, keras/src/backend/tensorflow/numpy.py). So a channels_first convolution of 7 filters
+on images 5 wide is right, and becomes wrong when the filters are cut to 5. Nothing in the file can
+prevent that; the report says it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kprune.text import clean
 
 
 def bias_traps(analysis: Analysis, gone: np.ndarray) -> list[Note]:
-    """A note for each layer that adds along the wrong axis after a cut, and did not before, or the other way round.
+    """A note for each layer that adds along the wrong axis after a cut, or did before it, not both.
 
     Args:
         gone: bool (labels,): what is removed.
@@ -44,12 +44,16 @@ def bias_traps(analysis: Analysis, gone: np.ndarray) -> list[Note]:
 
 
 def _vectors_on_axis_1(analysis: Analysis) -> Iterator[tuple[Layer, Labels]]:
-    """Layers that add a vector along axis 1 of a tensor that has further axes, and what they give."""
+    """Layers that add a vector along axis 1 of a tensor of higher rank, and what they give."""
     for record in analysis.map.records.values():
         if not record.visits or not record.visits[0].outputs:
             continue
         output = record.visits[0].outputs[0]
-        if output.shape is not None and len(output.shape) > 2 and (_bias(record) or _added(record, output)):
+        if (
+            output.shape is not None
+            and len(output.shape) > 2
+            and (_bias(record) or _added(record, output))
+        ):
             yield record.layer, output
 
 

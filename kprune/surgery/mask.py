@@ -32,13 +32,13 @@ def channels(analysis: Analysis, layer: Layer) -> int:
 
     Raises: CannotPruneError if that is not known.
     """
-    width = _output(analysis, layer).shape
-    if width is None or width[_channel_axis(layer, len(width))] is None:
+    width = output_labels(analysis, layer).shape
+    if width is None or width[channel_axis(layer, len(width))] is None:
         raise CannotPruneError(
             f"'{clean(layer.path)}' cannot be masked",
             why="the width of its output is not known from the file",
         )
-    return int(width[_channel_axis(layer, len(width))] or 0)
+    return int(width[channel_axis(layer, len(width))] or 0)
 
 
 def mask(analysis: Analysis, chosen: Mapping[str, np.ndarray]) -> Edit:
@@ -94,8 +94,8 @@ def _static(analysis: Analysis, layer: Layer, indices: np.ndarray) -> dict[str, 
     width = channels(analysis, layer)
     scale = np.ones(width)
     scale[indices] = 0.0
-    shape = _output(analysis, layer).shape or ()
-    axis = _channel_axis(layer, len(shape))
+    shape = output_labels(analysis, layer).shape or ()
+    axis = channel_axis(layer, len(shape))
     # As many axes as follow the batch: Keras would otherwise put the vector on axis -3 where its
     # global image_data_format is channels_first (Rescaling.call).
     extents = [1] * max(len(shape) - 1, 1)
@@ -118,7 +118,7 @@ def _dynamic(
     analysis: Analysis, layer: Layer, indices: np.ndarray | None, threshold: float
 ) -> dict[str, Any]:
     """input -> hard_shrink -> output; for some channels only: input - chosen * input + shrunk(chosen * input)."""
-    shape = _output(analysis, layer).shape
+    shape = output_labels(analysis, layer).shape
     if shape is None:
         raise CannotPruneError(
             f"'{clean(layer.path)}' cannot be masked", why="the shape of its output is not known from the file"
@@ -192,7 +192,7 @@ def _dynamic(
     }
 
 
-def _output(analysis: Analysis, layer: Layer) -> Labels:
+def output_labels(analysis: Analysis, layer: Layer) -> Labels:
     record = analysis.map.records.get(layer.twin or layer)
     if record is not None and record.visits and record.visits[0].outputs:
         return record.visits[0].outputs[0]
@@ -202,7 +202,7 @@ def _output(analysis: Analysis, layer: Layer) -> Labels:
     return Labels(None)
 
 
-def _channel_axis(layer: Layer, rank: int) -> int:
+def channel_axis(layer: Layer, rank: int) -> int:
     return 1 if layer.config.get("data_format") == "channels_first" and rank > 2 else max(rank - 1, 0)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -51,3 +51,32 @@ def with_provenance(
         **analysis.metadata,
         KEY: {"version": __version__, "plan": {"version": 1, "steps": [*steps, step]}, "units": left},
     }
+
+
+def without_masks(metadata: Mapping[str, Any], freed: Iterable[str]) -> dict[str, Any]:
+    """metadata.json as if some layers had never been masked.
+
+    A mask changes no shape, so the steps before and after it stay true without it.
+
+    Args:
+        freed: paths of the layers whose masks were taken out.
+    Returns: the old metadata; without the key `kprune` if nothing else was done to the file.
+    """
+    own = metadata.get(KEY)
+    plan = own.get("plan") if isinstance(own, dict) else None
+    steps = plan.get("steps") if isinstance(plan, dict) else None
+    if not isinstance(own, dict) or not isinstance(plan, dict) or not isinstance(steps, list):
+        return dict(metadata)
+    gone = set(freed)
+    kept = []
+    for step in steps:
+        if step.get("backend") == "mask":
+            layers = {path: units for path, units in step["layers"].items() if path not in gone}
+            if not layers:
+                continue
+            step = {**step, "layers": layers}
+        kept.append(step)
+    rest = {key: value for key, value in metadata.items() if key != KEY}
+    if not kept and not own.get("units"):
+        return rest
+    return {**rest, KEY: {**own, "plan": {**plan, "steps": kept}}}

@@ -19,7 +19,7 @@ TOLERANCE = 1e-4
 
 
 def randomize(model: Any, seed: int = 0) -> Any:
-    """Give every weight random values: none is 0 or 1, no variance is near 0, and signals survive."""
+    """Give every weight random values: none is 0 or 1, variances are large, signals survive."""
     rng = np.random.default_rng(seed)
     for weight in model.weights:
         name, shape = weight.path.rpartition("/")[2], tuple(weight.shape)
@@ -38,8 +38,10 @@ def randomize(model: Any, seed: int = 0) -> Any:
     return model
 
 
-def random_inputs(model: Any, batch: int = 3, seed: int = 0, tokens: int = 5, steps: int = 4) -> Any:
-    """Inputs in the model's own structure; ints are tokens, sizes that are not known become `steps`."""
+def random_inputs(
+    model: Any, batch: int = 3, seed: int = 0, tokens: int = 5, steps: int = 4
+) -> Any:
+    """Inputs in the model's own structure; ints are tokens, unknown sizes become `steps`."""
     rng = np.random.default_rng(seed)
 
     def draw(spec: Any) -> Any:
@@ -74,9 +76,16 @@ class Removal:
     """One removal carried out, with everything a test wants to look at."""
 
     def __init__(
-        self, model: Any, units: Mapping[str, list[int]], *, seed: int = 0, inputs: Any = None,
-        tolerance: float = TOLERANCE, tokens: int = 5, **options: Any,
-    ) -> None:  # fmt: skip
+        self,
+        model: Any,
+        units: Mapping[str, list[int]],
+        *,
+        seed: int = 0,
+        inputs: Any = None,
+        tolerance: float = TOLERANCE,
+        tokens: int = 5,
+        **options: Any,
+    ) -> None:
         randomize(model, seed)
         with tempfile.TemporaryDirectory() as folder:
             before, after = Path(folder) / "model.keras", Path(folder) / "pruned.keras"
@@ -84,7 +93,9 @@ class Removal:
             self.report: Report = remove(str(before), units, output=str(after), **options)
             self.original = keras.models.load_model(before, compile=False)
             self.pruned = keras.models.load_model(after, compile=False)
-        self.inputs = random_inputs(self.original, seed=seed, tokens=tokens) if inputs is None else inputs
+        self.inputs = (
+            random_inputs(self.original, seed=seed, tokens=tokens) if inputs is None else inputs
+        )
         self.tolerance = tolerance
 
     def check_counts(self) -> None:

@@ -5,9 +5,9 @@ beside each tensor goes an array that tells which of its positions are *gone*. W
 is not looked up but found out: a layer is called twice on random tensors that differ at the gone
 positions alone, and what differs in its outputs is gone as well. Only three things are stated:
 
-    READERS    have a kernel that sums over all inputs. What is gone is replaced by 0 before they see
-               it, which is what setting the kernel's rows to 0 does.
-    RECURRENT  read their own units of the step before. The rows of the recurrent kernel are set to 0.
+    READERS    have a kernel that sums over all inputs. What is gone is replaced by 0 before they
+               see it, which is what setting the kernel's rows to 0 does.
+    RECURRENT  read their own units of the step before: the recurrent kernel's rows are set to 0.
     LOOKERS    look at all units, and a unit that is 0 makes no difference to them. What is gone is
                replaced by 0, and still gone behind them.
 
@@ -48,7 +48,7 @@ DRAWS = 8
 
 @dataclass
 class Marked:
-    """A tensor, and which of its positions are gone: bool (1, …), the tensor's shape but for the batch."""
+    """A tensor, and which of its positions are gone: bool, its shape with a batch of 1."""
 
     value: Any
     gone: np.ndarray
@@ -111,7 +111,7 @@ class MaskedOriginal:
         if isinstance(op, READERS):
             result = _values(op, *_map(_silenced, (args, kwargs)))
             if isinstance(op, keras.layers.Dense):
-                # Where no input is left, as behind a Permute, there is nothing that it could work on.
+                # Where no input is left, as behind a Permute, it has nothing to work on.
                 result.gone = np.repeat(args[0].gone.all(axis=-1, keepdims=True), op.units, axis=-1)
         elif isinstance(op, LOOKERS):
             result = _values(op, *_map(_silenced, (args, kwargs)))
@@ -131,7 +131,9 @@ class MaskedOriginal:
             _mark_bidirectional(op, outputs, indices)
             return result
         for output in outputs:
-            axis = 1 if getattr(op, "data_format", None) == "channels_first" else output.gone.ndim - 1
+            axis = (
+                1 if getattr(op, "data_format", None) == "channels_first" else output.gone.ndim - 1
+            )
             np.moveaxis(output.gone, axis, -1)[..., indices] = True
         return result
 
@@ -151,7 +153,7 @@ class MaskedOriginal:
 
 
 def layer_at(model: Any, path: str) -> Any:
-    """The layer with a path such as `outer/inner`; a wrapper's inner layer is not a step of its own."""
+    """The layer with a path such as `outer/inner`; a wrapper stands for what it wraps."""
     layer = model
     for name in path.split("/"):
         if isinstance(layer, keras.layers.TimeDistributed):
@@ -168,7 +170,9 @@ def _cut_recurrent_rows(layer: Any, indices: np.ndarray) -> None:
     if isinstance(layer, keras.layers.Bidirectional):
         units = layer.forward_layer.units
         _cut_recurrent_rows(layer.forward_layer, indices[indices < units])
-        back = indices[indices >= units] - units if layer.merge_mode in ("concat", None) else indices
+        back = (
+            indices[indices >= units] - units if layer.merge_mode in ("concat", None) else indices
+        )
         _cut_recurrent_rows(layer.backward_layer, back)
     if isinstance(layer, RECURRENT):
         kernel = keras.ops.convert_to_numpy(layer.cell.recurrent_kernel).copy()
@@ -177,10 +181,12 @@ def _cut_recurrent_rows(layer: Any, indices: np.ndarray) -> None:
 
 
 def _mark_bidirectional(op: Any, outputs: list[Marked], indices: np.ndarray) -> None:
-    """Outputs: the merged one, or one for each direction, then states of forward and of backward."""
+    """Outputs: the merged one, or one a direction, then states of forward and of backward."""
     units = op.forward_layer.units
     apart = op.merge_mode in ("concat", None)
-    halves = [indices[indices < units], indices[indices >= units] - units] if apart else [indices] * 2
+    halves = (
+        [indices[indices < units], indices[indices >= units] - units] if apart else [indices] * 2
+    )
     if op.merge_mode is None:
         merged, states = outputs[:2], outputs[2:]
         for output, half in zip(merged, halves, strict=True):
@@ -193,7 +199,7 @@ def _mark_bidirectional(op: Any, outputs: list[Marked], indices: np.ndarray) -> 
 
 
 def _found_out(op: Any, args: Any, kwargs: Any, result: Any) -> Any:
-    """Which positions of the result are gone: those that depend on a gone position of an argument."""
+    """Find out what is gone of the result: what depends on a gone position of an argument."""
     marks = [x for x in tree.flatten([args, kwargs]) if isinstance(x, Marked)]
     if not any(x.gone.any() for x in marks):
         return result
@@ -210,7 +216,9 @@ def _found_out(op: Any, args: Any, kwargs: Any, result: Any) -> Any:
     base = {id(x): one(x) for x in marks}
     before = _values(op, *_map(lambda x: base[id(x)], (args, kwargs)))
     after = _values(op, *_map(other, (args, kwargs)))
-    for x, y, z in zip(tree.flatten(result), tree.flatten(before), tree.flatten(after), strict=True):
+    for x, y, z in zip(
+        tree.flatten(result), tree.flatten(before), tree.flatten(after), strict=True
+    ):
         same = (y.array == z.array) | (np.isnan(y.array) & np.isnan(z.array))
         x.gone = ~same.all(axis=0, keepdims=True)
     return result

@@ -32,25 +32,52 @@ PASSING = {
     "softmax over time": lambda: layers.Softmax(axis=1),
     **{
         name: (lambda name=name: layers.Activation(name))
-        for name in ["relu6", "selu", "mish", "hard_sigmoid", "hard_silu", "softplus", "softsign", "tanh",
-                     "exponential", "log_sigmoid", "celu", "hard_shrink", "soft_shrink", "tanh_shrink",
-                     "squareplus", "sparse_plus", "sparse_sigmoid", "hard_tanh", "threshold", "gelu"]
+        for name in [
+            "relu6",
+            "selu",
+            "mish",
+            "hard_sigmoid",
+            "hard_silu",
+            "softplus",
+            "softsign",
+            "tanh",
+            "exponential",
+            "log_sigmoid",
+            "celu",
+            "hard_shrink",
+            "soft_shrink",
+            "tanh_shrink",
+            "squareplus",
+            "sparse_plus",
+            "sparse_sigmoid",
+            "hard_tanh",
+            "threshold",
+            "gelu",
+        ]
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", [name for name in PASSING if name != "threshold"])
 def test_units_pass_one_by_one(kind):
-    model = chain((5, 3), layers.Dense(6, name="a"), PASSING[kind](), layers.Flatten(), layers.Dense(2, name="out"))
+    model = chain(
+        (5, 3),
+        layers.Dense(6, name="a"),
+        PASSING[kind](),
+        layers.Flatten(),
+        layers.Dense(2, name="out"),
+    )
     assert check_removal(model, {"a": [0, 4]}).changed == {"a": [0, 4]}
 
 
 @pytest.mark.parametrize("noise_shape", [None, (None, 1, None), (None, 5, 6), (None, 5, 1)])
 def test_the_noise_shape_of_dropout_follows(noise_shape):
     model = chain(
-        (5, 3), layers.Dense(6, name="a"), layers.Dropout(0.4, noise_shape=noise_shape, name="drop"),
+        (5, 3),
+        layers.Dense(6, name="a"),
+        layers.Dropout(0.4, noise_shape=noise_shape, name="drop"),
         layers.Dense(2, name="out"),
-    )  # fmt: skip
+    )
     removal = Removal(model, {"a": [0, 4]})
     removal.check_outputs()
     trained = removal.pruned(removal.inputs, training=True)
@@ -60,21 +87,34 @@ def test_the_noise_shape_of_dropout_follows(noise_shape):
 @pytest.mark.parametrize("shared_axes", [None, [1], [1, 2], [2], [3], [1, 2, 3]], ids=str)
 def test_alpha_of_prelu_follows_on_axes_that_are_not_shared(shared_axes):
     model = chain(
-        (4, 5, 3), layers.Conv2D(6, 2, name="a"), layers.PReLU(shared_axes=shared_axes), layers.Flatten(),
+        (4, 5, 3),
+        layers.Conv2D(6, 2, name="a"),
+        layers.PReLU(shared_axes=shared_axes),
+        layers.Flatten(),
         layers.Dense(2, name="out"),
-    )  # fmt: skip
+    )
     check_removal(model, {"a": [0, 4]})
 
 
 def test_alpha_of_prelu_behind_flatten():
     model = chain(
-        (4, 5, 3), layers.Conv2D(6, 2, name="a"), layers.Flatten(), layers.PReLU(), layers.Dense(2, name="out")
+        (4, 5, 3),
+        layers.Conv2D(6, 2, name="a"),
+        layers.Flatten(),
+        layers.PReLU(),
+        layers.Dense(2, name="out"),
     )
     check_removal(model, {"a": [0, 4]})
 
 
-@pytest.mark.parametrize("layer", [layers.Softmax, lambda: layers.Activation("softmax"),
-                                   lambda: layers.Activation("log_softmax")])  # fmt: skip
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Softmax,
+        lambda: layers.Activation("softmax"),
+        lambda: layers.Activation("log_softmax"),
+    ],
+)
 def test_a_softmax_over_units_is_inexact(layer):
     model = chain((5, 3), layers.Dense(6, name="a"), layer(), layers.Dense(2, name="out"))
     removal = Removal(model, {"a": [0, 4]})
@@ -94,8 +134,13 @@ def test_a_softmax_over_units_is_inexact(layer):
     ids=["scale", "offset", "both", "time", "both axes"],
 )
 def test_numbers_of_a_rescaling_follow(scale, offset):
-    model = chain((5, 3), layers.Dense(6, name="a"), layers.Rescaling(scale, offset), layers.Flatten(),
-                  layers.Dense(2, name="out"))  # fmt: skip
+    model = chain(
+        (5, 3),
+        layers.Dense(6, name="a"),
+        layers.Rescaling(scale, offset),
+        layers.Flatten(),
+        layers.Dense(2, name="out"),
+    )
     check_removal(model, {"a": [0, 4]})
 
 
@@ -112,6 +157,8 @@ def test_an_activation_of_ones_own_is_not_guessed_at():
 
 def test_an_activation_given_as_a_layer():
     model = chain(
-        (5,), layers.Dense(6, activation=layers.LeakyReLU(0.3), name="a"), layers.Dense(2, name="out")
+        (5,),
+        layers.Dense(6, activation=layers.LeakyReLU(0.3), name="a"),
+        layers.Dense(2, name="out"),
     )
     check_removal(model, {"a": [0]})

@@ -27,7 +27,9 @@ def shape(rank: int, channels: int, data_format: str = "channels_last"):
 
 
 def chain(inputs, *middle):
-    return keras.Sequential([keras.Input(inputs), *middle, layers.Flatten(), layers.Dense(3, name="out")])
+    return keras.Sequential(
+        [keras.Input(inputs), *middle, layers.Flatten(), layers.Dense(3, name="out")]
+    )
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
@@ -36,13 +38,15 @@ def chain(inputs, *middle):
 def test_filters_of_a_convolution(rank, padding, data_format):
     conv = CONV[rank]
     options = {"padding": padding, "data_format": data_format}
-    model = keras.Sequential([
-        keras.Input(shape(rank, 3, data_format)),
-        conv(6, 3, name="a", activation="relu", **options),
-        conv(5, 2, name="b", use_bias=False, strides=2, **options),
-        layers.Flatten(data_format=data_format),
-        layers.Dense(3, name="out"),
-    ])  # fmt: skip
+    model = keras.Sequential(
+        [
+            keras.Input(shape(rank, 3, data_format)),
+            conv(6, 3, name="a", activation="relu", **options),
+            conv(5, 2, name="b", use_bias=False, strides=2, **options),
+            layers.Flatten(data_format=data_format),
+            layers.Dense(3, name="out"),
+        ]
+    )
     assert check_removal(model, {"a": [0, 4], "b": [1]}).changed == {"a": [0, 4], "b": [1]}
 
 
@@ -58,17 +62,19 @@ def test_dilated_and_causal_convolutions(dilation, padding):
 
 
 def test_a_convolution_on_images_of_unknown_size():
-    model = keras.Sequential([
-        keras.Input((None, None, 3)),
-        layers.Conv2D(6, 3, padding="same", name="a"),
-        layers.Conv2D(4, 3, padding="same", name="b"),
-        layers.GlobalMaxPooling2D(),
-        layers.Dense(3, name="out"),
-    ])  # fmt: skip
+    model = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            layers.Conv2D(6, 3, padding="same", name="a"),
+            layers.Conv2D(4, 3, padding="same", name="b"),
+            layers.GlobalMaxPooling2D(),
+            layers.Dense(3, name="out"),
+        ]
+    )
     check_removal(model, {"a": [0, 4], "b": [1]})
 
 
-# -- groups -----------------------------------------------------------------------------------------
+# -- groups ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rank", [1, 2])
@@ -139,7 +145,7 @@ def test_groups_of_one_input_are_tied_to_it():
     assert report.changed == {"a": [1, 4], "b": [2, 3, 8, 9]}
 
 
-# -- transposed, depthwise, separable ---------------------------------------------------------------
+# -- transposed, depthwise, separable -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
@@ -148,13 +154,15 @@ def test_groups_of_one_input_are_tied_to_it():
 def test_filters_of_a_transposed_convolution(rank, padding, data_format):
     conv = TRANSPOSED[rank]
     options = {"padding": padding, "data_format": data_format, "strides": 2}
-    model = keras.Sequential([
-        keras.Input(shape(rank, 3, data_format)),
-        conv(6, 3, name="a", **options),
-        conv(4, 2, name="b", use_bias=False, **options),
-        layers.Flatten(data_format=data_format),
-        layers.Dense(3, name="out"),
-    ])  # fmt: skip
+    model = keras.Sequential(
+        [
+            keras.Input(shape(rank, 3, data_format)),
+            conv(6, 3, name="a", **options),
+            conv(4, 2, name="b", use_bias=False, **options),
+            layers.Flatten(data_format=data_format),
+            layers.Dense(3, name="out"),
+        ]
+    )
     check_removal(model, {"a": [0, 4], "b": [1]})
 
 
@@ -176,13 +184,15 @@ def test_the_size_that_a_transposed_convolution_gives(output_padding, strides, d
 @pytest.mark.parametrize("multiplier", [1, 2, 3])
 @pytest.mark.parametrize("rank", [1, 2])
 def test_a_depthwise_convolution_loses_what_its_inputs_lose(rank, multiplier, data_format):
-    model = keras.Sequential([
-        keras.Input(shape(rank, 3, data_format)),
-        CONV[rank](4, 1, name="a", data_format=data_format),
-        DEPTHWISE[rank](3, depth_multiplier=multiplier, name="depth", data_format=data_format),
-        layers.Flatten(data_format=data_format),
-        layers.Dense(3, name="out"),
-    ])  # fmt: skip
+    model = keras.Sequential(
+        [
+            keras.Input(shape(rank, 3, data_format)),
+            CONV[rank](4, 1, name="a", data_format=data_format),
+            DEPTHWISE[rank](3, depth_multiplier=multiplier, name="depth", data_format=data_format),
+            layers.Flatten(data_format=data_format),
+            layers.Dense(3, name="out"),
+        ]
+    )
     report = check_removal(model, {"a": [0, 2]})
     gone = [*range(multiplier), *range(2 * multiplier, 3 * multiplier)]
     assert report.changed == {"a": [0, 2], "depth": gone}
@@ -208,13 +218,15 @@ def test_a_depthwise_convolution_on_the_input_stays():
 @pytest.mark.parametrize("multiplier", [1, 2])
 @pytest.mark.parametrize("rank", [1, 2])
 def test_a_separable_convolution_has_inputs_and_filters(rank, multiplier, data_format):
-    model = keras.Sequential([
-        keras.Input(shape(rank, 3, data_format)),
-        CONV[rank](4, 1, name="a", data_format=data_format),
-        SEPARABLE[rank](6, 3, depth_multiplier=multiplier, name="sep", data_format=data_format),
-        layers.Flatten(data_format=data_format),
-        layers.Dense(3, name="out"),
-    ])  # fmt: skip
+    model = keras.Sequential(
+        [
+            keras.Input(shape(rank, 3, data_format)),
+            CONV[rank](4, 1, name="a", data_format=data_format),
+            SEPARABLE[rank](6, 3, depth_multiplier=multiplier, name="sep", data_format=data_format),
+            layers.Flatten(data_format=data_format),
+            layers.Dense(3, name="out"),
+        ]
+    )
     report = check_removal(model, {"a": [1], "sep": [0, 5]})
     assert report.changed == {"a": [1], "sep": [0, 5]}
 
@@ -239,16 +251,20 @@ def test_a_kernel_may_slide_over_an_axis_on_which_units_stand_only_if_they_stay(
 
 @pytest.mark.parametrize(("filters", "gone"), [(6, [0, 3]), (4, [1])])
 def test_keras_adds_the_bias_along_the_wrong_axis(filters, gone):
-    """Keras 3.15.1: a channels_first bias lands on the last axis where that is as long as the channels.
+    """Keras 3.15.1: a channels_first bias lands on the last axis where both are equally long.
 
     Cutting 6 filters to 4 on an image 4 wide makes the result wrong, cutting 4 to 3 makes it right.
     Nothing in a file can prevent it, so the report has to say it.
     """
     first = {"data_format": "channels_first"}
-    model = keras.Sequential([
-        keras.Input((2, 5, 4)), layers.Conv2D(filters, 1, name="a", **first), layers.Flatten(**first),
-        layers.Dense(3, name="out"),
-    ])  # fmt: skip
+    model = keras.Sequential(
+        [
+            keras.Input((2, 5, 4)),
+            layers.Conv2D(filters, 1, name="a", **first),
+            layers.Flatten(**first),
+            layers.Dense(3, name="out"),
+        ]
+    )
     removal = Removal(model, {"a": gone})
     removal.check_counts()
     assert [note.layer for note in removal.report.notes if note.kind == "keras"] == ["a"]
@@ -258,8 +274,12 @@ def test_keras_adds_the_bias_along_the_wrong_axis(filters, gone):
 
 def test_keras_adds_the_bias_right_where_sizes_differ():
     first = {"data_format": "channels_first"}
-    model = keras.Sequential([
-        keras.Input((2, 5, 4)), layers.Conv2D(6, 1, name="a", **first), layers.Flatten(**first),
-        layers.Dense(3, name="out"),
-    ])  # fmt: skip
+    model = keras.Sequential(
+        [
+            keras.Input((2, 5, 4)),
+            layers.Conv2D(6, 1, name="a", **first),
+            layers.Flatten(**first),
+            layers.Dense(3, name="out"),
+        ]
+    )
     assert not check_removal(model, {"a": [0]}).notes

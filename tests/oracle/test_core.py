@@ -69,7 +69,9 @@ def test_input_features_go_where_the_inputs_may_change():
     removal = Removal(model, {name: [0, 2]}, allow_output_change=True, inputs=inputs)
     zeroed = inputs.copy()
     zeroed[:, [0, 2]] = 0
-    assert_equal(outputs(removal.pruned, inputs[:, [1, 3, 4]])[0], outputs(removal.original, zeroed)[0])
+    assert_equal(
+        outputs(removal.pruned, inputs[:, [1, 3, 4]])[0], outputs(removal.original, zeroed)[0]
+    )
 
 
 def test_input_features_stay_where_nobody_said_so():
@@ -110,7 +112,9 @@ def test_a_unit_that_is_not_there():
     ],
 )
 def test_dimensions_of_an_embedding(mask_zero, reader):
-    model = chain((6,), layers.Embedding(9, 8, mask_zero=mask_zero, name="words"), *reader(), dtype="int32")
+    model = chain(
+        (6,), layers.Embedding(9, 8, mask_zero=mask_zero, name="words"), *reader(), dtype="int32"
+    )
     report = check_removal(model, {"words": [0, 5]}, tokens=9)
     assert report.changed == {"words": [0, 5]}
 
@@ -132,7 +136,7 @@ def test_units_pass_through_layers_that_hand_on(layer):
 @pytest.mark.parametrize("mask_value", [0.0, 0.5])
 @pytest.mark.parametrize("activation", ["relu", "sigmoid"])
 def test_masking_looks_at_all_units_at_once(activation, mask_value):
-    """A time step is padding if all units are mask_value: the others decide, unless a unit gives 0."""
+    """A time step is padding if all units are mask_value: one that gives 0 is not missed."""
     model = chain(
         (4, 5),
         layers.Dense(3, activation, name="a"),

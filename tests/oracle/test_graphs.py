@@ -1,4 +1,4 @@
-"""How layers are put together: nested and shared ones, several inputs and outputs, dtype policies."""
+"""How layers are put together: nested, shared, several inputs and outputs, dtype policies."""
 
 from __future__ import annotations
 
@@ -24,10 +24,16 @@ def block(name, functional):
         y = layers.Conv2D(5, 3, name="conv")(x)
         y = layers.ReLU()(layers.BatchNormalization(name="bn")(y))
         return keras.Model(x, layers.Dense(4, name="dense")(y), name=name)
-    return keras.Sequential([
-        keras.Input((6, 6, 3)), layers.Conv2D(5, 3, name="conv"), layers.BatchNormalization(name="bn"),
-        layers.ReLU(), layers.Dense(4, name="dense"),
-    ], name=name)  # fmt: skip
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 3)),
+            layers.Conv2D(5, 3, name="conv"),
+            layers.BatchNormalization(name="bn"),
+            layers.ReLU(),
+            layers.Dense(4, name="dense"),
+        ],
+        name=name,
+    )
 
 
 @pytest.mark.parametrize("inner", [True, False])
@@ -38,7 +44,9 @@ def test_nested_models(outer, inner):
         x = keras.Input((6, 6, 3))
         model = keras.Model(x, layers.Dense(2, name="out")(layers.Flatten()(part(x))))
     else:
-        model = keras.Sequential([keras.Input((6, 6, 3)), part, layers.Flatten(), layers.Dense(2, name="out")])
+        model = keras.Sequential(
+            [keras.Input((6, 6, 3)), part, layers.Flatten(), layers.Dense(2, name="out")]
+        )
     report = check_removal(model, {"part/conv": [0, 3], "part/dense": [1]})
     assert report.changed == {"part/conv": [0, 3], "part/dense": [1]}
 
@@ -66,7 +74,9 @@ def test_a_nested_model_called_twice():
     one = part(layers.Conv2D(3, 1, name="a")(x))
     two = part(layers.Conv2D(3, 1, name="b")(y))
     out = layers.Dense(2, name="out")(layers.Flatten()(layers.Subtract()([one, two])))
-    report = check_removal(keras.Model([x, y], out), {"a": [1], "part/conv": [0], "part/dense": [3]})
+    report = check_removal(
+        keras.Model([x, y], out), {"a": [1], "part/conv": [0], "part/dense": [3]}
+    )
     assert report.changed == {"a": [1], "b": [1], "part/conv": [0], "part/dense": [3]}
 
 
@@ -99,7 +109,9 @@ def test_a_shared_normalisation_ties():
 def test_a_shared_layer_that_once_reads_the_input_keeps_its_rows():
     shared = layers.Dense(5, name="shared")
     x = keras.Input((4,))
-    out = layers.Dense(2, name="out")(layers.Concatenate()([shared(x), shared(layers.Dense(4, name="a")(x))]))
+    out = layers.Dense(2, name="out")(
+        layers.Concatenate()([shared(x), shared(layers.Dense(4, name="a")(x))])
+    )
     model = keras.Model(x, out)
     with pytest.raises(FrozenUnitsError, match="model's input"):
         Removal(model, {"a": [1]})
@@ -124,7 +136,12 @@ def test_several_inputs_and_outputs():
     b = layers.LSTM(6, name="b")(y)
     both = layers.Add()([a, b])
     model = keras.Model(
-        [x, y], [layers.Dense(2, name="one")(both), layers.Dense(3, name="two")(a), layers.Dense(1, name="three")(b)]
+        [x, y],
+        [
+            layers.Dense(2, name="one")(both),
+            layers.Dense(3, name="two")(a),
+            layers.Dense(1, name="three")(b),
+        ],
     )
     assert check_removal(model, {"a": [1, 2]}).changed == {"a": [1, 2], "b": [1, 2]}
 
@@ -135,7 +152,10 @@ def test_inputs_and_outputs_in_dicts():
     b = layers.Dense(6, "relu", name="b")(y)
     model = keras.Model(
         {"second": y, "first": x},
-        {"sum": layers.Dense(2, name="one")(layers.Add()([a, b])), "a": layers.Dense(3, name="two")(a)},
+        {
+            "sum": layers.Dense(2, name="one")(layers.Add()([a, b])),
+            "a": layers.Dense(3, name="two")(a),
+        },
     )
     check_removal(model, {"b": [1, 2]})
 
@@ -196,32 +216,44 @@ def test_a_name_that_is_used_inside_and_outside():
     assert report.changed == {"dense": [1], "part/dense": [0, 4]}
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16", "float16", "float64"])
+@pytest.mark.parametrize(
+    "policy", ["mixed_float16", "mixed_bfloat16", "bfloat16", "float16", "float64"]
+)
 def test_dtype_policies(policy):
     """Storage follows the variables' dtype: bfloat16 is two opaque bytes in the file."""
-    model = keras.Sequential([
-        keras.Input((7, 7, 3), dtype="float32"),
-        layers.Conv2D(6, 3, name="a", dtype=policy),
-        layers.BatchNormalization(dtype=policy),
-        layers.ReLU(dtype=policy),
-        layers.Flatten(dtype=policy),
-        layers.Dense(5, name="b", dtype=policy),
-        layers.Dense(2, name="out", dtype="float32"),
-    ])  # fmt: skip
+    model = keras.Sequential(
+        [
+            keras.Input((7, 7, 3), dtype="float32"),
+            layers.Conv2D(6, 3, name="a", dtype=policy),
+            layers.BatchNormalization(dtype=policy),
+            layers.ReLU(dtype=policy),
+            layers.Flatten(dtype=policy),
+            layers.Dense(5, name="b", dtype=policy),
+            layers.Dense(2, name="out", dtype="float32"),
+        ]
+    )
     tolerance = {"float64": 1e-6, "float16": 2e-2, "mixed_float16": 2e-2}.get(policy, 8e-2)
     removal = Removal(model, {"a": [0, 4], "b": [2]}, tolerance=tolerance)
     removal.check_counts()
     removal.check_outputs()
     # What is left is left bit for bit.
-    kept = np.asarray(keras.ops.convert_to_numpy(removal.original.get_layer("a").kernel))[..., [1, 2, 3, 5]]
-    np.testing.assert_array_equal(kept, keras.ops.convert_to_numpy(removal.pruned.get_layer("a").kernel))
+    kept = np.asarray(keras.ops.convert_to_numpy(removal.original.get_layer("a").kernel))[
+        ..., [1, 2, 3, 5]
+    ]
+    np.testing.assert_array_equal(
+        kept, keras.ops.convert_to_numpy(removal.pruned.get_layer("a").kernel)
+    )
 
 
 def test_a_frozen_layer_is_cut_like_any_other():
-    model = keras.Sequential([
-        keras.Input((4,)), layers.Dense(6, name="a", trainable=False), layers.Dense(5, name="b"),
-        layers.Dense(2, name="out"),
-    ])  # fmt: skip
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(6, name="a", trainable=False),
+            layers.Dense(5, name="b"),
+            layers.Dense(2, name="out"),
+        ]
+    )
     report = check_removal(model, {"a": [0], "b": [1]})
     assert report.output.trainable_parameters == 4 * 5 - 5 * 4 + 5 * 4 + 4 + 4 * 2 + 2
 
@@ -233,26 +265,44 @@ def test_a_sequential_without_an_input_layer():
 
 
 def test_a_model_within_a_sequential_without_an_input_layer():
-    model = keras.Sequential([
-        keras.Sequential([layers.Dense(6, name="a"), layers.ReLU()], name="part"), layers.Dense(2, name="out")
-    ])  # fmt: skip
+    model = keras.Sequential(
+        [
+            keras.Sequential([layers.Dense(6, name="a"), layers.ReLU()], name="part"),
+            layers.Dense(2, name="out"),
+        ]
+    )
     model.build((None, 4))
     model(np.zeros((1, 4), "float32"))
     check_removal(model, {"part/a": [0]})
 
 
 def test_two_removals_one_after_the_other_equal_one_removal(tmp_path):
-    model = randomize(keras.Sequential([
-        keras.Input((6, 6, 3)), layers.Conv2D(6, 3, name="a"), layers.BatchNormalization(), layers.Flatten(),
-        layers.Dense(8, name="b"), layers.Dense(2, name="out"),
-    ]))  # fmt: skip
+    model = randomize(
+        keras.Sequential(
+            [
+                keras.Input((6, 6, 3)),
+                layers.Conv2D(6, 3, name="a"),
+                layers.BatchNormalization(),
+                layers.Flatten(),
+                layers.Dense(8, name="b"),
+                layers.Dense(2, name="out"),
+            ]
+        )
+    )
     model.save(tmp_path / "model.keras")
-    kp.remove(str(tmp_path / "model.keras"), {"a": [1], "b": [0, 7]}, output=str(tmp_path / "1.keras"))
+    kp.remove(
+        str(tmp_path / "model.keras"), {"a": [1], "b": [0, 7]}, output=str(tmp_path / "1.keras")
+    )
     kp.remove(str(tmp_path / "1.keras"), {"a": [2], "b": [0]}, output=str(tmp_path / "2.keras"))
-    kp.remove(str(tmp_path / "model.keras"), {"a": [1, 3], "b": [0, 1, 7]}, output=str(tmp_path / "both.keras"))
+    kp.remove(
+        str(tmp_path / "model.keras"),
+        {"a": [1, 3], "b": [0, 1, 7]},
+        output=str(tmp_path / "both.keras"),
+    )
     two, both = (keras.models.load_model(tmp_path / name) for name in ("2.keras", "both.keras"))
     for one, other in zip(two.get_weights(), both.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
     def left(name):
         return json.loads(zipfile.ZipFile(tmp_path / name).read("metadata.json"))["kprune"]["units"]
 

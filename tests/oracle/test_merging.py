@@ -37,7 +37,9 @@ def test_units_that_meet_go_together(merge):
     assert report.changed == {"a": [0, 4], "b": [0, 4]}
 
 
-@pytest.mark.parametrize("merge", [layers.Add, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum])
+@pytest.mark.parametrize(
+    "merge", [layers.Add, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum]
+)
 def test_three_that_meet(merge):
     x = keras.Input((4, 5, 3))
     y = merge()([conv(6, "a")(x), conv(6, "b")(x), conv(6, "c")(x)])
@@ -94,7 +96,9 @@ def test_the_only_unit_of_a_gate_stays():
 
 def test_a_vector_that_is_spread_along_time():
     x, z = keras.Input((4, 3)), keras.Input((3,))
-    y = layers.Add()([layers.Dense(5, name="a")(x), layers.Reshape((1, 5))(layers.Dense(5, name="b")(z))])
+    y = layers.Add()(
+        [layers.Dense(5, name="a")(x), layers.Reshape((1, 5))(layers.Dense(5, name="b")(z))]
+    )
     report = check_removal(keras.Model([x, z], head(y)), {"b": [0, 3]})
     assert report.changed == {"a": [0, 3], "b": [0, 3]}
 
@@ -107,7 +111,7 @@ def test_units_that_meet_the_models_input_stay():
 
 
 def test_units_that_meet_something_without_units_stay():
-    """A sum with positions along which no unit stands: there is nothing to take away on that side."""
+    """On the other side of the sum there is nothing that could be taken away."""
     x, z = keras.Input((4, 3)), keras.Input((4, 5), dtype="int32")
     y = layers.Add()([layers.Dense(5, name="a")(x), layers.Rescaling(0.5)(z)])
     with pytest.raises(CannotPruneError):
@@ -135,13 +139,19 @@ def test_joined_channels_first():
     x = keras.Input((3, 4, 24))
     parts = [conv(n, name, data_format="channels_first")(x) for n, name in ((6, "a"), (4, "b"))]
     y = conv(5, "c", data_format="channels_first")(layers.Concatenate(axis=1)(parts))
-    model = keras.Model(x, layers.Dense(2, name="out")(layers.Flatten(data_format="channels_first")(y)))
+    model = keras.Model(
+        x, layers.Dense(2, name="out")(layers.Flatten(data_format="channels_first")(y))
+    )
     check_removal(model, {"a": [0, 5], "b": [0], "c": [2]})
 
 
 def test_flattened_parts_joined():
     x = keras.Input((4, 5, 3))
-    parts = [layers.Flatten()(conv(6, "a")(x)), layers.Flatten()(conv(4, "b")(x)), layers.Flatten()(x)]
+    parts = [
+        layers.Flatten()(conv(6, "a")(x)),
+        layers.Flatten()(conv(4, "b")(x)),
+        layers.Flatten()(x),
+    ]
     model = keras.Model(x, layers.Dense(2, name="out")(layers.Concatenate()(parts)))
     check_removal(model, {"a": [0, 5], "b": [3]})
 
@@ -188,7 +198,7 @@ def test_the_last_unit_of_a_tied_layer_stays():
 
 
 def test_a_difference_of_a_tensor_and_its_mirror_ties_a_layers_own_units():
-    """Flatten channels of two places and subtract: (C·2) - (2·C) brings channel i and j together."""
+    """Channels of two places, flattened either way and subtracted: channel i meets j."""
     x = keras.Input((2, 3))
     y = layers.Dense(2, name="a")(x)
     mirrored = layers.Flatten()(layers.Permute((2, 1))(y))

@@ -66,7 +66,9 @@ def test_batch_normalization_on_an_axis_that_no_unit_stands_on():
 
 
 def test_batch_normalization_before_any_unit():
-    model = chain((5, 3), layers.BatchNormalization(), layers.Dense(6, name="a"), layers.Dense(2, name="out"))
+    model = chain(
+        (5, 3), layers.BatchNormalization(), layers.Dense(6, name="a"), layers.Dense(2, name="out")
+    )
     check_removal(model, {"a": [0, 4]})
 
 
@@ -82,7 +84,7 @@ MIXING = {
 
 @pytest.mark.parametrize("kind", MIXING)
 def test_a_statistic_over_units_makes_a_removal_inexact(kind):
-    """The file loads and counts right; the oracle finds as well that every output depends on what went."""
+    """It loads and counts right; the oracle finds too that every output depends on what went."""
     model = chain((5, 3), layers.Dense(8, name="a"), MIXING[kind](), layers.Dense(2, name="out"))
     removal = Removal(model, {"a": [0, 4]})
     removal.check_counts()
@@ -95,42 +97,57 @@ def test_a_statistic_over_units_makes_a_removal_inexact(kind):
 @pytest.mark.parametrize("kind", MIXING)
 def test_units_that_are_not_normalised_go_exactly(kind):
     model = chain(
-        (5, 3), layers.Dense(8, name="a"), layers.Dense(8, name="b"), MIXING[kind](), layers.Dense(6, name="c"),
+        (5, 3),
+        layers.Dense(8, name="a"),
+        layers.Dense(8, name="b"),
+        MIXING[kind](),
+        layers.Dense(6, name="c"),
         layers.Dense(2, name="out"),
-    )  # fmt: skip
+    )
     check_removal(model, {"a": [0, 4], "c": [1]})
 
 
 def test_layer_normalization_on_an_axis_without_units_is_exact():
     model = chain(
-        (5, 3), layers.Dense(8, name="a"), layers.LayerNormalization(axis=1), layers.Flatten(),
+        (5, 3),
+        layers.Dense(8, name="a"),
+        layers.LayerNormalization(axis=1),
+        layers.Flatten(),
         layers.Dense(2, name="out"),
-    )  # fmt: skip
+    )
     check_removal(model, {"a": [0, 4]})
 
 
 def test_a_group_for_each_channel_is_exact():
-    """Instance normalisation: groups=-1 counts the channels, and so it does when there are fewer."""
+    """Instance normalisation: groups=-1 counts the channels, however many there are."""
     model = chain(
-        (7, 7, 3), layers.Conv2D(6, 3, name="a"), layers.GroupNormalization(groups=-1), layers.Flatten(),
+        (7, 7, 3),
+        layers.Conv2D(6, 3, name="a"),
+        layers.GroupNormalization(groups=-1),
+        layers.Flatten(),
         layers.Dense(2, name="out"),
-    )  # fmt: skip
+    )
     check_removal(model, {"a": [0, 4]})
 
 
 def test_a_group_for_each_channel_by_number_is_exact():
     model = chain(
-        (7, 7, 3), layers.Conv2D(6, 3, name="a"), layers.GroupNormalization(groups=6), layers.Flatten(),
+        (7, 7, 3),
+        layers.Conv2D(6, 3, name="a"),
+        layers.GroupNormalization(groups=6),
+        layers.Flatten(),
         layers.Dense(2, name="out"),
-    )  # fmt: skip
+    )
     check_removal(model, {"a": [0, 4]})
 
 
 def test_groups_stay_equal():
     model = chain(
-        (5, 3), layers.Dense(8, name="a"), layers.GroupNormalization(groups=2, name="norm"),
+        (5, 3),
+        layers.Dense(8, name="a"),
+        layers.GroupNormalization(groups=2, name="norm"),
         layers.Dense(2, name="out"),
-    )  # fmt: skip
+    )
     with pytest.raises(CannotPruneError, match="uneven"):
         Removal(model, {"a": [0, 1]})
 
@@ -138,7 +155,10 @@ def test_groups_stay_equal():
 def test_a_whole_group_is_exact():
     """Its mean and variance are its own."""
     model = chain(
-        (5, 3), layers.Dense(8, name="a"), layers.GroupNormalization(groups=2), layers.Dense(2, name="out")
+        (5, 3),
+        layers.Dense(8, name="a"),
+        layers.GroupNormalization(groups=2),
+        layers.Dense(2, name="out"),
     )
     removal = Removal(model, {"a": [4, 5, 6, 7]})
     removal.check_counts()
@@ -155,9 +175,12 @@ def adapted(shape, **options):
 @pytest.mark.parametrize("invert", [True, False])
 def test_normalization_with_statistics_that_were_adapted(axis, invert):
     model = chain(
-        (5, 3), layers.Dense(6, name="a"), adapted((5, 6), axis=axis, invert=invert), layers.Flatten(),
+        (5, 3),
+        layers.Dense(6, name="a"),
+        adapted((5, 6), axis=axis, invert=invert),
+        layers.Flatten(),
         layers.Dense(2, name="out"),
-    )  # fmt: skip
+    )
     check_removal(model, {"a": [0, 4]})
 
 
@@ -172,12 +195,21 @@ def test_normalization_with_statistics_that_were_adapted(axis, invert):
         ((1, 2), np.linspace(-1, 1, 30).reshape(5, 6).tolist()),
         (1, [0.1, -0.2, 0.3, 0.4, -0.5]),
     ],
-    ids=["channels", "channels, one number", "one number", "two axes, one given", "two axes", "time"],
+    ids=[
+        "channels",
+        "channels, one number",
+        "one number",
+        "two axes, one given",
+        "two axes",
+        "time",
+    ],
 )
 def test_normalization_with_numbers_in_the_config(axis, mean, invert):
     variance = (np.abs(np.asarray(mean)) + 0.4).tolist()
     norm = layers.Normalization(axis=axis, mean=mean, variance=variance, invert=invert)
-    model = chain((5, 3), layers.Dense(6, name="a"), norm, layers.Flatten(), layers.Dense(2, name="out"))
+    model = chain(
+        (5, 3), layers.Dense(6, name="a"), norm, layers.Flatten(), layers.Dense(2, name="out")
+    )
     check_removal(model, {"a": [0, 4]})
 
 

@@ -1,4 +1,4 @@
-"""Plain operations between layers, as keras.applications has them: `x * 2`, `x + constant`, `keras.ops`."""
+"""Plain operations between layers: `x * 2`, `x + constant`, `keras.ops`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_units_pass_one_by_one(kind):
 
 
 def test_keras_adds_a_vector_along_the_wrong_axis():
-    """Keras 3.15.1: of (4, 5, 6) + (4, 1, 1), 6 channels cut to 4 make (4, 5, 4) + (4, 1, 1) go wrong."""
+    """Keras 3.15.1: (4, 5, 6) + (4, 1, 1) goes wrong when the 6 channels are cut to 4."""
     column = np.linspace(0.5, 1.5, 4).reshape(4, 1, 1).astype("float32")
     model = around(lambda y: y + column)
     removal = Removal(model, {"a": [0, 4]})

@@ -18,14 +18,21 @@ EXTENTS = {1: (24,), 2: (5, 24), 3: (4, 5, 24)}
 def model(rank, data_format, pool, flatten=True):
     shape = (2, *EXTENTS[rank]) if data_format == "channels_first" else (*EXTENTS[rank], 2)
     end = [layers.Flatten(data_format=data_format)] if flatten else []
-    return keras.Sequential([
-        keras.Input(shape), CONV[rank](5, 1, data_format=data_format, name="a"), pool, *end,
-        layers.Dense(2, name="out"),
-    ])  # fmt: skip
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            CONV[rank](5, 1, data_format=data_format, name="a"),
+            pool,
+            *end,
+            layers.Dense(2, name="out"),
+        ]
+    )
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
-@pytest.mark.parametrize(("padding", "strides"), [("valid", None), ("same", None), ("same", 1), ("valid", 3)])
+@pytest.mark.parametrize(
+    ("padding", "strides"), [("valid", None), ("same", None), ("same", 1), ("valid", 3)]
+)
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("kind", ["Max", "Average"])
 def test_pooling(kind, rank, padding, strides, data_format):
@@ -47,9 +54,15 @@ def test_global_pooling(kind, rank, keepdims, data_format):
 @pytest.mark.parametrize("pool", [layers.MaxPooling1D, layers.GlobalMaxPooling1D])
 def test_units_on_an_axis_that_is_pooled(pool):
     """Pooling over units makes one number of several: they stay."""
-    chain = keras.Sequential([
-        keras.Input((4, 3)), layers.Dense(6, name="a"), layers.Permute((2, 1)), pool(), layers.Flatten(),
-        layers.Dense(2, name="out"),
-    ])  # fmt: skip
+    chain = keras.Sequential(
+        [
+            keras.Input((4, 3)),
+            layers.Dense(6, name="a"),
+            layers.Permute((2, 1)),
+            pool(),
+            layers.Flatten(),
+            layers.Dense(2, name="out"),
+        ]
+    )
     with pytest.raises(CannotPruneError):
         Removal(chain, {"a": [1]})

@@ -53,9 +53,13 @@ def test_options_that_change_no_shape(options):
 
 
 def test_a_stateful_layer():
-    model = keras.Sequential([
-        keras.Input((5, 4), batch_size=3), layers.LSTM(6, stateful=True, name="a"), layers.Dense(2, name="out")
-    ])  # fmt: skip
+    model = keras.Sequential(
+        [
+            keras.Input((5, 4), batch_size=3),
+            layers.LSTM(6, stateful=True, name="a"),
+            layers.Dense(2, name="out"),
+        ]
+    )
     check_removal(model, {"a": [0, 3]})
 
 
@@ -108,14 +112,18 @@ def test_states_made_by_dense_layers():
 def test_both_directions_lose_the_same_units(mode, sequences, kind):
     inner = KINDS[kind](5, return_sequences=sequences)
     model = chain(
-        (4, 3), layers.Bidirectional(inner, merge_mode=mode, name="both"), layers.Dense(2, name="out")
+        (4, 3),
+        layers.Bidirectional(inner, merge_mode=mode, name="both"),
+        layers.Dense(2, name="out"),
     )
     report = check_removal(model, {"both": [1, 4]})
     assert report.changed == {"both": [1, 4, 6, 9] if mode == "concat" else [1, 4]}
 
 
 def test_a_unit_of_the_backward_direction_takes_the_forward_one_along():
-    model = chain((4, 3), layers.Bidirectional(layers.LSTM(5), name="both"), layers.Dense(2, name="out"))
+    model = chain(
+        (4, 3), layers.Bidirectional(layers.LSTM(5), name="both"), layers.Dense(2, name="out")
+    )
     assert check_removal(model, {"both": [7]}).changed == {"both": [2, 7]}
 
 
@@ -160,7 +168,7 @@ def test_masked_time_steps(mask_zero):
     check_removal(model, {"words": [0, 2], "both": [3], "gru": [1]}, tokens=7)
 
 
-# -- TimeDistributed --------------------------------------------------------------------------------
+# -- TimeDistributed ------------------------------------------------------------------------------
 
 
 def test_a_dense_at_every_time_step():
@@ -202,7 +210,9 @@ def test_a_nested_model_at_every_time_step(functional):
             layers.Dense(4, name="b"),
         )
         inner.name = "inner"
-    model = chain((3, 6, 6, 2), layers.TimeDistributed(inner, name="each"), layers.LSTM(3, name="out"))
+    model = chain(
+        (3, 6, 6, 2), layers.TimeDistributed(inner, name="each"), layers.LSTM(3, name="out")
+    )
     report = check_removal(model, {"each/inner/a": [0, 3], "each/inner/b": [1]})
     assert report.changed == {"each/inner/a": [0, 3], "each/inner/b": [1]}
 
@@ -228,6 +238,8 @@ def test_units_on_the_time_axis_of_a_wrapper_stay():
 
 
 def test_units_on_the_time_axis_of_a_recurrent_layer_stay():
-    model = chain((4, 3), layers.Dense(5, name="a"), layers.Permute((2, 1)), layers.LSTM(2, name="out"))
+    model = chain(
+        (4, 3), layers.Dense(5, name="a"), layers.Permute((2, 1)), layers.LSTM(2, name="out")
+    )
     with pytest.raises(CannotPruneError, match="time axis"):
         Removal(model, {"a": [0]})

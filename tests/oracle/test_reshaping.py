@@ -34,9 +34,11 @@ def test_each_filter_owns_its_rows_behind_flatten(rank, data_format):
 def test_flatten_that_thinks_otherwise_than_the_convolution():
     """channels_first in Flatten alone moves the second axis to the end, whatever it holds."""
     model = chain(
-        (4, 6, 2), layers.Conv2D(5, 2, name="a"), layers.Flatten(data_format="channels_first"),
+        (4, 6, 2),
+        layers.Conv2D(5, 2, name="a"),
+        layers.Flatten(data_format="channels_first"),
         layers.Dense(2, name="out"),
-    )  # fmt: skip
+    )
     check_removal(model, {"a": [0, 3]})
 
 
@@ -47,66 +49,104 @@ def test_flatten_of_a_vector():
 
 @pytest.mark.parametrize(
     "target",
-    [(3, 4, 6), (12, 6), (-1, 6), (3, 24), (4, 3, 6), (2, 6, 6), (72,), (-1,), (3, 4, 1, 6), (1, 12, 6)],
+    [
+        (3, 4, 6),
+        (12, 6),
+        (-1, 6),
+        (3, 24),
+        (4, 3, 6),
+        (2, 6, 6),
+        (72,),
+        (-1,),
+        (3, 4, 1, 6),
+        (1, 12, 6),
+    ],
     ids=str,
 )
 def test_reshape_keeps_track_of_channels(target):
     model = chain(
-        (3, 4, 2), layers.Conv2D(6, 1, name="a"), layers.Reshape(target), layers.Flatten(),
+        (3, 4, 2),
+        layers.Conv2D(6, 1, name="a"),
+        layers.Reshape(target),
+        layers.Flatten(),
         layers.Dense(2, name="out"),
-    )  # fmt: skip
+    )
     check_removal(model, {"a": [0, 3]})
 
 
 @pytest.mark.parametrize("chosen", [[1], list(range(1, 24, 2))], ids=["one place", "all places"])
 def test_a_vector_reshaped_to_an_image_loses_whole_channels(chosen):
-    """A decoder: one of the Dense's units is one place of one channel, and takes the others along."""
+    """A decoder: a unit of the Dense is one place of one channel, and takes the others along."""
     model = chain(
-        (5,), layers.Dense(3 * 4 * 2, name="a"), layers.Reshape((3, 4, 2)), layers.Conv2D(3, 2, name="out")
+        (5,),
+        layers.Dense(3 * 4 * 2, name="a"),
+        layers.Reshape((3, 4, 2)),
+        layers.Conv2D(3, 2, name="out"),
     )
     assert check_removal(model, {"a": chosen}).changed == {"a": list(range(1, 24, 2))}
 
 
 def test_heads_times_dims_must_keep_a_rectangle():
     model = chain(
-        (5,), layers.Dense(12, name="a"), layers.Reshape((3, 4)), layers.Dense(2, name="b"), layers.Flatten(),
+        (5,),
+        layers.Dense(12, name="a"),
+        layers.Reshape((3, 4)),
+        layers.Dense(2, name="b"),
+        layers.Flatten(),
         layers.Dense(2, name="out"),
-    )  # fmt: skip
+    )
     with pytest.raises(NotARectangleError):
         Removal(model, {"a": [0, 5]})
 
 
 def test_a_column_of_heads_times_dims_may_go():
     model = chain(
-        (5,), layers.Dense(12, name="a"), layers.Reshape((3, 4)), layers.Dense(2, name="b"),
-        layers.Dense(2, name="out"), layers.GlobalAveragePooling1D(),
-    )  # fmt: skip
+        (5,),
+        layers.Dense(12, name="a"),
+        layers.Reshape((3, 4)),
+        layers.Dense(2, name="b"),
+        layers.Dense(2, name="out"),
+        layers.GlobalAveragePooling1D(),
+    )
     with_dims = check_removal(model, {"a": [0, 4, 8, 3, 7, 11]})
     assert with_dims.changed == {"a": [0, 3, 4, 7, 8, 11]}
 
 
 def test_a_row_of_heads_times_dims_may_go():
     model = chain(
-        (5,), layers.Dense(12, name="a"), layers.Reshape((3, 4)), layers.Flatten(), layers.Dense(2, name="out")
+        (5,),
+        layers.Dense(12, name="a"),
+        layers.Reshape((3, 4)),
+        layers.Flatten(),
+        layers.Dense(2, name="out"),
     )
     check_removal(model, {"a": [4, 5, 6, 7]})
 
 
-@pytest.mark.parametrize("dims", [(2, 1, 3), (3, 1, 2), (1, 3, 2), (3, 2, 1), (2, 3, 1), (1, 2, 3)], ids=str)
+@pytest.mark.parametrize(
+    "dims", [(2, 1, 3), (3, 1, 2), (1, 3, 2), (3, 2, 1), (2, 3, 1), (1, 2, 3)], ids=str
+)
 def test_permute_then_flatten(dims):
     model = chain(
-        (3, 4, 2), layers.Conv2D(5, 1, name="a"), layers.Permute(dims), layers.Flatten(),
+        (3, 4, 2),
+        layers.Conv2D(5, 1, name="a"),
+        layers.Permute(dims),
+        layers.Flatten(),
         layers.Dense(2, name="out"),
-    )  # fmt: skip
+    )
     check_removal(model, {"a": [0, 3]})
 
 
 def test_units_along_two_axes():
     """A Dense on either side of a Permute: one's units along axis 1, the other's along axis 2."""
     model = chain(
-        (4, 3), layers.Dense(5, name="a"), layers.Permute((2, 1)), layers.Dense(6, name="b"), layers.Flatten(),
+        (4, 3),
+        layers.Dense(5, name="a"),
+        layers.Permute((2, 1)),
+        layers.Dense(6, name="b"),
+        layers.Flatten(),
         layers.Dense(2, name="out"),
-    )  # fmt: skip
+    )
     report = check_removal(model, {"a": [1, 2], "b": [0, 5]})
     assert report.changed == {"a": [1, 2], "b": [0, 5]}
 
@@ -123,15 +163,22 @@ def test_a_token_mixer():
 
 def test_repeat_vector():
     model = chain(
-        (4,), layers.Dense(5, name="a"), layers.RepeatVector(3), layers.LSTM(4, name="b"),
+        (4,),
+        layers.Dense(5, name="a"),
+        layers.RepeatVector(3),
+        layers.LSTM(4, name="b"),
         layers.Dense(2, name="out"),
-    )  # fmt: skip
+    )
     check_removal(model, {"a": [1, 2], "b": [0]})
 
 
 def test_repeat_vector_then_flatten():
     model = chain(
-        (4,), layers.Dense(5, name="a"), layers.RepeatVector(3), layers.Flatten(), layers.Dense(2, name="out")
+        (4,),
+        layers.Dense(5, name="a"),
+        layers.RepeatVector(3),
+        layers.Flatten(),
+        layers.Dense(2, name="out"),
     )
     check_removal(model, {"a": [1, 2]})
 
@@ -166,7 +213,10 @@ RESIZING = {
     "crop 3": ((4, 5, 24, 2), lambda f: layers.Cropping3D((1, 0, 2), data_format=f)),
     "up 1": ((9, 2), lambda f: layers.UpSampling1D(2)),
     "up 2": ((4, 20, 2), lambda f: layers.UpSampling2D((2, 3), data_format=f)),
-    "up bilinear": ((4, 20, 2), lambda f: layers.UpSampling2D(2, interpolation="bilinear", data_format=f)),
+    "up bilinear": (
+        (4, 20, 2),
+        lambda f: layers.UpSampling2D(2, interpolation="bilinear", data_format=f),
+    ),
     "up 3": ((3, 4, 20, 2), lambda f: layers.UpSampling3D((1, 2, 2), data_format=f)),
 }
 
@@ -192,11 +242,19 @@ def test_resizing_layers_work_channel_by_channel(kind, data_format):
     check_removal(model, {"a": [0, 3], "b": [1]})
 
 
-@pytest.mark.parametrize("layer", [layers.ZeroPadding1D(1), layers.Cropping1D(1), layers.UpSampling1D(2)], ids=lambda x: x.name)
+@pytest.mark.parametrize(
+    "layer",
+    [layers.ZeroPadding1D(1), layers.Cropping1D(1), layers.UpSampling1D(2)],
+    ids=lambda x: x.name,
+)
 def test_units_on_an_axis_that_is_resized_stay(layer):
     model = chain(
-        (4, 3), layers.Dense(5, name="a"), layers.Permute((2, 1)), layer.__class__.from_config(layer.get_config()),
-        layers.Flatten(), layers.Dense(2, name="out"),
-    )  # fmt: skip
+        (4, 3),
+        layers.Dense(5, name="a"),
+        layers.Permute((2, 1)),
+        layer.__class__.from_config(layer.get_config()),
+        layers.Flatten(),
+        layers.Dense(2, name="out"),
+    )
     with pytest.raises(CannotPruneError):
         Removal(model, {"a": [1]})

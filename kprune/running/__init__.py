@@ -1,0 +1,11 @@
+"""The only room that imports TensorFlow: models are loaded and run here, by plain Keras.
+
+keras_runtime   Keras, imported without its chatter; a model file loaded; a model run in batches
+inputs          random inputs that a model accepts, and inputs from an .npz file
+reference       the original with what a pruned file lost silenced, to compare with
+verify          runs both and compares them
+verification    what came of it, as data
+flatten         a model of a class of its own, written as a plain graph
+plain           the same on the model itself; configs that do not rebuild their layer, mended
+foreign         the classes of other packages that a file names, and their import
+"""

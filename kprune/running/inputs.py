@@ -1,0 +1,207 @@
+"""Inputs for a model: random ones that it accepts, or those in an .npz file."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kprune.errors import CannotPruneError, FileError, UsageError
+from kprune.running.keras_runtime import import_keras
+from kprune.text import clean
+
+# Sizes for what the model leaves open: long enough for kernels and pooling to fit in.
+STEPS = 16
+EXTENT = 64
+LABELS = ("y", "labels", "targets")
+
+
+def structure(model: Any) -> Any:
+    """The model's inputs (KerasTensors) in the structure in which it takes them.
+
+    Raises: CannotPruneError if it does not say what it takes.
+    """
+    try:
+        tensors = model.inputs
+    except AttributeError:
+        tensors = None
+    if not tensors:
+        raise CannotPruneError(
+            f"the model '{clean(model.name)}' does not say what inputs it takes",
+            why="it was saved before it was built",
+            do="call the model on data and save it again",
+        )
+    inner = getattr(model, "_inputs_struct", None)
+    if inner is None:
+        inner = tensors[0] if len(tensors) == 1 else tensors
+    return inner
+
+
+def random_inputs(model: Any, samples: int, seed: int) -> Any:
+    """Arrays in the structure of the model's inputs.
+
+    Floats are normal; integers are below what the embeddings that read them hold.
+    """
+    keras = import_keras()
+    rng = np.random.default_rng(seed)
+
+    def draw(tensor: Any) -> np.ndarray:
+        shape = (tensor.shape[0] or samples, *_sizes(tensor.shape[1:]))
+        if shape[0] != samples:
+            shape = (samples - samples % shape[0] or shape[0], *shape[1:])
+        dtype = str(tensor.dtype)
+        if dtype.startswith(("int", "uint")):
+            return rng.integers(0, _tokens(tensor), shape).astype(dtype)
+        if dtype == "bool":
+            return rng.integers(0, 2, shape).astype(bool)
+        if dtype == "string":
+            return rng.integers(0, 100, shape).astype(str).astype(object)
+        return rng.normal(0.0, 1.0, shape).astype("float64" if dtype == "float64" else "float32")
+
+    return keras.tree.map_structure(draw, structure(model))
+
+
+def _sizes(shape: tuple[int | None, ...]) -> list[int]:
+    open_size = STEPS if len(shape) < 3 else EXTENT
+    return [open_size if size is None else size for size in shape]
+
+
+def _tokens(tensor: Any) -> int:
+    """How many different integers an input may hold: the least of the embeddings that read it."""
+    found = []
+    seen: set[int] = set()
+    queue = deque([tensor._keras_history.operation])
+    while queue:
+        op = queue.popleft()
+        if id(op) in seen:
+            continue
+        seen.add(id(op))
+        for layer in _layers_in(op):
+            limit = layer.get_config().get(
+                "input_dim" if "Embedding" in type(layer).__name__ else "num_tokens"
+            )
+            if limit:
+                found.append(int(limit))
+        # What an embedding gives is no token any more; what other layers give may still be one.
+        if not any("Embedding" in type(layer).__name__ for layer in _layers_in(op)):
+            queue.extend(node.operation for node in op._outbound_nodes)
+    return min(found, default=2)
+
+
+def _layers_in(op: Any) -> list[Any]:
+    """A layer and all that are inside it; nothing for a plain operation."""
+    if not hasattr(op, "_flatten_layers"):
+        return []
+    return list(op._flatten_layers())
+
+
+@dataclass(frozen=True)
+class Data:
+    """What an .npz file holds for a model.
+
+    Attributes:
+        inputs: arrays in the structure of the model's inputs.
+        labels: the array `y`, if there is one.
+        path: the file.
+    """
+
+    inputs: Any
+    labels: np.ndarray | None
+    path: str
+
+
+def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Every array in an .npz file. Nothing in it is executed (no pickles).
+
+    Raises: FileError if it cannot be read.
+    """
+    name = clean(path)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not hasattr(archive, "files"):
+                raise FileError(
+                    f"{name} holds a single array",
+                    do="save the arrays with names: np.savez(FILE, x=…, y=…)",
+                )
+            return {key: archive[key] for key in archive.files}
+    except FileNotFoundError as error:
+        raise FileError(f"cannot read {name}", why="there is no such file") from error
+    except OSError as error:
+        raise FileError(f"cannot read {name}", why=error.strerror or clean(error, 200)) from error
+    except FileError:
+        raise
+    except Exception as error:  # zipfile and numpy raise a dozen kinds on damaged archives
+        raise FileError(
+            f"{name} is not an .npz file",
+            why=clean(error, 200),
+            do="save the arrays with np.savez(FILE, x=…, y=…)",
+        ) from error
+
+
+def data_for(model: Any, path: str | os.PathLike[str]) -> Data:
+    """The arrays of an .npz file that a model takes: `x`, or the inputs' names; `y` for labels.
+
+    Raises: FileError for a file that cannot be read, UsageError for arrays that are missing or do
+        not fit the model.
+    """
+    keras = import_keras()
+    arrays = read_npz(path)
+    wanted = structure(model)
+    tensors = keras.tree.flatten(wanted)
+    names = _input_names(model, wanted, tensors)
+    if len(tensors) == 1 and names[0] not in arrays:
+        names = ["x"]
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise UsageError(
+            f"{clean(path)} has no array '{clean(missing[0])}'",
+            where=f"it holds {', '.join(map(clean, arrays)) or 'nothing'}",
+            do=f"save the inputs as {', '.join(map(clean, names))}"
+            + (" (or their layer's name)" if names == ["x"] else ""),
+        )
+    found = [
+        _fitting(arrays[name], tensor, name, path)
+        for name, tensor in zip(names, tensors, strict=True)
+    ]
+    labels = next((arrays[name] for name in LABELS if name in arrays), None)
+    counts = {len(array) for array in found} | (
+        {len(labels)} if labels is not None and labels.ndim else set()
+    )
+    if len(counts) > 1:
+        raise UsageError(
+            f"the arrays of {clean(path)} have different numbers of samples: {sorted(counts)}",
+            do="save as many labels as inputs",
+        )
+    if counts == {0}:
+        raise UsageError(f"the arrays of {clean(path)} are empty", do="save some samples")
+    return Data(keras.tree.pack_sequence_as(wanted, found), labels, os.fspath(path))
+
+
+def _input_names(model: Any, wanted: Any, tensors: list[Any]) -> list[str]:
+    """What the arrays are called: keys of a dict of inputs, else the names of the input layers."""
+    if isinstance(wanted, dict):
+        return [str(key) for key in sorted(wanted)]
+    return [str(tensor._keras_history.operation.name) for tensor in tensors]
+
+
+def _fitting(array: np.ndarray, tensor: Any, name: str, path: Any) -> np.ndarray:
+    """The array in the input's dtype. Raises: UsageError if its shape is another."""
+    want = tuple(tensor.shape[1:])
+    have = array.shape[1:]
+    if len(have) + 1 == len(want) and want[-1] == 1:
+        array, have = array[..., None], (*have, 1)  # greyscale images come without a channel axis
+    fits = len(have) == len(want) and all(w in (None, h) for w, h in zip(want, have, strict=True))
+    if not array.ndim or not fits:
+        sizes = ", ".join("any" if size is None else str(size) for size in want)
+        raise UsageError(
+            f"the array '{clean(name)}' of {clean(path)} has shape {array.shape}",
+            why=f"the model takes (samples, {sizes})",
+            do="save arrays of that shape, samples first",
+        )
+    dtype = str(tensor.dtype)
+    if dtype in ("string", "bfloat16") or array.dtype.kind in "US":
+        return array
+    return array.astype(dtype, copy=False)

@@ -1,0 +1,187 @@
+"""Keras, imported without its chatter; a model file loaded by it; a model run in batches.
+
+Keras is imported inside functions only, so that importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from kprune.errors import CannotPruneError, FileError, KpruneError
+from kprune.formats import Source
+from kprune.text import clean
+
+Progress = Callable[[int, int], None]
+
+# Keras tells formats apart by the name; a folder must not end in `.keras`.
+SUFFIXES = {"keras": ".keras", "h5": ".h5"}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back what is written to standard error meanwhile; it is shown if something goes wrong.
+
+    TensorFlow writes several lines from C++ when it is imported and when it first looks for a
+    device, whatever TF_CPP_MIN_LOG_LEVEL says, so the file descriptor itself is turned aside.
+    """
+    sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # standard error is closed: there is nothing to hold back
+        yield
+        return
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            aside.seek(0)
+            os.write(2, aside.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+@functools.cache
+def import_keras() -> ModuleType:
+    """Keras on TensorFlow, ready to run: its devices have been looked for.
+
+    Raises: KpruneError if it cannot be imported, after what TensorFlow has to say about it.
+    """
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        with quiet():
+            import keras
+
+            keras.ops.zeros(())
+    except Exception as error:
+        raise KpruneError(
+            "Keras cannot be imported",
+            why=f"{type(error).__name__}: {clean(error, 300)}",
+            do="check the installation: python -c 'import keras'",
+        ) from error
+    module: ModuleType = keras
+    return module
+
+
+def load(source: Source, folder: Path, *, compiled: bool = False) -> Any:
+    """A model, loaded by plain Keras. No code in the file is run (safe_mode).
+
+    Args:
+        source: an opened model with a path.
+        folder: a temporary one, in case Keras has to be given the file under another name.
+        compiled: whether to compile it, if the file says how; where that fails it is not compiled.
+    Raises: CannotPruneError if it needs code that is not there, FileError if Keras refuses it.
+    """
+    keras = import_keras()
+    path = _under_a_name_that_keras_takes(source, folder)
+    compiled = compiled and bool(source.config.get("compile_config"))
+    try:
+        with quiet():
+            return keras.models.load_model(path, compile=compiled, safe_mode=True)
+    except Exception as error:
+        if compiled:
+            return load(source, folder)
+        raise _load_error(source, error) from error
+
+
+def _under_a_name_that_keras_takes(source: Source, folder: Path) -> Path:
+    """Keras goes by the name, kprune by the content."""
+    assert source.path is not None
+    path = source.path.absolute()
+    wanted = SUFFIXES.get(source.format, "")
+    if (path.suffix == wanted) if wanted else path.suffix != ".keras":
+        return path
+    link = folder / f"{len(list(folder.iterdir()))}{wanted or '_folder'}"
+    link.symlink_to(path)
+    return link
+
+
+def _load_error(source: Source, error: Exception) -> KpruneError:
+    text = str(error)
+    name = clean(source.path)
+    if "Lambda" in text and "safe" in text:
+        return CannotPruneError(
+            f"cannot run {name}",
+            why="it has a Lambda layer, whose code Keras only runs if it is told to trust the file",
+            do="compare the models in a script of your own, with load_model(…, safe_mode=False)",
+        )
+    if (
+        "Could not locate" in text
+        or "register_keras_serializable" in text
+        or "Unknown layer" in text
+    ):
+        missing = text.partition("'")[2].partition("'")[0]
+        return CannotPruneError(
+            f"cannot run {name}",
+            why=f"it uses '{clean(missing)}', which is neither part of Keras nor registered"
+            if missing
+            else "it uses a class that is neither part of Keras nor registered",
+            do="give --rules a file that imports it (@keras.saving.register_keras_serializable)",
+        )
+    return FileError(
+        f"Keras does not load {name}",
+        why=f"{type(error).__name__}: {clean(' '.join(text.split()), 300)}",
+        do="check that keras.models.load_model accepts it",
+    )
+
+
+def run(
+    model: Any, inputs: Any, *, batch_size: int, progress: Progress | None = None
+) -> list[np.ndarray]:
+    """What a model gives, in inference mode.
+
+    The model is called, not `predict`: for a few batches, tracing would cost more than it saves.
+
+    Args:
+        inputs: arrays in the structure of the model's inputs, all with the same number of samples.
+        progress: called with (samples done, samples in all).
+    Returns: one array for each output, flattened as Keras flattens structures.
+    Raises: CannotPruneError if the model does not run on these inputs.
+    """
+    keras = import_keras()
+    tree = keras.tree
+    count = len(tree.flatten(inputs)[0])
+    parts: list[list[np.ndarray]] = []
+    for start in range(0, count, batch_size):
+        end = min(start + batch_size, count)
+        batch = tree.map_structure(lambda array: array[start:end], inputs)  # noqa: B023
+        try:
+            outputs = model(batch, training=False)
+        except Exception as error:
+            raise CannotPruneError(
+                f"the model '{clean(model.name)}' does not run on these inputs",
+                why=f"{type(error).__name__}: {clean(' '.join(str(error).split()), 300)}",
+                do="give inputs that it takes, with --data FILE.npz",
+            ) from error
+        parts.append([np.asarray(keras.ops.convert_to_numpy(y)) for y in tree.flatten(outputs)])
+        if progress is not None:
+            progress(end, count)
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+
+def output_names(model: Any) -> list[str]:
+    """A name for each output, in the order in which `run` gives them."""
+    keras = import_keras()
+    if isinstance(model, keras.Sequential):
+        return [str(model.layers[-1].name)]
+    outputs = model.outputs
+    names = list(getattr(model, "output_names", None) or [])
+    if len(names) != len(outputs):
+        names = [tensor.name for tensor in keras.tree.flatten(outputs)]
+    return [str(name) for name in names]

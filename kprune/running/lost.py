@@ -1,0 +1,145 @@
+"""What a pruned file lost of its original: its own account, replayed on the original's labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kprune.analysis import Analysis
+from kprune.errors import KpruneError
+from kprune.labels.closure import close
+from kprune.surgery.mask import channel_axis, layer_at, output_labels
+from kprune.surgery.provenance import KEY
+from kprune.text import clean
+
+Units = dict[str, np.ndarray]
+
+
+class Unexplained(Exception):
+    """What was done to a file cannot be told, or does not fit the original; its text says why."""
+
+
+@dataclass
+class Mask:
+    """One masked layer: which channels of its output, None for all; `below` for a dynamic mask."""
+
+    path: str
+    channels: np.ndarray | None
+    below: float | None = None
+
+
+@dataclass
+class Lost:
+    """What was done between two files.
+
+    Attributes:
+        gone: bool (labels,): what was physically removed.
+        silent: bool (labels,): what was zeroed with all that belongs to it (`zero --outgoing`).
+        zeroed, silenced: by address, units whose incoming weights are 0, or whose bias is very low.
+        masks: layers whose output is multiplied.
+    """
+
+    gone: np.ndarray
+    silent: np.ndarray
+    zeroed: Units = field(default_factory=dict)
+    silenced: Units = field(default_factory=dict)
+    masks: list[Mask] = field(default_factory=list)
+
+    @property
+    def nothing(self) -> bool:
+        return not (
+            self.gone.any() or self.silent.any() or self.zeroed or self.silenced or self.masks
+        )
+
+
+def lost(analysis: Analysis, pruned: Mapping[str, Any]) -> Lost:
+    """Replay the steps that a pruned file says it went through since it was the original.
+
+    Args:
+        analysis: of the original.
+        pruned: metadata.json of the pruned file.
+    Raises: Unexplained.
+    """
+    steps = _steps(pruned)
+    if not steps and KEY not in pruned:
+        raise Unexplained("the file does not say that kprune made it")
+    before = _steps(analysis.metadata)
+    if steps[: len(before)] != before:
+        raise Unexplained(
+            "the file was not made from this original: the steps that they went through differ"
+        )
+    found = Lost(np.zeros(analysis.map.count, bool), np.zeros(analysis.map.count, bool))
+    removed: Units = {}
+    try:
+        for step in steps[len(before) :]:
+            _replay(analysis, step, found, removed)
+        _check_left(analysis, pruned, found.gone)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, KpruneError) as error:
+        raise Unexplained(
+            "what the file says of itself does not fit this original "
+            f"({type(error).__name__}: {clean(error, 120)})"
+        ) from error
+    return found
+
+
+def _steps(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+    own = metadata.get(KEY)
+    plan = own.get("plan") if isinstance(own, dict) else None
+    steps = plan.get("steps") if isinstance(plan, dict) else None
+    return list(steps) if isinstance(steps, list) else []
+
+
+def _replay(analysis: Analysis, step: Mapping[str, Any], found: Lost, removed: Units) -> None:
+    backend = step["backend"]
+    if backend == "mask":
+        for path, indices in step["layers"].items():
+            channels = _original_channels(analysis, path, indices, found.gone) if indices else None
+            found.masks.append(Mask(path, channels, step.get("below")))
+        return
+    units = {
+        address: _original_units(analysis, address, indices, found.gone)
+        for address, indices in step["layers"].items()
+    }
+    if backend == "remove":
+        _add(removed, units)
+        found.gone = close(analysis.groups, removed).gone
+    elif backend == "zero" and step.get("outgoing"):
+        found.silent = found.silent | close(analysis.groups, units).gone
+    elif backend == "zero":
+        _add(found.silenced if step.get("silence") else found.zeroed, units)
+    else:
+        raise ValueError(f"a step of kind {backend!r}")
+
+
+def _add(into: Units, units: Units) -> None:
+    for address, indices in units.items():
+        into[address] = np.union1d(into.get(address, np.zeros(0, np.int64)), indices)
+
+
+def _original_units(analysis: Analysis, address: str, indices: Any, gone: np.ndarray) -> np.ndarray:
+    """A step counts the units of the file that it was applied to."""
+    return np.flatnonzero(~gone[analysis.map.axes[address].ids])[np.asarray(indices, np.int64)]
+
+
+def _original_channels(analysis: Analysis, path: str, indices: Any, gone: np.ndarray) -> np.ndarray:
+    layer = layer_at(analysis.model, path)
+    labels = output_labels(analysis, layer)
+    along = labels.axis(channel_axis(layer, labels.rank))
+    return np.flatnonzero(~along.dead(gone))[np.asarray(indices, np.int64)]
+
+
+def _check_left(analysis: Analysis, pruned: Mapping[str, Any], gone: np.ndarray) -> None:
+    """Hold the plan against the list of units that are left. Raises: ValueError if they differ."""
+    listed = pruned[KEY].get("units") or {}
+    earlier = (analysis.metadata.get(KEY) or {}).get("units") or {}
+    for address, axis in analysis.map.axes.items():
+        alive = np.flatnonzero(~gone[axis.ids])
+        known = earlier.get(address, list(range(len(axis))))
+        want = [known[i] for i in alive]
+        if listed.get(address, list(range(len(known)))) != want and (
+            len(alive) < len(axis) or address in listed
+        ):
+            raise ValueError(f"other units of {address!r} are left than its steps tell")

@@ -1,0 +1,355 @@
+"""Runs a pruned model and what it should equal, in plain Keras, and compares them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kprune.analysis import Analysis
+from kprune.errors import CannotPruneError, CheckError, KpruneError, UsageError
+from kprune.formats import Source, open_model
+from kprune.graph.model import TensorRef, leaves
+from kprune.labels.labels import Labels
+from kprune.pruning.carrying import analyse
+from kprune.report.counts import count
+from kprune.report.report import Note
+from kprune.running.inputs import data_for, random_inputs
+from kprune.running.keras_runtime import import_keras, load, output_names, run
+from kprune.running.lost import Lost, Unexplained, lost
+from kprune.running.metrics import Classes, measured
+from kprune.running.reference import silenced_original
+from kprune.running.verification import OutputDifference, ParameterCount, Verification
+from kprune.text import clean
+from kprune.version import __version__
+
+Progress = Callable[[int, int], None]
+
+TOLERANCE = 1e-4
+# Half precision cannot tell 1e-4 apart; sums of a hundred products lose another digit.
+HALF_TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1}
+
+
+def verify(
+    original: str | os.PathLike[str],
+    pruned: str | os.PathLike[str],
+    *,
+    data: str | os.PathLike[str] | None = None,
+    samples: int = 32,
+    seed: int = 0,
+    tolerance: float | None = None,
+    batch_size: int = 32,
+    rules: Iterable[str] = (),
+    progress: Progress | None = None,
+) -> Verification:
+    """Run both models in plain Keras and compare the pruned one with what it should compute.
+
+    That is the original whose removed units are silenced: every weight that belongs to them is 0.
+    Zeroed and masked units are silenced as their backend means it. What was done is read from the
+    pruned file's own metadata, and replayed on the original; a file without it is compared with the
+    original as it is.
+
+    Args:
+        data: an .npz file with inputs (`x`, or the inputs' names), and labels (`y`) for metrics.
+        samples: how many random inputs, if there are no data.
+        tolerance: largest difference allowed, relative to an output's largest magnitude; by default
+            1e-4, and more for models that compute in half precision.
+        batch_size: how many samples are run at once.
+        rules: files with rules for layers that kprune does not know, where pruning needed them.
+        progress: called with (samples done, samples in all).
+    Raises: UsageError, CannotPruneError if a model needs code that is not there, FileError;
+        CheckError if plain Keras does not load the pruned file.
+    """
+    if samples < 1 or batch_size < 1:
+        raise UsageError("at least one sample has to be run", do="give --samples a positive number")
+    with (
+        open_model(original) as before,
+        open_model(pruned) as after,
+        tempfile.TemporaryDirectory(prefix="kprune-") as folder,
+    ):
+        for source in (before, after):
+            if source.path is None:
+                raise UsageError(
+                    "verify needs two files", do="save the model that comes from standard input"
+                )
+        both = _Both(before, after, Path(folder), list(rules))
+        return both.compare(data, samples, seed, tolerance, batch_size, progress)
+
+
+@dataclass
+class _Both:
+    """Two opened models.
+
+    Attributes:
+        notes: what a reader should know.
+        wrong: what was found that should not be, beyond outputs that differ.
+    """
+
+    before: Source
+    after: Source
+    folder: Path
+    rules: list[str]
+
+    def __post_init__(self) -> None:
+        self.notes: list[Note] = []
+        self.wrong: list[str] = []
+
+    def compare(
+        self,
+        data: str | os.PathLike[str] | None,
+        samples: int,
+        seed: int,
+        tolerance: float | None,
+        batch_size: int,
+        progress: Progress | None,
+    ) -> Verification:
+        analysis, known = self._known()
+        original = load(self.before, self.folder, compiled=data is not None)
+        small = self._load_pruned(compiled=data is not None)
+        given = data_for(original, data) if data is not None else None
+        inputs = given.inputs if given is not None else random_inputs(original, samples, seed)
+        inputs, batch_size, number = _whole_batches(original, inputs, batch_size)
+        if tolerance is None:
+            tolerance = max(
+                [
+                    TOLERANCE,
+                    *(HALF_TOLERANCE.get(dtype, 0.0) for dtype in _compute_dtypes(original)),
+                ]
+            )
+        wants_metrics = given is not None and given.labels is not None
+        steps = _Steps(
+            progress, number, 2 + (wants_metrics and known is not None and not known.nothing)
+        )
+
+        small_inputs = inputs
+        exact, classes = True, Classes()
+        reference = original
+        if analysis is not None and known is not None:
+            small_inputs = _cut_inputs(analysis, known.gone, inputs)
+            if not known.nothing:
+                reference = silenced_original(self.before, analysis, known, self.folder)
+        full = run(reference, inputs, batch_size=batch_size, progress=steps.next())
+        got = run(small, small_inputs, batch_size=batch_size, progress=steps.next())
+        expected = full
+        if analysis is not None and known is not None:
+            expected, classes, exact = self._expected(analysis, known, full)
+        outputs = [
+            _difference(name, one, other, tolerance)
+            for name, one, other in zip(output_names(small), got, expected, strict=True)
+        ]
+        metrics = None
+        if given is not None and given.labels is not None:
+            first = (
+                full
+                if reference is original
+                else run(original, inputs, batch_size=batch_size, progress=steps.next())
+            )
+            metrics = {
+                "before": measured(
+                    original, inputs, first, given.labels[:number], classes, cut=False
+                ),
+                "after": measured(
+                    small, small_inputs, got, given.labels[:number], classes, cut=True
+                ),
+            }
+            self.notes += classes.notes(given.labels[:number])
+        parameters = {
+            "original": self._count(self.before, original),
+            "pruned": self._count(self.after, small),
+        }
+        equal = all(output.equal for output in outputs)
+        if not equal and not exact and all(output.relative is not None for output in outputs):
+            equal = all(np.isfinite(array).all() for array in got)
+        self.notes += [Note("wrong", "", text) for text in self.wrong]
+        return Verification(
+            kprune=__version__,
+            original=str(self.before.path),
+            pruned=str(self.after.path),
+            passed=equal and not self.wrong,
+            against="original" if known is None else "masked original",
+            exact=exact,
+            tolerance=tolerance,
+            samples=number,
+            seed=None if given is not None else seed,
+            data=None if given is None else given.path,
+            outputs=outputs,
+            parameters=parameters,
+            metrics=metrics,
+            notes=self.notes,
+        )
+
+    def _known(self) -> tuple[Analysis | None, Lost | None]:
+        """The original's analysis, and what the pruned file lost of it; or a note why not."""
+        try:
+            analysis = analyse(self.before, self.rules)
+        except CannotPruneError as error:
+            self.notes.append(
+                Note("direct", "", f"compared as they are: {error.why or error.what}")
+            )
+            return None, None
+        try:
+            return analysis, lost(analysis, self.after.metadata)
+        except Unexplained as reason:
+            self.notes.append(
+                Note(
+                    "direct",
+                    "",
+                    f"compared with the original as it is, where removed units count: {reason}",
+                )
+            )
+            return analysis, None
+
+    def _load_pruned(self, *, compiled: bool) -> Any:
+        try:
+            return load(self.after, self.folder, compiled=compiled)
+        except KpruneError as error:
+            raise CheckError(
+                f"plain Keras loads the original, but not {clean(self.after.path)}",
+                why=error.why or error.what,
+                do=error.do,
+            ) from error
+
+    def _expected(
+        self, analysis: Analysis, known: Lost, full: list[np.ndarray]
+    ) -> tuple[list[np.ndarray], Classes, bool]:
+        """What the pruned model should give, the classes it has, whether to float rounding."""
+        refs = [leaf for leaf in leaves(analysis.model.outputs) if isinstance(leaf, TensorRef)]
+        expected = []
+        classes = Classes()
+        renormalised: list[str] = []
+        for ref, values in zip(refs, full, strict=True):
+            labels = analysis.map.tensors.get((analysis.model.path, *ref.key), Labels(None))
+            cut = _cut(values, labels, known.gone)
+            if labels.shape is not None and labels.last.dead(known.gone).any():
+                keep = ~labels.last.dead(known.gone)
+                if len(full) == 1:
+                    classes = Classes(len(keep), np.flatnonzero(keep))
+                if _is_distribution(values):
+                    cut = cut / cut.sum(axis=-1, keepdims=True)
+                    renormalised.append(ref.layer)
+                    self.notes.append(
+                        Note(
+                            "renormalised",
+                            clean(ref.layer),
+                            f"'{clean(ref.layer)}' is compared over the {keep.sum()} classes left",
+                        )
+                    )
+            expected.append(cut)
+        exact = True
+        for mix in analysis.map.mixes:
+            hit = int(known.gone[mix.ids].sum())
+            if hit and mix.at.partition("/")[0] not in renormalised:
+                exact = False
+                self.notes.append(
+                    Note(
+                        "inexact",
+                        mix.at,
+                        f"differences are expected: {hit} removed units {clean(mix.why, 300)}",
+                    )
+                )
+        return expected, classes, exact
+
+    def _count(self, source: Source, model: Any) -> ParameterCount:
+        own = count(analyse(source, self.rules)).parameters if _holds_graph(source) else -1
+        keras_count = int(model.count_params())
+        if own not in (-1, keras_count):
+            self.wrong.append(
+                f"Keras counts {keras_count:,} parameters in {clean(source.path)}, "
+                f"and kprune {own:,}"
+            )
+        return ParameterCount(keras_count, keras_count if own == -1 else own)
+
+
+class _Steps:
+    """Progress over several runs, each over all samples."""
+
+    def __init__(self, progress: Progress | None, number: int, runs: int) -> None:
+        self._progress, self._number, self._runs, self._done = progress, number, runs, 0
+
+    def next(self) -> Progress | None:
+        if self._progress is None:
+            return None
+        report, offset, total = self._progress, self._done * self._number, self._runs * self._number
+        self._done += 1
+        return lambda done, _all: report(offset + done, total)
+
+
+def _holds_graph(source: Source) -> bool:
+    config = source.config.get("config")
+    return isinstance(config, dict) and isinstance(config.get("layers"), list)
+
+
+def _whole_batches(model: Any, inputs: Any, batch_size: int) -> tuple[Any, int, int]:
+    """Inputs, batch size, number of samples; a model with a fixed batch gets whole ones only."""
+    tree = import_keras().tree
+    number = len(tree.flatten(inputs)[0])
+    fixed = next(
+        (tensor.shape[0] for tensor in tree.flatten(model.inputs) if tensor.shape[0]), None
+    )
+    if fixed is None:
+        return inputs, batch_size, number
+    whole = number - number % fixed
+    if not whole:
+        raise UsageError(
+            f"the model takes batches of {fixed} samples, and there are {number}",
+            do="give more samples",
+        )
+    return tree.map_structure(lambda array: array[:whole], inputs), fixed, whole
+
+
+def _compute_dtypes(model: Any) -> set[str]:
+    return {str(getattr(layer, "compute_dtype", "float32")) for layer in model._flatten_layers()}
+
+
+def _cut(values: np.ndarray, labels: Labels, gone: np.ndarray) -> np.ndarray:
+    """Values of a tensor at the positions that are left."""
+    if labels.shape is None:
+        return values
+    for axis in range(1, values.ndim):
+        dead = labels.axis(axis).dead(gone)
+        if dead.any():
+            values = values.compress(~dead, axis)
+    return values
+
+
+def _cut_inputs(analysis: Analysis, gone: np.ndarray, inputs: Any) -> Any:
+    """Inputs without the features that were removed."""
+    tree = import_keras().tree
+    refs = [leaf for leaf in leaves(analysis.model.inputs) if isinstance(leaf, TensorRef)]
+    arrays = tree.flatten(inputs)
+    if len(refs) != len(arrays):
+        return inputs
+    cut = [
+        _cut(array, analysis.map.tensors.get((analysis.model.path, *ref.key), Labels(None)), gone)
+        for ref, array in zip(refs, arrays, strict=True)
+    ]
+    return tree.pack_sequence_as(inputs, cut)
+
+
+def _is_distribution(values: np.ndarray) -> bool:
+    """Whether the last axis holds probabilities, as a softmax gives them."""
+    real = values.astype(np.float64)
+    return bool((real >= 0).all() and np.allclose(real.sum(axis=-1), 1.0, atol=1e-2))
+
+
+def _difference(
+    name: str, got: np.ndarray, expected: np.ndarray, tolerance: float
+) -> OutputDifference:
+    shape = [int(size) for size in got.shape[1:]]
+    if got.shape != expected.shape:
+        return OutputDifference(name, shape, None, None, False)
+    if got.dtype.kind not in "fV":
+        same = bool((got == expected).all())
+        return OutputDifference(name, shape, 0.0 if same else 1.0, 0.0 if same else 1.0, same)
+    one, other = got.astype(np.float64), expected.astype(np.float64)
+    finite = np.isfinite(other)
+    alike = bool((np.isfinite(one) == finite).all())
+    worst = float(np.abs(one - other)[finite].max(initial=0.0)) if alike else float("inf")
+    scale = float(np.abs(other[finite]).max(initial=0.0))
+    relative = worst / scale if scale else worst
+    return OutputDifference(name, shape, worst, relative, alike and relative <= tolerance)
