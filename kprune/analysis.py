@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
 from kprune.errors import DamagedFileError
+from kprune.formats.source import Order
 from kprune.graph import Layer, Model, parse_model
+from kprune.labels.by_order import bind
 from kprune.labels.groups import Groups
 from kprune.labels.trace import LabelMap, Weight, trace
 from kprune.text import clean
@@ -29,6 +31,8 @@ class Analysis:
         config, metadata: the file's own, never modified.
         tensors: what is stored, by dataset path.
         map: what tracing found; `groups` are its ties, solved.
+        order: which tensors are whose, in a format that says so by order (a legacy `.h5`).
+        homes: in such a format, for each dataset of a layer the path it would have in a `.keras` file.
     """
 
     config: dict[str, Any]
@@ -37,18 +41,31 @@ class Analysis:
     model: Model
     map: LabelMap
     groups: Groups
+    order: Order | None = None
+    homes: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: dict[str, Any], metadata: dict[str, Any], tensors: Mapping[str, Stored], rules: Any = None) -> Analysis:
+    def of(
+        cls,
+        config: dict[str, Any],
+        metadata: dict[str, Any],
+        tensors: Mapping[str, Stored],
+        rules: Any = None,
+        order: Order | None = None,
+    ) -> Analysis:
         """Analyse a model.
 
+        Args:
+            config, metadata, tensors, order: of an opened `Source`.
+            rules: a `kprune.rules.Rules`; by default those that come with kprune.
         Raises:
             DamagedFileError: the config describes no model, or its weights are not those in the file.
             CannotPruneError: the config holds no graph (a subclassed model).
         """
         model = parse_model(config)
         label_map = trace(model, rules)
-        found = cls(config, metadata, tensors, model, label_map, Groups.solve(label_map))
+        homes = bind(label_map, order.layers, tensors) if order is not None else {}
+        found = cls(config, metadata, tensors, model, label_map, Groups.solve(label_map), order, homes)
         found.check_weights()
         return found
 

@@ -25,6 +25,9 @@ h5d, h5g, h5p, h5s, h5t = h5py.h5d, h5py.h5g, h5py.h5p, h5py.h5s, h5py.h5t
 
 _PAGE = 4096
 
+Attribute = str | list[str] | np.ndarray
+"""A text, a list of texts, or numbers. Read by Keras alone: a legacy file's architecture, names."""
+
 
 @dataclass(frozen=True)
 class Space:
@@ -66,13 +69,15 @@ def type_code(dtype: np.dtype) -> bytes:
     return code
 
 
-def lay_out(objects: Iterable[str | Space], attributes: Mapping[str, Mapping[str, str]]) -> Layout:
+def lay_out(
+    objects: Iterable[str | Space], attributes: Mapping[str, Mapping[str, Attribute]]
+) -> Layout:
     """Lay out a file the way Keras writes it: oldest format, contiguous, no times.
 
     Args:
         objects: groups (as paths) and datasets in the order in which they are created. A group that
             a path needs is created on the way.
-        attributes: texts to stand beside groups and datasets, by path and name.
+        attributes: what stands beside groups and datasets, by path ("" for the root) and name.
     """
     sheet = _Sheet()
     plan = h5p.create(h5p.DATASET_CREATE)
@@ -143,12 +148,13 @@ def _gaps(sheet: _Sheet, offsets: dict[str, int], sizes: dict[str, int]) -> list
 class _Drawing:
     """Groups, datasets and texts, created through h5py's low level, which is five times faster."""
 
-    def __init__(self, root: Any, attributes: Mapping[str, Mapping[str, str]]) -> None:
+    def __init__(self, root: Any, attributes: Mapping[str, Mapping[str, Attribute]]) -> None:
         self.groups = {"": root}
         self.attributes = attributes
         self.scalar = h5s.create(h5s.SCALAR)
         self.text = h5t.py_create(h5py.string_dtype(), logical=True)
         self.kinds: dict[bytes, Any] = {}
+        self._label(root, "")
 
     def group(self, path: str) -> Any:
         found = self.groups.get(path)
@@ -170,8 +176,12 @@ class _Drawing:
 
     def _label(self, item: Any, path: str) -> None:
         for name, value in self.attributes.get(path, {}).items():
-            attribute = h5py.h5a.create(item, name.encode(), self.text, self.scalar)
-            attribute.write(np.array(value, dtype=h5py.string_dtype()))
+            if isinstance(value, np.ndarray):
+                array, kind = value, h5t.py_create(value.dtype, logical=True)
+            else:
+                array, kind = np.array(value, dtype=h5py.string_dtype()), self.text
+            space = h5s.create_simple(array.shape) if array.shape else self.scalar
+            h5py.h5a.create(item, name.encode(), kind, space).write(np.asarray(array, order="C"))
 
 
 class _Sheet(io.RawIOBase):

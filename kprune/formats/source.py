@@ -43,6 +43,21 @@ class Tensor:
     offset: int | None
 
 
+@dataclass(frozen=True)
+class Order:
+    """Which tensors are whose, in a format that says so by order and not by path.
+
+    Attributes:
+        layers: for each layer of the outermost model that has weights its datasets, layers in the
+            order of `model.layers`, datasets in that of Keras 2's `layer.weights`: trainable ones
+            first, those of all layers inside it included.
+        optimizer: the optimizer's datasets.
+    """
+
+    layers: Mapping[str, tuple[str, ...]]
+    optimizer: tuple[str, ...] = ()
+
+
 class Weights(Protocol):
     """Where a source's tensors come from."""
 
@@ -64,6 +79,7 @@ class Source(ABC):
         config: config.json.
         metadata: metadata.json; {} if there is none.
         tensors: by path, in the order in which they stand in the file.
+        order: which tensors are whose, where their paths do not say so.
     """
 
     format: str
@@ -72,6 +88,7 @@ class Source(ABC):
     config: dict[str, Any]
     metadata: dict[str, Any]
     weights: Weights
+    order: Order | None = None
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:

@@ -80,6 +80,8 @@ class Edit:
         names: for a group of variables (`layers/dense_1/vars`) the layer's name, which Keras 3
             writes beside the variables and does not need to load them. A group that neither the
             input has nor a tensor needs is not made for it.
+        order: the names of the outermost model's layers, if the change put them in another order,
+            for a format that hands tensors to layers by order.
     """
 
     config: dict[str, Any]
@@ -87,3 +89,4 @@ class Edit:
     tensors: tuple[TensorEdit, ...] = ()
     dropped: tuple[str, ...] = ()
     names: dict[str, str] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
