@@ -2,6 +2,7 @@
 
     app.py        which commands there are
     options.py    what they share: which units, what is written, what is reported
+    values.py     texts of options become numbers
     groups.py     makes the fields of such a group the options of a command
     boundary.py   every exception becomes a message and an exit code here
     complete.py   layer names for the shell's completion

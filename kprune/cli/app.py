@@ -8,6 +8,7 @@ import typer
 
 from kprune.cli import change, diff, explain, flat, inspect, plan, reference, verify
 from kprune.cli.groups import grouped
+from kprune.cli.values import prepare
 
 LOOK, CHANGE, CHECK, REFERENCE = "Look", "Change", "Check", "Reference"
 
@@ -27,12 +28,14 @@ COMMANDS = (
     (REFERENCE, "schema", reference.schema),
 )
 
+HELP = ["--help", "-h"]
+
 app = typer.Typer(
     name="kprune",
     add_completion=True,
     pretty_exceptions_enable=False,  # the boundary shows them
     rich_markup_mode="rich",
-    context_settings={"help_option_names": ["--help", "-h"]},
+    context_settings={"help_option_names": HELP},
 )
 
 
@@ -73,7 +76,9 @@ def command() -> Any:
     """The app as a command that can be invoked."""
     group = typer.main.get_command(app)
     for made in (group, *group.commands.values()):  # type: ignore[attr-defined]
-        for parameter in made.params:
+        context = typer.Context(made, help_option_names=HELP)
+        for parameter in made.get_params(context):  # --help among them
+            prepare(parameter)
             _spare(parameter)
     return group
 

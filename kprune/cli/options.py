@@ -103,7 +103,7 @@ class Choosing(Naming):
         Option(
             "--criterion",
             metavar="NAME",
-            help="The lowest by l1, l2, mean or random; with one of the next three.",
+            help="The lowest by l1, l2, mean, bn-scale, fpgm, lamp or random; with one of these:",
             rich_help_panel=WHICH,
         ),
     ] = None
@@ -202,12 +202,12 @@ class Choosing(Naming):
 
         return Choice(
             self.criterion,
-            self.ratio,
-            self.count,
-            self.threshold,
-            self.round_to,
-            self.min_units,
-            self.seed,
+            ratio=self.ratio,
+            count=self.count,
+            threshold=self.threshold,
+            round_to=self.round_to,
+            min_units=self.min_units,
+            seed=self.seed,
         )
 
 

@@ -19,7 +19,7 @@ from kprune.report.fields import FieldChange, connections, field_changes, model_
 from kprune.report.report import FileFacts, Note
 from kprune.report.values import Compared, compare
 from kprune.surgery.edit import TensorEdit
-from kprune.surgery.optimizer import GROUP
+from kprune.surgery.optimizer import is_state
 from kprune.surgery.provenance import KEY
 from kprune.surgery.remove import cut_weight
 from kprune.version import __version__
@@ -299,12 +299,12 @@ def _names(analysis: Analysis) -> dict[Name, str]:
     }
     found = {}
     for path in analysis.tensors:
-        if path.startswith(f"{GROUP}/"):
+        if is_state(path):
             continue
-        group = path
+        home = group = analysis.home(path)
         while group and group not in stores:
             group = group.rpartition("/")[0]
-        found[stores.get(group, ""), path[len(group) :].lstrip("/")] = path
+        found[stores.get(group, ""), home[len(group) :].lstrip("/")] = path
     return found
 
 
@@ -366,7 +366,7 @@ def _left(analysis: Analysis) -> dict[str, list[int]]:
 def _optimizer(old: Source, new: Source) -> list[Note]:
     """A difference in the optimizer's state, in one sentence: its tensors have no names."""
     here, there = (
-        {path: t for path, t in source.tensors.items() if path.startswith(f"{GROUP}/")}
+        {path: t for path, t in source.tensors.items() if is_state(path)}
         for source in (old, new)
     )
     if not here and not there:

@@ -209,7 +209,7 @@ def _fields(analysis: Analysis, closure: Closure) -> list[FieldChange]:
 def _nearest(
     analysis: Analysis, closure: Closure, refusal: CannotPruneError, allow_output_change: bool
 ) -> dict[str, list[int]] | None:
-    """The part of a choice that can go, where it is easily told: nothing frozen, and keeping one."""
+    """The part of a choice that can go, where that is easily told: nothing frozen, one unit kept."""
     groups = analysis.groups
     left = dict(closure.chosen)
     if isinstance(refusal, FrozenUnitsError):
@@ -219,7 +219,7 @@ def _nearest(
             for address, indices in left.items()
         }
     left = {address: indices for address, indices in left.items() if indices.size}
-    # A layer that would lose its last unit keeps one; where others follow that may take a few rounds.
+    # A layer that would lose its last unit keeps one. Where others follow, it takes a few rounds.
     for _ in range(8):
         if not left:
             return None

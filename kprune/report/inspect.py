@@ -21,7 +21,7 @@ from kprune.report.build import facts
 from kprune.report.counts import LayerCount, count
 from kprune.report.report import FileFacts
 from kprune.surgery.mask import masked_layer
-from kprune.surgery.optimizer import GROUP, find_slots
+from kprune.surgery.optimizer import find_slots, is_state, optimizer_of
 from kprune.surgery.provenance import KEY
 from kprune.text import clean
 from kprune.version import __version__
@@ -219,7 +219,7 @@ class AxisFinder:
             units=len(axis),
             free=int((~frozen).sum()),
             named_only=int(answers.sum()),
-            group_size=int(np.median(sizes)) if len(sizes) else 0,
+            group_size=int(np.sort(sizes)[len(sizes) // 2]) if len(sizes) else 0,
             largest_group=int(sizes.max()) if len(sizes) else 0,
             tied_to=[
                 address for owner in owners if (address := self._addresses[owner]) != axis.address
@@ -246,9 +246,8 @@ class AxisFinder:
 def _carried(source: Source, analysis: Analysis) -> Carried:
     leaves = analysis.leaf_layers
     optimizer, note = None, ""
-    if any(path.startswith(f"{GROUP}/") for path in source.tensors):
-        spec = (analysis.config.get("compile_config") or {}).get("optimizer")
-        optimizer = str(spec.get("class_name", "?") if isinstance(spec, dict) else spec or "?")
+    if any(map(is_state, source.tensors)):
+        optimizer = optimizer_of(analysis)[0] or "?"
         note = find_slots(analysis).why
     pruned = analysis.metadata.get(KEY)
     version = analysis.metadata.get("keras_version")
