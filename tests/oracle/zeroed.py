@@ -1,0 +1,141 @@
+"""A second law: what is removed equals what is zeroed, with no layer named and no unit picked by hand.
+
+A random share of all units that can go is removed at once, and the same units are zeroed in the
+original with everything that their consumers hold for them (`zero --outgoing`). Both files are run
+in plain Keras. Where `masked.py` knows nothing of kprune's labels but little of layers, this knows no
+layer at all and trusts that a weight's axes are named right twice: a row cut out and a row set to 0
+disagree as soon as one of them is another unit's.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kprune.analysis import Analysis
+from kprune.errors import KpruneError
+from kprune.formats import open_model
+from kprune.labels.closure import check, close
+from kprune.pruning import analyse, remove, zero
+from kprune.report.report import Report
+from tests.oracle.law import TOLERANCE, assert_equal, outputs, random_inputs, randomize
+
+Units = dict[str, np.ndarray]
+
+
+@dataclass
+class Outcome:
+    """One random removal.
+
+    Attributes:
+        analysis: of the original.
+        chosen: by address, the units that went, without those that went along.
+        report: of `remove`.
+    """
+
+    analysis: Analysis
+    chosen: Units
+    report: Report
+
+    @property
+    def free(self) -> dict[str, int]:
+        """By address, how many units can go."""
+        frozen = self.analysis.groups.frozen()
+        return {name: int((~frozen[axis.ids]).sum()) for name, axis in self.analysis.map.axes.items()}
+
+    @property
+    def opaque(self) -> list[str]:
+        """Layers through which nothing goes, each with its reason."""
+        return [record.opaque for record in self.analysis.map.records.values() if record.opaque]
+
+
+def analysis_of(path: str | os.PathLike[str]) -> Analysis:
+    with open_model(path) as source:
+        return analyse(source)
+
+
+def some_units(analysis: Analysis, share: float, rng: np.random.Generator) -> Units:
+    """A random share of every axis' units that can go together, tied and balanced as they must be.
+
+    Units over which a statistic is taken are left alone, unless there are no others.
+    """
+    frozen, mixed = analysis.groups.frozen(), analysis.groups.mixed()
+    free = {name: np.flatnonzero(~frozen[axis.ids]) for name, axis in analysis.map.axes.items()}
+    exact = {name: units[~mixed[analysis.map.axes[name].ids[units]]] for name, units in free.items()}
+    taken: Units = {}
+    for name, units in (exact if any(u.size for u in exact.values()) else free).items():
+        wanted = max(1, round(len(units) * share))
+        for unit in rng.permutation(units)[:wanted]:
+            for also in ([unit], _with_peers(analysis, name, int(unit))):
+                tried = {**taken, name: np.union1d(taken.get(name, np.zeros(0, np.int64)), also)}
+                try:
+                    check(close(analysis.groups, tried))
+                except KpruneError:
+                    continue
+                taken = tried
+                break
+    return taken
+
+
+def _with_peers(analysis: Analysis, name: str, unit: int) -> list[int]:
+    """A unit and the one at its place in each of the other runs, where an axis has runs."""
+    ids = analysis.map.axes[name].ids
+    for blocks in analysis.map.blocks:
+        for side in blocks.sides:
+            if np.isin(ids[unit], side):
+                column = side[:, np.argwhere(side == ids[unit])[0][1]]
+                return [int(place) for place in np.flatnonzero(np.isin(ids, column))]
+    return [unit]
+
+
+def remove_and_zero(path: str, share: float, seed: int, folder: Path) -> tuple[Outcome, Any, Any]:
+    """Remove a random share of what can go, and zero the same.
+
+    Returns: the outcome, and both models as plain Keras loads them.
+    """
+    analysis = analysis_of(path)
+    chosen = some_units(analysis, share, np.random.default_rng(seed))
+    assert chosen, "there is nothing that could go"
+    removed, zeroed = str(folder / "removed.keras"), str(folder / "zeroed.keras")
+    report = remove(path, chosen, output=removed, force=True)
+    zero(path, chosen, outgoing=True, output=zeroed, force=True)
+    small = keras.models.load_model(removed, compile=False)
+    assert report.output.parameters == small.count_params() < report.input.parameters
+    return Outcome(analysis, chosen, report), small, keras.models.load_model(zeroed, compile=False)
+
+
+def check_random_removal(
+    model: Any,
+    *,
+    share: float = 0.3,
+    seeds: tuple[int, ...] = (0,),
+    exact: bool = True,
+    tolerance: float = TOLERANCE,
+    tokens: int = 5,
+) -> Outcome:
+    """Remove at random, and hold the result against the zeroed original.
+
+    Args:
+        model: a built Keras model; its weights are randomised.
+        exact: whether the units that can go can go without a change to the others. If not, the
+            report has to say so, and only sizes are compared.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for seed in seeds:
+            path = str(folder / "model.keras")
+            randomize(model, seed).save(path)
+            outcome, small, zeroed = remove_and_zero(path, share, seed, folder)
+            assert outcome.report.exact is exact, outcome.report.notes
+            inputs = random_inputs(zeroed, seed=seed, tokens=tokens)
+            got = outputs(small, inputs)
+            if exact:
+                for one, other in zip(got, outputs(zeroed, inputs), strict=True):
+                    assert_equal(one, other, tolerance)
+    return outcome
