@@ -20,11 +20,10 @@ from kprune.formats import Source, open_model
 from kprune.labels.closure import check, close
 from kprune.pruning.carrying import Progress, Target, analyse, carry_out
 from kprune.pruning.changes import Change, masking, removal, unmasking, zeroing
-from kprune.pruning.selection import Selection
+from kprune.pruning.selection import Selection, statistics_of
 from kprune.report.counts import count
 from kprune.report.report import Note
 from kprune.select.choose import Choice
-from kprune.select.statistics import Statistics
 from kprune.text import clean
 
 if TYPE_CHECKING:
@@ -55,6 +54,7 @@ def remove(
     where: str | None = None,
     choice: Choice | None = None,
     exclude: Sequence[str] = (),
+    data: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None,
     in_place: bool = False,
     force: bool = False,
@@ -71,6 +71,7 @@ def remove(
         model: path of a model file, or a Keras model.
         units: a mapping from LAYER[.AXIS] to indices ({"dense_1": [3, 7, 12]}), or specs ("dense_1:3,7").
         layers, where, choice, exclude: see `Selection`.
+        data: an .npz file with `x` (and `y`), for criteria and expressions on activations.
         output, in_place, force, dry_run, limits, progress: see `Target`.
         coupled: whether units tied to the chosen ones may go along.
         allow_output_change: whether the model's inputs and outputs may change.
@@ -81,7 +82,7 @@ def remove(
     selection = Selection(units, layers, where, choice, exclude)
 
     def make(source: Source, analysis: Analysis) -> Change:
-        chosen, notes = selection.resolve(analysis, Statistics(analysis, source))
+        chosen, notes = selection.resolve(analysis, statistics_of(source, analysis, data))
         return removal(analysis, chosen, notes, coupled=coupled, allow_output_change=allow_output_change)
 
     return carry_out(model, Target(output, in_place, force, dry_run, limits or {}, progress), rules, make)
@@ -95,6 +96,7 @@ def zero(
     where: str | None = None,
     choice: Choice | None = None,
     exclude: Sequence[str] = (),
+    data: str | os.PathLike[str] | None = None,
     outgoing: bool = False,
     silence: bool = False,
     output: str | os.PathLike[str] | None = None,
@@ -118,7 +120,7 @@ def zero(
     selection = Selection(units, layers, where, choice, exclude)
 
     def make(source: Source, analysis: Analysis) -> Change:
-        chosen, notes = selection.resolve(analysis, Statistics(analysis, source))
+        chosen, notes = selection.resolve(analysis, statistics_of(source, analysis, data))
         return zeroing(source, analysis, chosen, notes, outgoing=outgoing, silence=silence, coupled=coupled)
 
     return carry_out(model, Target(output, in_place, force, dry_run, limits or {}, progress), rules, make)
@@ -132,6 +134,7 @@ def mask(
     where: str | None = None,
     choice: Choice | None = None,
     exclude: Sequence[str] = (),
+    data: str | os.PathLike[str] | None = None,
     below: float | None = None,
     output: str | os.PathLike[str] | None = None,
     in_place: bool = False,
@@ -152,7 +155,7 @@ def mask(
 
     def make(source: Source, analysis: Analysis) -> Change:
         selection = Selection(units, layers, where, choice, exclude)
-        return masking(source, analysis, [selection], below=below)
+        return masking(source, analysis, [selection], below=below, data=data)
 
     return carry_out(model, Target(output, in_place, force, dry_run, limits or {}, progress), rules, make)
 
@@ -220,6 +223,7 @@ def plan(
     where: str | None = None,
     choice: Choice | None = None,
     exclude: Sequence[str] = (),
+    data: str | os.PathLike[str] | None = None,
     backend: str = "remove",
     rules: Iterable[str] = (),
 ) -> Plan:
@@ -237,13 +241,14 @@ def plan(
         where=where,
         choice=choice,
         exclude=exclude,
+        data=data,
         backend=backend,
         rules=rules,
     )[0]
 
 
 def planned(
-    model: str | os.PathLike[str], units: Any = None, *, backend: str = "remove", rules: Iterable[str] = (), **choosing: Any
+    model: str | os.PathLike[str], units: Any = None, *, backend: str = "remove", data: Any = None, rules: Iterable[str] = (), **choosing: Any
 ) -> tuple[Plan, list[Note]]:
     """The same with notes on what was left out. `choosing` are further arguments of `plan`."""
     from kprune.select.plans import ModelCheck, Plan, Step
@@ -252,7 +257,9 @@ def planned(
         raise UsageError(f"there is no backend '{clean(backend)}'", do=f"choose one of {', '.join(BACKENDS)}")
     with open_model(model) as source:
         analysis = analyse(source, rules)
-        chosen, notes = Selection(units, **choosing).resolve(analysis, Statistics(analysis, source))
+        chosen, notes = Selection(units, **choosing).resolve(
+            analysis, statistics_of(source, analysis, data)
+        )
         if backend == "remove":
             check(close(analysis.groups, chosen))
         step = Step(backend=backend, layers={address: [int(i) for i in found] for address, found in chosen.items()})

@@ -36,6 +36,7 @@ class Target:
         dry_run: write nothing.
         limits: figures of the result that must not be exceeded: `parameters`, `flops`, `bytes`, `units`.
         progress: called with (bytes done, bytes in all).
+    Raises: UsageError if two places are given.
     """
 
     output: str | os.PathLike[str] | None = None
@@ -45,10 +46,12 @@ class Target:
     limits: Mapping[str, float] = field(default_factory=dict)
     progress: Progress | None = None
 
-    def path(self, source: Source) -> str:
-        """Where a source's result goes. Raises: UsageError if that cannot be told."""
+    def __post_init__(self) -> None:
         if self.in_place and self.output is not None:
             raise UsageError("--in-place and --output are two places", do="give one of them")
+
+    def path(self, source: Source) -> str:
+        """Where a source's result goes. Raises: UsageError if that cannot be told."""
         if source.path is None and self.output is None:
             raise UsageError(
                 "the model comes from standard input, so it has no name to write beside",
@@ -81,7 +84,7 @@ def analyse(source: Source, rules: Iterable[str] = ()) -> Analysis:
 
 
 def write(source: Source, analysis: Analysis, change: Change, target: Target) -> Report:
-    path = target.path(source)
+    path = None if target.dry_run else target.path(source)
     change = dataclasses.replace(change, edit=with_names(analysis, change.edit))
     old = count(analysis)
     report = build(
@@ -99,7 +102,7 @@ def write(source: Source, analysis: Analysis, change: Change, target: Target) ->
     if target.dry_run or target.limits:
         report = with_output(report, None, source.output_size(change.edit))
         check_limits(report, target.limits)
-    if target.dry_run:
+    if path is None:
         return report
     written = write_model(
         source, change.edit, path, force=target.force or target.in_place, progress=target.progress

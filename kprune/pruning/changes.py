@@ -13,12 +13,11 @@ from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError, UsageError
 from kprune.formats import Source
 from kprune.labels.closure import Closure, check, close, refuse_coupled
-from kprune.pruning.selection import Selection, Units
+from kprune.pruning.selection import Selection, Units, statistics_of
 from kprune.report.build import removal_notes
 from kprune.report.report import Note
 from kprune.select.resolve import layers_named, specs_from
 from kprune.select.specs import parse_layer
-from kprune.select.statistics import Statistics
 from kprune.surgery import emitted
 from kprune.surgery import mask as masks
 from kprune.surgery.edit import Edit
@@ -112,7 +111,7 @@ def check_coupled(closure: Closure, coupled: bool) -> None:
 
 
 def masking(
-    source: Source, analysis: Analysis, selections: Iterable[Selection], *, below: float | None = None
+    source: Source, analysis: Analysis, selections: Iterable[Selection], *, below: float | None = None, data: Any = None
 ) -> Change:
     """The change that masks.
 
@@ -130,7 +129,7 @@ def masking(
 
     for selection in selections:
         if selection.where is not None or selection.choice is not None:
-            named, more = selection.resolve(analysis, Statistics(analysis, source))
+            named, more = selection.resolve(analysis, statistics_of(source, analysis, data))
             notes += more
             for address, indices in named.items():
                 add(analysis.map.axes[address].layer.path, indices)

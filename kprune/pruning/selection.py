@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from kprune.analysis import Analysis
 from kprune.errors import ExpressionError, UsageError
+from kprune.formats import Source
 from kprune.pruning.measures import measure_of
 from kprune.report.report import Note
 from kprune.select.choose import Choice, choose, prunable_axes
@@ -22,6 +24,21 @@ from kprune.select.statistics import Statistics
 from kprune.text import clean
 
 Units = Mapping[str, np.ndarray]
+
+
+def statistics_of(
+    source: Source, analysis: Analysis, data: str | os.PathLike[str] | None = None
+) -> Statistics:
+    """What is known of each unit: of its weights, and of its activations if there are data.
+
+    Args:
+        data: path of an .npz file; the model is then run in TensorFlow as far as it is asked for.
+    """
+    if data is None:
+        return Statistics(analysis, source)
+    from kprune.running.activations import Activations
+
+    return Statistics(analysis, source, Activations(source, analysis, data))
 
 
 @dataclass(frozen=True)

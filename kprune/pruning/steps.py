@@ -38,9 +38,10 @@ def load_plan(plan: Plan | str | os.PathLike[str]) -> tuple[Plan, Path | None]:
     path = Path(plan)
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
-        raise FileError(f"cannot read the plan {clean(path)}", why=str(reason)) from error
+    except OSError as error:
+        raise file_error(error, "read", f"the plan {shown(path)}") from error
+    except UnicodeDecodeError as error:
+        raise FileError(f"cannot read the plan {shown(path)}", why="it is not text in UTF-8") from error
     return parse_plan(text, path.name), path.parent
 
 
@@ -150,6 +151,12 @@ def _check_model(analysis: Analysis, plan: Plan) -> None:
 def _step(source: Source, analysis: Analysis, plan: Plan, number: int, base: Path | None) -> Change:
     """The change of one step. Errors tell the plan's line."""
     step = plan.steps[number]
+    if step.fold:
+        raise PlanError(
+            "'fold' is not known to this version of kprune",
+            where=plan.where("steps", number, "fold"),
+            do="leave it out, or use a later version; nothing was written",
+        )
     statistics = Statistics(analysis, source)
     chosen: dict[str, np.ndarray] = {}
     notes: list[Note] = []

@@ -69,6 +69,39 @@ def lamp(statistics: Statistics, axis: UnitAxis, seed: int) -> np.ndarray:
     return scores
 
 
+def apoz(statistics: Statistics, axis: UnitAxis, seed: int) -> np.ndarray:
+    """Share of activations that are not 0: those that are mostly 0 go first (Hu et al. 2016, "Network Trimming")."""
+    return 1.0 - statistics.on_data(axis, "apoz")
+
+
+def activation_mean(statistics: Statistics, axis: UnitAxis, seed: int) -> np.ndarray:
+    """Mean activation on the data, with its sign."""
+    return statistics.on_data(axis, "activation_mean")
+
+
+def activation_std(statistics: Statistics, axis: UnitAxis, seed: int) -> np.ndarray:
+    """Standard deviation of the activation: what hardly varies says little."""
+    return statistics.on_data(axis, "activation_std")
+
+
+def activation_absmax(statistics: Statistics, axis: UnitAxis, seed: int) -> np.ndarray:
+    """Largest magnitude of the activation on the data."""
+    return statistics.on_data(axis, "activation_absmax")
+
+
+def taylor(statistics: Statistics, axis: UnitAxis, seed: int) -> np.ndarray:
+    """|sum of activation * gradient of the loss|, averaged over samples (Molchanov et al. 2017). Needs labels."""
+    return statistics.on_data(axis, "taylor")
+
+
+def hessian(statistics: Statistics, axis: UnitAxis, seed: int) -> np.ndarray:
+    """Half the squared derivative of the outputs by the unit, averaged over samples; needs no labels.
+
+    The Gauss-Newton form of the saliency of LeCun et al. 1990, "Optimal Brain Damage", by units.
+    """
+    return statistics.on_data(axis, "hessian")
+
+
 CRITERIA: dict[str, Criterion] = {
     "l1": l1,
     "l2": l2,
@@ -77,7 +110,14 @@ CRITERIA: dict[str, Criterion] = {
     "fpgm": fpgm,
     "lamp": lamp,
     "random": random,
+    "apoz": apoz,
+    "activation-mean": activation_mean,
+    "activation-std": activation_std,
+    "activation-absmax": activation_absmax,
+    "taylor": taylor,
+    "hessian": hessian,
 }
+NEED_DATA = frozenset({"apoz", "activation-mean", "activation-std", "activation-absmax", "taylor", "hessian"})
 
 
 def criterion(name: str) -> Criterion:

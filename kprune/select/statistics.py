@@ -31,6 +31,12 @@ class Readable(Protocol):
     def blocks(self, path: str, limit: int = ...) -> Iterable[tuple[int, np.ndarray]]: ...
 
 
+class Observed(Protocol):
+    """What units give on data."""
+
+    def get(self, axis: UnitAxis, name: str) -> np.ndarray: ...
+
+
 @dataclass(eq=False)
 class Moments:
     """Sums over each unit's weights, from which every statistic follows; float64 (units,) each."""
@@ -95,10 +101,12 @@ class Statistics:
     Attributes:
         analysis: the model.
         source: the file its tensors are read from.
+        activations: what its units give on data, if there are data.
     """
 
     analysis: Analysis
     source: Readable
+    activations: Observed | None = None
     _moments: dict[tuple[str, bool], Moments] = field(default_factory=dict)
 
     def env(self, axis: UnitAxis, names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -122,11 +130,20 @@ class Statistics:
         if name in BATCHNORM_NAMES:
             return self._normalisation(axis, name)
         if name in DATA_NAMES:
+            return self.on_data(axis, name)
+        raise AssertionError(name)
+
+    def on_data(self, axis: UnitAxis, name: str) -> np.ndarray:
+        """A figure of the units' activations; see `kprune.running.activations`.
+
+        Raises: ExpressionError if there are no data.
+        """
+        if self.activations is None:
             raise ExpressionError(
                 f"'{name}' is a statistic of activations, which are not in the file",
-                do="use a statistic of the weights; activations need data (--data), which this command does not take",
+                do="give data with --data FILE.npz, or use a statistic of the weights",
             )
-        raise AssertionError(name)
+        return self.activations.get(axis, name)
 
     def moments(self, axis: UnitAxis, *, outgoing: bool = False) -> Moments:
         """Sums over the weights that make each unit, or over what its consumers hold for it."""

@@ -1,0 +1,341 @@
+"""What units give on data: statistics of activations, and how much the loss or the outputs hang on them.
+
+A unit is observed where its own activation comes out: behind the layer that makes it, and behind the
+BatchNormalization and activation layers that follow it and nothing else. All figures are per unit,
+over all samples and all positions (pixels, time steps) at which it stands.
+
+    activation_mean, activation_std, activation_absmax
+    apoz     share of activations that are 0 (Hu et al. 2016, "Network Trimming")
+    taylor   mean over samples of |sum over positions of a * dL/da|: the loss that goes with the unit,
+             to first order (Molchanov et al. 2017, "Pruning Convolutional Neural Networks")
+    hessian  mean over samples of |J|^2 / 2, J being the derivative of the outputs by a gate in front of
+             the unit: how far the outputs move when it goes, to second order (Gauss-Newton), label-free
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kprune.analysis import Analysis
+from kprune.errors import CannotPruneError, UsageError
+from kprune.formats import Source
+from kprune.graph.model import Layer, Model
+from kprune.labels.trace import UnitAxis
+from kprune.running.inputs import Data, data_for
+from kprune.running.keras_runtime import import_keras, load
+from kprune.text import clean
+
+MOMENTS = ("activation_mean", "activation_std", "activation_absmax", "apoz")
+NAMES = (*MOMENTS, "taylor", "hessian")
+
+# Behind these a unit is still the one that its layer made.
+FOLLOWING = frozenset(
+    "BatchNormalization Activation ReLU LeakyReLU ELU PReLU Dropout SpatialDropout1D SpatialDropout2D "
+    "SpatialDropout3D GaussianNoise GaussianDropout AlphaDropout".split()
+)
+# Outputs beyond this many are followed as random combinations, not one by one.
+OUTPUTS = 64
+PROJECTIONS = 32
+
+Progress = Callable[[int, int], None]
+
+
+def observed(analysis: Analysis, axis: UnitAxis) -> tuple[Layer, int, np.ndarray]:
+    """Where the units of an axis are seen.
+
+    Returns: the layer, the axis of its output, and int64 (units,), the position of each unit there.
+    Raises: CannotPruneError if they are at no layer's output as such (the heads of an attention).
+    """
+    layer, model = axis.layer, _model_of(analysis.model, axis.layer)
+    if model is not None:
+        while (following := _only_consumer(model, layer)) is not None:
+            layer = following
+        labels = analysis.map.tensors.get((model.path, layer.name, 0, 0))
+        for factor in labels.factors if labels is not None else ():
+            support = [number for number, extent in enumerate(factor.shape) if extent > 1]
+            if len(support) == 1:
+                ids = factor.ravel()
+                order = np.argsort(ids, kind="stable")
+                found = np.searchsorted(ids[order], axis.ids).clip(max=len(ids) - 1)
+                if np.array_equal(ids[order][found], axis.ids):
+                    return layer, support[0], order[found]
+    raise CannotPruneError(
+        f"the activations of '{clean(axis.address)}' cannot be observed",
+        why="its units stand at the output of no layer",
+        do="leave the layer out (--exclude), or use a criterion of the weights",
+    )
+
+
+def _model_of(model: Model, layer: Layer) -> Model | None:
+    if model.layers.get(layer.name) is layer:
+        return model
+    for inner in model.layers.values():
+        if inner.model is not None and (found := _model_of(inner.model, layer)) is not None:
+            return found
+    return None
+
+
+def _only_consumer(model: Model, layer: Layer) -> Layer | None:
+    """The layer behind, if it is the only one and makes nothing new."""
+    readers = [call for call in model.calls if any(ref.layer == layer.name for ref in call.inputs)]
+    if len(readers) != 1 or readers[0].layer.kind not in FOLLOWING or len(readers[0].inputs) != 1:
+        return None
+    return readers[0].layer
+
+
+@dataclass(eq=False)
+class Activations:
+    """Figures of units on data, worked out when they are first asked for.
+
+    Attributes:
+        source: the model file.
+        analysis: of it.
+        data: path of an .npz file with `x`, and `y` where a loss is needed.
+    """
+
+    source: Source
+    analysis: Analysis
+    data: str | os.PathLike[str]
+    batch_size: int = 64
+    seed: int = 0
+    progress: Progress | None = None
+    _found: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    _loaded: tuple[Any, Data] | None = None
+
+    def get(self, axis: UnitAxis, name: str) -> np.ndarray:
+        """One figure of one axis of units, float64 (units,).
+
+        Raises: CannotPruneError if the units cannot be observed; UsageError for data that do not fit.
+        """
+        observed(self.analysis, axis)
+        if name not in self._found:
+            if name in MOMENTS:
+                self._found.update(self._moments())
+            else:
+                self._found[name] = self._taylor() if name == "taylor" else self._hessian()
+        return self._found[name][axis.address]
+
+    def _axes(self) -> list[tuple[UnitAxis, Layer, int, np.ndarray]]:
+        found = []
+        for axis in self.analysis.map.axes.values():
+            if axis.name == "features":
+                continue
+            try:
+                found.append((axis, *observed(self.analysis, axis)))
+            except CannotPruneError:
+                continue  # it is refused when somebody asks for it
+        return found
+
+    def _model(self) -> tuple[Any, Data]:
+        if self._loaded is None:
+            keras = import_keras()
+            with tempfile.TemporaryDirectory() as folder:
+                model = load(self.source, Path(folder), compiled=True)
+            self._loaded = model, data_for(model, self.data)
+            keras.utils.set_random_seed(self.seed)
+        return self._loaded
+
+    def _batches(self, data: Data) -> Iterator[tuple[Any, np.ndarray | None]]:
+        tree = import_keras().tree
+        count = len(tree.flatten(data.inputs)[0])
+        for start in range(0, count, self.batch_size):
+            part = slice(start, min(start + self.batch_size, count))
+            yield tree.map_structure(lambda array: array[part], data.inputs), (  # noqa: B023
+                None if data.labels is None else data.labels[part]
+            )
+            if self.progress is not None:
+                self.progress(part.stop, count)
+
+    def _moments(self) -> dict[str, dict[str, np.ndarray]]:
+        model, data = self._model()
+        axes = self._axes()
+        sums = {axis.address: np.zeros((4, len(axis))) for axis, *_ in axes}  # total, squares, zeros, count
+        largest = {axis.address: np.zeros(len(axis)) for axis, *_ in axes}
+        with captured(model, {layer.path for _, layer, _, _ in axes}) as seen:
+            for x, _ in self._batches(data):
+                seen.clear()
+                model(x, training=False)
+                for axis, layer, along, positions in axes:
+                    for output in seen[layer.path]:
+                        values = np.moveaxis(np.asarray(output, np.float64), along, -1)[..., positions]
+                        values = values.reshape(-1, len(axis))
+                        own = sums[axis.address]
+                        own += np.stack([
+                            values.sum(0), (values**2).sum(0), (values == 0).sum(0), np.full(len(axis), len(values))
+                        ])
+                        np.maximum(largest[axis.address], np.abs(values).max(0), out=largest[axis.address])
+        result: dict[str, dict[str, np.ndarray]] = {name: {} for name in MOMENTS}
+        for address, (total, squares, zeros, count) in sums.items():
+            mean = total / count
+            result["activation_mean"][address] = mean
+            result["activation_std"][address] = np.sqrt(np.maximum(squares / count - mean**2, 0))
+            result["activation_absmax"][address] = largest[address]
+            result["apoz"][address] = zeros / count
+        return result
+
+    def _taylor(self) -> dict[str, np.ndarray]:
+        model, data = self._model()
+        if data.labels is None:
+            raise UsageError(
+                "the criterion taylor needs labels",
+                where=clean(data.path),
+                do="save them as 'y' beside 'x', or use the criterion hessian, which needs none",
+            )
+        loss = loss_of(model)
+
+        def losses(outputs: Any, labels: np.ndarray | None) -> list[Any]:
+            return [loss(labels, outputs)]
+
+        return self._by_gate(losses, lambda gates: np.abs(gates[0]))
+
+    def _hessian(self) -> dict[str, np.ndarray]:
+        keras = import_keras()
+        rng = np.random.default_rng(self.seed)
+
+        def outputs_one_by_one(outputs: Any, labels: np.ndarray | None) -> list[Any]:
+            flat = [keras.ops.reshape(y, (len(y), -1)) for y in keras.tree.flatten(outputs)]
+            together = keras.ops.concatenate([keras.ops.cast(y, "float32") for y in flat], axis=1)
+            width = together.shape[1]
+            if width <= OUTPUTS:
+                return [together[:, k] for k in range(width)]
+            # E[(v . J)^2] = |J|^2 for random signs v (Hutchinson).
+            signs = rng.choice([-1.0, 1.0], (width, PROJECTIONS)).astype(np.float32)
+            combined = keras.ops.matmul(together, signs) / np.sqrt(PROJECTIONS)
+            return [combined[:, k] for k in range(PROJECTIONS)]
+
+        return self._by_gate(outputs_one_by_one, lambda gates: 0.5 * sum(gate**2 for gate in gates))
+
+    def _by_gate(
+        self,
+        targets: Callable[[Any, np.ndarray | None], list[Any]],
+        score: Callable[[Sequence[np.ndarray]], np.ndarray],
+    ) -> dict[str, np.ndarray]:
+        """Derivatives by a gate in front of each unit: sum over positions of a * dT/da.
+
+        Args:
+            targets: from a batch's outputs and labels, tensors of shape (samples,).
+            score: from (samples, units) for each target, what is averaged over samples.
+        """
+        import tensorflow as tf
+
+        model, data = self._model()
+        axes = self._axes()
+        totals = {axis.address: np.zeros(len(axis)) for axis, *_ in axes}
+        samples = 0
+        with captured(model, {layer.path for _, layer, _, _ in axes}) as seen:
+            for x, labels in self._batches(data):
+                seen.clear()
+                with tf.GradientTape(persistent=True) as tape:
+                    seen.watch = tape.watch
+                    found = targets(model(x, training=False), labels)
+                flat = [(path, output) for path, outputs in seen.items() for output in outputs]
+                gates: dict[str, list[np.ndarray]] = {axis.address: [] for axis, *_ in axes}
+                for target in found:
+                    gradients = tape.gradient(target, [output for _, output in flat])
+                    products: dict[str, list[np.ndarray]] = {}
+                    for (path, output), gradient in zip(flat, gradients, strict=True):
+                        if gradient is not None:
+                            dense = tf.convert_to_tensor(gradient)
+                            products.setdefault(path, []).append(np.asarray(output * dense, np.float64))
+                    for axis, layer, along, positions in axes:
+                        gates[axis.address].append(
+                            _over_positions(products.get(layer.path, []), along, positions, len(axis))
+                        )
+                del tape
+                seen.watch = None
+                for address, own in gates.items():
+                    totals[address] += np.broadcast_to(score(own), (len(own[0]), len(totals[address]))).sum(0)
+                samples += len(import_keras().tree.flatten(x)[0])
+        return {address: total / samples for address, total in totals.items()}
+
+
+def _over_positions(products: list[np.ndarray], along: int, positions: np.ndarray, units: int) -> np.ndarray:
+    """(samples, units): products summed over all positions of each sample, and over calls of a shared layer."""
+    if not products:
+        return np.zeros((1, units))
+    return sum(
+        np.moveaxis(product, along, -1)[..., positions].reshape(len(product), -1, units).sum(axis=1)
+        for product in products
+    )
+
+
+class Seen(dict[str, list[Any]]):
+    """By path of a layer, what each of its calls gave. `watch` is told of every tensor."""
+
+    watch: Callable[[Any], None] | None = None
+
+
+@contextmanager
+def captured(model: Any, paths: set[str]) -> Iterator[Seen]:
+    """Record what some layers give while the model is called.
+
+    Args:
+        model: a Keras model.
+        paths: `outer/inner` for layers of nested models.
+    """
+    seen = Seen()
+    undo = []
+    for path in paths:
+        layer = layer_at(model, path)
+        original = layer.call
+
+        def call(*args: Any, _original: Any = original, _path: str = path, **kwargs: Any) -> Any:
+            outputs = _original(*args, **kwargs)
+            first = outputs[0] if isinstance(outputs, (list, tuple)) else outputs
+            if seen.watch is not None:
+                seen.watch(first)
+            seen.setdefault(_path, []).append(first)
+            return outputs
+
+        object.__setattr__(layer, "call", call)
+        undo.append(layer)
+    try:
+        yield seen
+    finally:
+        for layer in undo:
+            object.__delattr__(layer, "call")
+
+
+def layer_at(model: Any, path: str) -> Any:
+    """A layer of a live model by its path."""
+    found = model
+    for name in path.split("/"):
+        found = next(layer for layer in found.layers if layer.name == name)
+    return found
+
+
+def loss_of(model: Any) -> Callable[[Any, Any], Any]:
+    """The loss of each sample: the model's own, or what its output and labels suggest.
+
+    Returns: from labels and outputs, a tensor (samples,).
+    """
+    keras = import_keras()
+    ops = keras.ops
+
+    def each(labels: Any, outputs: Any) -> Any:
+        own = getattr(model, "loss", None)
+        if isinstance(own, str):
+            function = keras.losses.get(own)
+        elif callable(own):
+            function = own
+        elif np.asarray(labels).dtype.kind in "iu":
+            last = np.asarray(outputs)
+            summed = np.allclose(last.sum(-1), 1, atol=1e-3) and (last >= 0).all()
+            function = keras.losses.SparseCategoricalCrossentropy(from_logits=not summed)
+        else:
+            function = keras.losses.MeanSquaredError()
+        if isinstance(function, keras.losses.Loss):
+            config = function.get_config()
+            function = function.__class__.from_config({**config, "reduction": None})
+        values = function(labels, outputs)
+        return ops.mean(ops.reshape(values, (len(np.asarray(labels)), -1)), axis=1)
+
+    return each
