@@ -15,6 +15,7 @@ import numpy as np
 from kprune.analysis import Analysis
 from kprune.errors import CheckError, FileError, KpruneError, PlanError, UsageError
 from kprune.formats import Source, open_model
+from kprune.formats.faults import file_error, shown
 from kprune.pruning.carrying import Target, carry_out, carry_out_source
 from kprune.pruning.changes import Change, masking, removal, zeroing
 from kprune.pruning.selection import Selection
@@ -25,7 +26,6 @@ from kprune.select.plans import LayerChoice, Plan, failed_expectations, parse_pl
 from kprune.select.specs import spec_from_pair
 from kprune.select.statistics import Statistics
 from kprune.surgery.provenance import KEY
-from kprune.text import clean
 
 
 def load_plan(plan: Plan | str | os.PathLike[str]) -> tuple[Plan, Path | None]:
