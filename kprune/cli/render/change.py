@@ -42,7 +42,7 @@ def show(report: Report, how: Reporting, *, to_stderr: bool) -> None:
 
 
 def _show_tables(report: Report, on: Console) -> None:
-    if report.backend == "remove":
+    if any(row.parameters_before != row.parameters_after for row in report.layers):
         _removed(report, on)
     elif report.command == "unmask":
         on.print(f"unmasked: {', '.join(clean(name) for name in report.changed)}")
@@ -101,7 +101,7 @@ def _style(mark: str) -> str | None:
 def _chosen(report: Report, on: Console) -> None:
     from kprune.select.indices import compact_text
 
-    done = {"zero": "zeroed", "mask": "masked"}[report.backend]
+    done = {"zero": "zeroed", "mask": "masked"}.get(report.backend, "changed")
     widths = {row.name: row.units_before for row in report.layers}
     rows: list[tuple[Any, ...]] = []
     for address, indices in report.changed.items():
