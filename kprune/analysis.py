@@ -74,6 +74,10 @@ class Analysis:
         """Every weight that a rule declared, in the optimizer's order."""
         return self.map.weights()
 
+    def home(self, path: str) -> str:
+        """The path of a dataset as a `.keras` file has it: below the store of its layer."""
+        return self.homes.get(path, path)
+
     def check_weights(self) -> None:
         """Hold every weight that a rule declared against the file.
 

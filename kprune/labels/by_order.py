@@ -31,7 +31,7 @@ def bind(
         layers: for each layer of the outermost model the datasets, in order.
         tensors: what is stored, by dataset path.
     Returns: for each dataset of a layer the path that it would have in a `.keras` file; of a dataset
-        that no rule knows, the group of its layer's variables.
+        that no rule knows, a path below its layer's store.
     Raises: DamagedFileError if layers stand in another order than the config puts them, or a layer
         has other tensors than its class has.
     """
@@ -40,7 +40,7 @@ def bind(
     homes: dict[str, str] = {}
     for layer in model.layers.values():
         paths = layers.get(layer.name, ())
-        homes.update(dict.fromkeys(paths, f"{layer.store}/vars"))
+        homes.update((path, f"{layer.store}/{path}") for path in paths)
         found = list(_declared(label_map, layer))
         # Keras 2's order of `layer.weights`, in which Keras 3 stores them here as well.
         found.sort(key=lambda place: not place.weight.trainable)
@@ -50,7 +50,7 @@ def bind(
             continue
         _check_tensors(layer, found, paths, tensors)
         for place, path in zip(found, paths, strict=True):
-            homes[path] = place.weight.path
+            homes[path] = homes.get(place.weight.path, place.weight.path)
             place.put(path)
     return homes
 

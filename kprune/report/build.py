@@ -12,6 +12,7 @@ from kprune.report.counts import Counts, count
 from kprune.report.report import FileFacts, LayerChange, Note, Report, WeightChange
 from kprune.report.traps import bias_traps
 from kprune.surgery.edit import Edit, TensorEdit
+from kprune.surgery.optimizer import is_state
 from kprune.text import clean
 from kprune.version import __version__
 
@@ -80,7 +81,7 @@ def touched_layers(analysis: Analysis, edit: Edit) -> set[str]:
 
 
 def _weight(analysis: Analysis, edited: TensorEdit) -> WeightChange | None:
-    if edited.source is None or edited.copies or edited.source.startswith("optimizer/"):
+    if edited.source is None or edited.copies or is_state(edited.source):
         return None
     shape = analysis.tensors[edited.source].shape
     kept: list[list[int] | None] = [

@@ -11,6 +11,7 @@ import numpy as np
 from kprune.analysis import Analysis
 from kprune.graph.model import Layer
 from kprune.labels.trace import LayerRecord, Weight
+from kprune.surgery.optimizer import is_state
 
 
 @dataclass
@@ -65,9 +66,9 @@ def count(analysis: Analysis, gone: np.ndarray | None = None) -> Counts:
         stores[layer.store] = row
     weights = {weight.path: weight for weight in analysis.weights}
     for path, tensor in analysis.tensors.items():
-        if path.split("/", 1)[0] in ("optimizer", "metrics"):
+        if is_state(path) or path.startswith("metrics/"):
             continue
-        row = _owner(stores, path) or counts.layers.setdefault("", LayerCount("", ""))
+        row = _owner(stores, analysis.home(path)) or counts.layers.setdefault("", LayerCount("", ""))
         counts.layers.setdefault(row.name, row)
         weight = weights.get(path)
         if weight is not None and weight.duplicate:

@@ -18,7 +18,7 @@ from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError, UsageError
 from kprune.graph.model import Layer, Model
 from kprune.graph.parse import INPUT
-from kprune.labels.labels import Labels
+from kprune.labels.labels import Labels, Shape
 from kprune.surgery.edit import Edit
 from kprune.surgery.relocate import relocate
 from kprune.text import clean
@@ -33,6 +33,13 @@ def channels(analysis: Analysis, layer: Layer) -> int:
     Raises: CannotPruneError if that is not known.
     """
     width = output_labels(analysis, layer).shape
+    others = _outputs(analysis, layer)[1:]
+    if width is not None and any(other.shape is None or other.shape[-1] != width[-1] for other in others):
+        raise CannotPruneError(
+            f"'{clean(layer.path)}' cannot be masked",
+            why="its outputs differ in width, and a mask has one",
+            do="mask the layers that read them",
+        )
     if width is None or width[channel_axis(layer, len(width))] is None:
         raise CannotPruneError(
             f"'{clean(layer.path)}' cannot be masked",
@@ -123,6 +130,12 @@ def _dynamic(
         raise CannotPruneError(
             f"'{clean(layer.path)}' cannot be masked", why="the shape of its output is not known from the file"
         )
+    if any(other.shape is None or len(other.shape) != len(shape) for other in _outputs(analysis, layer)):
+        raise CannotPruneError(
+            f"'{clean(layer.path)}' cannot be masked as it runs",
+            why="its outputs differ in rank, and the mask is a model that takes one",
+            do="mask the layers that read them",
+        )
     name = DYNAMIC + layer.name
     dtype = _dtype_name(layer)
     entry = name + "_in"
@@ -192,10 +205,16 @@ def _dynamic(
     }
 
 
-def output_labels(analysis: Analysis, layer: Layer) -> Labels:
+def _outputs(analysis: Analysis, layer: Layer) -> list[Labels]:
     record = analysis.map.records.get(layer.twin or layer)
-    if record is not None and record.visits and record.visits[0].outputs:
-        return record.visits[0].outputs[0]
+    return record.visits[0].outputs if record is not None and record.visits else []
+
+
+def output_labels(analysis: Analysis, layer: Layer) -> Labels:
+    """The labels of what a layer gives: of its first output, at its first call."""
+    outputs = _outputs(analysis, layer)
+    if outputs:
+        return outputs[0]
     for key, labels in analysis.map.tensors.items():
         if key[0] + key[1] == layer.path:
             return labels
@@ -234,7 +253,8 @@ def _insert(analysis: Analysis, specs: Mapping[str, dict[str, Any]]) -> Edit:
             at = next(i for i, entry in enumerate(target["layers"]) if _name(entry) == layer.name)
             target["layers"].insert(at + 1, spec)
         else:
-            _insert_functional(target, layer, spec, len([c for c in owner.calls if c.layer is layer]))
+            nodes = len([c for c in owner.calls if c.layer is layer])
+            _insert_functional(target, layer, spec, nodes, output_labels(analysis, layer).shape)
     return _renamed(analysis, config)
 
 
@@ -247,19 +267,29 @@ def _compose(existing: dict[str, Any], spec: dict[str, Any]) -> None:
     existing["config"]["scale"] = both.tolist()
 
 
-def _insert_functional(config: dict[str, Any], layer: Layer, spec: dict[str, Any], nodes: int) -> None:
+def _insert_functional(
+    config: dict[str, Any], layer: Layer, spec: dict[str, Any], nodes: int, shape: Shape | None
+) -> None:
+    """Put a layer behind every tensor that another one gives.
+
+    Args:
+        nodes: how often the layer is called.
+        shape: of its first output, for one that no call reads: the model's outputs record none.
+    """
     name = spec["config"]["name"]
+    unread = {"shape": None if shape is None else list(shape), "dtype": _dtype_name(layer)}
     shapes: dict[tuple[int, int], dict[str, Any]] = {}
     tensors = {(node, 0) for node in range(max(nodes, 1))}
     for history, record in _histories(config, layer.name):
-        shapes.setdefault((history[1], history[2]), record)
+        if record["shape"] is not None:
+            shapes.setdefault((history[1], history[2]), record)
         tensors.add((history[1], history[2]))
     order = {key: number for number, key in enumerate(sorted(tensors, key=lambda key: (key[1], key[0])))}
     for history, _ in _histories(config, layer.name):
         history[:] = [name, order[history[1], history[2]], 0]
     inbound = []
     for node, index in order:
-        record = shapes.get((node, index)) or next(iter(shapes.values()), {"shape": None, "dtype": _dtype_name(layer)})
+        record = shapes.get((node, index)) or next(iter(shapes.values()), unread)
         inbound.append(
             {
                 "args": [
@@ -343,7 +373,7 @@ def masked_layer(layer: Layer) -> str | None:
 def _renamed(analysis: Analysis, config: dict[str, Any]) -> Edit:
     """A layer more or less of one class renumbers the weights of those behind it."""
     moved = relocate(analysis, config)
-    return Edit(config, analysis.metadata, moved.tensors, moved.dropped)
+    return Edit(config, analysis.metadata, moved.tensors, moved.dropped, order=moved.order)
 
 
 def _owner(model: Model, layer: Layer) -> Model:

@@ -17,11 +17,12 @@ from kprune.analysis import Analysis, Stored
 from kprune.labels.trace import Weight
 from kprune.text import clean
 
-GROUP = "optimizer"
+GROUPS = ("optimizer", "optimizer_weights")  # in a `.keras` file and in a legacy `.h5`
 
 # Two slots a variable, side by side (keras/src/optimizers).
 PAIRS = frozenset({"Adam", "AdamW", "Nadam", "Adamax", "Lamb", "Ftrl", "Adadelta", "ScheduleFreeAdamW"})
 SINGLE = frozenset({"Adagrad", "Lion"})
+KNOWN = {name.lower(): name for name in (*PAIRS, *SINGLE, "SGD", "RMSprop", "Adafactor")}
 
 
 @dataclass(frozen=True)
@@ -60,25 +61,55 @@ Expected = tuple[Weight, tuple[int, ...]] | None
 
 def find_slots(analysis: Analysis) -> Slots:
     """The optimizer slots in a file, each with its variable."""
-    stored = {path: tensor for path, tensor in analysis.tensors.items() if path.startswith(f"{GROUP}/")}
+    stored = {path: tensor for path, tensor in analysis.tensors.items() if is_state(path)}
     if not stored:
         return Slots()
-    spec = ((analysis.config.get("compile_config") or {}).get("optimizer")) or {}
-    spec = spec if isinstance(spec, dict) else {"class_name": spec}
+    name, config = optimizer_of(analysis)
     variables = [weight for weight in analysis.weights if weight.trainable and not weight.duplicate]
     found: list[Slot] = []
-    for group in sorted({path.rpartition("/")[0] for path in stored}):
-        tensors = _numbered(stored, group)
-        matched = _match(spec, group, tensors, variables) if tensors is not None else None
+    for group, tensors in _ordered(analysis, stored).items():
+        matched = _match(name, config, group, tensors, variables) if tensors is not None else None
         if matched is None:
-            name = clean(str(spec.get("class_name", "?")))
             return Slots(
-                dropped=(GROUP,),
-                why=f"the state of the optimizer ({name}) is not laid out as kprune knows it, so it was left out; "
+                dropped=GROUPS,
+                why=f"the state of the optimizer ({clean(name or '?')}) is not laid out as kprune knows it, so it was left out; "
                 "training starts with a fresh one",
             )
         found.extend(matched)
     return Slots(tuple(found))
+
+
+def is_state(path: str) -> bool:
+    """Whether a dataset is a part of an optimizer's state."""
+    return path.partition("/")[0] in GROUPS
+
+
+def optimizer_of(analysis: Analysis) -> tuple[str, dict[str, Any]]:
+    """Class and config of the optimizer that the model was compiled with; ("", {}) if it was not."""
+    compiled = analysis.config.get("compile_config") or {}
+    trained = analysis.metadata.get("training_config") or {}  # in a legacy `.h5`
+    return _class_and_config(compiled.get("optimizer") or trained.get("optimizer_config"))
+
+
+def _class_and_config(spec: Any) -> tuple[str, dict[str, Any]]:
+    if not isinstance(spec, dict):
+        # Keras 2 keeps what `compile` was given: `adam` is Adam with nothing set.
+        return KNOWN.get(str(spec or "").lower(), str(spec or "")), {}
+    config = spec.get("config")
+    name = str(spec.get("class_name") or "").removeprefix("Custom>")
+    return name, config if isinstance(config, dict) else {}
+
+
+def _ordered(
+    analysis: Analysis, stored: Mapping[str, Stored]
+) -> dict[str, list[tuple[str, Stored]] | None]:
+    """The tensors of each group in their order; None where that cannot be told."""
+    if analysis.order is not None:
+        listed = analysis.order.optimizer
+        whole = set(listed) == set(stored)
+        return {GROUPS[1]: [(path, stored[path]) for path in listed] if whole else None}
+    groups = sorted({path.rpartition("/")[0] for path in stored})
+    return {group: _numbered(stored, group) for group in groups}
 
 
 @dataclass
@@ -94,10 +125,14 @@ class _Layout:
 
 
 def _match(
-    spec: dict[str, Any], group: str, tensors: list[tuple[str, Stored]], variables: list[Weight]
+    name: str,
+    config: dict[str, Any],
+    group: str,
+    tensors: list[tuple[str, Stored]],
+    variables: list[Weight],
 ) -> list[Slot] | None:
     """Slots of one group of tensors, or None if they are not what the optimizer's class predicts."""
-    for places in _layouts(spec, group, variables):
+    for places in _layouts(name, config, group, variables):
         if len(places) == len(tensors) and all(
             _fits(place, tensor) for place, (_, tensor) in zip(places, tensors, strict=True)
         ):
@@ -109,16 +144,16 @@ def _match(
     return None
 
 
-def _layouts(spec: dict[str, Any], group: str, variables: list[Weight]) -> Iterator[list[Expected]]:
+def _layouts(
+    name: str, config: dict[str, Any], group: str, variables: list[Weight]
+) -> Iterator[list[Expected]]:
     """The possible orders: with and without a learning rate variable, before and after the first step."""
-    config = spec.get("config") or {}
-    name = str(spec.get("class_name"))
     if name == "LossScaleOptimizer":
-        inner = config.get("inner_optimizer") or {}
-        if group.startswith(f"{GROUP}/inner_optimizer"):
-            yield from _layouts(inner, GROUP, variables)
+        inner = _class_and_config(config.get("inner_optimizer"))
+        if "/inner_optimizer" in group:
+            yield from _layouts(*inner, GROUPS[0], variables)
             return
-        for places in _layouts(inner, GROUP, variables):
+        for places in _layouts(*inner, GROUPS[0], variables):
             for head in (4, 3):  # iteration, learning rate (none with a schedule), step counter, scale
                 yield [None] * head + places
         return
@@ -148,6 +183,11 @@ def _own_slots(name: str, config: Mapping[str, Any], variables: list[Weight]) ->
             layout.block(variables)
         if config.get("centered"):
             layout.block(variables)
+    elif name in PAIRS and _before_2_11(config):
+        layout.block(variables)
+        layout.block(variables)
+        if config.get("amsgrad"):
+            layout.block(variables)
     elif name in PAIRS:
         layout.block(variables, each=2)
         if config.get("amsgrad"):
@@ -166,6 +206,11 @@ def _own_slots(name: str, config: Mapping[str, Any], variables: list[Weight]) ->
     else:
         return None
     return layout.places
+
+
+def _before_2_11(config: Mapping[str, Any]) -> bool:
+    """Whether the optimizer is one of Keras before 2.11 (`optimizers.legacy`), with one block a slot."""
+    return "decay" in config and "weight_decay" not in config
 
 
 def _fits(place: Expected, tensor: Stored) -> bool:

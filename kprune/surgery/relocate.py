@@ -11,9 +11,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from kprune.analysis import Analysis
+from kprune.errors import CannotPruneError
 from kprune.graph.parse import parse_model
 from kprune.surgery.edit import Edit, TensorEdit
-from kprune.surgery.optimizer import GROUP
+from kprune.surgery.optimizer import GROUPS, is_state
+from kprune.text import clean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +25,12 @@ class Relocation:
     Attributes:
         tensors: every edit, with the path it has afterwards; and those that only move.
         dropped: prefixes of what has no place any more.
+        order: see `Edit`.
     """
 
     tensors: tuple[TensorEdit, ...]
     dropped: tuple[str, ...]
+    order: tuple[str, ...] = ()
 
 
 def relocate(analysis: Analysis, config: dict[str, Any], edits: Iterable[TensorEdit] = ()) -> Relocation:
@@ -36,18 +40,24 @@ def relocate(analysis: Analysis, config: dict[str, Any], edits: Iterable[TensorE
         config: the new config.
         edits: of tensors, under the paths that they have now.
     """
-    after = {layer.path: layer.store for layer in parse_model(config).walk() if layer.store}
+    new = parse_model(config)
+    after = {layer.path: layer.store for layer in new.walk() if layer.store}
     before = {layer.path: layer.store for layer in analysis.model.walk() if layer.store}
     moves = {store: after[path] for path, store in before.items() if path in after and after[path] != store}
     lost = [store for path, store in before.items() if path not in after]
     order = [path for path in before if path in after]
     reordered = order != [path for path in after if path in before]
     by_source = {edit.source: edit for edit in edits}
+    without_state = reordered or any(_holds_variables(analysis, store) for store in lost)
+    if analysis.order is not None:
+        _check_inner_order(analysis, list(after))
+        gone = [path for path in analysis.tensors if _below(analysis.home(path), lost)]
+        state = [GROUPS[1]] if without_state and analysis.order.optimizer else []
+        listed = tuple(new.layers) if reordered else ()
+        return Relocation(tuple(edits), (*gone, *state), listed)
     dropped = list(lost)
-    if (reordered or any(_holds_variables(analysis, store) for store in lost)) and any(
-        path.startswith(GROUP + "/") for path in analysis.tensors
-    ):
-        dropped.append(GROUP)
+    if without_state and any(map(is_state, analysis.tensors)):
+        dropped.append(GROUPS[0])
     tensors = []
     for path in analysis.tensors:
         if any(path.startswith(prefix + "/") for prefix in dropped):
@@ -66,12 +76,33 @@ def relocate(analysis: Analysis, config: dict[str, Any], edits: Iterable[TensorE
 
 
 def _holds_variables(analysis: Analysis, store: str) -> bool:
-    return any(path.startswith(store + "/") for path in analysis.tensors)
+    return any(_below(analysis.home(path), [store]) for path in analysis.tensors)
+
+
+def _below(path: str, stores: Iterable[str]) -> bool:
+    return any(path.startswith(store + "/") for store in stores)
+
+
+def _check_inner_order(analysis: Analysis, after: list[str]) -> None:
+    """A legacy `.h5` lists the tensors of a nested model in one run, which no edit reorders.
+
+    Raises: CannotPruneError if a change puts the layers of a nested model in another order.
+    """
+    for layer in analysis.model.layers.values():
+        before = [inner.path for inner in layer.model.walk()] if layer.model is not None else []
+        kept = set(before) & set(after)
+        if [path for path in before if path in kept] != [path for path in after if path in kept]:
+            raise CannotPruneError(
+                f"the layers of '{clean(layer.path)}' would come into another order",
+                where=clean(layer.path),
+                why="a legacy .h5 stores the tensors of a nested model in the order of its layers",
+                do="load the model in Keras, save it as .keras, and prune that",
+            )
 
 
 def with_names(analysis: Analysis, edit: Edit) -> Edit:
     """The edit with each layer's name beside its group of variables, as Keras 3 writes it, and only Keras 3."""
-    if not str(analysis.metadata.get("keras_version", "")).startswith("3"):
+    if analysis.order is not None or not str(analysis.metadata.get("keras_version", "")).startswith("3"):
         return edit
     model = parse_model(edit.config)
     names = {f"{layer.store}/vars": layer.name for layer in model.walk() if layer.store}

@@ -37,7 +37,9 @@ def remove(analysis: Analysis, closure: Closure) -> Edit:
     if not branches:
         return Edit(config, analysis.metadata, edits, slots.dropped)
     moved = relocate(analysis, config, edits)
-    return Edit(config, analysis.metadata, moved.tensors, (*slots.dropped, *moved.dropped))
+    return Edit(
+        config, analysis.metadata, moved.tensors, (*slots.dropped, *moved.dropped), order=moved.order
+    )
 
 
 def cut_weight(weight: Weight, gone: np.ndarray) -> TensorEdit | None:

@@ -180,5 +180,5 @@ def test_a_new_kind_of_edit_does_not_go_unnoticed() -> None:
     assert names == {
         TensorEdit: {"path", "source", "keep", "blocks", "fills", "scale", "value"},
         Fill: {"axis", "positions", "value", "within"},
-        Edit: {"config", "metadata", "tensors", "dropped", "names"},
+        Edit: {"config", "metadata", "tensors", "dropped", "names", "order"},
     }
