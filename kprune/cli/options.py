@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kprune.select.specs import Spec
 
 WHICH = "Which units"
+RANKED = "Which units, by rank"
 WRITTEN = "What is written"
 REPORTED = "What is reported"
 LIMITS = "Limits (a larger result is not written: exit code 5)"
@@ -109,15 +110,15 @@ class Choosing(Naming):
     ] = None
     ratio: Annotated[
         float | None,
-        Option("--ratio", metavar="R", help="This share of each layer.", rich_help_panel=WHICH),
+        Option("--ratio", metavar="R", help="This share of each layer.", rich_help_panel=RANKED),
     ] = None
     count: Annotated[
         int | None,
-        Option("--count", metavar="N", help="So many of each layer.", rich_help_panel=WHICH),
+        Option("--count", metavar="N", help="So many of each layer.", rich_help_panel=RANKED),
     ] = None
     threshold: Annotated[
         float | None,
-        Option("--threshold", metavar="T", help="Those that score less.", rich_help_panel=WHICH),
+        Option("--threshold", metavar="T", help="Those that score less.", rich_help_panel=RANKED),
     ] = None
     seed: Annotated[
         int,
@@ -125,7 +126,7 @@ class Choosing(Naming):
             "--seed",
             metavar="N",
             help="For the criterion random.",
-            rich_help_panel=WHICH,
+            rich_help_panel=RANKED,
             show_default=False,
         ),
     ] = 0
@@ -135,7 +136,7 @@ class Choosing(Naming):
             "--round-to",
             metavar="N",
             help="Leave a multiple of N units.",
-            rich_help_panel=WHICH,
+            rich_help_panel=RANKED,
         ),
     ] = None
     min_units: Annotated[
@@ -144,7 +145,74 @@ class Choosing(Naming):
             "--min-units",
             metavar="N",
             help="Leave at least N units.",
-            rich_help_panel=WHICH,
+            rich_help_panel=RANKED,
+        ),
+    ] = None
+    max_ratio: Annotated[
+        float | None,
+        Option(
+            "--max-ratio",
+            metavar="R",
+            help="Take at most this share of any layer.",
+            rich_help_panel=RANKED,
+        ),
+    ] = None
+    per_layer: Annotated[
+        list[str] | None,
+        Option(
+            "--per-layer",
+            metavar="LAYER=R",
+            help="A ratio for this layer (or glob); repeatable.",
+            rich_help_panel=RANKED,
+            show_default=False,
+        ),
+    ] = None
+    together: Annotated[
+        bool,
+        Option("--global", help="Rank all layers in one list.", rich_help_panel=RANKED),
+    ] = False
+    target_params: Annotated[
+        str | None,
+        Option(
+            "--target-params",
+            metavar="N",
+            help="As few as it takes to leave 40% or 1.2M parameters.",
+            rich_help_panel=RANKED,
+        ),
+    ] = None
+    target_flops: Annotated[
+        str | None,
+        Option("--target-flops", metavar="N", help="The same in FLOPs.", rich_help_panel=RANKED),
+    ] = None
+    target_bytes: Annotated[
+        str | None,
+        Option("--target-bytes", metavar="N", help="The same in bytes.", rich_help_panel=RANKED),
+    ] = None
+    reduce: Annotated[
+        str,
+        Option(
+            "--reduce",
+            metavar="HOW",
+            help="One score for tied units: mean, sum, max or l2.",
+            rich_help_panel=RANKED,
+        ),
+    ] = "mean"
+    normalize: Annotated[
+        str,
+        Option(
+            "--normalize",
+            metavar="HOW",
+            help="Make layers comparable: none, layer-mean, layer-max or layer-gauss.",
+            rich_help_panel=RANKED,
+        ),
+    ] = "none"
+    data: Annotated[
+        str | None,
+        Option(
+            "--data",
+            metavar="FILE",
+            help="An .npz file with x (and y), for what depends on activations.",
+            rich_help_panel=RANKED,
         ),
     ] = None
     exclude: Annotated[
@@ -180,6 +248,7 @@ class Choosing(Naming):
             "where": self.where,
             "choice": self._choice(),
             "exclude": self.exclude or [],
+            "data": self.data,
         }
 
     def _choice(self) -> Any:
@@ -190,16 +259,32 @@ class Choosing(Naming):
                 "--threshold": self.threshold,
                 "--round-to": self.round_to,
                 "--min-units": self.min_units,
+                "--max-ratio": self.max_ratio,
+                "--per-layer": (self.per_layer or [None])[0],
+                "--target-params": self.target_params,
+                "--target-flops": self.target_flops,
+                "--target-bytes": self.target_bytes,
             }
             for option, value in amounts.items():
                 if value is not None:
                     raise UsageError(
                         f"{option} goes with a criterion",
-                        do=f"say what ranks the units: --criterion l1 {option} {value:g}",
+                        do=f"say what ranks the units: --criterion l1 {option} {value}",
                     )
             return None
+        from kprune.select.budget import Budget
         from kprune.select.choose import Choice
 
+        budgets = {
+            "parameters": self.target_params,
+            "flops": self.target_flops,
+            "bytes": self.target_bytes,
+        }
+        targets = [Budget(kind, text) for kind, text in budgets.items() if text is not None]
+        if len(targets) > 1:
+            raise UsageError(
+                f"budgets for {targets[0].kind} and for {targets[1].kind}", do="give one of them"
+            )
         return Choice(
             self.criterion,
             ratio=self.ratio,
@@ -208,7 +293,24 @@ class Choosing(Naming):
             round_to=self.round_to,
             min_units=self.min_units,
             seed=self.seed,
+            target=next(iter(targets), None),
+            reduce=self.reduce,
+            normalize=self.normalize,
+            together=self.together,
+            max_ratio=self.max_ratio,
+            per_layer=dict(_share(text) for text in self.per_layer or []),
         )
+
+
+def _share(text: str) -> tuple[str, float]:
+    """LAYER=R. Raises: UsageError if it is not."""
+    layer, _, ratio = text.rpartition("=")
+    try:
+        return layer, float(ratio)
+    except ValueError:
+        raise UsageError(
+            f"--per-layer is given {text!r}", do="write LAYER=RATIO, such as conv_1=0.25"
+        ) from None
 
 
 def _is_bare(text: str) -> bool:
