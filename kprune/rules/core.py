@@ -12,6 +12,12 @@ from kprune.rules.registry import LAYERS
 from kprune.rules.shapes import positions
 
 
+@LAYERS.rule("InputLayer", does="issues", note="features of the model's input, which stay unless inputs may change")
+def input_layer(call: LayerCall) -> Any:
+    """listed here for completeness: a graph starts at its inputs, and never calls one"""
+    return call.opaque(f"{call.layer.path!r} is an input, and it is called like a layer")
+
+
 @LAYERS.rule("Dense", does="issues")
 def dense(call: LayerCall) -> Labels:
     """units: kernel (last input axis, units), bias (units)"""

@@ -27,12 +27,14 @@ GIVES_OTHER = (
 ).split()
 
 # Zero where all operands are.
-SUMS = "Add Subtract Maximum Minimum Fmax Fmin Hypot Arctan2 Mod Fmod Nextafter LeftShift RightShift BitwiseAnd BitwiseOr BitwiseXor BitwiseLeftShift BitwiseRightShift".split()
-PRODUCTS = "Multiply".split()
+SUMS = (
+    "Add Subtract Maximum Minimum Fmax Fmin Hypot Arctan2 Mod Fmod Nextafter LeftShift RightShift BitwiseAnd "
+    "BitwiseOr BitwiseXor BitwiseLeftShift BitwiseRightShift NotEqual Greater Less LogicalOr LogicalXor"
+).split()
+PRODUCTS = "Multiply LogicalAnd".split()
 QUOTIENTS = "Divide TrueDivide FloorDivide DivideNoNan".split()
 OTHERS = (
-    "Power Heaviside Logaddexp Logaddexp2 Ldexp Gcd Lcm Equal NotEqual Greater GreaterEqual Less LessEqual "
-    "Isclose LogicalAnd LogicalOr LogicalXor Where Polar"
+    "Power Heaviside Logaddexp Logaddexp2 Ldexp Gcd Lcm Equal GreaterEqual LessEqual Isclose Where Polar"
 ).split()
 
 
