@@ -42,7 +42,7 @@ class Format:
 FORMATS = (
     Format("keras", "a .keras zip", "kprune.formats.keras_zip", starts=b"PK\x03\x04"),
     Format("h5", "a legacy .h5 file", "kprune.formats.legacy_h5", starts=b"\x89HDF\r\n\x1a\n"),
-    Format("savedmodel", "a SavedModel", None, holds="saved_model.pb"),
+    Format("savedmodel", "a SavedModel", "kprune.saved_model.source", holds="saved_model.pb"),
     Format("keras-folder", "a .keras folder", "kprune.formats.keras_folder", holds="config.json"),
 )
 

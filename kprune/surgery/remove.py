@@ -13,7 +13,6 @@ from kprune.labels.trace import Blocks, Weight
 from kprune.surgery.edit import Edit, TensorEdit
 from kprune.surgery.optimizer import Slots, find_slots
 from kprune.surgery.relocate import relocate
-from kprune.surgery.rewrite import Rewriter
 
 
 def remove(analysis: Analysis, closure: Closure) -> Edit:
@@ -31,8 +30,7 @@ def remove(analysis: Analysis, closure: Closure) -> Edit:
     }
     slots = find_slots(analysis)
     branches = dead_branches(closure.groups, gone)
-    rewriter = Rewriter(analysis.config, analysis.map, gone)
-    config = rewriter.run(branches)
+    config = analysis.rewritten(gone, branches)
     edits = (*cuts.values(), *cut_slots(slots, cuts))
     if not branches:
         return Edit(config, analysis.metadata, edits, slots.dropped)

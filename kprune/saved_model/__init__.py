@@ -1,0 +1,17 @@
+"""SavedModels: TensorFlow graphs over variables and constants, cut in place.
+
+    runtime      TensorFlow, imported without its chatter
+    contents     what is in the folder: protos, checkpoint, assets; damage becomes an exit code
+    graph        functions of operations, and where each input comes from
+    values       what flows: labels, and integers that say sizes
+    parameters   variables and constant weights, and the layer each belongs to
+    op_call      what a rule is given; rules/ say what each TensorFlow operation does to labels
+    trace        pushes labels through every function
+    analysis     the same object that a `.keras` file gets: layers, units, groups, weights
+    masks        multipliers in the graph
+    rewrite      an Edit carried out on the protos
+    source       the opened folder, and how another one is written
+    keras2       SavedModels that tf_keras wrote, which are models again
+
+Only this room and `kprune.running` import TensorFlow, inside functions.
+"""

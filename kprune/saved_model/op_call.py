@@ -1,0 +1,190 @@
+"""One operation, as a rule sees it: what comes in, and how to say what it does with units and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kprune.labels.labels import Axis, Labels
+from kprune.labels.layer_call import CannotTell, LayerCall
+from kprune.saved_model.values import Number, Value
+
+if TYPE_CHECKING:
+    from kprune.labels.trace import LayerRecord
+    from kprune.saved_model.trace import GraphTracer
+
+Count = Callable[[np.ndarray], int]
+
+
+def _all(alive: np.ndarray) -> int:
+    return int(alive.sum())
+
+
+class OpCall(LayerCall):
+    """What a rule for a TensorFlow operation is given.
+
+    Attributes:
+        node: the NodeDef.
+        ins: the values that it reads.
+        place: (graph, node).
+    """
+
+    def __init__(
+        self,
+        tracer: GraphTracer,
+        record: LayerRecord,
+        graph: str,
+        node: Any,
+        ins: Sequence[Value],
+        recorded: dict[int, tuple[int | None, ...] | None],
+    ) -> None:
+        super().__init__(tracer, record, [value.labels for value in ins], {}, recorded, None)  # type: ignore[arg-type]
+        self.tracer, self.node, self.ins, self.place = tracer, node, list(ins), (graph, node.name)
+
+    @property
+    def op(self) -> str:
+        return str(self.node.op)
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """A plain attribute: number, bool, text or list of numbers."""
+        if name not in self.node.attr:
+            return default
+        held = self.node.attr[name]
+        kind = held.WhichOneof("value")
+        if kind == "s":
+            return held.s.decode("utf-8", "replace")
+        if kind == "list":
+            return list(held.list.i) or list(held.list.f) or list(held.list.b)
+        return getattr(held, kind) if kind in ("i", "f", "b") else default
+
+    def labels(self, index: int) -> Labels:
+        """The labels of an input.
+
+        Raises: CannotTell if there is no such input.
+        """
+        if index >= len(self.ins):
+            raise CannotTell("lacks an input")
+        return self.ins[index].labels
+
+    # -- integers -------------------------------------------------------------------------------
+
+    def numbers(self, index: int) -> np.ndarray | None:
+        """What is known of an integer input: an object array of Number."""
+        return self.ins[index].numbers if index < len(self.ins) else None
+
+    def constant(self, index: int) -> np.ndarray:  # type: ignore[override]
+        """An integer input that steers the operation: axes, a permutation.
+
+        Raises: CannotTell if it is not known before the model runs.
+        """
+        numbers = self.numbers(index)
+        if numbers is None or any(number.value is None for number in numbers.flat):
+            raise CannotTell("is steered by a tensor that is only known as the model runs")
+        for number in numbers.flat:
+            self.use_value(number)
+        return np.array([number.value for number in numbers.flat], np.int64).reshape(numbers.shape)
+
+    def use_value(self, number: Number) -> None:
+        """Say that a number is more than a size here: it must stay what it is."""
+        for axis in number.of:
+            self.freeze(axis, f"are counted by {self.layer.path!r}")
+        if number.at is not None:
+            self.tracer.valued.add(number.at)
+
+    def demand(self, number: Number, axis: Axis, count: Count = _all) -> None:
+        """Say that a number has to be the count of what is left along an axis.
+
+        Args:
+            number: an element of a shape, a beginning or an end.
+            count: from a bool array of survivors, what it has to be instead.
+        """
+        if number.value == -1 and number.at is not None and count is _all:
+            return
+        if number.at is not None:
+            if axis.factors:
+                self.tracer.demand(number.at, axis, count, self)
+            else:
+                self.tracer.valued.add(number.at)
+            return
+        why = f"give a size to {self.layer.path!r} that is computed in a way that cannot be followed"
+        if number.lost or count is not _all:
+            for part in (axis, *number.of):
+                self.freeze(part, why)
+            return
+        if len(number.of) > 1:
+            return  # a product of sizes follows them by itself
+        if not number.of:
+            self.freeze(axis, why)
+            return
+        (source,) = number.of
+        if not axis.factors:
+            self.freeze(source, why)
+        elif source.plain and axis.plain and source.size == axis.size:
+            self.tie(source, axis)
+        elif [f.shape for f in source.factors] == [f.shape for f in axis.factors]:
+            for one, other in zip(source.factors, axis.factors, strict=True):
+                self.tie(one.ravel(), other.ravel())
+        else:
+            self.freeze(source, why)
+            self.freeze(axis, why)
+
+    def shaped(self, labels: Labels, numbers: np.ndarray | None) -> Labels:
+        """Hold a result against the numbers that gave it its shape."""
+        if numbers is None:
+            if labels.factors:
+                self.freeze(labels, f"are given a shape by {self.layer.path!r} that is only known as the model runs")
+            return labels
+        for axis, number in enumerate(numbers.ravel()):
+            if axis < labels.rank:
+                self.demand(number, labels.axis(axis))
+        return labels
+
+    def sized(self, numbers: np.ndarray | None) -> Labels:
+        """A tensor made anew from a shape (zeros, random numbers): its positions count as units nobody can name."""
+        if numbers is None:
+            return Labels(self.recorded.get(0))
+        flat = list(numbers.ravel())
+        known = self.recorded.get(0)
+        shape = tuple(
+            number.value if number.value is not None and number.value >= 0
+            else (known[axis] if known is not None and axis < len(known) else None)
+            for axis, number in enumerate(flat)
+        )  # fmt: skip
+        result = Labels(shape)
+        for axis, (size, number) in enumerate(zip(shape, flat, strict=True)):
+            follows = number.at is not None or (number.of and not number.lost)
+            if size is not None and size > 1 and follows:
+                ids = self.anonymous(size)
+                extents = [1] * len(shape)
+                extents[axis] = size
+                result = Labels(shape, (*result.factors, ids.reshape(extents)))
+                self.demand(number, Axis.of(ids))
+            else:
+                self.use_value(number)
+        return result
+
+    # -- weights --------------------------------------------------------------------------------
+
+    def makes(self, labels: Labels, axes: Sequence[int], uses: float) -> None:
+        """Say that along these axes of a weight the operation makes units, if it is a weight.
+
+        Args:
+            uses: how often each element is used per sample.
+        """
+        ids = labels.all_ids()
+        if not ids.size:
+            return
+        for axis in axes:
+            for label in labels.axis(axis).all_ids()[:1]:
+                self.tracer.made(int(label), self.op)
+        self.tracer.used(int(ids[0]), uses, 2.0)
+
+
+def positions(sizes: Sequence[int | None]) -> float:
+    """How many positions there are; unknown sizes count as 1."""
+    total = 1.0
+    for size in sizes:
+        total *= size or 1
+    return total
