@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
+
+import numpy as np
 
 from kprune.errors import DamagedFileError
 from kprune.formats.source import Order
 from kprune.graph import Layer, Model, parse_model
 from kprune.labels.by_order import bind
+from kprune.labels.by_path import find_private, is_old, settle_stores
 from kprune.labels.groups import Groups
 from kprune.labels.trace import LabelMap, Weight, trace
 from kprune.text import clean
@@ -63,8 +66,14 @@ class Analysis:
             CannotPruneError: the config holds no graph (a subclassed model).
         """
         model = parse_model(config)
+        if order is None and is_old(tensors):
+            settle_stores(model, tensors)
         label_map = trace(model, rules)
-        homes = bind(label_map, order.layers, tensors) if order is not None else {}
+        homes: Mapping[str, str] = {}
+        if order is not None:
+            homes = bind(label_map, order.layers, tensors)
+        else:
+            find_private(label_map, tensors)
         found = cls(config, metadata, tensors, model, label_map, Groups.solve(label_map), order, homes)
         found.check_weights()
         return found
@@ -117,6 +126,17 @@ class Analysis:
                     size *= extent
                 counts[path] = size
         return counts
+
+    def rewritten(self, gone: np.ndarray, branches: Collection[Layer] = ()) -> dict[str, Any]:
+        """The config once some labels are gone.
+
+        Args:
+            gone: bool (labels,).
+            branches: layers that go as a whole.
+        """
+        from kprune.surgery.rewrite import Rewriter
+
+        return Rewriter(self.config, self.map, gone).run(branches)
 
     @cached_property
     def leaf_layers(self) -> list[Layer]:

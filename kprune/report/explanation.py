@@ -21,7 +21,6 @@ from kprune.report.build import removal_notes
 from kprune.report.fields import FieldChange, field_changes
 from kprune.report.report import Note
 from kprune.surgery.remove import cut_weight
-from kprune.surgery.rewrite import Rewriter
 from kprune.version import __version__
 
 Units = Mapping[str, np.ndarray]
@@ -202,7 +201,9 @@ def _cuts(analysis: Analysis, closure: Closure) -> Iterable[WeightCut]:
 
 
 def _fields(analysis: Analysis, closure: Closure) -> list[FieldChange]:
-    config = Rewriter(analysis.config, analysis.map, closure.gone).run()
+    config = analysis.rewritten(closure.gone)
+    if analysis.model.kind == "SavedModel":
+        return []  # graphs of operations have no layers' configs
     return field_changes(analysis.model, parse_model(config))
 
 
