@@ -59,6 +59,7 @@ def remove(
     in_place: bool = False,
     force: bool = False,
     dry_run: bool = False,
+    fold: bool = False,
     coupled: bool = True,
     allow_output_change: bool = False,
     limits: Mapping[str, float] | None = None,
@@ -73,6 +74,8 @@ def remove(
         layers, where, choice, exclude: see `Selection`.
         data: an .npz file with `x` (and `y`), for criteria and expressions on activations.
         output, in_place, force, dry_run, limits, progress: see `Target`.
+        fold: also add what zeroed units would still give (act(0), a BatchNormalization's shift) to
+            their consumers' biases, so that the result computes what `zero` makes of the model.
         coupled: whether units tied to the chosen ones may go along.
         allow_output_change: whether the model's inputs and outputs may change.
         rules: files with rules for layers that kprune does not know.
@@ -83,7 +86,10 @@ def remove(
 
     def make(source: Source, analysis: Analysis) -> Change:
         chosen, notes = selection.resolve(analysis, statistics_of(source, analysis, data))
-        return removal(analysis, chosen, notes, coupled=coupled, allow_output_change=allow_output_change)
+        return removal(
+            analysis, chosen, notes,
+            coupled=coupled, allow_output_change=allow_output_change, folding=source if fold else None,
+        )  # fmt: skip
 
     return carry_out(model, Target(output, in_place, force, dry_run, limits or {}, progress), rules, make)
 

@@ -16,11 +16,13 @@ from kprune.labels.closure import Closure, check, close, refuse_coupled
 from kprune.pruning.selection import Selection, Units, statistics_of
 from kprune.report.build import removal_notes
 from kprune.report.report import Note
+from kprune.select.indices import compact_text
 from kprune.select.resolve import layers_named, specs_from
 from kprune.select.specs import parse_layer
 from kprune.surgery import emitted
 from kprune.surgery import mask as masks
 from kprune.surgery.edit import Edit
+from kprune.surgery.fold import fold
 from kprune.surgery.optimizer import find_slots
 from kprune.surgery.provenance import with_provenance, without_masks
 from kprune.surgery.remove import remove as remove_edit
@@ -50,13 +52,26 @@ def removal(
     *,
     coupled: bool = True,
     allow_output_change: bool = False,
+    folding: Source | None = None,
 ) -> Change:
-    """The change that removes units. Raises: CannotPruneError if they cannot go."""
+    """The change that removes units.
+
+    Args:
+        folding: the model, if what zeroed units would still give is to be folded into biases.
+    Raises: CannotPruneError if they cannot go.
+    """
     closure = close(analysis.groups, chosen)
     check(closure, allow_output_change=allow_output_change, coupled=coupled)
-    edit = remove_edit(analysis, closure)
-    found = [*notes, *removal_notes(analysis, closure), *_dropped_state(analysis, edit)]
-    options = {} if not allow_output_change else {"allow_output_change": True}
+    found = [*notes, *removal_notes(analysis, closure)]
+    if folding is None:
+        edit = remove_edit(analysis, closure)
+    else:
+        edit, layers, coupled_too = fold(folding, analysis, closure)
+        found += fold_notes(layers, coupled_too)
+    found += _dropped_state(analysis, edit)
+    options = {"allow_output_change": True} if allow_output_change else {}
+    if folding is not None:
+        options["fold"] = True
     metadata = with_provenance(analysis, backend="remove", units=chosen, options=options, gone=closure.gone)
     return Change(
         "remove",
@@ -68,6 +83,18 @@ def removal(
         tuple(found),
         exact=not any(note.kind == "inexact" for note in found),
     )
+
+
+def fold_notes(layers: Iterable[str], coupled: Units) -> list[Note]:
+    """Which layers took constants over, and which units that were not chosen count as zeroed."""
+    notes = [
+        Note("folded", path, f"'{clean(path)}' takes over what the removed units always gave")
+        for path in dict.fromkeys(layers)
+    ]
+    for address, indices in coupled.items():
+        text = f"units {compact_text(indices)} of '{clean(address)}' go along, and count as zeroed too"
+        notes.append(Note("coupled", address, text))
+    return notes
 
 
 def zeroing(

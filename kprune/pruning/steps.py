@@ -179,7 +179,9 @@ def _step(source: Source, analysis: Analysis, plan: Plan, number: int, base: Pat
             )  # fmt: skip
         else:
             made = removal(
-                analysis, chosen, notes, coupled=step.coupled, allow_output_change=step.allow_output_change
+                analysis, chosen, notes,
+                coupled=step.coupled, allow_output_change=step.allow_output_change,
+                folding=source if step.fold else None,
             )
     except KpruneError as error:
         place = plan.where("steps", number, "layers", name)

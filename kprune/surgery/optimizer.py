@@ -18,6 +18,7 @@ from kprune.labels.trace import Weight
 from kprune.text import clean
 
 GROUPS = ("optimizer", "optimizer_weights")  # in a `.keras` file and in a legacy `.h5`
+INNER = "optimizer/inner_optimizer/"
 
 # Two slots a variable, side by side (keras/src/optimizers).
 PAIRS = frozenset({"Adam", "AdamW", "Nadam", "Adamax", "Lamb", "Ftrl", "Adadelta", "ScheduleFreeAdamW"})
@@ -65,6 +66,10 @@ def find_slots(analysis: Analysis) -> Slots:
     if not stored:
         return Slots()
     name, config = optimizer_of(analysis)
+    if name != "LossScaleOptimizer" and any(path.startswith(INNER) for path in stored):
+        # With a mixed_float16 policy `compile` wraps what it is given, and records what it was given.
+        config = {"inner_optimizer": {"class_name": name, "config": config}}
+        name = "LossScaleOptimizer"
     variables = [weight for weight in analysis.weights if weight.trainable and not weight.duplicate]
     found: list[Slot] = []
     for group, tensors in _ordered(analysis, stored).items():
@@ -96,7 +101,9 @@ def _class_and_config(spec: Any) -> tuple[str, dict[str, Any]]:
         # Keras 2 keeps what `compile` was given: `adam` is Adam with nothing set.
         return KNOWN.get(str(spec or "").lower(), str(spec or "")), {}
     config = spec.get("config")
-    name = str(spec.get("class_name") or "").removeprefix("Custom>")
+    # A class of somebody's own goes by its registered name, so that it is not taken for Keras's.
+    registered = str(spec.get("registered_name") or "").removeprefix("Custom>")
+    name = registered if ">" in registered else str(spec.get("class_name") or "").removeprefix("Custom>")
     return name, config if isinstance(config, dict) else {}
 
 
@@ -150,7 +157,7 @@ def _layouts(
     """The possible orders: with and without a learning rate variable, before and after the first step."""
     if name == "LossScaleOptimizer":
         inner = _class_and_config(config.get("inner_optimizer"))
-        if "/inner_optimizer" in group:
+        if f"{group}/".startswith(INNER):
             yield from _layouts(*inner, GROUPS[0], variables)
             return
         for places in _layouts(*inner, GROUPS[0], variables):

@@ -13,6 +13,7 @@ from typing import Any
 from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError
 from kprune.graph.parse import parse_model
+from kprune.labels.by_path import is_old
 from kprune.surgery.edit import Edit, TensorEdit
 from kprune.surgery.optimizer import GROUPS, is_state
 from kprune.text import clean
@@ -43,6 +44,8 @@ def relocate(analysis: Analysis, config: dict[str, Any], edits: Iterable[TensorE
     new = parse_model(config)
     after = {layer.path: layer.store for layer in new.walk() if layer.store}
     before = {layer.path: layer.store for layer in analysis.model.walk() if layer.store}
+    if is_old(analysis.tensors):
+        return _keep_places(analysis, before, after, edits)
     moves = {store: after[path] for path, store in before.items() if path in after and after[path] != store}
     lost = [store for path, store in before.items() if path not in after]
     order = [path for path in before if path in after]
@@ -73,6 +76,25 @@ def relocate(analysis: Analysis, config: dict[str, Any], edits: Iterable[TensorE
         if edit is not None:
             tensors.append(edit)
     return Relocation(tuple(tensors), tuple(dropped))
+
+
+def _keep_places(
+    analysis: Analysis, before: dict[str, str], after: dict[str, str], edits: Iterable[TensorEdit]
+) -> Relocation:
+    """In a file of Keras 2.12 or 2.13 nothing is moved; layers without weights come and go freely.
+
+    Raises: CannotPruneError if a layer would have to move.
+    """
+    as_now = {layer.path: layer.store for layer in parse_model(analysis.config).walk() if layer.store}
+    for path, store in before.items():
+        if _holds_variables(analysis, store) and after.get(path) != as_now[path]:
+            raise CannotPruneError(
+                f"the weights of '{clean(path)}' would have to move in the file",
+                where=clean(store),
+                why="Keras 2.13 and older count layers in a way that kprune reads and does not write",
+                do="load the model with the Keras that wrote it, save it as .h5, and prune that",
+            )
+    return Relocation(tuple(edits), ())
 
 
 def _holds_variables(analysis: Analysis, store: str) -> bool:
