@@ -61,6 +61,7 @@ def _parse(
         entries[name] = entry
     sequential = "input_layers" not in config
     calls, inputs, outputs = _chain(config, entries) if sequential else _network(config, entries)
+    calls = _sorted(calls)  # before anything walks along them: it refuses a circle
     if sequential:
         order = list(entries)
     else:
@@ -72,7 +73,7 @@ def _parse(
     layers = _name_layers(order, entries, path, store, trainable, seen, nesting, sequential)
     for call in calls:
         call.layer = layers.get(call.layer.name, call.layer)
-    calls = [call for call in _sorted(calls) if call.layer.name in layers]
+    calls = [call for call in calls if call.layer.name in layers]
     return Model(str(config.get("name", "")), path, kind, spec, layers, calls, inputs, outputs)
 
 

@@ -1,0 +1,227 @@
+"""Configs of both dialects become the same graph; what contradicts itself is damage."""
+
+from __future__ import annotations
+
+import copy
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kprune.errors import CannotPruneError, DamagedFileError
+from kprune.graph import Constant, TensorRef, parse_model
+from kprune.graph.model import leaves, map_leaves
+from tests.small_models import Network, layer, residual, sequential
+
+
+def chain() -> dict[str, Any]:
+    net = Network()
+    x = net("Dense", "a", net.input("in", 4), units=3)
+    return net.functional(net("Dense", "b", x, units=2))
+
+
+def diamond() -> dict[str, Any]:
+    net = Network()
+    x = net.input("in", 4)
+    p, q = net("Dense", "p", x, units=3), net("Dense", "q", x, units=3)
+    return net.functional(net("Add", "sum", [p, q]), p)
+
+
+def as_keras_2(config: dict[str, Any]) -> dict[str, Any]:
+    """The same model as Keras 2 wrote it: rows of names and numbers, no shapes, no modules."""
+    config = copy.deepcopy(config)
+    for entry in config["config"]["layers"]:
+        del entry["module"], entry["registered_name"]
+        if "batch_shape" in entry["config"]:
+            entry["config"]["batch_input_shape"] = entry["config"].pop("batch_shape")
+        nodes = []
+        for node in entry["inbound_nodes"]:
+            (told,) = node["args"]
+            told = told if isinstance(told, list) else [told]
+            nodes.append([[*tensor["config"]["keras_history"], node["kwargs"]] for tensor in told])
+        entry["inbound_nodes"] = nodes
+    return config
+
+
+def edges(config: dict[str, Any]) -> list[tuple[str, int, list[tuple[str, int, int]]]]:
+    return [
+        (call.layer.name, call.node, [ref.key for ref in call.inputs])
+        for call in parse_model(config).calls
+    ]
+
+
+@pytest.mark.parametrize("make", [chain, diamond, lambda: residual(3)])
+def test_both_dialects_give_the_same_calls_and_the_same_places(make: Any) -> None:
+    new, old = make(), as_keras_2(make())
+    assert edges(new) == edges(old)
+    places = [[(found.name, found.store) for found in parse_model(c).walk()] for c in (new, old)]
+    assert places[0] == places[1]
+
+
+def test_a_keras_2_row_for_one_tensor_may_stand_alone() -> None:
+    config = as_keras_2(chain())
+    entry = config["config"]["layers"][1]
+    entry["inbound_nodes"] = [entry["inbound_nodes"][0][0]]
+    assert edges(config) == edges(chain())
+
+
+def test_a_keras_2_call_may_name_tensors_among_its_keywords() -> None:
+    config = as_keras_2(diamond())
+    entry = config["config"]["layers"][3]
+    entry["inbound_nodes"] = [[["p", 0, 0, {"other": ["q", 0, 0], "scale": 2}]]]
+    call = parse_model(config).calls[-1]
+    assert [ref.layer for ref in call.inputs] == ["p", "q"] and call.kwargs["scale"] == 2
+
+
+def test_a_call_comes_after_those_that_make_its_inputs() -> None:
+    config = residual(4)
+    random.Random(3).shuffle(config["config"]["layers"])
+    done: set[tuple[str, int]] = set()
+    for call in parse_model(config).calls:
+        assert all((ref.layer, ref.node) in done for ref in call.inputs)
+        done.add((call.layer.name, call.node))
+
+
+def test_shapes_and_their_records_are_those_of_the_config() -> None:
+    config = chain()
+    ref = parse_model(config).calls[2].inputs[0]
+    assert ref.key == ("a", 0, 0) and ref.shape == (None, 3)
+    assert (
+        ref.record is config["config"]["layers"][2]["inbound_nodes"][0]["args"][0]["config"]
+    )
+
+
+def test_arguments_of_operations_are_plain_values() -> None:
+    config = chain()
+    entry = config["config"]["layers"][2]
+    told = entry["inbound_nodes"][0]["args"]
+    told += [
+        {"class_name": "__numpy__", "config": {"value": [[1, 2]], "dtype": "float32"}},
+        {"class_name": "__tuple__", "config": {"value": [1, None]}},
+        {"class_name": "__slice__", "config": {"start": None, "stop": 3, "step": 2}},
+        {"class_name": "__ellipsis__", "config": {}},
+        {"axis": 1},
+    ]
+    call = parse_model(config).calls[2]
+    constant = call.args[1]
+    assert isinstance(constant, Constant)
+    np.testing.assert_array_equal(constant.value, [[1, 2]])
+    assert call.args[2:] == [(1, None), slice(None, 3, 2), Ellipsis, {"axis": 1}]
+
+
+def test_dicts_are_flattened_by_sorted_keys_as_keras_does() -> None:
+    assert list(leaves({"b": 1, "a": [2, {"d": 3, "c": 4}]})) == [2, 4, 3, 1]
+    assert map_leaves(lambda n: n + 1, {"b": 1, "a": [2, (3,)]}) == {"b": 2, "a": [3, (4,)]}
+
+
+def test_inputs_and_outputs_keep_their_structure() -> None:
+    config = diamond()
+    config["config"]["output_layers"] = {"z": ["p", 0, 0], "a": [["sum", 0, 0]]}
+    model = parse_model(config)
+    assert model.outputs == {"z": TensorRef("p", 0, 0), "a": [TensorRef("sum", 0, 0)]}
+
+
+def test_a_layer_inside_a_frozen_model_is_frozen() -> None:
+    inner = sequential(layer("Dense", "one", units=3), shape=[4], name="inner")
+    inner["config"]["trainable"] = False
+    model = parse_model(sequential(inner, layer("Dense", "two", units=2), shape=[4]))
+    trainable = {found.path: found.trainable for found in model.walk() if found.model is None}
+    assert trainable["inner/one"] is False and trainable["two"] is True
+
+
+def test_one_object_in_two_models_is_stored_once_and_knows_its_twin() -> None:
+    shared = layer("Dense", "shared", units=4) | {"shared_object_id": 77}
+    net = Network()
+    x = net.input("in", 4)
+    one = net.call(sequential(shared, shape=[4], name="one"), x)
+    two = net.call(sequential(shared, shape=[4], name="two"), one)
+    found = {item.path: item for item in parse_model(net.functional(two)).walk()}
+    assert found["two/shared"].twin is found["one/shared"]
+    assert found["two/shared"].store == found["one/shared"].store
+
+
+def test_a_class_of_another_package_is_not_keras_own() -> None:
+    theirs = layer("Dense", "d", units=2) | {"registered_name": "mine>Dense", "module": "keras.x"}
+    foreign = layer("Dense", "e", units=2) | {"module": "kerasish.layers"}
+    model = parse_model(sequential(theirs, foreign, layer("Dense", "f", units=2), shape=[4]))
+    assert [found.is_builtin for found in list(model.layers.values())[1:]] == [False, False, True]
+
+
+def damaged(change: Any, make: Any = chain) -> DamagedFileError:
+    config = make()
+    change(config, config["config"]["layers"])
+    with pytest.raises(DamagedFileError) as caught:
+        parse_model(config)
+    assert caught.value.exit_code == 4
+    return caught.value
+
+
+def test_calls_in_a_circle_are_damage() -> None:
+    def circle(config: Any, layers: Any) -> None:
+        layers[1]["inbound_nodes"][0]["args"][0]["config"]["keras_history"] = ["b", 0, 0]
+
+    assert "the calls form a circle" in damaged(circle).why
+
+
+def test_two_layers_of_one_name_are_damage() -> None:
+    def twice(config: Any, layers: Any) -> None:
+        layers.append(copy.deepcopy(layers[1]))
+
+    assert "two layers are named 'a'" in damaged(twice).why
+
+
+def test_a_tensor_of_a_layer_that_is_missing_is_damage() -> None:
+    def missing(config: Any, layers: Any) -> None:
+        del layers[1]
+
+    assert "a tensor of call 0 of 'a', which is not there" in damaged(missing).why
+
+
+def test_a_second_call_that_the_config_does_not_have_is_damage() -> None:
+    def second(config: Any, layers: Any) -> None:
+        config["config"]["output_layers"] = ["b", 1, 0]
+
+    assert "call 1 of 'b'" in damaged(second).why
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c, layers: layers[1].pop("config"),
+        lambda c, layers: layers[1].pop("class_name"),
+        lambda c, layers: c["config"].pop("output_layers"),
+        lambda c, layers: layers[1].update(inbound_nodes=[{"args": 3}]),
+        lambda c, layers: layers.__setitem__(1, None),
+        lambda c, layers: layers[1].update(config=None),
+        lambda c, layers: c["config"].update(output_layers=None),
+        lambda c, layers: c["config"].update(layers=[]),
+        lambda c, layers: layers[1].update(inbound_nodes=[[["in", 0]]]),
+    ],
+)
+def test_a_config_with_a_hole_is_damage_not_a_traceback(change: Any) -> None:
+    assert "does not describe a model" in damaged(change).what
+
+
+def test_a_model_nested_too_deeply_is_damage() -> None:
+    config = sequential(layer("Dense", "d", units=2), shape=[2], name="m0")
+    for number in range(1, 80):
+        config = {
+            **copy.copy(config),
+            "config": {"name": f"m{number}", "layers": [config], "build_input_shape": [None, 2]},
+        }
+    with pytest.raises(DamagedFileError):
+        parse_model(config)
+
+
+def test_a_subclassed_model_holds_no_graph() -> None:
+    with pytest.raises(CannotPruneError, match="holds no graph") as caught:
+        parse_model({"class_name": "MyModel", "module": "mine", "config": {"units": 3}})
+    assert caught.value.exit_code == 3
+
+
+def test_parsing_changes_nothing_in_the_config() -> None:
+    config = residual(2)
+    before = copy.deepcopy(config)
+    parse_model(config)
+    assert config == before
