@@ -86,7 +86,7 @@ class Layer:
         """Whether the class is Keras's own. A class of the same name from elsewhere is not."""
         if self.registered and ">" in self.registered:
             return False
-        return self.module == "" or self.module == "keras" or self.module.startswith("keras.")
+        return self.module.partition(".")[0] in ("", "keras", "tf_keras")
 
 
 @dataclass(eq=False)

@@ -12,6 +12,7 @@ from kprune.text import clean
 
 INPUT = "InputLayer"
 MAX_NESTING = 64
+CONSTANT = "_CONSTANT_VALUE"  # stands for a layer's name where Keras 2 writes a constant
 
 
 def parse_model(config: dict[str, Any]) -> Model:
@@ -187,6 +188,7 @@ def _network(
             calls.append(Call(layer, node, args, kwargs))
     inputs = _interface(config["input_layers"])
     outputs = _interface(config["output_layers"])
+    _count_from_one(calls, outputs)
     known = {(call.layer.name, call.node) for call in calls}
     for ref in [*_refs(inputs), *_refs(outputs), *(ref for call in calls for ref in call.inputs)]:
         if (ref.layer, ref.node) not in known:
@@ -196,24 +198,77 @@ def _network(
 
 def _arguments(data: Any) -> tuple[list[Any], dict[str, Any]]:
     """The arguments of one call, from either dialect."""
-    if isinstance(data, dict):
+    if is_keras3_node(data):
         return [_argument(item) for item in data["args"]], {
             key: _argument(item) for key, item in data["kwargs"].items()
         }
-    # Keras 2: [[layer, node, tensor, kwargs], …], or one such row for a call on one tensor.
-    rows = [data] if data and isinstance(data[0], str) else data
-    tensors = [TensorRef(row[0], row[1], row[2]) for row in rows]
-    kwargs = dict(rows[0][3]) if rows and len(rows[0]) > 3 and isinstance(rows[0][3], dict) else {}
-    kwargs = {key: _legacy_argument(item) for key, item in kwargs.items()}
-    return [tensors[0] if len(tensors) == 1 else tensors], kwargs
+    kwargs = {key: _legacy_argument(item) for key, item in legacy_kwargs(data).items()}
+    first = _legacy_first(data)
+    return [first[0] if isinstance(first, list) and len(first) == 1 else first], kwargs
+
+
+def is_keras3_node(data: Any) -> bool:
+    """Whether a call is written as Keras 3 does, as a dict of its arguments."""
+    return isinstance(data, dict) and "args" in data and "kwargs" in data
+
+
+# Keras 2: the first argument is a row [layer, node, tensor, kwargs], or lists and dicts of such rows;
+# each row holds all the other arguments again, of which Keras reads those of the first row.
+
+
+def _is_row(data: Any) -> bool:
+    return isinstance(data, list) and len(data) > 2 and isinstance(data[0], str) and isinstance(data[1], int)
+
+
+def legacy_rows(data: Any) -> list[list[Any]]:
+    """The rows of a call in Keras 2's dialect."""
+    if _is_row(data):
+        return [data]
+    items = data.values() if isinstance(data, dict) else data
+    return [row for item in items for row in legacy_rows(item)]
+
+
+def legacy_kwargs(data: Any) -> dict[str, Any]:
+    """The arguments of a call but the first, as they stand in the config."""
+    rows = legacy_rows(data)
+    kwargs = rows[0][3] if rows and len(rows[0]) > 3 else {}
+    return kwargs if isinstance(kwargs, dict) else {}
+
+
+def _legacy_first(data: Any) -> Any:
+    if not _is_row(data):
+        if isinstance(data, dict):
+            return {key: _legacy_first(item) for key, item in data.items()}
+        return [_legacy_first(item) for item in data]
+    if data[0] == CONSTANT:
+        return data[2]
+    return TensorRef(data[0], data[1], data[2])
 
 
 def _legacy_argument(item: Any) -> Any:
-    if isinstance(item, list) and len(item) == 3 and isinstance(item[0], str) and isinstance(item[1], int):
+    if _is_row(item) and len(item) == 3:
         return TensorRef(item[0], item[1], item[2])
     if isinstance(item, list):
         return [_legacy_argument(part) for part in item]
+    if isinstance(item, dict):
+        return {key: _legacy_argument(part) for key, part in item.items()}
     return item
+
+
+def _count_from_one(calls: list[Call], outputs: Any) -> None:
+    """Keras 2 counts the calls of a nested model from 1: the model itself was its first.
+
+    Not so for a Sequential that was built without an input, which the config does not say; the
+    number that is one too high does.
+    """
+    count: dict[str, int] = {}
+    for call in calls:
+        count[call.layer.name] = count.get(call.layer.name, 0) + 1
+    read = {(ref.layer, ref.node) for ref in [*_refs(outputs), *(r for c in calls for r in c.inputs)]}
+    for call in calls:
+        name, spec = call.layer.name, call.layer.spec
+        if (name, count[name]) in read and holds_graph(spec) and not is_keras3_node(spec["inbound_nodes"][0]):
+            call.node += 1
 
 
 def _argument(item: Any) -> Any:

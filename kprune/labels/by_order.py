@@ -151,12 +151,12 @@ def _unbind(label_map: LabelMap, layer: Layer, stored: int, known: int) -> None:
         f"'{clean(layer.path)}' has {stored} tensors in the file, of which kprune's rules know {known}, "
         "and only their order says which is which"
     )
+    held = [np.zeros(0, np.int64)]
     for place in list(_declared(label_map, layer)):
-        ids = np.concatenate([np.zeros(0, np.int64), *(axis.all_ids() for axis in place.weight.axes)])
-        ids = np.unique(ids[ids != 0])
-        if ids.size:
-            label_map.freezes.append(Freeze("rule", ids, why, layer.path))
+        held += [axis.all_ids() for axis in place.weight.axes]
         place.record.weights.pop(place.key, None)
         for axis in place.record.axes.values():
+            held.append(axis.ids)
             label_map.axes.pop(axis.address, None)
-            label_map.freezes.append(Freeze("rule", axis.ids, why, layer.path))
+    ids = np.unique(np.concatenate(held))
+    label_map.freezes.append(Freeze("rule", ids[ids != 0], why, layer.path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ class LayerCall:
     Attributes:
         layer: the layer; `config` is its config.
         args, kwargs: the call's arguments, with `Labels` in the place of tensors.
+        kind: class of the layer; that of an operation where a Keras 2 layer is seen as one.
+        renamed: see `seen_as`.
         xs: every Labels among them but masks of time steps; `x` is the first.
     """
 
@@ -44,6 +47,8 @@ class LayerCall:
     ) -> None:
         self._tracer, self._map, self._record = tracer, tracer.map, record
         self.layer: Layer = record.layer
+        self.kind = record.layer.kind
+        self.renamed: dict[str, str] = {}
         self.config: dict[str, Any] = record.layer.config
         self.args, self.kwargs = args, kwargs
         self.recorded = recorded
@@ -59,9 +64,19 @@ class LayerCall:
             raise CannotTell("is called on no tensor")
         return self.xs[0]
 
-    @property
-    def kind(self) -> str:
-        return self.layer.kind
+    def seen_as(
+        self, kind: str, args: list[Any], kwargs: dict[str, Any], renamed: dict[str, str]
+    ) -> LayerCall:
+        """The same call as the call of a `keras.ops` node, for the rule of that.
+
+        Args:
+            kind: class of the node.
+            args, kwargs: the arguments that it takes.
+            renamed: for the names of its arguments those that the config has.
+        """
+        view = copy.copy(self)
+        view.kind, view.args, view.kwargs, view.renamed = kind, args, kwargs, renamed
+        return view
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         """An argument of the call, given by position or by name, or from the config of an operation."""

@@ -13,6 +13,7 @@
     regularization.py  dropout and noise
     preprocessing.py   Rescaling and what only changes values
     operations/        nodes of keras.ops in Functional graphs
+    keras2.py          TensorFlow functions in graphs that Keras 2 saved
     applications.py    layers that belong to keras.applications
     keras_hub.py       layers of KerasHub's backbones, by `keras_hub>Class`
 
@@ -48,6 +49,7 @@ FAMILIES = (
     "operations.windows",
     "operations.opaque",
     "applications",
+    "keras2",
     "keras_hub",
 )
 

@@ -44,11 +44,11 @@ def bidirectional(call: LayerCall) -> Any:
 
 
 def _backward(config: dict[str, Any]) -> dict[str, Any]:
-    """The backward layer's dict. Older files leave it out when it mirrors the forward one."""
-    spec = config.get("backward_layer")
-    if spec is None:
-        raise CannotTell("does not say what its backward layer is")
-    found: dict[str, Any] = spec
+    """The backward layer's dict. Keras 2 leaves it out where it mirrors the forward one.
+
+    Both halves then read one dict, and can: their units go together.
+    """
+    found: dict[str, Any] = config.get("backward_layer") or config["layer"]
     return found
 
 

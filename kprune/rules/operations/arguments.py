@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kprune.graph.parse import is_keras3_node, legacy_kwargs
 from kprune.labels.labels import Labels
 from kprune.labels.layer_call import CannotTell, LayerCall
 
@@ -43,9 +44,14 @@ def raw_argument(call: LayerCall, position: int, name: str) -> tuple[Any, Any]:
     Raises: CannotTell if the dialect has no place for it.
     """
     nodes = call.layer.spec.get("inbound_nodes")
-    if call.graph_call is None or not nodes or not isinstance(nodes[call.graph_call.node], dict):
+    if call.graph_call is None or not nodes:
         raise CannotTell("has arguments that the config does not spell out")
     data = nodes[call.graph_call.node]
+    if not is_keras3_node(data):
+        held = legacy_kwargs(data)
+        if call.renamed.get(name) in held:
+            return held, call.renamed[name]
+        raise CannotTell("has arguments that the config does not spell out")
     if position < len(data["args"]):
         return data["args"], position
     if name in data["kwargs"]:

@@ -351,7 +351,7 @@ def _sliced(call: LayerCall, x: Labels, axis: int, part: slice, record: Any) -> 
         return call.hold_axes(x, [axis], f"are taken in steps by {call.layer.path!r}")
     size = along.size
     start, stop, _ = part.indices(size)
-    bounds = record["config"]
+    bounds = record.get("config", record)  # Keras 2 writes the bounds alone
     if bounds["start"] is not None:
         call.follow("start", lambda alive: int(alive[:start].sum()), along, record=bounds)
     if bounds["stop"] is not None:
