@@ -17,7 +17,7 @@ import numpy as np
 from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError, UsageError
 from kprune.graph.model import Layer, Model
-from kprune.graph.parse import INPUT
+from kprune.graph.parse import INPUT, is_keras3_node, legacy_rows
 from kprune.labels.labels import Labels, Shape
 from kprune.surgery.edit import Edit
 from kprune.surgery.relocate import relocate
@@ -125,6 +125,12 @@ def _dynamic(
     analysis: Analysis, layer: Layer, indices: np.ndarray | None, threshold: float
 ) -> dict[str, Any]:
     """input -> hard_shrink -> output; for some channels only: input - chosen * input + shrunk(chosen * input)."""
+    if analysis.order is not None or str(analysis.metadata.get("keras_version", "")).startswith("2"):
+        raise CannotPruneError(
+            f"'{clean(layer.path)}' cannot be masked below a threshold",
+            why="that takes the operation hard_shrink, which neither a legacy .h5 nor Keras 2 can hold",
+            do="mask chosen channels instead, or save the model as .keras in Keras 3",
+        )
     shape = output_labels(analysis, layer).shape
     if shape is None:
         raise CannotPruneError(
@@ -246,6 +252,8 @@ def _insert(analysis: Analysis, specs: Mapping[str, dict[str, Any]]) -> Edit:
             )
         owner = _owner(analysis.model, layer)
         target = copies[id(owner.spec["config"])]
+        if "module" not in layer.spec:  # a legacy .h5 names classes alone
+            spec = {key: value for key, value in spec.items() if key not in ("module", "registered_name")}
         existing = next((e for e in target["layers"] if _name(e) == spec["config"]["name"]), None)
         if existing is not None:
             _compose(existing, spec)
@@ -253,7 +261,7 @@ def _insert(analysis: Analysis, specs: Mapping[str, dict[str, Any]]) -> Edit:
             at = next(i for i, entry in enumerate(target["layers"]) if _name(entry) == layer.name)
             target["layers"].insert(at + 1, spec)
         else:
-            nodes = len([c for c in owner.calls if c.layer is layer])
+            nodes = [call.node for call in owner.calls if call.layer is layer]
             _insert_functional(target, layer, spec, nodes, output_labels(analysis, layer).shape)
     return _renamed(analysis, config)
 
@@ -268,27 +276,31 @@ def _compose(existing: dict[str, Any], spec: dict[str, Any]) -> None:
 
 
 def _insert_functional(
-    config: dict[str, Any], layer: Layer, spec: dict[str, Any], nodes: int, shape: Shape | None
+    config: dict[str, Any], layer: Layer, spec: dict[str, Any], nodes: list[int], shape: Shape | None
 ) -> None:
     """Put a layer behind every tensor that another one gives.
 
     Args:
-        nodes: how often the layer is called.
+        nodes: the numbers of the layer's calls.
         shape: of its first output, for one that no call reads: the model's outputs record none.
     """
     name = spec["config"]["name"]
     unread = {"shape": None if shape is None else list(shape), "dtype": _dtype_name(layer)}
     shapes: dict[tuple[int, int], dict[str, Any]] = {}
-    tensors = {(node, 0) for node in range(max(nodes, 1))}
+    tensors = {(node, 0) for node in nodes or [0]}
     for history, record in _histories(config, layer.name):
         if record["shape"] is not None:
             shapes.setdefault((history[1], history[2]), record)
         tensors.add((history[1], history[2]))
     order = {key: number for number, key in enumerate(sorted(tensors, key=lambda key: (key[1], key[0])))}
     for history, _ in _histories(config, layer.name):
-        history[:] = [name, order[history[1], history[2]], 0]
-    inbound = []
+        history[:3] = [name, order[history[1], history[2]], 0]
+    inbound: list[Any] = []
+    keras3 = _has_keras3_nodes(config)
     for node, index in order:
+        if not keras3:
+            inbound.append([[layer.name, node, index, {}]])
+            continue
         record = shapes.get((node, index)) or next(iter(shapes.values()), unread)
         inbound.append(
             {
@@ -323,9 +335,9 @@ def _histories(config: dict[str, Any], name: str) -> list[tuple[list[Any], dict[
             for item in value.values():
                 search(item)
         elif isinstance(value, list):
-            if len(value) == 3 and value[0] == name and isinstance(value[1], int):
+            # Keras 2 adds the other arguments to a row, which may name tensors as well.
+            if len(value) in (3, 4) and value[0] == name and isinstance(value[1], int):
                 found.append((value, {"shape": None, "dtype": "float32"}))
-                return
             for item in value:
                 search(item)
 
@@ -354,12 +366,23 @@ def unmask(analysis: Analysis, paths: set[str] | None = None) -> tuple[Edit, lis
         target = copies[id(owner.spec["config"])]
         entry = next(e for e in target["layers"] if _name(e) == layer.name)
         if not owner.is_sequential:
-            sources = [node["args"][0]["config"]["keras_history"] for node in entry["inbound_nodes"]]
+            sources = [_first_source(node) for node in entry["inbound_nodes"]]
             for history, _ in _histories(target, layer.name):
-                history[:] = list(sources[history[1]])
+                history[:3] = sources[history[1]]
         target["layers"].remove(entry)
         freed.append(masked)
     return _renamed(analysis, config), freed
+
+
+def _has_keras3_nodes(config: dict[str, Any]) -> bool:
+    nodes = [node for entry in config["layers"] for node in entry.get("inbound_nodes") or ()]
+    return not nodes or is_keras3_node(nodes[0])
+
+
+def _first_source(node: Any) -> list[Any]:
+    """[layer, node, tensor] of what a call reads first, in either dialect."""
+    row = node["args"][0]["config"]["keras_history"] if is_keras3_node(node) else legacy_rows(node)[0]
+    return list(row[:3])
 
 
 def masked_layer(layer: Layer) -> str | None:
