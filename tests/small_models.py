@@ -149,7 +149,7 @@ class Network:
 
     def functional(self, *outputs: Tensor) -> dict[str, Any]:
         """The config."""
-        ins, outs = [t.history for t in self.inputs], [t.history for t in outputs]
+        ins, outs = [t.history for t in self.inputs], [self._output(t) for t in outputs]
         return {
             "module": "keras.src.models.functional",
             "class_name": "Functional",
@@ -162,6 +162,11 @@ class Network:
             },
             "registered_name": "Functional",
         }
+
+    def _output(self, tensor: Tensor) -> list[Any]:
+        # Keras counts the calls of a nested Functional model from 1 here, and only here.
+        nested = "input_layers" in self.entries[tensor.layer]["config"]
+        return [tensor.layer, tensor.node + nested, 0]
 
 
 def arrays(config: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ from collections import deque
 from typing import Any
 
 from kprune.errors import CannotPruneError, DamagedFileError
-from kprune.graph.model import Call, Constant, Layer, Model, TensorRef, leaves
+from kprune.graph.model import Call, Constant, Layer, Model, TensorRef, leaves, map_leaves
 from kprune.graph.order import layer_order, storage_names
 from kprune.text import clean
 
@@ -187,13 +187,27 @@ def _network(
             args, kwargs = _arguments(data)
             calls.append(Call(layer, node, args, kwargs))
     inputs = _interface(config["input_layers"])
-    outputs = _interface(config["output_layers"])
+    outputs = map_leaves(lambda ref: _output(ref, entries), _interface(config["output_layers"]))
     _count_from_one(calls, outputs)
     known = {(call.layer.name, call.node) for call in calls}
     for ref in [*_refs(inputs), *_refs(outputs), *(ref for call in calls for ref in call.inputs)]:
         if (ref.layer, ref.node) not in known:
             raise ValueError(f"a tensor of call {ref.node} of {ref.layer!r}, which is not there")
     return calls, inputs, outputs
+
+
+def _output(ref: Any, entries: dict[str, dict[str, Any]]) -> Any:
+    """A model's output, its call counted as calls read it.
+
+    Keras 3 counts the calls of a nested Functional model from 1 in this one place, as the model itself
+    was its first (get_config and functional_from_config in keras/src/models/functional.py).
+    """
+    entry = entries.get(ref.layer) or {}
+    nodes = entry.get("inbound_nodes")
+    if not nodes or not is_keras3_node(nodes[0]) or "input_layers" not in entry["config"]:
+        return ref
+    # Keras subtracts 1 and indexes its list, so 0 means the last.
+    return TensorRef(ref.layer, len(nodes) - 1 if ref.node == 0 else ref.node - 1, ref.index)
 
 
 def _arguments(data: Any) -> tuple[list[Any], dict[str, Any]]:

@@ -122,6 +122,17 @@ def test_inputs_and_outputs_keep_their_structure() -> None:
     assert model.outputs == {"z": TensorRef("p", 0, 0), "a": [TensorRef("sum", 0, 0)]}
 
 
+def test_calls_of_a_nested_model_are_counted_from_1_among_the_outputs() -> None:
+    inner = Network("inner")
+    inside = inner.functional(inner("Dense", "d", inner.input("inner_in", 4), units=4))
+    net = Network()
+    first = net.call(inside, net.input("in", 4))
+    second = net.call(inside, first)
+    config = net.functional(first, second)
+    assert config["config"]["output_layers"] == [["inner", 1, 0], ["inner", 2, 0]]
+    assert [ref.key for ref in parse_model(config).outputs] == [("inner", 0, 0), ("inner", 1, 0)]
+
+
 def test_a_layer_inside_a_frozen_model_is_frozen() -> None:
     inner = sequential(layer("Dense", "one", units=3), shape=[4], name="inner")
     inner["config"]["trainable"] = False
