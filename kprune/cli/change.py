@@ -170,6 +170,10 @@ def changed(
     """Carry out a change to a model file, and report it."""
     from kprune.cli.progress import Progress
 
+    if reporting.report is not None:
+        from kprune.cli.render.console import check_place
+
+        check_place(reporting.report)
     with Progress("writing") as progress:
         report = carry_out(
             model,

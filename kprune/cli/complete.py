@@ -23,7 +23,9 @@ def complete_spec(ctx: Any, incomplete: str) -> list[str]:
 
 def _addresses(ctx: Any, incomplete: str) -> list[str]:
     try:
-        model = ctx.params.get("model")
+        # An option at the end of the line that still lacks its value keeps the parser from filling
+        # in the positional arguments: they are then left over.
+        model = ctx.params.get("model") or next(iter(ctx.args), None)
         if not isinstance(model, str) or model == "-":
             return []
         from kprune.formats import open_model

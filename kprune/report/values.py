@@ -60,9 +60,10 @@ def compare(
         x, y = (as_float(part).astype(np.float64) for part in (left, right))
         if cut is not None and cut.scale != 1.0:
             x = x * cut.scale
-        with np.errstate(invalid="ignore"):  # infinity minus infinity
+        with np.errstate(invalid="ignore"):  # infinity minus infinity, or times 0
             gap = np.abs(x - y)
-        apart = ~((x == y) | (np.isnan(x) & np.isnan(y)) | (gap <= tolerance * np.abs(y)))
+            near = gap <= tolerance * np.abs(y)
+        apart = ~((x == y) | (np.isnan(x) & np.isnan(y)) | near)
         different += int(apart.sum())
         finite = gap[apart & np.isfinite(gap)]
         largest = max(largest, float(finite.max()) if finite.size else 0.0)

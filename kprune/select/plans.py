@@ -144,7 +144,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
     """The plan as plain data, which as JSON is a plan as well: JSON is YAML."""
     steps = [
         {
-            **_given(step),
+            **{key: value for key, value in _given(step).items() if value != []},
             "layers": {
                 name: _given(value) if isinstance(value, LayerChoice) else value
                 for name, value in step.layers.items()
@@ -152,8 +152,9 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
         }
         for step in plan.steps
     ]
-    parts = {key: _given(part) for key in ("model", "expect") if (part := getattr(plan, key))}
-    return {"version": plan.version, "steps": steps, **parts}
+    model = {} if plan.model is None else {"model": _given(plan.model)}
+    expect = {} if plan.expect is None else {"expect": _given(plan.expect)}
+    return {"version": plan.version, **model, "steps": steps, **expect}
 
 
 def _layer_lines(key: str, value: list[int] | str | LayerChoice) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from kprune.errors import UsageError
+from kprune.errors import FileError, UsageError
 from kprune.formats.faults import file_error, shown
 from kprune.report.json_text import json_text
 
@@ -25,9 +26,13 @@ def console(*, stderr: bool = False) -> Console:
     """A console that shows text as it is: a name from a file is no markup."""
     from rich.console import Console
 
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # for the boundary, which knows the exit code
+
     stream = sys.stderr if stderr else sys.stdout
     file: Any = stream if stream.isatty() else _Trimmed(stream)
-    return Console(file=file, markup=False, emoji=False, highlight=False, soft_wrap=False)
+    return Plain(file=file, markup=False, emoji=False, highlight=False, soft_wrap=False)
 
 
 class _Trimmed:
@@ -128,6 +133,22 @@ def print_text(text: str, *, stderr: bool = False) -> None:
     stream = sys.stderr if stderr else sys.stdout
     stream.write(text)
     stream.flush()
+
+
+def check_place(path: str) -> None:
+    """Raises: FileError if no file can be written there; before work is done, not after."""
+    place = Path(path)
+    error = None
+    if place.is_dir():
+        error = errno.EISDIR
+    elif not place.absolute().parent.is_dir():
+        error = errno.ENOENT
+    elif not os.access(place if place.exists() else place.absolute().parent, os.W_OK):
+        error = errno.EACCES
+    if error == errno.ENOENT:
+        raise FileError(f"cannot write {shown(place)}", why="its folder is not there")
+    if error is not None:
+        raise file_error(OSError(error, os.strerror(error)), "write", shown(place))
 
 
 def write_text(path: str, text: str, *, force: bool) -> None:

@@ -1,0 +1,137 @@
+"""What inspect, explain, diff and rules print."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Kprune, edited, with_unknown_layer
+
+
+def test_inspect_fits_on_one_screen_of_80_columns(kprune: Kprune, resnet: Path) -> None:
+    ran = kprune("inspect", resnet)
+    assert (ran.code, ran.err) == (0, "")
+    lines = ran.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 25
+    assert not any(line.endswith(" ") for line in lines)
+
+
+def test_inspect_shows_what_is_free_and_tied(kprune: Kprune, resnet: Path) -> None:
+    rows = {
+        row[0]: row for line in kprune("inspect", resnet).out.splitlines() if (row := line.split())
+    }
+    assert rows["stem_conv"][2:] == ["16", "16", "144", "18.4", "k", "tied", "A"]
+    assert rows["block_1_2_conv"][-2:] == rows["stem_conv"][-2:]
+    assert rows["block_3_2_conv"][-2:] == ["tied", "B"]
+    assert rows["classes"][2:] == ["10", "0", "330", "650", "output"]
+    assert "stem_relu" not in rows
+
+
+def test_inspect_shows_all_layers_if_asked(kprune: Kprune, resnet: Path) -> None:
+    assert "stem_relu" in kprune("inspect", resnet, "--all").out
+
+
+def test_inspect_says_why_units_are_frozen(kprune: Kprune, model: Path) -> None:
+    with_unknown_layer(model, "pool")
+    out = kprune("inspect", model).out
+    words = " ".join(out.split())
+    assert "frozen 'pool' is a my>RankPool layer, for which kprune has no rule (conv_2)" in words
+    assert "opaque 'pool' is a my>RankPool layer, for which kprune has no rule" in words
+    assert "carries classes that are not Keras's own: my>RankPool (pool)" in words
+
+
+def test_a_rule_of_ones_own_frees_the_units(kprune: Kprune, model: Path) -> None:
+    with_unknown_layer(model, "pool", "OwnPool")  # rules stay registered: a name of its own
+    Path("my_layers.py").write_text(
+        textwrap.dedent(
+            '''
+            import kprune
+
+            @kprune.rule("my>OwnPool", does="passes")
+            def rank_pool(call):
+                """channel by channel"""
+                x = call.hold_axes(call.x, (1, 2), "are pooled over")
+                return x.with_shape((None, 4, 4, 24))
+            '''
+        )
+    )
+    assert kprune("remove", model, "conv_2:0", "--dry-run").code == 3
+    ran = kprune("remove", model, "conv_2:0", "--dry-run", "--rules", "my_layers.py", "--json")
+    assert ran.json["changed"] == {"conv_2": [0]}
+    known = kprune("rules", "my*", "--rules", "my_layers.py").out
+    assert "Layers from your own rules" in known
+    assert "channel by channel" in known
+
+
+def test_explain_shows_road_and_cuts(kprune: Kprune, resnet: Path) -> None:
+    ran = kprune("explain", resnet, "block_1_2_conv:0,3")
+    assert ran.code == 0
+    assert "block_1_2_conv:0,3: 2 units, which can be removed\n" in ran.out
+    assert "stem_conv   0,3    block_1_2_conv → block_1_add → stem_conv\n" in ran.out
+    assert "(3, 3, 1, 16 → 14)   filters 16 → 14\n" in ran.out
+
+
+def test_explain_says_why_not_and_what_would_do(kprune: Kprune, resnet: Path) -> None:
+    ran = kprune("explain", resnet, "--layer", "stem_conv", "--units", "0--1")
+    assert ran.code == 0  # it has explained
+    assert "why      no layer loses its last unit" in ran.out
+    assert "nearest  stem_conv:0-14 can be removed\n" in ran.out
+
+
+def test_diff_of_equal_models_is_one_line(kprune: Kprune, model: Path) -> None:
+    ran = kprune("diff", model, model, "--exit-code")
+    assert (ran.code, ran.out) == (0, "no difference: the same layers with the same values\n")
+
+
+def test_diff_exits_with_5_only_if_asked(kprune: Kprune, model: Path) -> None:
+    kprune("remove", model, "conv_1:0", "-o", "small.keras")
+    assert kprune("diff", model, "small.keras").code == 0
+    ran = kprune("diff", model, "small.keras", "--exit-code")
+    assert (ran.code, ran.err) == (
+        5,
+        "note: the optimizer's state differs in shape, as its variables do\n",
+    )
+    assert "~  conv_1  16 → 15" in ran.out
+    assert "same where kept" in ran.out
+
+
+def test_diff_counts_values_that_differ(kprune: Kprune, model: Path) -> None:
+    kprune("zero", model, "hidden:0", "-o", "zeroed.keras")
+    out = kprune("diff", model, "zeroed.keras").out
+    assert "~  hidden     64      32,832  513 of 32,832 differ, by up to" in out
+
+
+def test_rules_has_a_line_for_each_class(kprune: Kprune) -> None:
+    ran = kprune("rules")
+    for name, does in (("Dense", "issues"), ("Flatten", "passes"), ("Softmax", "mixes")):
+        assert any(line.split()[:2] == [name, does] for line in ran.out.splitlines()), name
+    assert max(map(len, ran.out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("width", [40, 60, 120, 200])
+def test_no_line_is_wider_than_the_terminal(kprune: Kprune, resnet: Path, width: int) -> None:
+    for line in (
+        ["inspect", resnet],
+        ["explain", resnet, "block_1_2_conv:0,3"],
+        ["remove", resnet, "block_1_2_conv:0,3", "--dry-run"],
+    ):
+        ran = kprune(*line, columns=width)
+        assert max(map(len, ran.out.splitlines())) <= width
+
+
+def test_names_from_a_file_cannot_repaint_the_terminal(kprune: Kprune, model: Path) -> None:
+    def rename(config: dict[str, Any]) -> None:
+        for layer in config["config"]["layers"]:
+            if layer["name"] == "classes":
+                layer["name"] = layer["config"]["name"] = "\x1b[2Jcl\nasses\u202e"
+        config["config"]["output_layers"][0] = "\x1b[2Jcl\nasses\u202e"
+
+    edited(model, rename)
+    out = kprune("inspect", model).out
+    assert "\x1b" not in out
+    assert "\u202e" not in out
+    assert "\\x1b[2Jcl\\nasses\\u202e" in out.replace("\n", "")
