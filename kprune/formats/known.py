@@ -26,24 +26,22 @@ class Format:
 
     Attributes:
         name: as reports give it.
-        title: as messages call a file of this kind.
-        module: which reads and writes it; None if this version of kprune does not.
+        module: which reads and writes it.
         starts: the first bytes of such a file; empty for a folder.
         holds: a file that such a folder has; empty for a file.
     """
 
     name: str
-    title: str
-    module: str | None
+    module: str
     starts: bytes = b""
     holds: str = ""
 
 
 FORMATS = (
-    Format("keras", "a .keras zip", "kprune.formats.keras_zip", starts=b"PK\x03\x04"),
-    Format("h5", "a legacy .h5 file", "kprune.formats.legacy_h5", starts=b"\x89HDF\r\n\x1a\n"),
-    Format("savedmodel", "a SavedModel", "kprune.saved_model.source", holds="saved_model.pb"),
-    Format("keras-folder", "a .keras folder", "kprune.formats.keras_folder", holds="config.json"),
+    Format("keras", "kprune.formats.keras_zip", starts=b"PK\x03\x04"),
+    Format("h5", "kprune.formats.legacy_h5", starts=b"\x89HDF\r\n\x1a\n"),
+    Format("savedmodel", "kprune.saved_model.source", holds="saved_model.pb"),
+    Format("keras-folder", "kprune.formats.keras_folder", holds="config.json"),
 )
 
 # What people hold in their hands when it is not a model, and what to do about it.
@@ -80,7 +78,7 @@ def _folder_opener(folder: Path) -> Callable[[Path], Source]:
         raise file_error(error, "read", shown(folder)) from error
     for kind in FORMATS:
         if kind.holds and kind.holds in names:
-            return _opener(kind, shown(folder))
+            return _opener(kind)
     raise FileError(
         f"{shown(folder)} is not a model",
         why="the folder has neither a config.json nor a saved_model.pb",
@@ -91,7 +89,7 @@ def _file_opener(file: OpenFile) -> Callable[[OpenFile], Source]:
     head = file.read(0, min(_HEAD, file.size))
     for kind in FORMATS:
         if kind.starts and head.startswith(kind.starts):
-            return _opener(kind, str(file))
+            return _opener(kind)
     if not head:
         raise FileError(f"{file} is empty")
     for start, why, do in _LOOK_ALIKES:
@@ -103,13 +101,7 @@ def _file_opener(file: OpenFile) -> Callable[[OpenFile], Source]:
     )
 
 
-def _opener(kind: Format, name: str) -> Callable[..., Source]:
-    if kind.module is None:
-        raise FileError(
-            f"cannot read {name}",
-            why=f"it is {kind.title}, and this version of kprune does not read them yet",
-            do="load it in Keras, save it as .keras, and use that",
-        )
+def _opener(kind: Format) -> Callable[..., Source]:
     opener: Callable[..., Source] = importlib.import_module(kind.module).open_source
     return opener
 

@@ -192,7 +192,7 @@ def _fresh(size: int) -> np.ndarray:
     return np.empty(size, np.uint8)
 
 
-def spans(pieces: list[Piece], size: int, whole: bool, limit: int = SPAN) -> Iterator[Span]:
+def spans(pieces: list[Piece], size: int, whole: bool, limit: int) -> Iterator[Span]:
     """Cut the input into spans, front to back.
 
     Args:
@@ -239,15 +239,15 @@ class _Copy:
         self._errors: list[BaseException] = []
 
     def run(self, pieces: list[Piece]) -> None:
-        work = list(spans(pieces, self.window.size, self.verify))
+        work = list(spans(pieces, self.window.size, self.verify, SPAN))
         self._total = sum(span.stop - span.start for span in work)
         self._done = 0
         self._spans = iter(work)
         count = min(_MOST_THREADS, _cores(), len(work))
         helpers = [threading.Thread(target=self._help, daemon=True) for _ in range(count - 1)]
-        for helper in helpers:
-            helper.start()
         try:
+            for helper in helpers:
+                helper.start()
             self._work(self.progress)
         except BaseException as error:
             self._errors.insert(0, error)
@@ -292,7 +292,7 @@ class _Copy:
                 progress(self._done, self._total)
 
     def _carry(self, span: Span, buffers: _Buffers) -> None:
-        view = buffers.input(span.stop - span.start, self.window.start + span.start)
+        view = buffers.input(span.stop - span.start, span.start)
         self.window.file.read_into(view, self.window.start + span.start)
         if self.verify and span.counts:
             self._seen.append((span.start, len(view), zlib.crc32(view)))
@@ -330,7 +330,7 @@ class _Buffers:
         self._used = 0
 
     def input(self, size: int, offset: int) -> memoryview:
-        """Room for a span that begins at `offset`, with addresses as even as its offsets."""
+        """Room for a span that begins at `offset`; HDF5 aligns values there, and so they stay."""
         self._used = 0
         if size + _ALIGNMENT > len(self._in):
             self._in = memoryview(bytearray(size + _ALIGNMENT))  # a grouped kernel
