@@ -260,7 +260,7 @@ class Choosing(Naming):
                 "--round-to": self.round_to,
                 "--min-units": self.min_units,
                 "--max-ratio": self.max_ratio,
-                "--per-layer": (self.per_layer or [None])[0],
+                "--per-layer": next(iter(self.per_layer or ()), None),
                 "--target-params": self.target_params,
                 "--target-flops": self.target_flops,
                 "--target-bytes": self.target_bytes,

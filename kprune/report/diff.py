@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -337,8 +337,8 @@ def _gone(before: Analysis, after: Analysis) -> np.ndarray | None:
     old, new = _left(before), _left(after)
     lost = []
     for address, axis in before.map.axes.items():
-        had = old.get(address, range(len(axis)))
-        has = new.get(address)
+        had: Sequence[int] = old.get(address, range(len(axis)))
+        has: Sequence[int] | None = new.get(address)
         if has is None:
             twin = after.map.axes.get(address)
             has = had if twin is not None and len(twin) == len(axis) else None

@@ -138,7 +138,8 @@ def _reasons(layers: Iterable[LayerFacts], field: str) -> dict[str, list[str]]:
     """Why units are frozen or mixed, and those of which layers; answers of the model left out."""
     found: dict[str, list[str]] = {}
     for layer in layers:
-        for facts in (layer, *_axes(layer)):
+        parts: list[LayerFacts | AxisFacts] = [layer, *_axes(layer)]
+        for facts in parts:
             if facts.named_only:
                 continue
             name = facts.name if isinstance(facts, LayerFacts) else facts.address

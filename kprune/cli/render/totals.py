@@ -34,6 +34,7 @@ def _rows(before: FileFacts, after: FileFacts) -> Iterator[tuple[str, str, str, 
         ("FLOPs", before.flops, after.flops),
         ("bytes", before.bytes, after.bytes),
     ]
-    left, right = (max(len(figure(row[column])) for row in rows) for column in (1, 2))
+    left = max(len(figure(old)) for _, old, _ in rows)
+    right = max(len(figure(new)) for _, _, new in rows)
     for name, old, new in rows:
         yield name, f"{figure(old):>{left}}", f"{figure(new):>{right}}", percent(old, new)
