@@ -18,7 +18,8 @@ from kprune.formats import Source, default_output, open_model, write_model
 from kprune.pruning.changes import Change
 from kprune.report.build import build, facts
 from kprune.report.counts import count
-from kprune.report.report import Report
+from kprune.report.report import Note, Report
+from kprune.surgery.edit import Edit
 from kprune.surgery.relocate import with_names
 
 Progress = Callable[[int, int], None]
@@ -103,15 +104,47 @@ def write(source: Source, analysis: Analysis, change: Change, target: Target) ->
         notes=change.notes,
         exact=change.exact,
     )
+    writer, edit = _writer(source, analysis, change.edit, target.output)
+    if writer is not source:
+        output = msgspec.structs.replace(report.output, format=writer.format)
+        notes = [*report.notes, Note("converted", "", _CONVERTED)]
+        report = msgspec.structs.replace(report, output=output, notes=notes)
     if target.dry_run or target.limits:
-        report = with_output(report, None, source.output_size(change.edit))
+        report = with_output(report, None, writer.output_size(edit))
         check_limits(report, target.limits)
     if path is None:
         return report
     written = write_model(
-        source, change.edit, path, force=target.force or target.in_place, progress=target.progress
+        writer, edit, path, force=target.force or target.in_place, progress=target.progress
     )
     return with_output(report, path, written)
+
+
+_CONVERTED = "written as .keras, which Keras 3 loads uncompiled: what compile() set stays behind in the .h5"
+_LEGACY = (".h5", ".hdf5")
+
+
+def _writer(
+    source: Source, analysis: Analysis, edit: Edit, output: str | os.PathLike[str] | None
+) -> tuple[Any, Edit]:
+    """What writes a source's result, and the edit as it takes it: an output's name may ask for another format.
+
+    Raises: UsageError for a conversion that there is not; CannotPruneError if this model stands in its way.
+    """
+    suffix = Path(output).suffix.lower() if output is not None else ""
+    if source.format == "h5" and suffix == ".keras":
+        from kprune.formats.new_keras import NewKeras
+        from kprune.surgery.convert import as_keras
+
+        weights: Any = source.weights  # those of a legacy file
+        return NewKeras(weights), as_keras(analysis, edit)
+    if source.format in ("keras", "keras-folder") and suffix in _LEGACY:
+        raise UsageError(
+            f"a .keras model is not written as {suffix}",
+            why="kprune keeps the format that a model has: a legacy file cannot hold all that a .keras file can",
+            do="name an output that ends in .keras; Keras itself saves that as .h5",
+        )
+    return source, edit
 
 
 def with_output(report: Report, path: str | None, size: int) -> Report:

@@ -74,7 +74,7 @@ def apply_plan(model: Any, plan: Plan, base: Path | None, target: Target, rules:
         report: Report | None = None
         here: str | os.PathLike[str] = model
         for number in range(last + 1):
-            place = Path(folder) / f"{number}.keras"
+            place = Path(folder) / f"{number}.model"
             with open_model(here) as between:
                 step = carry_out_source(between, rules, make(number), final if number == last else Target(place))
                 left = between.metadata.get(KEY) or {}

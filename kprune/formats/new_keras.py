@@ -1,0 +1,77 @@
+"""A `.keras` zip made of the tensors of another file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from kprune.formats import stream, zip_records
+from kprune.formats.atomic import new_file
+from kprune.formats.faults import writing
+from kprune.formats.hdf5 import Hdf5Weights
+from kprune.formats.hdf5_layout import Layout, check_layout, lay_out
+from kprune.formats.keras_zip import CONFIG, METADATA, WEIGHTS
+from kprune.formats.outcome import Outcome, resolve
+from kprune.formats.source import Progress, json_bytes
+from kprune.formats.zip_records import NewMember
+from kprune.surgery.edit import Edit
+
+
+@dataclass
+class NewKeras:
+    """Writes what an edit makes of some weights as a `.keras` zip, as a `Source` writes its own kind.
+
+    Attributes:
+        weights: of the input, which must have no checksum of its own.
+    """
+
+    weights: Hdf5Weights
+    format = "keras"
+
+    def output_size(self, edit: Edit) -> int:
+        """How many bytes `write` would write."""
+        _, _, _, members = self._plan(edit)
+        return _size(members)
+
+    def write(
+        self, edit: Edit, output: str | os.PathLike[str], force: bool, progress: Progress | None
+    ) -> int:
+        """Carry out an edit whose config and paths are those of a `.keras` file.
+
+        Returns: bytes written.
+        Raises: as `kprune.formats.write_model`.
+        """
+        with new_file(output, force=force) as new:
+            outcome, layout, texts, members = self._plan(edit)
+            with writing(new.name):
+                os.ftruncate(new.fd, _size(members))
+            for member in members:
+                target = stream.Target(new.fd, member.data_offset, new.name)
+                if member.name in texts:
+                    target.put(0, [texts[member.name]])
+                else:
+                    stream.copy_weights(
+                        self.weights, outcome, layout, target, verify=False, progress=progress
+                    )
+                member.crc = target.checksum(member.size)
+            for member in members:
+                stream.Target(new.fd, member.offset, new.name).put(0, [member.local_header()])
+            end = zip_records.directory(members)
+            stream.Target(new.fd, members[-1].end, new.name).put(0, [end])
+            check_layout(layout, new.fd, members[-1].data_offset, new.name)
+            new.commit(self.weights.file.check_unchanged)
+        return _size(members)
+
+    def _plan(self, edit: Edit) -> tuple[Outcome, Layout, dict[str, bytes], list[NewMember]]:
+        outcome = resolve(self.weights.table, edit)
+        layout = lay_out(outcome.objects, outcome.attributes)
+        texts = {METADATA: json_bytes(edit.metadata), CONFIG: json_bytes(edit.config)}
+        members: list[NewMember] = []
+        for name in (METADATA, CONFIG, WEIGHTS):
+            size = len(texts[name]) if name in texts else layout.size
+            members.append(NewMember(name, size, members[-1].end if members else 0))
+        return outcome, layout, texts, members
+
+
+def _size(members: list[NewMember]) -> int:
+    return members[-1].end + len(zip_records.directory(members))

@@ -1,0 +1,100 @@
+"""An edit of a legacy `.h5` turned into one that makes a `.keras` file of it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+from kprune.analysis import Analysis
+from kprune.errors import CannotPruneError
+from kprune.graph.parse import holds_graph, parse_model
+from kprune.rules.registry import LAYERS
+from kprune.surgery.edit import Edit, TensorEdit
+from kprune.surgery.optimizer import is_state
+from kprune.surgery.provenance import KEY
+from kprune.text import clean
+
+# Where each class is found; a legacy file names classes alone (keras/src/saving/serialization_lib.py).
+_MODULES = {"Functional": ("keras.src.models.functional", "Functional"), "Sequential": ("keras", None)}
+_LAYERS = "keras.layers"
+
+
+def as_keras(analysis: Analysis, edit: Edit) -> Edit:
+    """The same change with the config and the paths of a `.keras` file.
+
+    The optimizer's state stays behind: Keras 3 does not restore it from an `.h5` either.
+
+    Args:
+        analysis: of a legacy `.h5`.
+        edit: of that file.
+    Raises: CannotPruneError if Keras 2 wrote the file, or a layer is none of Keras's own.
+    """
+    version = str(analysis.metadata.get("keras_version", ""))
+    if not version.startswith("3."):
+        raise _refused(
+            f"it was saved by Keras {clean(version) or 'of unknown version'}, whose layers Keras 3 configures differently"
+        )
+    config = _with_modules(copy.deepcopy(edit.config))
+    stores = _stores(config)
+    changes = {change.source: change for change in edit.tensors}
+    duplicates = {weight.path for weight in analysis.weights if weight.duplicate}
+    known = {weight.path for weight in analysis.weights}
+    before = {layer.store: layer.path for layer in analysis.model.walk() if layer.store}
+    moved = []
+    for path in analysis.tensors:
+        if is_state(path) or path in duplicates or path in edit.dropped:
+            continue
+        home = analysis.home(path)
+        group = home
+        while group and group not in before:
+            group = group.rpartition("/")[0]
+        if path not in known:
+            raise _refused(f"kprune has no rule that names the tensors of '{clean(before.get(group, path))}'")
+        place = stores[before[group]] + home[len(group) :]
+        change = changes.get(path)
+        moved.append(dataclasses.replace(change, path=place) if change else TensorEdit(place, path))
+    metadata = {"keras_version": version}
+    if KEY in edit.metadata:
+        metadata[KEY] = edit.metadata[KEY]
+    names = {f"{store}/vars": path.rpartition("/")[2] for path, store in stores.items()}
+    whole = tuple({path.partition("/")[0] for path in analysis.tensors})
+    return Edit(config, metadata, tuple(moved), tuple(sorted({*whole, "model_weights"})), names)
+
+
+def _stores(config: dict[str, Any]) -> dict[str, str]:
+    return {layer.path: layer.store for layer in parse_model(config).walk() if layer.store}
+
+
+def _with_modules(value: Any) -> Any:
+    """A config in which every class says where it is found. Changed in place."""
+    if isinstance(value, list):
+        for item in value:
+            _with_modules(item)
+    elif isinstance(value, dict):
+        kind = value.get("class_name")
+        if isinstance(kind, str) and isinstance(value.get("config"), dict) and "module" not in value:
+            if not kind.startswith("__"):
+                value["module"], value["registered_name"] = _home(kind, value)
+        for item in list(value.values()):
+            _with_modules(item)
+    return value
+
+
+def _home(kind: str, spec: dict[str, Any]) -> tuple[str, str | None]:
+    if holds_graph(spec):
+        if kind not in _MODULES:
+            raise _refused(f"it holds a model of class {clean(kind)}")
+        return _MODULES[kind]
+    if kind not in LAYERS.rules:
+        name = spec.get("name") or spec["config"].get("name") or kind
+        raise _refused(f"'{clean(name)}' is a {clean(kind)}, which is no layer of Keras's own")
+    return _LAYERS, None
+
+
+def _refused(why: str) -> CannotPruneError:
+    return CannotPruneError(
+        "this legacy .h5 cannot be written as .keras",
+        why=why,
+        do="name an output that ends in .h5",
+    )
