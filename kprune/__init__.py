@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         UnknownLayerError,
         UsageError,
     )
-    from kprune.pruning import apply, mask, plan, remove, unmask, zero
+    from kprune.pruning import apply, compact, mask, plan, remove, unmask, zero
     from kprune.report.diff import diff
     from kprune.report.explanation import explain
     from kprune.report.inspect import inspect
@@ -63,6 +63,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "apply",
+    "compact",
     "diff",
     "explain",
     "inspect",
@@ -78,7 +79,7 @@ __all__ = [
 # Where each name comes from. Imported when first asked for, so that `import kprune` costs nothing.
 _HOMES = {
     **{name: "kprune.errors" for name in __all__ if name.endswith("Error")},
-    **dict.fromkeys(("apply", "mask", "plan", "remove", "unmask", "zero"), "kprune.pruning"),
+    **dict.fromkeys(("apply", "compact", "mask", "plan", "remove", "unmask", "zero"), "kprune.pruning"),
     "Choice": "kprune.select.choose",
     "__version__": "kprune.version",
     "diff": "kprune.report.diff",

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kprune.cli import change, diff, explain, flat, inspect, plan, reference, verify
+from kprune.cli import change, compact, diff, explain, flat, inspect, plan, reference, verify
 from kprune.cli.groups import grouped
 from kprune.cli.values import prepare
 
@@ -20,6 +20,7 @@ COMMANDS = (
     (CHANGE, "zero", change.zero),
     (CHANGE, "mask", change.mask),
     (CHANGE, "unmask", change.unmask),
+    (CHANGE, "compact", compact.compact),
     (CHANGE, "plan", plan.plan),
     (CHANGE, "apply", plan.apply),
     (CHANGE, "flatten", flat.flatten),

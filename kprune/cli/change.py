@@ -25,6 +25,14 @@ def remove(
     model: Model,
     choosing: Choosing,
     *,
+    fold: Annotated[
+        bool,
+        Option(
+            "--fold",
+            help="Fold what they still give into biases: computes what 'zero' does.",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
     no_coupled: NoCoupled = False,
     allow_output_change: Annotated[
         bool,
@@ -41,7 +49,8 @@ def remove(
 ) -> None:
     """Remove units physically: smaller layers, in a smaller file.
 
-    The result computes what the model would with every weight of these units at 0.
+    The result computes what the model would with every weight of these units at 0;
+    with --fold, what 'kprune zero' makes of it.
 
     Example: kprune remove model.keras dense_1:3,7,12 -o small.keras
     """
@@ -51,6 +60,7 @@ def remove(
         carry_out, model, writing, reporting, common,
         **choosing.selection(),
         limits=limiting.limits(),
+        fold=fold,
         coupled=not no_coupled,
         allow_output_change=allow_output_change,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The commands that change a model file, as functions: zero, mask, unmask, remove, apply, plan.
+"""The commands that change a model file, as functions: zero, mask, unmask, remove, compact, apply, plan.
 
 Each opens the file, analyses it, chooses units, makes an Edit, and has `kprune.formats` carry it out.
 
@@ -6,6 +6,7 @@ Each opens the file, analyses it, chooses units, makes an Edit, and has `kprune.
     changes.py    from chosen units to an edit
     carrying.py   where the result goes; open, analyse, report, write
     steps.py      plans, step by step
+    compacting.py what is dead already
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ __all__ = [
     "Target",
     "analyse",
     "apply",
+    "compact",
     "mask",
     "plan",
     "planned",
@@ -191,6 +193,38 @@ def unmask(
         return unmasking(analysis, layers)
 
     return carry_out(model, Target(output, in_place, force, dry_run, {}, progress), rules, make)
+
+
+def compact(
+    model: Any,
+    *,
+    merge: bool = False,
+    check: bool = True,
+    output: str | os.PathLike[str] | None = None,
+    in_place: bool = False,
+    force: bool = False,
+    dry_run: bool = False,
+    limits: Mapping[str, float] | None = None,
+    rules: Iterable[str] = (),
+    progress: Progress | None = None,
+) -> Any:
+    """Remove every unit that nothing would miss: the model computes the same, to rounding.
+
+    Units go that are dead (weights of 0 on their way in or out, a mask behind them) or constant
+    (act(bias) whatever the input); what they always gave is added to their consumers' biases.
+
+    Args:
+        merge: also make one of units that are equal, or equal up to a positive factor where the
+            activation lets that through.
+        check: run the original and the result in plain Keras before the result replaces anything.
+        model, output, …: see `remove`.
+    Returns: the Report; for a Keras model, the smaller Keras model.
+    Raises: CheckError if the check fails; nothing is written then.
+    """
+    from kprune.pruning.compacting import compact as run
+
+    target = Target(output, in_place, force, dry_run, limits or {}, progress)
+    return run(model, target, rules, merge=merge, check=check)
 
 
 def apply(

@@ -22,7 +22,7 @@ from kprune.select.specs import parse_layer
 from kprune.surgery import emitted
 from kprune.surgery import mask as masks
 from kprune.surgery.edit import Edit
-from kprune.surgery.fold import fold
+from kprune.surgery.fold import fold, together
 from kprune.surgery.optimizer import find_slots
 from kprune.surgery.provenance import with_provenance, without_masks
 from kprune.surgery.remove import remove as remove_edit
@@ -68,6 +68,8 @@ def removal(
     else:
         edit, layers, coupled_too = fold(folding, analysis, closure)
         found += fold_notes(layers, coupled_too)
+        # The step then says of itself which units `zero` would have to be given.
+        chosen = together(chosen, coupled_too)
     found += _dropped_state(analysis, edit)
     options = {"allow_output_change": True} if allow_output_change else {}
     if folding is not None:

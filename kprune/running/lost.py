@@ -40,6 +40,7 @@ class Lost:
         silent: bool (labels,): what was zeroed with all that belongs to it (`zero --outgoing`).
         zeroed, silenced: by address, units whose incoming weights are 0, or whose bias is very low.
         masks: layers whose output is multiplied.
+        kept: bool (labels,): units among the removed ones whose share biases took over: they count.
     """
 
     gone: np.ndarray
@@ -47,11 +48,18 @@ class Lost:
     zeroed: Units = field(default_factory=dict)
     silenced: Units = field(default_factory=dict)
     masks: list[Mask] = field(default_factory=list)
+    kept: np.ndarray | None = None
+
+    @property
+    def silent_weights(self) -> np.ndarray:
+        """bool (labels,): the units of which every weight counts as 0."""
+        gone = self.gone if self.kept is None else self.gone & ~self.kept
+        return gone | self.silent
 
     @property
     def nothing(self) -> bool:
         return not (
-            self.gone.any() or self.silent.any() or self.zeroed or self.silenced or self.masks
+            self.silent_weights.any() or self.zeroed or self.silenced or self.masks
         )
 
 
@@ -103,9 +111,15 @@ def _replay(analysis: Analysis, step: Mapping[str, Any], found: Lost, removed: U
         address: _original_units(analysis, address, indices, found.gone)
         for address, indices in step["layers"].items()
     }
-    if backend == "remove":
+    if backend in ("remove", "compact"):
+        before = found.gone
         _add(removed, units)
         found.gone = close(analysis.groups, removed).gone
+        if backend == "compact" or step.get("fold"):
+            kept = np.zeros_like(before) if found.kept is None else found.kept
+            found.kept = kept | (found.gone & ~before)
+        if step.get("fold"):
+            _add(found.zeroed, units)
     elif backend == "zero" and step.get("outgoing"):
         found.silent = found.silent | close(analysis.groups, units).gone
     elif backend == "zero":

@@ -46,7 +46,7 @@ def silenced_original(source: Source, analysis: Analysis, lost: Lost, folder: Pa
         address for address in (*lost.zeroed, *lost.silenced) if _by_activation(analysis, address)
     }
     in_file = {address: units for address, units in lost.zeroed.items() if address not in running}
-    edit = zero_through(analysis, Closure(analysis.groups, {}, lost.gone | lost.silent))
+    edit = zero_through(analysis, Closure(analysis.groups, {}, lost.silent_weights))
     edit = _both(edit, zero(analysis, in_file))
     if edit.tensors:
         copy = folder / ("silenced" + SUFFIXES.get(source.format, ""))

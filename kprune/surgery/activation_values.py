@@ -33,7 +33,10 @@ def _hard_sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def relu(
-    x: np.ndarray, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0
+    x: np.ndarray,
+    negative_slope: float = 0.0,
+    max_value: float | None = None,
+    threshold: float = 0.0,
 ) -> np.ndarray:
     """x from `threshold` on, at most `max_value`; below it the distance to it times `negative_slope`."""
     below = negative_slope * (x - threshold)
@@ -141,7 +144,9 @@ def layer_function(kind: str, config: Mapping[str, Any]) -> Function | None:
         return lambda x: relu(x, float(slope), config.get("max_value"), float(threshold))
     if kind in ("LeakyReLU", "LeakyRelu"):
         # Keras 2 called it alpha; the operation has a default of its own.
-        leak = config.get("negative_slope", config.get("alpha", 0.3 if kind == "LeakyReLU" else 0.2))
+        leak = config.get(
+            "negative_slope", config.get("alpha", 0.3 if kind == "LeakyReLU" else 0.2)
+        )
         return lambda x: relu(x, float(leak))
     if kind in ("ELU", "Elu"):
         return lambda x: elu(x, float(config.get("alpha", 1.0)))

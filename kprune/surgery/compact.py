@@ -83,7 +83,9 @@ class Search:
 
 
 def _frozen(kind: str, why: str) -> str:
-    return {"input": "they are the model's inputs", "output": "they are the model's outputs"}.get(kind, why)
+    return {"input": "they are the model's inputs", "output": "they are the model's outputs"}.get(
+        kind, why
+    )
 
 
 def removable(analysis: Analysis, constants: Constants) -> Search:
@@ -136,7 +138,9 @@ def _whole_rows(search: Search) -> bool:
             for axis in range(alive.ndim):
                 others = tuple(other for other in range(alive.ndim) if other != axis)
                 block = block & alive.any(axis=others, keepdims=True)
-            if search.keep(factor[block & ~alive], "only whole rows of units that stand along two axes can go"):
+            if search.keep(
+                factor[block & ~alive], "only whole rows of units that stand along two axes can go"
+            ):
                 return True
     return False
 

@@ -13,8 +13,8 @@ from kprune.graph.model import Constant
 from kprune.labels.labels import Labels
 from kprune.labels.trace import LayerRecord
 from kprune.rules.shapes import spatial_axes
-from kprune.surgery.activation_values import PLAIN, Function, layer_function
 from kprune.surgery.activation_values import OPERATIONS as ACTIVATIONS
+from kprune.surgery.activation_values import PLAIN, Function, layer_function
 from kprune.surgery.constants import At, Constants, Rule, Tensor, border, number
 from kprune.surgery.known import NOTHING, Known, joined, read_off
 
@@ -120,7 +120,17 @@ def activation(walk: Constants, at: At) -> list[Known]:
     return apply_function(walk, at, layer_function(at.layer.kind, at.config))
 
 
-@rule(*ACTIVATIONS, *PLAIN, "LeakyRelu", "Elu", "Celu", "Gelu", "HardShrink", "SoftShrink", table=OPERATIONS)
+@rule(
+    *ACTIVATIONS,
+    *PLAIN,
+    "LeakyRelu",
+    "Elu",
+    "Celu",
+    "Gelu",
+    "HardShrink",
+    "SoftShrink",
+    table=OPERATIONS,
+)
 def activation_operation(walk: Constants, at: At) -> list[Known]:
     if len(at.xs) != 1:
         return walk.otherwise(at)
@@ -250,7 +260,12 @@ def settled(walk: Constants, at: At, values: np.ndarray) -> Known:
     """What a combination leaves known, and why the rest is not."""
     known = read_off(at.outputs[0], values)
     for x in at.xs:
-        walk.lose(x.known, known, f"they are combined by '{at.layer.path}' with units that are not constant")
+        # Its own labels: of those that are tied, only the first operand's stand in what comes out.
+        walk.lose(
+            x.known,
+            read_off(x.labels, values),
+            f"they are combined by '{at.layer.path}' with units that are not constant",
+        )
     return known
 
 

@@ -108,7 +108,9 @@ class Constants:
         found: dict[tuple[str, int, int], Known] = {}
         for index, ref in enumerate(leaves(model.inputs)):
             if ref is not None:
-                found[ref.key] = NOTHING if inputs is None or index >= len(inputs) else inputs[index]
+                found[ref.key] = (
+                    NOTHING if inputs is None or index >= len(inputs) else inputs[index]
+                )
         for call in model.calls:
             key = (call.layer.name, call.node, 0)
             if key in found or (call.layer.kind == INPUT and not call.inputs):
@@ -116,9 +118,15 @@ class Constants:
             outputs = self._call_in(model, call, found)
             for index, known in enumerate(outputs):
                 found[(call.layer.name, call.node, index)] = known
-        return [found.get(ref.key, NOTHING) for ref in leaves(model.outputs) if isinstance(ref, TensorRef)]
+        return [
+            found.get(ref.key, NOTHING)
+            for ref in leaves(model.outputs)
+            if isinstance(ref, TensorRef)
+        ]
 
-    def _call_in(self, model: Model, call: Call, found: dict[tuple[str, int, int], Known]) -> list[Known]:
+    def _call_in(
+        self, model: Model, call: Call, found: dict[tuple[str, int, int], Known]
+    ) -> list[Known]:
         def known(leaf: Any) -> Any:
             return found.get(leaf.key, NOTHING) if isinstance(leaf, TensorRef) else leaf
 
@@ -131,7 +139,12 @@ class Constants:
         return self.visit(at.record.children[name], list(known), {}, None, None)
 
     def visit(
-        self, record: LayerRecord, args: list[Any], kwargs: dict[str, Any], model: Model | None, call: Call | None
+        self,
+        record: LayerRecord,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        model: Model | None,
+        call: Call | None,
     ) -> list[Known]:
         number = self._visited.get(record.layer, 0)
         self._visited[record.layer] = number + 1
@@ -140,7 +153,9 @@ class Constants:
         flat = [leaf for leaf in leaves([args, given]) if isinstance(leaf, Known)]
         if seen.of_model and record.layer.model is not None:
             return self.run(record.layer.model, flat)
-        tensors = iter([Tensor(labels, known) for labels, known in zip(seen.inputs, flat, strict=True)])
+        tensors = iter(
+            [Tensor(labels, known) for labels, known in zip(seen.inputs, flat, strict=True)]
+        )
 
         def place(leaf: Any) -> Any:
             return next(tensors) if isinstance(leaf, Known) else leaf
@@ -160,7 +175,9 @@ class Constants:
 
     def otherwise(self, at: At) -> list[Known]:
         """Any other layer: 0 passes where the labels say that 0 stays 0; nothing else may go that reaches it."""
-        name = f"'{at.layer.path}', a {at.layer.kind}, through which kprune does not follow constants"
+        name = (
+            f"'{at.layer.path}', a {at.layer.kind}, through which kprune does not follow constants"
+        )
         for x in at.xs:
             ids = x.labels.all_ids()
             self.hold(ids[x.known.at(ids) != 0], f"reach {name}")

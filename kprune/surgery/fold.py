@@ -70,7 +70,7 @@ def fold(source: Source, analysis: Analysis, closure: Closure) -> tuple[Edit, li
         }
         if not coupled:
             raise
-        constants = _zeroed(source, analysis, _together(closure.chosen, coupled))
+        constants = _zeroed(source, analysis, together(closure.chosen, coupled))
         require_no_trace(constants, closure)
     edit, layers = removal_with_shares(source, analysis, closure, constants)
     return edit, layers, coupled
@@ -80,7 +80,8 @@ def _zeroed(source: Source, analysis: Analysis, units: Units) -> Constants:
     return Constants(analysis, reader(source, zero(analysis, units)))
 
 
-def _together(one: Units, other: Units) -> dict[str, np.ndarray]:
+def together(one: Units, other: Units) -> dict[str, np.ndarray]:
+    """Two choices in one."""
     none = np.zeros(0, np.int64)
     return {key: np.union1d(one.get(key, none), other.get(key, none)) for key in {**one, **other}}
 

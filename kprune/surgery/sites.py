@@ -87,7 +87,10 @@ class Kernel:
         window = [axis for axis in range(array.ndim) if axis not in (*self.inputs, *self.outputs)]
         array = array.transpose([*window, *self.inputs, *self.outputs])
         array = array.reshape(math.prod(array.shape[: len(window)]), -1, self.columns)
-        yield 0, array if self.grouped is None else _spread_groups(array, len(self.grouped.sides[0]))
+        yield (
+            0,
+            array if self.grouped is None else _spread_groups(array, len(self.grouped.sides[0])),
+        )
 
 
 def _spread_groups(array: np.ndarray, groups: int) -> np.ndarray:
@@ -219,7 +222,11 @@ class Site:
             return None
         total = np.zeros(self.kernel.columns)
         for start, piece in self.kernel.pieces(read):
-            total += _sum(piece, self.values[start : start + piece.shape[1]], rows[start : start + piece.shape[1]])
+            total += _sum(
+                piece,
+                self.values[start : start + piece.shape[1]],
+                rows[start : start + piece.shape[1]],
+            )
         return total if total.any() else None
 
 

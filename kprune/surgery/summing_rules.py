@@ -67,7 +67,11 @@ def room_for(walk: Constants, at: At, bias: Weight | None, columns: np.ndarray) 
         if not readers:
             return Room(why=name)
         for reader in readers:
-            if reader.layer.is_builtin and not reader.layer.is_operation and reader.layer.kind in PASSES_SHIFTS:
+            if (
+                reader.layer.is_builtin
+                and not reader.layer.is_operation
+                and reader.layer.kind in PASSES_SHIFTS
+            ):
                 todo.append((reader.layer, reader))
                 continue
             target = _normalisation(walk, reader, columns)
@@ -102,7 +106,9 @@ def _normalisation(
     return weight.path, shifted
 
 
-def made_by(walk: Constants, at: At, found: Scan, bias: np.ndarray | None, ids: np.ndarray) -> Known:
+def made_by(
+    walk: Constants, at: At, found: Scan, bias: np.ndarray | None, ids: np.ndarray
+) -> Known:
     """The units that a layer makes of constants alone.
 
     Args:
@@ -138,9 +144,15 @@ def weighted(
     if kernel is None or any(kernel.axes[axis].size is None for axis in (*inputs, *outputs)):
         return walk.otherwise(at)
     ids = kernel.axes[outputs[0]].ids
-    values = at.x.known.at(grouped.sides[0].ravel()) if grouped is not None else row_values(along, at.x)
+    values = (
+        at.x.known.at(grouped.sides[0].ravel()) if grouped is not None else row_values(along, at.x)
+    )
     found = walk.site(
-        at, Kernel(kernel, inputs, outputs, grouped), values, room_for(walk, at, bias, ids), uneven=uneven
+        at,
+        Kernel(kernel, inputs, outputs, grouped),
+        values,
+        room_for(walk, at, bias, ids),
+        uneven=uneven,
     )
     return [made_by(walk, at, found, walk.vector(at, "bias"), ids)]
 
@@ -160,7 +172,13 @@ def conv(walk: Constants, at: At) -> list[Known]:
     if grouped is not None and len(grouped.sides) < 2:
         return walk.otherwise(at)
     return weighted(
-        walk, at, (last - 1,), (last,), at.x.labels.axis(channels_of(at)), uneven=meets_border(at), grouped=grouped
+        walk,
+        at,
+        (last - 1,),
+        (last,),
+        at.x.labels.axis(channels_of(at)),
+        uneven=meets_border(at),
+        grouped=grouped,
     )
 
 
@@ -188,18 +206,28 @@ def meets_border(at: At) -> bool:
     return False
 
 
-@rule(*(f"Conv{rank}DTranspose" for rank in RANKS), *(f"Convolution{rank}DTranspose" for rank in RANKS))
+@rule(
+    *(f"Conv{rank}DTranspose" for rank in RANKS),
+    *(f"Convolution{rank}DTranspose" for rank in RANKS),
+)
 def conv_transpose(walk: Constants, at: At) -> list[Known]:
     """How many windows meet at a place differs from place to place, unless each is alone."""
     kernel = at.weight("kernel")
     if kernel is None or slides_over_units(at.x.labels, at.config.get("data_format")):
         return walk.otherwise(at)
     rank = len(kernel.axes) - 2
-    single = {*ints(at.config["kernel_size"], rank), *ints(at.config.get("strides", 1), rank)} == {1}
-    return weighted(walk, at, (rank + 1,), (rank,), at.x.labels.axis(channels_of(at)), uneven=not single)
+    single = {*ints(at.config["kernel_size"], rank), *ints(at.config.get("strides", 1), rank)} == {
+        1
+    }
+    return weighted(
+        walk, at, (rank + 1,), (rank,), at.x.labels.axis(channels_of(at)), uneven=not single
+    )
 
 
-@rule(*(f"DepthwiseConv{rank}D" for rank in (1, 2)), *(f"DepthwiseConvolution{rank}D" for rank in (1, 2)))
+@rule(
+    *(f"DepthwiseConv{rank}D" for rank in (1, 2)),
+    *(f"DepthwiseConvolution{rank}D" for rank in (1, 2)),
+)
 def depthwise_conv(walk: Constants, at: At) -> list[Known]:
     """Each output comes from one input alone, so there is nothing to sum up."""
     kernel, labels = at.weight("depthwise_kernel"), at.x.labels
@@ -216,11 +244,17 @@ def depthwise_conv(walk: Constants, at: At) -> list[Known]:
         given = np.where(broken, np.nan, given)
         for label in np.repeat(along.ids, array.shape[2])[broken]:
             walk.lost.setdefault(int(label), border(at.layer.path))
-    found = Scan(np.zeros((0, 0), np.uint8), np.isnan(given), np.nan_to_num(given) * array.sum(axis=0).ravel())
+    found = Scan(
+        np.zeros((0, 0), np.uint8),
+        np.isnan(given),
+        np.nan_to_num(given) * array.sum(axis=0).ravel(),
+    )
     ids = at.record.axes["units"].ids
     known = made_by(walk, at, found, walk.vector(at, "bias"), ids)
     for label in np.setdiff1d(ids, known.ids):
-        before = walk.lost.get(int(np.repeat(along.ids, array.shape[2])[np.flatnonzero(ids == label)[0]]))
+        before = walk.lost.get(
+            int(np.repeat(along.ids, array.shape[2])[np.flatnonzero(ids == label)[0]])
+        )
         if before:
             walk.lost.setdefault(int(label), before)
     return [known]
@@ -229,7 +263,11 @@ def depthwise_conv(walk: Constants, at: At) -> list[Known]:
 @rule("SeparableConv1D", "SeparableConv2D", "SeparableConvolution1D", "SeparableConvolution2D")
 def separable_conv(walk: Constants, at: At) -> list[Known]:
     depthwise, pointwise = at.weight("depthwise_kernel"), at.weight("pointwise_kernel")
-    if depthwise is None or pointwise is None or slides_over_units(at.x.labels, at.config.get("data_format")):
+    if (
+        depthwise is None
+        or pointwise is None
+        or slides_over_units(at.x.labels, at.config.get("data_format"))
+    ):
         return walk.otherwise(at)
     array = walk.read(depthwise.path).astype(np.float64)
     array = array.reshape(-1, *array.shape[-2:])
@@ -334,7 +372,9 @@ def recurrent(walk: Constants, at: At) -> list[Known]:
     # The candidate: the third gate of an LSTM and of a GRU, all there is of a SimpleRNN.
     gate = slice(0, width) if kind == "SimpleRNN" else slice(2 * width, 3 * width)
     own = walk.read(inner.path)
-    alone = ~found.varying[gate] & ~(own[:, gate] != 0).any(axis=0) & (rows[1:, gate] == 0).all(axis=0)
+    alone = (
+        ~found.varying[gate] & ~(own[:, gate] != 0).any(axis=0) & (rows[1:, gate] == 0).all(axis=0)
+    )
     function = activation_function(at.config.get("activation"))
     made = np.full(width, np.nan)
     if function is not None:
@@ -349,7 +389,9 @@ def recurrent(walk: Constants, at: At) -> list[Known]:
     known = Known.of(units, made)
     walk.make([inner.axes[0]], known)
     # The state before the first step is 0, so any other constant is not one for the recurrent kernel.
-    never = Room(why=f"the state of '{at.layer.path}' begins at 0, and is their constant from the first step on")
+    never = Room(
+        why=f"the state of '{at.layer.path}' begins at 0, and is their constant from the first step on"
+    )
     walk.site(at, Kernel(inner, (0,), (1,)), made, never)
     return [known] * max(len(at.outputs), 1)
 
@@ -374,21 +416,27 @@ def _masks(walk: Constants) -> bool:
 @rule("MultiHeadAttention")
 def multi_head_attention(walk: Constants, at: At) -> list[Known]:
     named = dict(zip(("query", "value", "key"), at.args, strict=False))
-    named.update({name: value for name, value in at.kwargs.items() if name in ("query", "value", "key")})
+    named.update(
+        {name: value for name, value in at.kwargs.items() if name in ("query", "value", "key")}
+    )
     given = {name: value for name, value in named.items() if isinstance(value, Tensor)}
     extra = [x for x in at.xs if all(x is not value for value in given.values())]
     gated = at.config.get("use_gate")
     if "query" not in given or "value" not in given or extra or gated:
         return walk.otherwise(at)
     given.setdefault("key", given["value"])
-    if any(x.labels.shape is None or x.labels.rank != 3 or x.labels.varies(1) for x in given.values()):
+    if any(
+        x.labels.shape is None or x.labels.rank != 3 or x.labels.varies(1) for x in given.values()
+    ):
         return walk.otherwise(at)
     inner: dict[str, np.ndarray] = {}
     for name in ("query", "key", "value"):
         kernel, bias = at.weight(f"{name}_dense/kernel"), at.weight(f"{name}_dense/bias")
         if kernel is None or kernel.axes[0].size is None:
             return walk.otherwise(at)
-        room = Room(why=f"the {name} projection of '{at.layer.path}' has no bias that could take a constant over")
+        room = Room(
+            why=f"the {name} projection of '{at.layer.path}' has no bias that could take a constant over"
+        )
         added: np.ndarray | float = 0.0
         shape = (kernel.axes[1].size or 0, kernel.axes[2].size or 0)
         if bias is not None:
@@ -398,10 +446,14 @@ def multi_head_attention(walk: Constants, at: At) -> list[Known]:
         found = walk.site(at, Kernel(kernel, (0,), (1, 2)), values, room)
         inner[name] = np.where(found.varying, np.nan, found.constant + added).reshape(shape)
     heads, dims = at.record.axes["heads"].ids, at.record.axes["key_dim"].ids
-    walk.sites[f"{at.layer.path}: scores"] = Scores(at.layer.path, heads, dims, inner["query"], inner["key"])
+    walk.sites[f"{at.layer.path}: scores"] = Scores(
+        at.layer.path, heads, dims, inner["query"], inner["key"]
+    )
     output, bias = at.weight("output_dense/kernel"), at.weight("output_dense/bias")
     assert output is not None
-    room = Room([(bias.path, same)]) if bias is not None else Room(why=f"'{at.layer.path}' {NO_BIAS}")
+    room = (
+        Room([(bias.path, same)]) if bias is not None else Room(why=f"'{at.layer.path}' {NO_BIAS}")
+    )
     # Attention weights add up to 1, so a value that is the same at every step passes as it is.
     found = walk.site(at, Kernel(output, (0, 1), (2,)), inner["value"].ravel(), room)
     sums = found.constant + (0.0 if bias is None else walk.read(bias.path).astype(np.float64))

@@ -1,0 +1,201 @@
+"""Removing what is dead or constant: the same outputs from a smaller file."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from kprune.analysis import Analysis
+from kprune.errors import CannotPruneError, CheckError
+from kprune.formats import Source, open_model, write_model
+from kprune.labels.closure import Closure
+from kprune.labels.closure import check as check_closure
+from kprune.pruning.carrying import Target, analyse, carry_out, with_output, write
+from kprune.pruning.changes import Change, fold_notes, unmasking
+from kprune.report.build import removal_notes
+from kprune.report.report import Note, Report
+from kprune.select.indices import compact_text
+from kprune.surgery.compact import Search, removable
+from kprune.surgery.constants import Constants
+from kprune.surgery.edit import Edit
+from kprune.surgery.fold import reader, removal_with_shares
+from kprune.surgery.mask import PREFIX, masked_layer
+from kprune.surgery.provenance import with_provenance
+from kprune.text import clean
+
+SAMPLES = 8
+"""Random inputs on which the result is held against the original."""
+
+
+def compact(model: Any, target: Target, rules: Iterable[str], *, merge: bool, check: bool) -> Any:
+    """See `kprune.pruning.compact`."""
+    rules = list(rules)
+    if not isinstance(model, (str, os.PathLike)):
+        return carry_out(
+            model, target, rules, lambda source, analysis: compacting(source, analysis, merge=merge)
+        )
+    with open_model(model) as source:
+        analysis = analyse(source, rules)
+        change = compacting(source, analysis, merge=merge)
+        masks = idle_masks(analysis, change.gone)
+        if change.gone is None and not masks:
+            return _unchanged(source, analysis, change, target)
+        if not masks and (target.dry_run or not check):
+            return write(source, analysis, change, target)
+        return _by_way_of(source, analysis, change, target, rules, masks=masks, check=check)
+
+
+def compacting(source: Source, analysis: Analysis, *, merge: bool = False) -> Change:
+    """The change that takes out whatever nothing would miss."""
+    constants = Constants(analysis, reader(source))
+    search = removable(analysis, constants)
+    notes = left_notes(analysis, constants, search)
+    gone = search.gone
+    if not gone.any():
+        text = "nothing to remove: no unit is dead or constant that could go without a trace"
+        edit = Edit(analysis.config, analysis.metadata)
+        return Change("compact", "compact", edit, {}, {}, None, (Note("nothing", "", text), *notes))
+    closure = Closure(analysis.groups, {}, gone)
+    check_closure(closure)
+    edit, layers = removal_with_shares(source, analysis, closure, constants)
+    affected = closure.affected
+    options = {"merge": True} if merge else {}
+    metadata = with_provenance(
+        analysis, backend="compact", units=affected, options=options, gone=gone
+    )
+    found = (*removal_notes(analysis, closure), *fold_notes(layers, {}), *notes)
+    return Change(
+        "compact",
+        "compact",
+        dataclasses.replace(edit, metadata=metadata),
+        affected,
+        affected,
+        gone,
+        found,
+    )
+
+
+def left_notes(analysis: Analysis, constants: Constants, search: Search) -> list[Note]:
+    """Which constant units were left, and why."""
+    notes = []
+    for address, axis in analysis.map.axes.items():
+        left = np.flatnonzero(~np.isnan(constants.made[axis.ids]) & search.stays[axis.ids])
+        whys: dict[str, list[int]] = {}
+        for index in left:
+            label = int(axis.ids[index])
+            whys.setdefault(constants.lost.get(label) or search.why_of(label), []).append(
+                int(index)
+            )
+        for why, indices in whys.items():
+            units = (
+                f"unit {indices[0]}"
+                if len(indices) == 1
+                else f"units {clean(compact_text(indices), 120)}"
+            )
+            verb = "is constant and was left" if len(indices) == 1 else "are constant and were left"
+            notes.append(
+                Note("left", address, f"{units} of '{clean(address)}' {verb}: {clean(why, 300)}")
+            )
+    return notes
+
+
+def idle_masks(analysis: Analysis, gone: np.ndarray | None) -> list[str]:
+    """Paths of the masked layers whose mask has only ones left to multiply by."""
+    found = []
+    for array in analysis.map.arrays:
+        masked = masked_layer(array.layer)
+        if masked is None or array.key != "scale" or not array.layer.name.startswith(PREFIX):
+            continue
+        scale = np.asarray(array.record[array.key], np.float64)
+        if gone is not None:
+            for axis, along in enumerate(array.axes):
+                if along.factors:
+                    scale = scale.compress(~along.dead(gone), axis)
+        if scale.size and (scale == 1).all():
+            found.append(masked)
+    return found
+
+
+def _unchanged(source: Source, analysis: Analysis, change: Change, target: Target) -> Report:
+    """Nothing to do: the output is a copy, as whoever reads it next expects one; the input stays as it is."""
+    report = write(source, analysis, change, dataclasses.replace(target, dry_run=True))
+    if target.dry_run:
+        return report
+    path = target.path(source)
+    if target.in_place:
+        return with_output(report, path, source.bytes)
+    return with_output(
+        report,
+        path,
+        write_model(source, change.edit, path, force=target.force, progress=target.progress),
+    )
+
+
+def _by_way_of(
+    source: Source,
+    analysis: Analysis,
+    change: Change,
+    target: Target,
+    rules: list[str],
+    *,
+    masks: list[str],
+    check: bool,
+) -> Report:
+    """Write beside the output first, take idle masks out, check, and only then put it in place."""
+    path = None if target.dry_run else target.path(source)
+    beside = None if path in (None, "-") else Path(str(path)).absolute().parent
+    with tempfile.TemporaryDirectory(dir=beside, prefix=".kprune-") as folder:
+        place = Path(folder) / "0.keras"
+        report = write(source, analysis, change, Target(place, limits=target.limits))
+        if masks:
+            before, place = place, Path(folder) / "1.keras"
+            with open_model(before) as masked:
+                inner = analyse(masked, rules)
+                unmasked = write(masked, inner, unmasking(inner, masks), Target(place))
+            text = "masks that have nothing left to silence were taken out"
+            notes = [
+                *report.notes,
+                *(Note("unmasked", layer, f"'{clean(layer)}': {text}") for layer in masks),
+            ]
+            report = msgspec.structs.replace(report, notes=notes, output=unmasked.output)
+        if check and path is not None:
+            same_outputs(source, place, Path(folder), rules)
+        if path is None:
+            return with_output(report, None, report.output.bytes)
+        with open_model(place) as result:
+            edit = Edit(result.config, result.metadata)
+            force = target.force or target.in_place
+            written = write_model(result, edit, path, force=force, progress=target.progress)
+    return with_output(report, path, written)
+
+
+def same_outputs(source: Source, result: Path, folder: Path, rules: list[str]) -> None:
+    """Run both models in plain Keras.
+
+    Raises: CheckError if they differ, CannotPruneError if one cannot be run here.
+    """
+    from kprune.running.verify import verify
+
+    original = source.path
+    if original is None:  # standard input cannot be read twice
+        original = folder / "original.keras"
+        write_model(source, Edit(source.config, source.metadata), original)
+    try:
+        found = verify(original, result, samples=SAMPLES, rules=rules)
+    except CannotPruneError as error:
+        error.do = f"{error.do}; or pass --no-check" if error.do else "pass --no-check"
+        raise
+    if not found.passed:
+        worst = max((output.relative or 0.0 for output in found.outputs), default=0.0)
+        raise CheckError(
+            "the compacted model does not compute what the original does",
+            why=f"outputs differ by up to {worst:.2g} of their magnitude on {found.samples} random inputs",
+            do="nothing was written; please report this. 'kprune remove --dry-run' shows other ways",
+        )
