@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from kprune.errors import FileError, UsageError
 from kprune.rules import ENTRY_POINTS, builtin
-from kprune.rules.registry import Rules
+from kprune.rules.registry import CUSTOM, Rules
 from kprune.text import clean
 
 _loaded: set[str] = set()
@@ -40,9 +40,12 @@ def _load_file(path: str) -> None:
     if spec is None or spec.loader is None:
         raise UsageError(f"{clean(path)} is not a Python file", do="rules are Python: my_layers.py")
     module = importlib.util.module_from_spec(spec)
+    before = dict(CUSTOM.rules)
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's code raises is the user's to see
+        CUSTOM.rules.clear()
+        CUSTOM.rules.update(before)
         line = error.lineno if isinstance(error, SyntaxError) else _line(error, place)
         raise UsageError(
             f"the rules file {clean(path)} fails",
@@ -64,7 +67,6 @@ def _line(error: BaseException, path: str) -> int | None:
 def _load_packages() -> None:
     if "" in _loaded:
         return
-    _loaded.add("")
     from importlib.metadata import entry_points
 
     for point in entry_points(group=ENTRY_POINTS):
@@ -75,3 +77,4 @@ def _load_packages() -> None:
                 f"the rules of the package entry '{clean(point.name)}' fail",
                 why=f"{type(error).__name__}: {clean(error, 200)}",
             ) from error
+    _loaded.add("")
