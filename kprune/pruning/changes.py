@@ -20,7 +20,7 @@ from kprune.select.indices import compact_text
 from kprune.select.resolve import layers_named, specs_from
 from kprune.select.specs import parse_layer
 from kprune.surgery import emitted
-from kprune.surgery import mask as masks
+from kprune.surgery import mask as keras_masks
 from kprune.surgery.edit import Edit
 from kprune.surgery.fold import fold, together
 from kprune.surgery.optimizer import find_slots
@@ -60,6 +60,12 @@ def removal(
         folding: the model, if what zeroed units would still give is to be folded into biases.
     Raises: CannotPruneError if they cannot go.
     """
+    if folding is not None and analysis.model.kind == "SavedModel":
+        raise CannotPruneError(
+            "constants are not folded into a SavedModel",
+            why="its biases are additions like any other in a graph of operations",
+            do="leave out --fold, or fold in the .keras file and export that",
+        )
     closure = close(analysis.groups, chosen)
     check(closure, allow_output_change=allow_output_change, coupled=coupled)
     found = [*notes, *removal_notes(analysis, closure)]
@@ -149,6 +155,7 @@ def masking(
             with or without weights; the indices then count channels of its output.
         below: zero, at run time, activations whose magnitude is under this, instead of all.
     """
+    masks = masks_of(analysis)
     notes: list[Note] = []
     chosen: dict[str, np.ndarray | None] = {}
 
@@ -191,12 +198,21 @@ def masking(
     return Change("mask", "mask", _with_metadata(edit, metadata), selected, selected, None, tuple(notes))
 
 
+def masks_of(analysis: Analysis) -> Any:
+    """The module that masks such a model: by layers in a config, or by operations in a graph."""
+    if analysis.model.kind == "SavedModel":
+        from kprune.saved_model import masks as in_graphs
+
+        return in_graphs
+    return keras_masks
+
+
 def unmasking(analysis: Analysis, layers: Sequence[str] | None) -> Change:
     """The change that takes masks out. Raises: UsageError if there is none."""
     paths = None
     if layers:
         paths = {path for name in layers for path in layers_named(analysis, parse_layer(name))}
-    edit, freed = masks.unmask(analysis, paths)
+    edit, freed = masks_of(analysis).unmask(analysis, paths)
     if not freed:
         raise UsageError("the model has no mask to take out" if paths is None else "none of these layers is masked")
     none = {path: np.zeros(0, np.int64) for path in freed}

@@ -89,6 +89,7 @@ def analyse(contents: Contents, metadata: dict[str, Any], tensors: Mapping[str, 
     label_map = LabelMap(model)
     for parameter in found.parameters:
         parameter.label(label_map.issue)
+    model.layers.update({layer.path: layer for layer in found.layers})
     tracer = GraphTracer(
         contents.meta, found.by_node, found.constants, found.parameters, model, label_map, found.skipped
     )
@@ -324,7 +325,6 @@ def _freeze_output(tracer: GraphTracer, held: Value, name: str, why: str = "are 
 
 def _name_units(label_map: LabelMap, model: Model, found: Found, tracer: GraphTracer) -> None:
     for layer in found.layers:
-        model.layers[layer.path] = layer
         record = label_map.record(layer)
         own = [parameter for parameter in found.parameters if parameter.layer is layer]
         layer.kind = layer.spec["class_name"] = _kind(own)
@@ -394,7 +394,7 @@ def _declare_weights(label_map: LabelMap, groups: Groups, found: Found) -> None:
                 continue
             named = np.array([unit_of.get(int(g), int(i)) for i, g in zip(ids, groups.of[ids], strict=True)], np.int64)
             axes.append(Axis.of(named))
-            whole = len(parameter.shape) == 1 or number in parameter.made or parameter.leaf == "recurrent_kernel" and number == 1
+            whole = not parameter.made or number in parameter.made
             if whole and units.intersection(named.tolist()):
                 made.append(number)
         record.weights[parameter.path] = Weight(

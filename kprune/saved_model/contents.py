@@ -115,7 +115,7 @@ def read(folder: Path) -> Contents:
             kinds = reader.get_variable_to_dtype_map()
             dtypes = {key: _numpy_type(kind) for key, kind in kinds.items()}
         shapes = dict(sorted(shapes.items()))
-    elif (folder / VARIABLES).is_dir() and any((folder / VARIABLES).iterdir()):
+    elif _has_variables(meta) or ((folder / VARIABLES).is_dir() and any((folder / VARIABLES).iterdir())):
         raise FileError(
             f"cannot read {shown(folder)}",
             where=f"{PREFIX}.index",
@@ -123,6 +123,12 @@ def read(folder: Path) -> Contents:
             do="get the folder again",
         )
     return Contents(folder, proto, meta, shapes, dtypes, reader)
+
+
+def _has_variables(meta: Any) -> bool:
+    return any(node.WhichOneof("kind") == "variable" for node in meta.object_graph_def.nodes) or any(
+        node.op in ("VarHandleOp", "VariableV2") for node in meta.graph_def.node
+    )
 
 
 def _numpy_type(kind: Any) -> np.dtype:

@@ -19,6 +19,7 @@ from kprune.formats.source import Progress, Source, Tensor
 from kprune.saved_model.analysis import Found, GraphAnalysis, analyse, find_parameters
 from kprune.saved_model.contents import FINGERPRINT, OBJECT_GRAPH, PB, PREFIX, Contents, read, reading, tree_size
 from kprune.saved_model.graph import constant
+from kprune.saved_model.masks import put_in, take_out
 from kprune.saved_model.rewrite import carry_out, cut
 from kprune.saved_model.runtime import tensorflow
 from kprune.surgery.edit import Edit, TensorEdit
@@ -207,6 +208,9 @@ class SavedModelSource(Source):
             shapes.update({node: shape for node, held in self.found.by_object.items() if held is parameter})
         changes = edit.config.get("changes", {})
         carry_out(meta, changes, handles, shapes, constants)
+        put_in(meta, edit.config.get("masks", ()))
+        if edit.config.get("unmask"):
+            take_out(meta, edit.config["unmask"])
         return proto
 
     def _check_unchanged(self) -> None:

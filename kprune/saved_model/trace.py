@@ -20,6 +20,7 @@ from kprune.saved_model.graph import MAIN, Graph, constant, function_graph, main
 from kprune.saved_model.op_call import OpCall
 from kprune.saved_model.parameters import Parameter
 from kprune.saved_model.rules import OpRule, table
+from kprune.saved_model.rules.elementwise import GIVES_OTHER, KEEPS_ZERO
 from kprune.saved_model.values import Place, TensorList, Value
 from kprune.text import clean
 
@@ -88,6 +89,8 @@ class GraphTracer:
         self._running: list[str] = []
         self._values: dict[str, dict[tuple[str, int], Value]] = {}
         self._scopes: dict[tuple[str, str], Layer] = {}
+        self._numbers: dict[str, int] = {}
+        self.layers_of_nodes: dict[tuple[str, str], Layer] = {}
         self._owners: list[tuple[int, int, Parameter, int]] = []
         for parameter in parameters:
             for axis, ids in enumerate(parameter.ids):
@@ -286,6 +289,7 @@ class GraphTracer:
         marks = len(self.map.freezes), len(self.map.ties), len(self.map.mixes)
         outputs = self._outputs(call, rule)
         layer = self._layer_of(graph.name, node, record.layer, ins)
+        self.layers_of_nodes[graph.name, node.name] = layer
         for kept, mark in zip((self.map.freezes, self.map.ties, self.map.mixes), marks, strict=True):
             for entry in kept[mark:]:
                 if entry.at == record.layer.path:
@@ -296,7 +300,7 @@ class GraphTracer:
             self.map.visits.append(visit)
             for index, labels in enumerate(visit.outputs):
                 if any(sum(extent > 1 for extent in f.shape) > 1 for f in labels.factors):
-                    self.map.tensors["", f"{graph.name}/{node.name}" if graph.name else node.name, 0, index] = labels
+                    self.map.tensors["", clean(node.name), self._numbers.setdefault(graph.name, len(self._numbers)), index] = labels
         if layer is not record.layer and node.op not in _SILENT_STEPS:
             owner = self.map.record(layer)
             if any(labels.factors for labels in visit.outputs):
@@ -385,8 +389,21 @@ class GraphTracer:
                     if part == last or (part.startswith(f"{last}_") and part[len(last) + 1 :].isdigit()):
                         self._scopes[graph, "/".join(parts[:depth])] = found.layer
                         return found.layer
-                return own
-        return own
+                return found.layer if self._made_by(node, found) else own
+        return self._continued(graph, node, own)
+
+    def _made_by(self, node: Any, parameter: Parameter) -> bool:
+        """Whether a node outside of any scope is the layer itself: what makes its units, or adds to them."""
+        return bool(parameter.made) or node.op in ("BiasAdd", "Add", "AddV2")
+
+    def _continued(self, graph: str, node: Any, own: Layer) -> Layer:
+        """A node outside of any scope that only goes on with what one layer gives: its activation."""
+        sources = self._graphs[graph].inputs[node.name]
+        if node.op not in KEEPS_ZERO + GIVES_OTHER or len(sources) != 1:
+            return own
+        before = self.layers_of_nodes.get((graph, sources[0][0]))
+        inside = any(key[0] == graph and layer is before for key, layer in self._scopes.items())
+        return before if before is not None and before.path in self.map.model.layers and not inside else own
 
     # -- the end --------------------------------------------------------------------------------
 

@@ -225,6 +225,8 @@ def split(call: OpCall) -> Any:
     x, count = call.labels(1), int(call.attr("num_split", 1))
     known = call.shape(x)
     axis %= len(known)
+    if known[axis] == count:
+        x = _apart(call, x, axis)
     along = x.axis(axis)
     if along.factors and along.size is not None:
         for factor in along.factors:
@@ -234,6 +236,11 @@ def split(call: OpCall) -> Any:
     size = known[axis]
     part = None if size is None else size // count
     return [_run(x, axis, index * (part or 0), part, known) for index in range(count)]
+
+
+def _apart(call: OpCall, x: Labels, axis: int) -> Labels:
+    """Single positions are taken out: each is a thing of its own, such as the two rows of a GRU's bias."""
+    return call.hold_axes(x, [axis], f"are taken one by one by {call.layer.path!r}")
 
 
 def _run(x: Labels, axis: int, start: int, size: int | None, known: Shape) -> Labels:
@@ -255,6 +262,8 @@ def split_by_sizes(call: OpCall) -> Any:
     if -1 in values and known[axis] is not None:
         rest = int(known[axis] or 0) - sum(value for value in values if value >= 0)
         values = [rest if value < 0 else value for value in values]
+    if 1 in values:
+        x = _apart(call, x, axis)
     parts, start = [], 0
     for number, size in zip(sizes.flat, values, strict=True):
         part = _run(x, axis, start, size, known)
@@ -287,6 +296,8 @@ def cut_out(call: OpCall) -> Any:
                 call.use_value(number)
             continue
         stop = size if length.value == -1 else begin.value + length.value
+        if stop - begin.value == 1:
+            x = _apart(call, x, axis)
         result.append(stop - begin.value)
         spans.append(slice(begin.value, stop))
         _follow_slice(call, x.axis(axis), begin, None if length.value == -1 else length, begin.value, stop, length=True)
@@ -397,6 +408,10 @@ def _span(
     part = slice(begin.value if begin else None, end.value if end else None, step)
     new = len(range(start, stop, step))
     along = x.axis(axis)
+    if new == 1 and along.factors:
+        for number in given:
+            call.use_value(number)
+        return None, 1
     if not along.factors:
         for number in given:
             call.use_value(number)
