@@ -175,7 +175,9 @@ def arrays(config: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     for weight in trace(parse_model(config)).weights():
         shape = [size or 1 for size in weight.shape]
-        drawn = rng.uniform(0.5, 1.5, shape) if "variance" in weight.name else rng.normal(size=shape)
+        drawn = (
+            rng.uniform(0.5, 1.5, shape) if "variance" in weight.name else rng.normal(size=shape)
+        )
         found[weight.path] = drawn.astype(np.float32)
     return found
 

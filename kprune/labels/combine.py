@@ -62,8 +62,8 @@ def combine(operands: Sequence[Labels], derive: Derive) -> Combined:
         if simple is not None:
             return simple
     rank = len(shape)
-    aligned = [_align(operand, rank) for operand in operands]
     result = Combined(Labels(shape), derive, [], [])
+    aligned = [_standing(_align(operand, rank), result) for operand in operands]
     factors: list[np.ndarray] = []
     for support in _components(aligned):
         factors.extend(_combine_along(support, aligned, shape, result))
@@ -93,6 +93,16 @@ def _align(operand: Labels, rank: int) -> Labels:
         return operand
     extra = (1,) * (rank - len(operand.shape))
     return operand.move(lambda factor: factor.reshape(extra + factor.shape), extra + operand.shape)
+
+
+def _standing(operand: Labels, result: Combined) -> Labels:
+    """The operand without factors that stand on no axis: one unit everywhere, which cannot go, or none."""
+    nowhere = [factor for factor in operand.factors if not operand.support(factor)]
+    if not nowhere:
+        return operand
+    result.stuck.extend(factor.ravel() for factor in nowhere)
+    kept = tuple(factor for factor in operand.factors if operand.support(factor))
+    return Labels(operand.shape, kept, operand.silent)
 
 
 def _silent(operands: Sequence[Labels]) -> bool:

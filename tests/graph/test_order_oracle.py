@@ -79,7 +79,9 @@ def test_each_layer_is_where_keras_stored_it_however_the_config_lists_them(tmp_p
         judged = names_in(path)
         mixed = shuffled(config, seed)
         graph = parse_model(mixed)
-        stored = {found.store: found.name for found in graph.walk() if found.store and not found.twin}
+        stored = {
+            found.store: found.name for found in graph.walk() if found.store and not found.twin
+        }
         assert {store: judged.get(store) for store in stored} == stored, seed
         # A nested model's own group has no name; every other one in the file is some layer's.
         assert {name for store, name in judged.items() if store not in ("", "vars")} <= {

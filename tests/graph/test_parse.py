@@ -87,9 +87,7 @@ def test_shapes_and_their_records_are_those_of_the_config() -> None:
     config = chain()
     ref = parse_model(config).calls[2].inputs[0]
     assert ref.key == ("a", 0, 0) and ref.shape == (None, 3)
-    assert (
-        ref.record is config["config"]["layers"][2]["inbound_nodes"][0]["args"][0]["config"]
-    )
+    assert ref.record is config["config"]["layers"][2]["inbound_nodes"][0]["args"][0]["config"]
 
 
 def test_arguments_of_operations_are_plain_values() -> None:
