@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -120,6 +121,13 @@ def _usage(error: Any) -> UsageError:
         hint = f"; did you mean {near}?" if near else ""
         return UsageError(f"there is no option '{clean(option)}'{hint}", do=help_text)
     text = " ".join(error.format_message().split()).rstrip(".")
+    unknown = re.match("No such command '(.*?)'", text)
+    if unknown is not None and context is not None:
+        from kprune.select.pointing import did_you_mean
+
+        hint = did_you_mean(unknown[1], context.command.commands)
+        text = f"there is no command '{clean(unknown[1])}'" + (f"; {hint}" if hint else "")
+        return UsageError(text, do=help_text)
     if parameter is not None and "valid" in text:
         for word, what in (
             ("integer", "a whole number"),
@@ -128,7 +136,7 @@ def _usage(error: Any) -> UsageError:
         ):
             if word in text:
                 return UsageError(f"{parameter.opts[0]} takes {what}", do=help_text)
-    text = clean(text, 300).replace(". Did you mean", "; did you mean")
+    text = clean(text, 300)
     return UsageError(text[:1].lower() + text[1:], do=help_text)
 
 

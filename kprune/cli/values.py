@@ -1,7 +1,7 @@
 """Values of options, turned into their types without Typer's help.
 
 Typer from 0.29 on does that with pydantic, whose import takes longer than all else that
-`kprune --help` does. kprune's options are texts, numbers, and lists of texts: that needs no library.
+`kprune --version` does. kprune's options are texts, numbers, and lists of texts.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from kprune.formats import open_model
 from kprune.graph.parse import parse_model
 from kprune.labels.closure import Closure, check, close
 from kprune.labels.explain import road_between
-from kprune.labels.trace import UnitAxis
+from kprune.labels.map import UnitAxis
 from kprune.report.build import removal_notes
 from kprune.report.fields import FieldChange, field_changes
 from kprune.report.report import Note
@@ -183,10 +184,15 @@ def _partner(closure: Closure, of: np.ndarray) -> tuple[UnitAxis, int]:
 
 
 def _cuts(analysis: Analysis, closure: Closure) -> Iterable[WeightCut]:
+    named = Counter((weight.layer.path, weight.name) for weight in analysis.weights)
     for weight in analysis.weights:
         cut = cut_weight(weight, closure.gone)
         if cut is None:
             continue
+        name = weight.name
+        if named[weight.layer.path, name] > 1:  # the four kernels of attention
+            inside = weight.path.removeprefix(f"{weight.layer.store}/").rpartition("/vars/")[0]
+            name = f"{inside}/{name}" if inside else name
         shape = analysis.tensors[weight.path].shape
         after = [
             size if kept is None else len(kept) for size, kept in zip(shape, cut.keep, strict=True)
@@ -195,9 +201,7 @@ def _cuts(analysis: Analysis, closure: Closure) -> Iterable[WeightCut]:
             after[-2] = cut.blocks.shape[1]
         for axis, (old, new) in enumerate(zip(shape, after, strict=True)):
             if old != new:
-                yield WeightCut(
-                    weight.layer.path, weight.name, weight.path, list(shape), axis, old, new
-                )
+                yield WeightCut(weight.layer.path, name, weight.path, list(shape), axis, old, new)
 
 
 def _fields(analysis: Analysis, closure: Closure) -> list[FieldChange]:
@@ -210,7 +214,7 @@ def _fields(analysis: Analysis, closure: Closure) -> list[FieldChange]:
 def _nearest(
     analysis: Analysis, closure: Closure, refusal: CannotPruneError, allow_output_change: bool
 ) -> dict[str, list[int]] | None:
-    """The part of a choice that can go, where that is easily told: nothing frozen, one unit kept."""
+    """The part of a choice that can go, where that is easily told."""
     groups = analysis.groups
     left = dict(closure.chosen)
     if isinstance(refusal, FrozenUnitsError):

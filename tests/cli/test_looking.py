@@ -40,7 +40,7 @@ def test_inspect_says_why_units_are_frozen(kprune: Kprune, model: Path) -> None:
     out = kprune("inspect", model).out
     words = " ".join(out.split())
     assert "frozen 'pool' is a my>RankPool layer, for which kprune has no rule (conv_2)" in words
-    assert "opaque 'pool' is a my>RankPool layer, for which kprune has no rule" in words
+    assert words.count("has no rule") == 1  # not once more for the layer itself
     assert "carries classes that are not Keras's own: my>RankPool (pool)" in words
 
 
@@ -71,7 +71,10 @@ def test_explain_shows_road_and_cuts(kprune: Kprune, resnet: Path) -> None:
     ran = kprune("explain", resnet, "block_1_2_conv:0,3")
     assert ran.code == 0
     assert "block_1_2_conv:0,3: 2 units, which can be removed\n" in ran.out
-    assert "stem_conv   0,3    block_1_2_conv → block_1_add → stem_conv\n" in ran.out
+    road = " ".join(ran.out.split("─\n")[1].partition("\n\n")[0].split())
+    assert road.startswith("stem_conv 0,3 block_1_2_conv → ")
+    assert "→ block_1_add →" in road
+    assert road.endswith("→ stem_conv")
     assert "(3, 3, 1, 16 → 14)   filters 16 → 14\n" in ran.out
 
 

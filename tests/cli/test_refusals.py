@@ -171,7 +171,7 @@ USAGE = [
     (
         "remoove model.keras",
         """
-        error: no such command 'remoove'; did you mean 'remove'?
+        error: there is no command 'remoove'; did you mean 'remove'?
         do:    'kprune --help' shows how it is used
         """,
     ),
@@ -258,7 +258,7 @@ CANNOT = [
         "remove model.keras conv_2:5",
         """
         error: cannot remove unit 5 of 'conv_2'
-        where: conv_2 -> pool
+        where: conv_2 -> bn_2 -> relu_2 -> pool
         why:   'pool' is a my>RankPool layer, for which kprune has no rule, so the units that reach it are frozen
         do:    choose other units, give the layer a rule (--rules my_layers.py), or use 'kprune mask', which changes no shape
         """,

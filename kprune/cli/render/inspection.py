@@ -124,9 +124,17 @@ def _legend(found: Inspection, sets: dict[str, str]) -> Iterator[tuple[str, str]
             "output",
             f"the model's answers: they go only when '{clean(outputs[0])}' itself is named",
         )
+    frozen = _reasons(found.layers, "why_not")
     for label, reasons in (
-        ("frozen", _reasons(found.layers, "why_not")),
-        ("opaque", {layer.opaque: [layer.name] for layer in found.layers if layer.opaque}),
+        ("frozen", frozen),
+        (
+            "opaque",
+            {
+                layer.opaque: [layer.name]
+                for layer in found.layers
+                if layer.opaque not in ("", *frozen)
+            },
+        ),
         ("mixed", _reasons(found.layers, "mixed")),
     ):
         for why, names in reasons.items():
