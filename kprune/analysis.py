@@ -15,7 +15,9 @@ from kprune.graph import Layer, Model, parse_model
 from kprune.labels.by_order import bind
 from kprune.labels.by_path import find_private, is_old, settle_stores
 from kprune.labels.groups import Groups
-from kprune.labels.trace import LabelMap, Weight, trace
+from kprune.labels.map import LabelMap, Weight
+from kprune.labels.trace import trace
+from kprune.rules import builtin
 from kprune.text import clean
 
 
@@ -68,7 +70,7 @@ class Analysis:
         model = parse_model(config)
         if order is None and is_old(tensors):
             settle_stores(model, tensors)
-        label_map = trace(model, rules)
+        label_map = trace(model, builtin() if rules is None else rules)
         homes: Mapping[str, str] = {}
         if order is not None:
             homes = bind(label_map, order.layers, tensors)

@@ -23,6 +23,7 @@ import numpy as np
 from kprune.analysis import Analysis
 from kprune.graph import parse_model
 from kprune.labels.trace import trace
+from kprune.rules import builtin
 from tests.formats.making import write_keras
 
 Shape = tuple[int | None, ...]
@@ -173,7 +174,7 @@ def arrays(config: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
     """A random array for every weight that the config asks for, by dataset path."""
     rng = np.random.default_rng(seed)
     found: dict[str, np.ndarray] = {}
-    for weight in trace(parse_model(config)).weights():
+    for weight in trace(parse_model(config), builtin()).weights():
         shape = [size or 1 for size in weight.shape]
         drawn = (
             rng.uniform(0.5, 1.5, shape) if "variance" in weight.name else rng.normal(size=shape)

@@ -2,15 +2,20 @@
 
     labels.py      Labels: which unit stands where in a tensor
     combine.py     several tensors element by element, and what that ties
-    trace.py       runs the rules over a graph; LabelMap is all they said
+    map.py         LabelMap: units, weights, and what ties, freezes and mixes them
+    trace.py       runs the rules over a graph, which fills the map
     layer_call.py  what a rule is given, and how it says what a layer does
     groups.py      ties, solved: which units stay or go as one
     closure.py     from chosen units to everything that goes with them, or the reason why it cannot
+    branches.py    branches that go as a whole
     explain.py     by which road units get from here to there
+    by_order.py    files that store weights by order, not by path (legacy .h5)
+    by_path.py     files of Keras 2, whose paths count differently
 """
 
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.layer_call import CannotTell, LayerCall
-from kprune.labels.trace import LabelMap, UnitAxis, Weight, trace
+from kprune.labels.map import LabelMap, UnitAxis, Weight
+from kprune.labels.trace import trace
 
 __all__ = ["Axis", "CannotTell", "LabelMap", "Labels", "LayerCall", "UnitAxis", "Weight", "trace"]

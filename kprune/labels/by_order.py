@@ -17,7 +17,7 @@ import numpy as np
 
 from kprune.errors import DamagedFileError
 from kprune.graph.model import Layer
-from kprune.labels.trace import Freeze, LabelMap, LayerRecord, Weight
+from kprune.labels.map import Freeze, LabelMap, LayerRecord, Weight
 from kprune.text import clean
 
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 from kprune.graph.model import Model
 from kprune.graph.order import snake_case
 from kprune.graph.parse import INPUT
-from kprune.labels.trace import LabelMap
+from kprune.labels.map import LabelMap
 
 OLD_LAYERS = "_layer_checkpoint_dependencies"
 

@@ -12,7 +12,7 @@ from kprune.labels.branches import dead_branches
 from kprune.labels.explain import reason, road
 from kprune.labels.groups import Groups
 from kprune.labels.labels import Labels
-from kprune.labels.trace import Blocks, Freeze, UnitAxis
+from kprune.labels.map import Blocks, Freeze, UnitAxis
 from kprune.text import clean
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from kprune.graph.model import Layer
 from kprune.labels.groups import Groups
-from kprune.labels.trace import Freeze, UnitAxis
+from kprune.labels.map import Freeze, UnitAxis
 from kprune.text import clean
 
 

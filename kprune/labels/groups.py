@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from kprune.labels.trace import Freeze, LabelMap
+from kprune.labels.map import Freeze, LabelMap
 
 
 def connected(count: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:

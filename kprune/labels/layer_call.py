@@ -13,10 +13,22 @@ from kprune.graph.model import Call, Constant, Layer, Shape, leaves
 from kprune.graph.parse import make_layer, nested_model
 from kprune.labels.combine import combine
 from kprune.labels.labels import Axis, Labels
+from kprune.labels.map import (
+    Blocks,
+    ConfigArray,
+    Follow,
+    Freeze,
+    LayerRecord,
+    Mix,
+    Size,
+    Tie,
+    UnitAxis,
+    Weight,
+)
 from kprune.text import clean
 
 if TYPE_CHECKING:
-    from kprune.labels.trace import LayerRecord, Tracer, Weight
+    from kprune.labels.trace import Tracer
 
 Where = Axis | np.ndarray | int | None
 
@@ -112,8 +124,6 @@ class LayerCall:
 
     def issue(self, size: int, axis: str = "units", *, default: bool | None = None) -> np.ndarray:
         """Fresh labels with no config entry of their own."""
-        from kprune.labels.trace import UnitAxis
-
         known = self._record.axes.get(axis)
         if known is not None:
             return known.ids
@@ -124,8 +134,6 @@ class LayerCall:
 
     def adopt(self, axis: str, ids: np.ndarray) -> None:
         """Make units of the layers inside this one its own: users know them by this layer's name."""
-        from kprune.labels.trace import UnitAxis
-
         for child in self._record.children.values():
             for held in child.axes.values():
                 self._map.axes.pop(held.address, None)
@@ -135,16 +143,12 @@ class LayerCall:
 
     def size(self, field: str | tuple[str | int, ...], axis: Axis | np.ndarray) -> None:
         """Say that a number in the config counts positions along an axis."""
-        from kprune.labels.trace import Size
-
         path = (field,) if isinstance(field, str) else field
         if self._first:
             self._map.sizes.append(Size(self.layer, path, _axis(axis)))
 
     def size_left(self, axis: Axis | np.ndarray) -> None:
         """Say that something must be left along an axis."""
-        from kprune.labels.trace import Size
-
         if self._first:
             self._map.sizes.append(Size(self.layer, (), _axis(axis)))
 
@@ -155,8 +159,6 @@ class LayerCall:
             field: the entry's key in `record` (by default the layer's config).
             value: called with a bool array of survivors for each axis; gives the entry's new value.
         """
-        from kprune.labels.trace import Follow
-
         if self._first:
             holder = self.config if record is None else record
             self._map.follows.append(Follow(self.layer, holder, field, axes, value))
@@ -171,8 +173,6 @@ class LayerCall:
 
     def constant(self, constant: Constant | tuple[str, ...] | str, *axes: Where) -> None:
         """Say which labels stand along the axes of an array that is written into the config."""
-        from kprune.labels.trace import ConfigArray
-
         if not self._first:
             return
         if isinstance(constant, Constant):
@@ -219,8 +219,6 @@ class LayerCall:
         """
         if not when:
             return
-        from kprune.labels.trace import Weight
-
         index = self._counts.get(at, 0)
         self._counts[at] = index + 1
         key = f"{at}/{name}" if at else name
@@ -267,8 +265,6 @@ class LayerCall:
 
     def tie(self, a: Axis | np.ndarray, b: Axis | np.ndarray) -> None:
         """Say that units stay or go as one, pair by pair. One without a partner is frozen."""
-        from kprune.labels.trace import Tie
-
         one, other = _ids(a), _ids(b)
         if one is other:
             return
@@ -281,8 +277,6 @@ class LayerCall:
 
     def freeze(self, what: Labels | Axis | np.ndarray, why: str) -> None:
         """Say that units cannot go. `why` continues a sentence whose subject is this layer or the units."""
-        from kprune.labels.trace import Freeze
-
         ids = what.all_ids() if isinstance(what, (Labels, Axis)) else what.ravel()
         ids = ids[ids != 0]
         if ids.size:
@@ -346,8 +340,6 @@ class LayerCall:
 
     def mix(self, what: Labels | Axis | np.ndarray, why: str) -> None:
         """Say that a statistic is taken over units, so that removing one changes what the others give."""
-        from kprune.labels.trace import Mix
-
         ids = what.all_ids() if isinstance(what, (Labels, Axis)) else what.ravel()
         ids = ids[ids != 0]
         if ids.size:
@@ -355,8 +347,6 @@ class LayerCall:
 
     def blocks(self, field: str, *sides: np.ndarray) -> Any:
         """Say that units come in equal runs: int64 (runs, n) for each side."""
-        from kprune.labels.trace import Blocks
-
         found = Blocks(self.layer, field, list(sides))
         if self._first:
             self._map.blocks.append(found)

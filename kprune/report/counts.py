@@ -10,7 +10,7 @@ import numpy as np
 
 from kprune.analysis import Analysis
 from kprune.graph.model import Layer
-from kprune.labels.trace import LayerRecord, Weight
+from kprune.labels.map import LayerRecord, Weight
 from kprune.surgery.optimizer import is_state
 
 

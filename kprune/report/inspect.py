@@ -16,7 +16,7 @@ from kprune.formats import Source, open_model
 from kprune.graph.model import Layer
 from kprune.graph.parse import INPUT
 from kprune.labels.explain import reason
-from kprune.labels.trace import UnitAxis
+from kprune.labels.map import UnitAxis
 from kprune.report.build import facts
 from kprune.report.counts import LayerCount, count
 from kprune.report.report import FileFacts

@@ -16,7 +16,7 @@ import numpy as np
 from kprune.analysis import Analysis
 from kprune.graph.model import Constant, Layer
 from kprune.labels.labels import Labels
-from kprune.labels.trace import LayerRecord
+from kprune.labels.map import LayerRecord
 from kprune.report.report import Note
 from kprune.text import clean
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from kprune.graph.order import storage_names
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.layer_call import CannotTell, LayerCall
 from kprune.rules.activations import AWAY_FROM_ZERO, ELEMENTWISE, activation_name
-from kprune.graph.order import storage_names
 from kprune.rules.registry import LAYERS
 from kprune.rules.shapes import channel_axis, ints, positions, replaced, spatial_axes, window
 

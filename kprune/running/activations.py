@@ -28,7 +28,7 @@ from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError, UsageError
 from kprune.formats import Source
 from kprune.graph.model import Layer, Model
-from kprune.labels.trace import UnitAxis
+from kprune.labels.map import UnitAxis
 from kprune.running.inputs import Data, data_for
 from kprune.running.keras_runtime import import_keras, load
 from kprune.text import clean

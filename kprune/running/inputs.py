@@ -52,7 +52,7 @@ def random_inputs(model: Any, samples: int, seed: int) -> Any:
         shape = (tensor.shape[0] or samples, *_sizes(tensor.shape[1:]))
         if shape[0] != samples:
             shape = (samples - samples % shape[0] or shape[0], *shape[1:])
-        dtype = str(tensor.dtype)
+        dtype = str(getattr(tensor.dtype, "name", tensor.dtype))  # Keras 2 has TensorFlow's
         if dtype.startswith(("int", "uint")):
             return rng.integers(0, _tokens(tensor), shape).astype(dtype)
         if dtype == "bool":
@@ -73,7 +73,7 @@ def _tokens(tensor: Any) -> int:
     """How many different integers an input may hold: the least of the embeddings that read it."""
     found = []
     seen: set[int] = set()
-    queue = deque([tensor._keras_history.operation])
+    queue = deque([_operation(tensor._keras_history)])
     while queue:
         op = queue.popleft()
         if id(op) in seen:
@@ -87,8 +87,13 @@ def _tokens(tensor: Any) -> int:
                 found.append(int(limit))
         # What an embedding gives is no token any more; what other layers give may still be one.
         if not any("Embedding" in type(layer).__name__ for layer in _layers_in(op)):
-            queue.extend(node.operation for node in op._outbound_nodes)
+            queue.extend(_operation(node) for node in op._outbound_nodes)
     return min(found, default=2)
+
+
+def _operation(node: Any) -> Any:
+    """What a node or a tensor's history belongs to, in Keras 3 and in Keras 2."""
+    return node.operation if hasattr(node, "operation") else node.layer
 
 
 def _layers_in(op: Any) -> list[Any]:

@@ -79,8 +79,29 @@ def import_keras() -> ModuleType:
     return module
 
 
+def keras_of(source: Source) -> ModuleType:
+    """The Keras that wrote a file: tf_keras for what Keras 2 wrote, where Keras 3 often has no such layer.
+
+    Raises: KpruneError if it cannot be imported.
+    """
+    keras = import_keras()
+    if not str(source.metadata.get("keras_version", "3")).startswith(("1.", "2.")):
+        return keras
+    try:
+        with quiet():
+            import tf_keras
+    except Exception as error:
+        raise KpruneError(
+            f"{clean(source.path)} was saved by Keras 2, and tf_keras, which runs it, cannot be imported",
+            why=f"{type(error).__name__}: {clean(error, 300)}",
+            do="install it: pip install 'kprune[keras2]'",
+        ) from error
+    module: ModuleType = tf_keras
+    return module
+
+
 def load(source: Source, folder: Path, *, compiled: bool = False) -> Any:
-    """A model, loaded by plain Keras. No code in the file is run (safe_mode).
+    """A model, loaded by the Keras that wrote it. No code in the file is run (safe_mode).
 
     Args:
         source: an opened model with a path.
@@ -88,7 +109,7 @@ def load(source: Source, folder: Path, *, compiled: bool = False) -> Any:
         compiled: whether to compile it, if the file says how; where that fails it is not compiled.
     Raises: CannotPruneError if it needs code that is not there, FileError if Keras refuses it.
     """
-    keras = import_keras()
+    keras = keras_of(source)
     path = _under_a_name_that_keras_takes(source, folder)
     compiled = compiled and bool(source.config.get("compile_config"))
     try:

@@ -13,7 +13,7 @@ from kprune.errors import CannotPruneError
 from kprune.graph.model import Layer, Model
 from kprune.labels.groups import Groups
 from kprune.labels.labels import Axis
-from kprune.labels.trace import Freeze, LabelMap, UnitAxis, Weight
+from kprune.labels.map import Freeze, LabelMap, UnitAxis, Weight
 from kprune.saved_model.contents import Contents, object_paths, saved_keys
 from kprune.saved_model.graph import MAIN, constant, function_graph, main_graph, recorded_shapes
 from kprune.saved_model.parameters import ATTENTION, Parameter, name_layers

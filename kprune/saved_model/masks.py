@@ -15,7 +15,7 @@ import numpy as np
 
 from kprune.errors import CannotPruneError, UsageError
 from kprune.graph.model import Layer, Model
-from kprune.labels.trace import UnitAxis
+from kprune.labels.map import UnitAxis
 from kprune.saved_model.analysis import GraphAnalysis
 from kprune.surgery.edit import Edit
 from kprune.text import clean

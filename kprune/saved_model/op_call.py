@@ -12,7 +12,7 @@ from kprune.labels.layer_call import CannotTell, LayerCall
 from kprune.saved_model.values import Number, Value
 
 if TYPE_CHECKING:
-    from kprune.labels.trace import LayerRecord
+    from kprune.labels.map import LayerRecord
     from kprune.saved_model.trace import GraphTracer
 
 Count = Callable[[np.ndarray], int]

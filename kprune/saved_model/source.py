@@ -31,6 +31,10 @@ NOTE = "assets.extra/kprune.json"
 
 def open_source(folder: Path) -> Source:
     """Open a folder that holds a saved_model.pb."""
+    if (folder / KERAS_METADATA).is_file():
+        from kprune.saved_model.keras2 import Keras2Source
+
+        return Keras2Source(folder)
     return SavedModelSource(folder)
 
 

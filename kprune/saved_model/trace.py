@@ -15,7 +15,7 @@ import numpy as np
 from kprune.graph.model import Layer, Model
 from kprune.labels.labels import Axis, Labels, Shape
 from kprune.labels.layer_call import CannotTell
-from kprune.labels.trace import Freeze, LabelMap, LayerRecord, Visit
+from kprune.labels.map import Freeze, LabelMap, LayerRecord, Visit
 from kprune.saved_model.graph import MAIN, Graph, constant, function_graph, main_graph, recorded_shapes
 from kprune.saved_model.op_call import OpCall
 from kprune.saved_model.parameters import Parameter
@@ -254,7 +254,7 @@ class GraphTracer:
         return False
 
     def _tie(self, one: np.ndarray, other: np.ndarray, at: str) -> None:
-        from kprune.labels.trace import Tie
+        from kprune.labels.map import Tie
 
         paired = (one != 0) & (other != 0)
         self.map.ties.append(Tie(one[paired], other[paired], clean(at)))

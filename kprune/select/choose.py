@@ -12,7 +12,7 @@ from kprune.analysis import Analysis
 from kprune.errors import FrozenUnitsError, UsageError
 from kprune.labels.explain import reason
 from kprune.labels.groups import Groups
-from kprune.labels.trace import UnitAxis
+from kprune.labels.map import UnitAxis
 from kprune.select.budget import Budget, Measure
 from kprune.select.ranking import Ranking, Scores, blockwise, score_groups
 from kprune.select.statistics import Statistics

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from kprune.errors import UsageError
-from kprune.labels.trace import UnitAxis
+from kprune.labels.map import UnitAxis
 from kprune.select.pointing import did_you_mean
 from kprune.select.statistics import Statistics
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from kprune.errors import ExpressionError, UsageError
 from kprune.labels.groups import Groups, connected
-from kprune.labels.trace import UnitAxis
+from kprune.labels.map import UnitAxis
 from kprune.select.criteria import criterion
 from kprune.select.statistics import Statistics
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from kprune.analysis import Analysis
 from kprune.errors import SpecError, UnknownLayerError, UsageError
-from kprune.labels.trace import UnitAxis
+from kprune.labels.map import UnitAxis
 from kprune.select.indices import Indices, Where
 from kprune.select.pointing import did_you_mean
 from kprune.select.specs import LayerName, Spec, parse_layer, parse_spec, spec_from_pair

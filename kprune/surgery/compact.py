@@ -14,7 +14,7 @@ from kprune.analysis import Analysis
 from kprune.labels.branches import dead_branches
 from kprune.labels.explain import reason
 from kprune.labels.groups import Groups
-from kprune.labels.trace import Blocks
+from kprune.labels.map import Blocks
 from kprune.surgery.constants import Constants
 from kprune.surgery.fold import missed
 

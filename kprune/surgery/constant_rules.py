@@ -11,7 +11,7 @@ import numpy as np
 
 from kprune.graph.model import Constant
 from kprune.labels.labels import Labels
-from kprune.labels.trace import LayerRecord
+from kprune.labels.map import LayerRecord
 from kprune.rules.shapes import spatial_axes
 from kprune.surgery.activation_values import OPERATIONS as ACTIVATIONS
 from kprune.surgery.activation_values import PLAIN, Function, layer_function

@@ -21,7 +21,7 @@ from kprune.analysis import Analysis
 from kprune.graph.model import Call, Constant, Layer, Model, TensorRef, leaves, map_leaves
 from kprune.graph.parse import INPUT
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.trace import LayerRecord, Weight
+from kprune.labels.map import LayerRecord, Weight
 from kprune.surgery.known import NOTHING, Known
 from kprune.surgery.sites import Kernel, Reader, Room, Scan, Site, scan
 

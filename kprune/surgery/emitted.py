@@ -14,7 +14,7 @@ import numpy as np
 
 from kprune.analysis import Analysis
 from kprune.formats.numbers import as_float
-from kprune.labels.trace import LayerRecord, UnitAxis
+from kprune.labels.map import LayerRecord, UnitAxis
 from kprune.rules.activations import OVER_LAST_AXIS, activation_name
 from kprune.text import clean
 

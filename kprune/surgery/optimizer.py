@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kprune.analysis import Analysis, Stored
-from kprune.labels.trace import Weight
+from kprune.labels.map import Weight
 from kprune.text import clean
 
 GROUPS = ("optimizer", "optimizer_weights")  # in a `.keras` file and in a legacy `.h5`

@@ -9,7 +9,7 @@ import numpy as np
 from kprune.analysis import Analysis
 from kprune.labels.branches import dead_branches
 from kprune.labels.closure import Closure
-from kprune.labels.trace import Blocks, Weight
+from kprune.labels.map import Blocks, Weight
 from kprune.surgery.edit import Edit, TensorEdit
 from kprune.surgery.optimizer import Slots, find_slots
 from kprune.surgery.relocate import relocate

@@ -11,7 +11,7 @@ import numpy as np
 from kprune.graph.model import Layer, Model, leaves
 from kprune.graph.parse import INPUT
 from kprune.labels.labels import Labels, Shape
-from kprune.labels.trace import LabelMap, LayerRecord
+from kprune.labels.map import LabelMap, LayerRecord
 
 
 class Rewriter:

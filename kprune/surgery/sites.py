@@ -14,7 +14,7 @@ import numpy as np
 
 from kprune.formats.numbers import as_float
 from kprune.labels.labels import Axis
-from kprune.labels.trace import Blocks, Weight
+from kprune.labels.map import Blocks, Weight
 
 LARGE = 64 << 20
 """Bytes from which a kernel is read piece by piece, where its inputs are its first axis."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from kprune.graph.model import Call, Layer
 from kprune.labels.labels import Axis
-from kprune.labels.trace import Blocks, Weight
+from kprune.labels.map import Blocks, Weight
 from kprune.rules.activations import activation_name
 from kprune.rules.operations.contractions import parse_equation
 from kprune.rules.shapes import ints, spatial_axes

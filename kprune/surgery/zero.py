@@ -9,7 +9,7 @@ import numpy as np
 from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError
 from kprune.labels.closure import Closure
-from kprune.labels.trace import LayerRecord, UnitAxis, Weight
+from kprune.labels.map import LayerRecord, UnitAxis, Weight
 from kprune.surgery.edit import Edit, Fill, TensorEdit
 from kprune.text import clean
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,26 +77,35 @@ def some_units(analysis: Analysis, share: float, rng: np.random.Generator) -> Un
     for name, units in (exact if any(u.size for u in exact.values()) else free).items():
         wanted = max(1, round(len(units) * share))
         for unit in rng.permutation(units)[:wanted]:
-            for also in ([unit], _with_peers(analysis, name, int(unit))):
+            for also in _candidates(analysis, name, int(unit)):
                 tried = {**taken, name: np.union1d(taken.get(name, np.zeros(0, np.int64)), also)}
-                try:
-                    check(close(analysis.groups, tried))
-                except KpruneError:
-                    continue
-                taken = tried
-                break
+                if _can_go(analysis, tried):
+                    taken = tried
+                    break
     return taken
 
 
-def _with_peers(analysis: Analysis, name: str, unit: int) -> list[int]:
-    """A unit and the one at its place in each of the other runs, where an axis has runs."""
+def _can_go(analysis: Analysis, units: Units) -> bool:
+    try:
+        check(close(analysis.groups, units))
+    except KpruneError:
+        return False
+    return True
+
+
+def _candidates(analysis: Analysis, name: str, unit: int) -> Iterator[list[int]]:
+    """A unit alone; with the one at its place in each other run; in a row or a column of a block."""
     ids = analysis.map.axes[name].ids
+    yield [unit]
     for blocks in analysis.map.blocks:
         for side in blocks.sides:
             if np.isin(ids[unit], side):
                 column = side[:, np.argwhere(side == ids[unit])[0][1]]
-                return [int(place) for place in np.flatnonzero(np.isin(ids, column))]
-    return [unit]
+                yield np.flatnonzero(np.isin(ids, column)).tolist()
+    for step in range(2, len(ids)):
+        if len(ids) % step == 0:
+            yield list(range(unit % step, len(ids), step))
+            yield list(range(unit - unit % step, unit - unit % step + step))
 
 
 def remove_and_zero(path: str, share: float, seed: int, folder: Path) -> tuple[Outcome, Any, Any]:

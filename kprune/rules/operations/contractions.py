@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from kprune.graph.model import Constant
 from kprune.labels.labels import Labels
 from kprune.labels.layer_call import CannotTell, LayerCall
-from kprune.graph.model import Constant
 from kprune.rules.registry import OPERATIONS
 
 

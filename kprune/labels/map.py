@@ -1,0 +1,296 @@
+"""What tracing a graph finds out: units, weights, and what ties, freezes and mixes them. Plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kprune.graph.model import Layer, Model
+from kprune.labels.labels import Axis, Labels
+
+
+@dataclass(frozen=True, eq=False)
+class UnitAxis:
+    """The units that one layer issues along one of its axes of units.
+
+    Attributes:
+        layer: the layer; a user writes `layer.path`, or `layer.path.name` for an axis other than the default.
+        name: `units`, or `heads`, `key_dim`, `value_dim`.
+        ids: int64 (n,), the label of each unit in the order in which users count them.
+    """
+
+    layer: Layer
+    name: str
+    ids: np.ndarray
+    default: bool = True
+
+    @property
+    def address(self) -> str:
+        return self.layer.path if self.default else f"{self.layer.path}.{self.name}"
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(eq=False)
+class Weight:
+    """One tensor of a layer, and which labels stand along each of its axes.
+
+    Attributes:
+        layer: whose it is.
+        name: Keras's name: `kernel`, `bias`, `gamma` …
+        path: dataset path in the weights file.
+        axes: one Axis per axis; no factors where no unit stands.
+        trainable: whether Keras counts it so (and the optimizer has slots for it).
+        uses: how often each element is used per sample: multiply-adds for a kernel.
+        flops: floating point operations per use: 2 in a product, 1 in a sum.
+        out: which axis holds the units that this weight makes, from 0; None if there is none.
+        also: further such axes (a projection of attention makes heads and their dimensions).
+        grouped: for a grouped kernel, (axis, inputs): the positions on `axis` stand for
+            `inputs.size / groups` inputs of each group.
+        scaled: an axis along which the weight is scaled by sqrt(after / before), because the layer
+            divides by the square root of that size (the key_dim of attention).
+        duplicate: whether the file holds it a second time for a layer that only refers to it; it is
+            cut like the first, and not counted.
+    """
+
+    layer: Layer
+    name: str
+    path: str
+    axes: tuple[Axis, ...]
+    trainable: bool = True
+    uses: float = 0.0
+    flops: float = 2.0
+    out: int | None = None
+    also: tuple[int, ...] = ()
+    grouped: Blocks | None = None
+    scaled: int | None = None
+    duplicate: bool = False
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        return tuple(axis.size for axis in self.axes)
+
+    def makes(self, ids: np.ndarray) -> int | None:
+        """The axis along which this weight makes any of these units; None if it makes none of them."""
+        for axis in (self.out, *self.also):
+            if axis is not None and np.isin(self.axes[axis].all_ids(), ids).any():
+                return axis
+        return None
+
+
+@dataclass(eq=False)
+class Size:
+    """A number in a config that counts units: `units`, `filters`, an entry of `target_shape`.
+
+    With an empty field it only says that something must be left along the axis.
+    """
+
+    layer: Layer
+    field: tuple[str | int, ...]
+    axis: Axis
+
+
+@dataclass(eq=False)
+class Follow:
+    """A value in the config that depends on what is left along some axes: split points, pad widths.
+
+    Attributes:
+        record, key: the dict or list in the config, and where in it the value stands.
+        value: takes a bool array of survivors for each axis, gives the new value.
+    """
+
+    layer: Layer
+    record: Any
+    key: str | int
+    axes: tuple[Axis, ...]
+    value: Callable[..., Any]
+
+
+@dataclass(eq=False)
+class ConfigArray:
+    """An array in a config that has units along some axes: a constant operand, `mean` of Normalization."""
+
+    layer: Layer
+    record: dict[str, Any]
+    key: str
+    axes: tuple[Axis, ...]
+
+
+@dataclass(eq=False)
+class Blocks:
+    """Units in equal runs (a grouped convolution's groups): whole runs go, or as many from each that stays.
+
+    Attributes:
+        layer: where; `field` is the config entry that counts the runs.
+        sides: int64 (runs, n) each; the inputs' runs and the outputs'.
+    """
+
+    layer: Layer
+    field: str
+    sides: list[np.ndarray]
+
+
+@dataclass(eq=False)
+class Freeze:
+    """Units that cannot go.
+
+    Attributes:
+        kind: `input`, `output`, or `rule` (a layer without a rule, or an impossible situation).
+        ids: int64 (n,).
+        why: the rest of a sentence that starts with the units.
+        at: path of the layer where it happens.
+    """
+
+    kind: str
+    ids: np.ndarray
+    why: str
+    at: str
+
+
+@dataclass(eq=False)
+class Mix:
+    """Units over which a layer takes a statistic: removing one changes the others."""
+
+    ids: np.ndarray
+    why: str
+    at: str
+
+
+@dataclass(eq=False)
+class Tie:
+    """Units that stay or go as one, pair by pair."""
+
+    a: np.ndarray
+    b: np.ndarray
+    at: str
+
+
+@dataclass(eq=False)
+class Derived:
+    """Labels of positions at which several units stand: gone when all of them are.
+
+    A head, after the dimensions of its units were summed away, is one.
+
+    Attributes:
+        ids: int64 (n,), the labels of the positions; nobody can name them.
+        members: int64 (n, m), the units at each.
+    """
+
+    ids: np.ndarray
+    members: np.ndarray
+
+
+@dataclass(eq=False)
+class Visit:
+    """One call, with what went in and what came out: the edges of an explanation."""
+
+    layer: Layer
+    inputs: list[Labels]
+    outputs: list[Labels]
+    of_model: bool = False
+
+
+@dataclass(eq=False)
+class LayerRecord:
+    """All that is known of one layer after its calls were traced."""
+
+    layer: Layer
+    weights: dict[str, Weight] = field(default_factory=dict)
+    children: dict[str, LayerRecord] = field(default_factory=dict)
+    axes: dict[str, UnitAxis] = field(default_factory=dict)
+    visits: list[Visit] = field(default_factory=list)
+    answer: str = ""
+    opaque: str = ""
+    args: tuple[list[Any], dict[str, Any]] | None = None
+
+    def whole(self) -> Iterator[LayerRecord]:
+        """This record and those of all layers inside the layer."""
+        yield self
+        for child in self.children.values():
+            yield from child.whole()
+
+
+TensorKey = tuple[str, str, int, int]
+
+
+@dataclass(eq=False)
+class LabelMap:
+    """What tracing a graph found out.
+
+    Attributes:
+        model: the graph.
+        axes: by the address a user writes, in order of issue.
+        records: by layer object.
+        tensors: labels of each tensor, by (path of its model, layer, node, index).
+        owner: for each label the index of its axis in `axes`; -1 for the label 0.
+    """
+
+    model: Model
+    axes: dict[str, UnitAxis] = field(default_factory=dict)
+    records: dict[Layer, LayerRecord] = field(default_factory=dict)
+    tensors: dict[TensorKey, Labels] = field(default_factory=dict)
+    ties: list[Tie] = field(default_factory=list)
+    freezes: list[Freeze] = field(default_factory=list)
+    mixes: list[Mix] = field(default_factory=list)
+    derived: list[Derived] = field(default_factory=list)
+    blocks: list[Blocks] = field(default_factory=list)
+    sizes: list[Size] = field(default_factory=list)
+    follows: list[Follow] = field(default_factory=list)
+    arrays: list[ConfigArray] = field(default_factory=list)
+    visits: list[Visit] = field(default_factory=list)
+    count: int = 1  # the label 0 is taken
+    _derivations: dict[bytes, Derived] = field(default_factory=dict)
+
+    def issue(self, size: int) -> np.ndarray:
+        """Fresh labels, int64 (size,)."""
+        ids = np.arange(self.count, self.count + size, dtype=np.int64)
+        self.count += size
+        return ids
+
+    def derive(self, members: np.ndarray) -> np.ndarray:
+        """Labels for positions at which several units stand, int64 (n,); the same for the same members.
+
+        Args:
+            members: int64 (n, m).
+        """
+        key = members.tobytes()
+        if key not in self._derivations:
+            self._derivations[key] = Derived(self.issue(len(members)), members)
+            self.derived.append(self._derivations[key])
+        return self._derivations[key].ids
+
+    def record(self, layer: Layer) -> LayerRecord:
+        """The record of a layer; a layer that stands in two models has one."""
+        layer = layer.twin or layer
+        if layer not in self.records:
+            self.records[layer] = LayerRecord(layer)
+        return self.records[layer]
+
+    def weights(self) -> list[Weight]:
+        """Every weight, in the order of `model.weights` as the optimizer sees it."""
+        result: list[Weight] = []
+        seen: set[str] = set()
+
+        def collect(record: LayerRecord) -> None:
+            for weight in record.weights.values():
+                if weight.path not in seen:
+                    seen.add(weight.path)
+                    result.append(weight)
+            for child in record.children.values():
+                collect(child)
+                if child.layer.model is not None:
+                    walk(child.layer.model)
+
+        def walk(model: Model) -> None:
+            for layer in model.layers.values():
+                if layer in self.records:
+                    collect(self.records[layer])
+                if layer.model is not None:
+                    walk(layer.model)
+
+        walk(self.model)
+        return result
