@@ -1,0 +1,54 @@
+"""`kprune verify`, with real models run in TensorFlow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Kprune
+
+pytestmark = pytest.mark.oracle
+
+
+def test_a_pruned_model_passes_and_shows_the_accuracy(
+    kprune: Kprune, model: Path, samples: Path
+) -> None:
+    kprune("remove", model, "conv_3:0-7", "-o", "small.keras")
+    ran = kprune("verify", model, "small.keras", "--data", samples / "digits_test.npz")
+    assert ran.code == 0
+    assert ran.out.startswith("passed: the pruned model computes what the original with its ")
+    assert "accuracy   0.9911 → " in ran.out
+    assert max(map(len, ran.out.splitlines()[1:])) <= 80
+
+
+def test_a_model_that_computes_something_else_fails_with_5(kprune: Kprune, model: Path) -> None:
+    kprune("remove", model, "conv_3:0-7", "-o", "small.keras")
+    kprune("remove", model, "conv_3:8-15", "-o", "other.keras")
+    _put_weights_of("other.keras", into="small.keras")
+    ran = kprune("verify", model, "small.keras", "--samples", "4", "--json")
+    assert ran.code == 5
+    assert ran.json["passed"] is False
+    shown = kprune("verify", model, "small.keras", "--samples", "4")
+    assert shown.code == 5
+    assert shown.out.startswith("FAILED: the pruned model does not compute what ")
+
+
+def _put_weights_of(other: str, *, into: str) -> None:
+    """Give one model the weights of another, and leave it its config and metadata."""
+    import zipfile
+
+    with zipfile.ZipFile(other) as archive:
+        weights = archive.read("model.weights.h5")
+    with zipfile.ZipFile(into) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(into, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, weights if name == "model.weights.h5" else content)
+
+
+def test_data_that_do_not_fit_are_refused(kprune: Kprune, model: Path, samples: Path) -> None:
+    kprune("remove", model, "conv_3:0-7", "-o", "small.keras")
+    ran = kprune("verify", model, "small.keras", "--data", "nowhere.npz")
+    assert ran.code == 4
+    assert ran.err.startswith("error: ")
