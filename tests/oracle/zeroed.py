@@ -1,10 +1,10 @@
-"""A second law: what is removed equals what is zeroed, with no layer named and no unit picked by hand.
+"""A second law: what is removed equals what is zeroed. No layer is named, no unit picked by hand.
 
 A random share of all units that can go is removed at once, and the same units are zeroed in the
 original with everything that their consumers hold for them (`zero --outgoing`). Both files are run
-in plain Keras. Where `masked.py` knows nothing of kprune's labels but little of layers, this knows no
-layer at all and trusts that a weight's axes are named right twice: a row cut out and a row set to 0
-disagree as soon as one of them is another unit's.
+in plain Keras. Where `masked.py` knows nothing of kprune's labels but some layers, this knows no
+layer and relies on labels: a row cut out and a row set to 0 disagree as soon as the layers between
+them move a unit elsewhere than its label.
 """
 
 from __future__ import annotations
@@ -74,27 +74,31 @@ def some_units(analysis: Analysis, share: float, rng: np.random.Generator) -> Un
         name: units[~mixed[analysis.map.axes[name].ids[units]]] for name, units in free.items()
     }
     taken: Units = {}
-    for name, units in (exact if any(u.size for u in exact.values()) else free).items():
+    only_exact = any(units.size for units in exact.values())
+    held = mixed if only_exact else np.zeros_like(mixed)
+    for name, units in (exact if only_exact else free).items():
         wanted = max(1, round(len(units) * share))
         for unit in rng.permutation(units)[:wanted]:
             for also in _candidates(analysis, name, int(unit)):
                 tried = {**taken, name: np.union1d(taken.get(name, np.zeros(0, np.int64)), also)}
-                if _can_go(analysis, tried):
+                if _can_go(analysis, tried, held):
                     taken = tried
                     break
     return taken
 
 
-def _can_go(analysis: Analysis, units: Units) -> bool:
+def _can_go(analysis: Analysis, units: Units, held: np.ndarray) -> bool:
+    """Whether units can go together, and none goes along that is held: bool (labels,)."""
+    closure = close(analysis.groups, units)
     try:
-        check(close(analysis.groups, units))
+        check(closure)
     except KpruneError:
         return False
-    return True
+    return not (closure.gone & held).any()
 
 
 def _candidates(analysis: Analysis, name: str, unit: int) -> Iterator[list[int]]:
-    """A unit alone; with the one at its place in each other run; in a row or a column of a block."""
+    """A unit alone; with those at its place in other runs; in a row or a column of a block."""
     ids = analysis.map.axes[name].ids
     yield [unit]
     for blocks in analysis.map.blocks:
@@ -125,7 +129,7 @@ def remove_and_zero(path: str, share: float, seed: int, folder: Path) -> tuple[O
 
 
 def inferred(model: Any, inputs: Any) -> list[np.ndarray]:
-    """What a model gives at inference; some augmentation layers are at work unless they are told."""
+    """What a model gives at inference; layers of augmentation are at work unless told so."""
     found = model(inputs, training=False)
     return [np.asarray(keras.ops.convert_to_numpy(y)) for y in keras.tree.flatten(found)]
 
