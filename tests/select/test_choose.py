@@ -1,0 +1,243 @@
+"""How many units go: shares, numbers, thresholds and budgets, over whole groups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kprune.analysis import Analysis
+from kprune.errors import CheckError, FrozenUnitsError, UsageError
+from kprune.formats import open_model
+from kprune.labels.closure import check, close
+from kprune.pruning.carrying import analyse
+from kprune.pruning.measures import measure_of
+from kprune.report.counts import count
+from kprune.select.budget import Budget
+from kprune.select.choose import Choice, Chosen, choose, prunable_axes
+from kprune.select.statistics import Statistics
+from tests.small_models import Arrays, Network, analysed, arrays, layer, residual, sequential
+
+
+def chosen(
+    config: Any, choice: Choice, *names: str, tensors: Any = None
+) -> tuple[Analysis, Chosen]:
+    """What a choice comes to, over the layers named, or over all that can be pruned."""
+    tensors = arrays(config) if tensors is None else tensors
+    model = analysed(config, tensors)
+    axes = [model.map.axes[name] for name in names] or prunable_axes(model)
+    measure = measure_of(choice.target.kind, model, None) if choice.target else None
+    statistics = Statistics(model, Arrays(tensors))
+    return model, choose(model, statistics, choice, axes, named=bool(names), measure=measure)
+
+
+def chain(units: int = 10) -> Any:
+    return sequential(
+        layer("Dense", "a", units=units), layer("Dense", "b", units=units),
+        layer("Dense", "out", units=3), shape=[5],
+    )  # fmt: skip
+
+
+def lowest(config: Any, path: str, number: int) -> list[int]:
+    """The units of a Dense with the smallest l1, by plain numpy."""
+    scores = np.abs(arrays(config)[path]).sum(axis=0)
+    return sorted(np.argsort(scores)[:number].tolist())
+
+
+def numbers(found: Chosen) -> dict[str, int]:
+    return {name: len(indices) for name, indices in found.units.items()}
+
+
+def test_a_ratio_takes_the_lowest_of_each_layer_rounded_down() -> None:
+    _, found = chosen(chain(), Choice("l1", ratio=0.39), "a", "b")
+    assert list(found.units["a"]) == lowest(chain(), "layers/dense/vars/0", 3)
+    assert list(found.units["b"]) == lowest(chain(), "layers/dense_1/vars/0", 3)
+
+
+def test_a_ratio_that_is_exact_is_not_rounded_away() -> None:
+    # 0.3 * 10 is 3 but for the last bit; 0.7 * 10 as well.
+    for ratio, expected in ((0.3, 3), (0.7, 7), (0.1, 1)):
+        assert numbers(chosen(chain(), Choice("l1", ratio=ratio), "a")[1]) == {"a": expected}
+
+
+def test_a_count_takes_that_many_and_never_the_last() -> None:
+    assert numbers(chosen(chain(), Choice("l2", count=4), "a")[1]) == {"a": 4}
+    assert numbers(chosen(chain(), Choice("l2", count=99), "a")[1]) == {"a": 9}
+
+
+def test_a_threshold_takes_what_scores_less() -> None:
+    scores = np.abs(arrays(chain())["layers/dense/vars/0"]).sum(axis=0, dtype=np.float64)
+    limit = float(np.sort(scores)[4])  # not less than itself
+    _, found = chosen(chain(), Choice("l1", threshold=limit), "a")
+    assert (
+        list(found.units["a"]) == np.flatnonzero(scores < limit).tolist()
+        and len(found.units["a"]) == 4
+    )
+
+
+@pytest.mark.parametrize(
+    ("choice", "left"),
+    [
+        (Choice("l1", ratio=0.3, round_to=8), 8),
+        (Choice("l1", ratio=0.3, round_to=4), 8),
+        (Choice("l1", ratio=0.3, round_to=5), 10),
+        (Choice("l1", ratio=0.9, min_units=6), 6),
+        (Choice("l1", ratio=0.9, max_ratio=0.25), 8),
+        (Choice("l1", count=10, max_ratio=0.5, min_units=2), 5),
+        (Choice("l1", ratio=0.1, per_layer={"a": 0.5}), 5),
+        (Choice("l1", per_layer={"a*": 0.5}), 5),
+    ],
+)
+def test_what_is_left_is_round_and_not_too_few(choice: Choice, left: int) -> None:
+    _, found = chosen(chain(), choice, "a")
+    assert 10 - numbers(found).get("a", 0) == left
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"ratio": 0.1, "count": 2}, {"ratio": 0.0}, {"ratio": 1.0}, {"count": 0}, {"ratio": 0.5, "max_ratio": 1}],
+)  # fmt: skip
+def test_a_choice_without_one_sensible_limit_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        Choice("l1", **options)
+
+
+def test_one_list_over_all_layers_takes_the_lowest_wherever_they_are() -> None:
+    tensors = arrays(chain())
+    tensors["layers/dense/vars/0"] *= 1000  # no unit of `a` is among the lowest
+    _, found = chosen(chain(), Choice("l1", ratio=0.2, together=True), tensors=tensors)
+    assert numbers(found) == {"b": 4}
+
+
+def test_units_that_go_together_are_counted_once_for_each_layer() -> None:
+    model, found = chosen(residual(2, width=8), Choice("l1", ratio=0.25))
+    assert numbers(found) == dict.fromkeys(found.units, 2)
+    closure = close(model.groups, found.units)
+    check(closure)
+    assert closure.coupled == {}
+    summed = ("stem", "block0_2", "block1_2")
+    assert len({tuple(found.units[name]) for name in summed}) == 1
+
+
+def test_a_layer_that_was_named_and_can_lose_nothing_is_refused_with_the_reason() -> None:
+    net = Network()
+    x = net("Dense", "a", net.input("in", 5), units=4)
+    odd = layer("Odd", "odd") | {"module": "mine", "registered_name": "mine>Odd"}
+    config = net.functional(net("Dense", "out", net.call(odd, x), units=2))
+    with pytest.raises(FrozenUnitsError, match="no unit of 'a' can be removed") as caught:
+        chosen(config, Choice("l1", ratio=0.5), "a")
+    assert "mine>Odd" in caught.value.why
+    assert "a" not in [axis.address for axis in prunable_axes(analysed(config))]
+
+
+def test_outputs_and_inputs_are_not_prunable() -> None:
+    assert [axis.address for axis in prunable_axes(analysed(chain()))] == ["a", "b"]
+
+
+def grouped_convolution() -> Any:
+    net = Network()
+    x = net("Conv2D", "a", net.input("in", 8, 8, 4), filters=12)
+    x = net("Conv2D", "g", x, filters=8, groups=4)
+    return net.functional(net("Conv2D", "out", x, filters=2))
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_each_run_of_a_grouped_convolution_loses_as_many(together: bool) -> None:
+    model, found = chosen(grouped_convolution(), Choice("l1", ratio=0.6, together=together))
+    check(close(model.groups, found.units))
+    assert found.units
+    for name, width in (("a", 3), ("g", 2)):
+        if name in found.units:
+            assert len(set(np.bincount(found.units[name] // width, minlength=4))) == 1
+
+
+def test_where_a_block_must_be_left_whole_rows_go() -> None:
+    net = Network()
+    x = net("Dense", "a", net.input("in", 5), units=24)
+    x = net("Reshape", "fold", x, target_shape=[3, 8], shape=(None, 3, 8))
+    x = net("Dense", "read", x, units=4)
+    config = net.functional(net("Flatten", "flat", x, shape=(None, 12)))
+    model, found = chosen(config, Choice("l1", ratio=0.3), "a")
+    check(close(model.groups, found.units))
+    assert len(found.units["a"]) == 6  # two of eight columns of three
+    assert len(set(found.units["a"] % 8)) == 2
+
+
+@pytest.mark.parametrize("kind", ["parameters", "flops"])
+@pytest.mark.parametrize("amount", ["80%", "50%", "20%"])
+@pytest.mark.parametrize("criterion", ["l1", "lamp"])
+def test_a_budget_is_met_and_one_group_less_would_not_do(
+    kind: str, amount: str, criterion: str
+) -> None:
+    choice = Choice(criterion, target=Budget(kind, amount), together=True)
+    model, found = chosen(residual(6, width=32), choice)
+    measure = measure_of(kind, model, None)
+    goal = measure.whole * float(amount[:-1]) / 100
+    closure = close(model.groups, found.units)
+    check(closure)
+    assert found.achieved == measure(closure.gone) <= goal
+    assert measure.whole == getattr(count(model), kind)
+    # Giving back the cheapest single group would break it: the prefix is the shortest.
+    heads = np.unique(model.groups.of[closure.gone & (model.groups.owner >= 0)])
+    again = []
+    for head in heads:
+        less = closure.gone.copy()
+        less[model.groups.members(int(head))] = False
+        again.append(measure(less))
+    assert max(again) > goal
+
+
+def test_a_budget_that_nothing_can_meet_names_the_closest() -> None:
+    choice = Choice("l1", target=Budget("parameters", "1%"), min_units=16, together=True)
+    with pytest.raises(CheckError, match="1% parameters cannot be reached") as caught:
+        chosen(residual(2, width=32), choice)
+    assert caught.value.exit_code == 5
+    # What is left with 16 of 32 channels everywhere, counted by hand.
+    stem = 3 * 3 * 3 * 16 + 16
+    block = 2 * (3 * 3 * 16 * 16 + 16 + 4 * 16)
+    closest = stem + 2 * block + 16 * 10 + 10
+    assert f"{closest:,} of " in caught.value.why
+
+
+@pytest.mark.parametrize("kind", ["parameters", "flops", "bytes"])
+@pytest.mark.parametrize("name", ["digits_cnn", "digits_mlp", "digits_resnet", "digits_lstm"])
+def test_the_sample_models_meet_a_budget_of_half(samples: Path, name: str, kind: str) -> None:
+    with open_model(samples / f"{name}.keras") as source:
+        model = analyse(source)
+        measure = measure_of(kind, model, source)
+        choice = Choice("l1", target=Budget(kind, "50%"), together=True)
+        found = choose(
+            model,
+            Statistics(model, source),
+            choice,
+            prunable_axes(model),
+            named=False,
+            measure=measure,
+        )
+    assert found.achieved is not None
+    # Not far below: one unit of a layer is a few per cent of these.
+    assert 0.4 * measure.whole < found.achieved <= 0.5 * measure.whole
+
+
+@pytest.mark.parametrize(
+    ("amount", "goal"),
+    [("40%", 400), ("1.2M", 1.2e6), ("500000", 5e5), ("2k", 2000), ("1.5 G", 1.5e9), ("3MB", 3e6), ("7 params", 7)],
+)  # fmt: skip
+def test_amounts_are_shares_or_numbers_with_the_usual_letters(amount: str, goal: float) -> None:
+    class Whole:
+        whole = 1000.0
+
+        def __call__(self, gone: np.ndarray) -> float:
+            return 0.0
+
+    assert Budget("parameters", amount).goal(Whole()) == pytest.approx(goal)
+
+
+@pytest.mark.parametrize("amount", ["", "many", "-3", "0%", "100%", "1e3e3", "5 %%"])
+def test_what_is_no_amount_is_refused(amount: str) -> None:
+    with pytest.raises(UsageError):
+        Budget("parameters", amount)
+    with pytest.raises(UsageError, match="a budget of seconds"):
+        Budget("seconds", "40%")

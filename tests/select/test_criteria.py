@@ -1,0 +1,212 @@
+"""Each criterion against its formula, written out in plain numpy over one unit's weights at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kprune.analysis import Analysis
+from kprune.errors import ExpressionError, UsageError
+from kprune.select.criteria import CRITERIA, criterion
+from kprune.select.ranking import Ranking, score_groups
+from kprune.select.statistics import Statistics
+from tests.small_models import Arrays, Network, analysed, arrays, layer, sequential
+
+Columns = Callable[[dict[str, np.ndarray]], list[np.ndarray]]
+
+
+def dense() -> Any:
+    return sequential(layer("Dense", "x", units=5), layer("Dense", "out", units=2), shape=[7])
+
+
+def conv() -> Any:
+    return sequential(
+        layer("Conv2D", "x", filters=5), layer("BatchNormalization", "bn"),
+        layer("Conv2D", "out", filters=2), shape=[6, 6, 3],
+    )  # fmt: skip
+
+
+def depthwise() -> Any:
+    x = layer("DepthwiseConv2D", "x", depth_multiplier=2)
+    return sequential(
+        layer("Conv2D", "first", filters=3), x, layer("Conv2D", "out", filters=2), shape=[6, 6, 3]
+    )
+
+
+def lstm() -> Any:
+    return sequential(layer("LSTM", "x", units=4), layer("Dense", "out", units=2), shape=[6, 3])
+
+
+# By model: all weights that make each unit, biases left out, as one vector a unit.
+MODELS: list[tuple[Callable[[], Any], Columns]] = [
+    (dense, lambda t: list(t["layers/dense/vars/0"].T)),
+    (conv, lambda t: [t["layers/conv2d/vars/0"][..., u].ravel() for u in range(5)]),
+    (
+        depthwise,
+        # Unit u is input u // 2, multiple u % 2.
+        lambda t: [
+            t["layers/depthwise_conv2d/vars/0"][:, :, u // 2, u % 2].ravel() for u in range(6)
+        ],
+    ),
+    (
+        lstm,
+        lambda t: [
+            np.concatenate([t[f"layers/lstm/cell/vars/{w}"][:, u::4].T.ravel() for w in (0, 1)])
+            for u in range(4)
+        ],
+    ),
+]
+
+
+def lamp(units: list[np.ndarray]) -> list[float]:
+    energy = [float((w.astype(np.float64) ** 2).sum()) for w in units]
+    return [e / sum(other for other in energy if other >= e) for e in energy]
+
+
+FORMULAS: dict[str, Callable[[list[np.ndarray]], list[Any]]] = {
+    "l1": lambda units: [np.abs(w).sum() for w in units],
+    "l2": lambda units: [np.sqrt((w**2).sum()) for w in units],
+    "mean": lambda units: [w.mean() for w in units],
+    "fpgm": lambda units: [sum(np.linalg.norm(w - v) for v in units) for w in units],
+    "lamp": lamp,
+}
+
+
+def scored(name: str, config: Any, axis: str = "x", seed: int = 0) -> np.ndarray:
+    tensors = arrays(config)
+    model = analysed(config, tensors)
+    statistics = Statistics(model, Arrays(tensors))
+    return criterion(name)(statistics, model.map.axes[axis], seed)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize(("make", "columns"), MODELS, ids=lambda m: getattr(m, "__name__", ""))
+def test_a_criterion_is_its_formula(name: str, make: Any, columns: Columns) -> None:
+    units = [w.astype(np.float64) for w in columns(arrays(make()))]
+    np.testing.assert_allclose(scored(name, make()), FORMULAS[name](units), rtol=1e-5, atol=1e-6)
+
+
+def test_bn_scale_is_the_magnitude_of_gamma() -> None:
+    gamma = np.array([0.3, -2.0, 0.0, -0.1, 1.5], np.float32)
+    tensors = arrays(conv()) | {"layers/batch_normalization/vars/0": gamma}
+    model = analysed(conv(), tensors)
+    scores = criterion("bn-scale")(Statistics(model, Arrays(tensors)), model.map.axes["x"], 0)
+    np.testing.assert_allclose(scores, np.abs(gamma))
+
+
+def test_bn_scale_does_not_apply_where_no_normalisation_follows() -> None:
+    with pytest.raises(ExpressionError, match="has no a BatchNormalization with gamma"):
+        scored("bn-scale", dense())
+
+
+def test_equal_units_get_equal_lamp_scores() -> None:
+    config = dense()
+    tensors = arrays(config) | {"layers/dense/vars/0": np.ones((7, 5), np.float32)}
+    model = analysed(config, tensors)
+    scores = criterion("lamp")(Statistics(model, Arrays(tensors)), model.map.axes["x"], 0)
+    np.testing.assert_allclose(scores, 1 / 5)
+
+
+def test_random_depends_on_the_seed_and_the_name_alone() -> None:
+    other = sequential(layer("Dense", "x", units=5, use_bias=False), shape=[99])
+    np.testing.assert_array_equal(scored("random", dense()), scored("random", other))
+    assert (scored("random", dense()) != scored("random", dense(), seed=1)).all()
+    renamed = sequential(layer("Dense", "y", units=5), shape=[7])
+    assert (scored("random", dense()) != scored("random", renamed, axis="y")).all()
+
+
+def test_an_unknown_criterion_is_answered_with_the_nearest_and_the_list() -> None:
+    with pytest.raises(UsageError, match="there is no criterion 'L1'") as caught:
+        criterion("L1")
+    assert all(name in caught.value.do for name in CRITERIA)
+
+
+def joined() -> tuple[Analysis, Arrays]:
+    net = Network()
+    x = net.input("in", 5)
+    a, b = net("Dense", "a", x, units=3), net("Dense", "b", x, units=3)
+    config = net.functional(net("Dense", "out", net("Add", "sum", [a, b]), units=2))
+    tensors = arrays(config)
+    return analysed(config, tensors), Arrays(tensors)
+
+
+REDUCED: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "mean": lambda a, b: (a + b) / 2,
+    "sum": lambda a, b: a + b,
+    "max": np.maximum,
+    "l2": lambda a, b: np.sqrt(a**2 + b**2),
+}
+NORMALIZED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "none": lambda s: s,
+    "layer-mean": lambda s: s / np.abs(s).mean(),
+    "layer-max": lambda s: s / np.abs(s).max(),
+    "layer-gauss": lambda s: (s - s.mean()) / s.std(),
+}
+
+
+@pytest.mark.parametrize("reduce", REDUCED)
+@pytest.mark.parametrize("normalize", NORMALIZED)
+def test_a_group_is_scored_by_all_its_units(reduce: str, normalize: str) -> None:
+    model, source = joined()
+    axes = [model.map.axes[name] for name in ("a", "b")]
+    ranking = Ranking("l1", reduce, normalize)
+    found = score_groups(model.groups, Statistics(model, source), ranking, axes, strict=True)
+    a, b = (
+        NORMALIZED[normalize](np.abs(source.tensors[path]).sum(axis=0, dtype=np.float64))
+        for path in ("layers/dense/vars/0", "layers/dense_1/vars/0")
+    )
+    np.testing.assert_allclose(
+        found.of[model.groups.of[axes[0].ids]], REDUCED[reduce](a, b), rtol=1e-5, atol=1e-9
+    )
+
+
+def test_a_layer_that_was_not_asked_does_not_count_in_its_group() -> None:
+    model, source = joined()
+    axis = model.map.axes["b"]
+    found = score_groups(
+        model.groups, Statistics(model, source), Ranking("l1"), [axis], strict=True
+    )
+    own = np.abs(source.tensors["layers/dense_1/vars/0"]).sum(axis=0)
+    np.testing.assert_allclose(found.of[model.groups.of[axis.ids]], own, rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [dense, conv, lstm])
+def test_each_tensor_is_read_once_whatever_is_asked_of_it(make: Any) -> None:
+    config = make()
+    tensors = arrays(config)
+    model, source = analysed(config, tensors), Arrays(tensors)
+    statistics, axis = Statistics(model, source), model.map.axes["x"]
+    for name in ("l1", "l2", "mean", "lamp"):
+        criterion(name)(statistics, axis, 0)
+    statistics.env(axis, ["std", "min", "max", "absmax", "sparsity", "index"])
+    assert set(source.reads.values()) == {1}
+
+
+def test_statistics_do_not_depend_on_how_a_tensor_is_cut_into_blocks() -> None:
+    config = conv()
+    tensors = arrays(config)
+    model = analysed(config, tensors)
+    for name in ("l1", "std", "min", "outgoing_l2"):
+        seen = [
+            Statistics(model, Arrays(tensors, rows)).env(model.map.axes["x"], [name])[name]
+            for rows in (1, 2, 99)
+        ]
+        np.testing.assert_allclose(seen[0], seen[1])
+        np.testing.assert_allclose(seen[0], seen[2])
+
+
+def test_outgoing_weights_are_those_that_consumers_hold_for_a_unit() -> None:
+    config = dense()
+    tensors = arrays(config)
+    model = analysed(config, tensors)
+    env = Statistics(model, Arrays(tensors)).env(
+        model.map.axes["x"], ["outgoing_l1", "outgoing_l2", "bias", "w"]
+    )
+    kernel = tensors["layers/dense_1/vars/0"]
+    np.testing.assert_allclose(env["outgoing_l1"], np.abs(kernel).sum(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(env["outgoing_l2"], np.linalg.norm(kernel, axis=1), rtol=1e-6)
+    np.testing.assert_array_equal(env["bias"], tensors["layers/dense/vars/1"])
+    np.testing.assert_array_equal(env["w"], tensors["layers/dense/vars/0"])
