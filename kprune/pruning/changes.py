@@ -23,7 +23,7 @@ from kprune.surgery import emitted
 from kprune.surgery import mask as keras_masks
 from kprune.surgery.edit import Edit
 from kprune.surgery.fold import fold, together
-from kprune.surgery.optimizer import find_slots
+from kprune.surgery.optimizer import find_slots, is_state
 from kprune.surgery.provenance import with_provenance, without_masks
 from kprune.surgery.remove import remove as remove_edit
 from kprune.surgery.zero import zero as zero_edit
@@ -226,7 +226,7 @@ def _with_metadata(edit: Edit, metadata: dict[str, Any]) -> Edit:
 
 
 def _dropped_state(analysis: Analysis, edit: Edit) -> list[Note]:
-    if not edit.dropped:
+    if not any(map(is_state, edit.dropped)):
         return []
     why = find_slots(analysis).why or "the order of the variables changed, so the optimizer's state was left out"
     return [Note("optimizer", "", why)]

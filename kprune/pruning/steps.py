@@ -207,7 +207,7 @@ def _expect(source: Source, analysis: Analysis, change: Change, plan: Plan) -> N
     """Raises: CheckError if the result is not what the plan expects."""
     if plan.expect is None:
         return
-    after = count(analysis, change.gone)
+    after = count(analysis, change.gone, change.edit.dropped)
     facts = {
         "parameters": after.parameters,
         "flops": after.flops,

@@ -45,7 +45,7 @@ def build(
         gone: bool (labels,): what is physically removed; None if nothing is.
     """
     old = count(analysis)
-    new = count(analysis, gone)
+    new = count(analysis, gone, edit.dropped)
     touched = touched_layers(analysis, edit)
     layers = []
     for name, row in old.layers.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -47,15 +47,19 @@ class Counts:
     flops: int = 0
 
 
-def count(analysis: Analysis, gone: np.ndarray | None = None) -> Counts:
+def count(
+    analysis: Analysis, gone: np.ndarray | None = None, dropped: Iterable[str] = ()
+) -> Counts:
     """Count a model, as it is or without some labels.
 
     Parameters are counted from the tensors in the file, so that layers without a rule count as well.
 
     Args:
         gone: bool (labels,): what is taken off.
+        dropped: path prefixes of tensors that are left behind, with the layers that own them.
     """
     counts = Counts()
+    left, behind = set(), set()
     stores: dict[str, LayerCount] = {}
     for layer in analysis.model.walk():
         if layer.is_operation or layer.twin is not None:
@@ -71,6 +75,10 @@ def count(analysis: Analysis, gone: np.ndarray | None = None) -> Counts:
         row = _owner(stores, analysis.home(path)) or counts.layers.setdefault("", LayerCount("", ""))
         counts.layers.setdefault(row.name, row)
         weight = weights.get(path)
+        if any(path == prefix or path.startswith(prefix + "/") for prefix in dropped):
+            behind.add(row.name)
+            continue
+        left.add(row.name)
         if weight is not None and weight.duplicate:
             continue
         size = math.prod(tensor.shape) if weight is None else _size(weight, tensor.shape, gone)
@@ -84,6 +92,8 @@ def count(analysis: Analysis, gone: np.ndarray | None = None) -> Counts:
         if layer_row is None or axis.name == "features" or not axis.default:
             continue
         layer_row.units = len(axis) if gone is None else int((~gone[axis.ids]).sum())
+        if layer_row.name in behind - left:
+            layer_row.units = 0
     counts.units = sum(row.units or 0 for row in counts.layers.values())
     counts.parameters = sum(row.parameters for row in counts.layers.values())
     counts.trainable = sum(row.trainable for row in counts.layers.values())

@@ -205,3 +205,16 @@ def test_a_difference_of_a_tensor_and_its_mirror_ties_a_layers_own_units():
     out = layers.Dense(2, name="out")(layers.Subtract()([layers.Flatten()(y), mirrored]))
     with pytest.raises(CannotPruneError):
         Removal(keras.Model(x, out), {"a": [0]})
+
+
+def test_a_branch_of_which_every_unit_goes_is_left_out_with_what_feeds_it_alone():
+    x = keras.Input((5,))
+    feeding = layers.Dense(4, name="feeding")(x)
+    branch = layers.Dense(2, name="branch")(layers.ReLU()(feeding))
+    joined = layers.Concatenate()([layers.Dense(3, name="stays")(x), branch])
+    model = keras.Model(x, layers.Dense(2, name="out")(joined))
+    report = check_removal(model, {"branch": [0, 1]})
+    assert report.output.parameters == (5 * 3 + 3) + (3 * 2 + 2)
+    after = {row.name: (row.units_after, row.parameters_after) for row in report.layers}
+    assert after["feeding"] == after["branch"] == (0, 0)
+    assert not report.notes
