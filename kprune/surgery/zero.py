@@ -32,7 +32,7 @@ def zero(analysis: Analysis, chosen: Mapping[str, np.ndarray], *, silence: bool 
     for address, indices in chosen.items():
         axis = analysis.map.axes[address]
         ids = axis.ids[indices]
-        silenced = False
+        silenced = found = False
         for weight, number in incoming(analysis, axis):
             fills = _incoming_fills(weight, number, ids)
             if silence and weight.name == "bias":
@@ -41,7 +41,11 @@ def zero(analysis: Analysis, chosen: Mapping[str, np.ndarray], *, silence: bool 
                 fills = tuple(Fill(fill.axis, fill.positions, value) for fill in fills)
                 silenced = True
             if fills:
+                found = True
                 _add(edits, weight, fills)
+        if not found:
+            why = analysis.map.record(axis.layer).opaque or "the units have no weights of their own"
+            raise CannotPruneError(f"cannot zero units of '{clean(address)}'", why=why, do="use 'kprune mask'")
         if silence and not silenced:
             raise CannotPruneError(
                 f"'{clean(address)}' has no bias that could silence a class",

@@ -1,0 +1,180 @@
+"""Files that Keras 2 (tf_keras) wrote come out as files that Keras 2 loads, and compute what they should."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+import kprune
+from kprune.graph import parse_model
+from kprune.graph.order import snake_case
+from tests.formats.making import contents
+
+pytestmark = pytest.mark.oracle
+
+
+@pytest.fixture(scope="module")
+def keras() -> Any:
+    return pytest.importorskip("tf_keras")
+
+
+def network(keras: Any) -> Any:
+    """Branches, a nested model, TensorFlow functions, recurrent and attention layers."""
+    import tensorflow as tf
+
+    layers = keras.layers
+    image = keras.Input((8, 8, 3), name="image")
+    a = layers.ReLU()(layers.BatchNormalization(name="norm")(layers.Conv2D(6, 3, name="c1")(image)))
+    b = layers.Conv2D(6, 3, name="c2")(image)
+    x = layers.GlobalAveragePooling2D()(tf.nn.relu(layers.Add()([a, b])))
+    start = keras.Input((6,))
+    y = layers.BatchNormalization(name="inner_norm")(layers.Dense(5, name="d")(start))
+    x = keras.Model(start, layers.Dense(4, name="e")(y), name="inner")(x) * 2.0 + 1.0
+    x = tf.reshape(tf.concat([x[:, :2], x[:, 2:]], axis=-1), [-1, 4])
+    r = layers.Bidirectional(layers.LSTM(3), name="both")(layers.Reshape((2, 2))(x))
+    m = layers.MultiHeadAttention(2, 3, name="heads")(layers.Reshape((2, 2))(x), layers.Reshape((2, 2))(x))
+    out = layers.Dense(3, name="out")(layers.Concatenate()([r, layers.Flatten()(m)]))
+    model = keras.Model(image, out, name="whole")
+    model.compile("adam", "mse")
+    rng = np.random.default_rng(0)
+    model.fit(rng.normal(size=(4, 8, 8, 3)), rng.normal(size=(4, 3)), verbose=0)
+    model.set_weights([
+        rng.uniform(0.5, 1.5, w.shape) * (1 if "variance" in w.name else rng.choice([-1, 1], w.shape))
+        for w in model.weights
+    ])  # fmt: skip
+    return model
+
+
+UNITS = {"inner/d": [1, 2], "both": [1, 4], "heads.heads": [0], "c1": [0, 2]}
+IMAGES = np.random.default_rng(1).normal(size=(3, 8, 8, 3)).astype("f4")
+
+
+def unzipped(path: Path) -> Path:
+    folder = path.with_name("folder")
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["h5", "keras", "folder"])
+def test_a_cut_file_of_keras_2_is_the_masked_original(keras: Any, tmp_path: Path, kind: str) -> None:
+    model = network(keras)
+    path = tmp_path / f"m.{'h5' if kind == 'h5' else 'keras'}"
+    model.save(path)
+    wanted = ["cut", "zero"]
+    if kind == "folder":
+        path = unzipped(path)
+        names = {name: tmp_path / name for name in wanted}
+    else:
+        names = {name: tmp_path / f"{name}.{kind}" for name in wanted}
+    report = kprune.remove(path, UNITS, output=names["cut"])
+    kprune.zero(path, UNITS, output=names["zero"], outgoing=True)
+    assert not report.notes and report.exact
+    if kind == "folder":
+        # tf_keras loads zips only, so the folder is zipped again.
+        names = {
+            name: Path(shutil.make_archive(str(folder), "zip", folder)).rename(f"{folder}.keras")
+            for name, folder in names.items()
+        }
+    cut, zeroed = (keras.models.load_model(names[name]) for name in wanted)
+    assert cut.count_params() == report.output.parameters < model.count_params()
+    np.testing.assert_allclose(cut(IMAGES), zeroed(IMAGES), rtol=1e-4, atol=1e-5)
+    assert len(cut.optimizer.variables) == len(model.optimizer.variables)
+    cut.fit(IMAGES, np.zeros((3, 3)), verbose=0)  # slots that were not cut would not fit
+
+
+def test_a_nested_unit_that_goes_is_one_that_nobody_reads(keras: Any, tmp_path: Path) -> None:
+    model = network(keras)
+    model.save(tmp_path / "m.h5")
+    kprune.remove(tmp_path / "m.h5", {"inner/d": [1, 2]})
+    kernel, bias = model.get_layer("inner").get_layer("e").get_weights()
+    kernel[[1, 2]] = 0
+    model.get_layer("inner").get_layer("e").set_weights([kernel, bias])
+    cut = keras.models.load_model(tmp_path / "m.pruned.h5")
+    np.testing.assert_allclose(cut(IMAGES), model(IMAGES), rtol=1e-5, atol=1e-6)
+
+
+def test_verify_runs_files_of_keras_2_in_keras_2(keras: Any, tmp_path: Path) -> None:
+    network(keras).save(tmp_path / "m.keras")
+    kprune.remove(tmp_path / "m.keras", UNITS)
+    assert kprune.verify(tmp_path / "m.keras", tmp_path / "m.pruned.keras").passed
+
+
+def test_a_sequential_without_an_input_layer(keras: Any, tmp_path: Path) -> None:
+    model = keras.Sequential([keras.layers.Dense(5, "relu", input_shape=(4,), name="a"), keras.layers.Dense(2, name="b")])
+    model.save(tmp_path / "m.h5")
+    with h5py.File(tmp_path / "m.h5", "a") as file:
+        config = json.loads(file.attrs["model_config"])
+        del config["config"]["layers"][0]  # as Keras before 2.2 wrote it
+        file.attrs["model_config"] = json.dumps(config)
+        names = [name for name in file["model_weights"].attrs["layer_names"] if name in ("a", "b")]
+        file["model_weights"].attrs["layer_names"] = names
+    kprune.remove(tmp_path / "m.h5", {"a": [0]})
+    kernel, bias = model.get_layer("b").get_weights()
+    kernel[0] = 0
+    model.get_layer("b").set_weights([kernel, bias])
+    cut = keras.models.load_model(tmp_path / "m.pruned.h5", compile=False)
+    x = np.ones((2, 4), "f4")
+    np.testing.assert_allclose(cut(x), model(x), rtol=1e-6)
+
+
+def as_2_12(path: Path, output: Path) -> dict[str, str]:
+    """The same model with its weights where Keras 2.12 puts them; new paths by old ones.
+
+    There a layer that has weights stands twice in the list that is counted, and is saved the first
+    time (keras/saving/saving_lib.py and keras/engine/functional.py of 2.12).
+    """
+    tensors = contents(path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    places: dict[str, str] = {}
+
+    def count(model: Any, old: str, new: str) -> None:
+        used: dict[str, int] = {}
+        for layer in model.layers.values():
+            name = snake_case(layer.kind)
+            for _ in range(2 if any(path.startswith(layer.store + "/") for path in tensors) else 1):
+                used[name] = used.get(name, -1) + 1
+                number = used[name] - 1 if _ else used[name]
+            place = f"{new}_layer_checkpoint_dependencies/{name}" + (f"_{number}" if number else "")
+            places[layer.store] = place
+            if layer.model is not None:
+                count(layer.model, layer.store + "/", place + "/")
+
+    count(parse_model(json.loads(members["config.json"])), "", "")
+    moved = {}
+    for tensor in tensors:
+        group = tensor
+        while group and group not in places:
+            group = group.rpartition("/")[0]
+        moved[tensor] = places[group] + tensor[len(group) :] if group else tensor
+    weights = io.BytesIO()
+    with h5py.File(weights, "w") as file:
+        for old, new in moved.items():
+            file[new] = tensors[old]
+    members["model.weights.h5"] = weights.getvalue()
+    with zipfile.ZipFile(output, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return moved
+
+
+def test_the_places_of_keras_2_12_hold_the_same_tensors(keras: Any, tmp_path: Path) -> None:
+    network(keras).save(tmp_path / "new.keras")
+    moved = as_2_12(tmp_path / "new.keras", tmp_path / "old.keras")
+    assert "_layer_checkpoint_dependencies/conv2d_2/vars/0" in moved.values(), "counted twice"
+    for name in ("new", "old"):
+        kprune.remove(tmp_path / f"{name}.keras", UNITS, output=tmp_path / f"{name}_cut.keras")
+    new, old = contents(tmp_path / "new_cut.keras"), contents(tmp_path / "old_cut.keras")
+    assert {moved[path] for path in new} == set(old)
+    assert all(np.array_equal(new[path], old[moved[path]]) for path in new)
+    kprune.mask(tmp_path / "old.keras", {"c2": [1]}, output=tmp_path / "masked.keras")
+    assert set(contents(tmp_path / "masked.keras")) <= set(moved.values()), "nothing moves"
