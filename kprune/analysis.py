@@ -18,6 +18,7 @@ from kprune.labels.groups import Groups
 from kprune.labels.map import LabelMap, Weight
 from kprune.labels.trace import trace
 from kprune.rules import builtin
+from kprune.rules.registry import package_name
 from kprune.text import clean
 
 
@@ -70,15 +71,40 @@ class Analysis:
         model = parse_model(config)
         if order is None and is_old(tensors):
             settle_stores(model, tensors)
-        label_map = trace(model, builtin() if rules is None else rules)
-        homes: Mapping[str, str] = {}
-        if order is not None:
-            homes = bind(label_map, order.layers, tensors)
-        else:
-            find_private(label_map, tensors)
-        found = cls(config, metadata, tensors, model, label_map, Groups.solve(label_map), order, homes)
+        rules = builtin() if rules is None else rules
+
+        def traced(rules: Any) -> Analysis:
+            label_map = trace(model, rules)
+            homes: Mapping[str, str] = {}
+            if order is not None:
+                homes = bind(label_map, order.layers, tensors)
+            else:
+                find_private(label_map, tensors)
+            groups = Groups.solve(label_map)
+            return cls(config, metadata, tensors, model, label_map, groups, order, homes)
+
+        found = traced(rules)
+        unfit = found.unfit(rules)
+        if unfit:
+            found = traced(rules.without(unfit))
         found.check_weights()
         return found
+
+    def unfit(self, rules: Any) -> set[str]:
+        """Layers of packages, as `package>Class`, that another release built than the one kprune knows."""
+        return {
+            package_name(weight.layer)
+            for weight in self.weights
+            if rules.from_package(weight.layer) and not self._fits(weight)
+        }
+
+    def _fits(self, weight: Weight) -> bool:
+        stored = self.tensors.get(weight.path)
+        return (
+            stored is not None
+            and len(stored.shape) == len(weight.shape)
+            and all(want in (None, have) for want, have in zip(weight.shape, stored.shape, strict=True))
+        )
 
     @cached_property
     def weights(self) -> list[Weight]:
@@ -96,22 +122,25 @@ class Analysis:
         it would show here, unless shapes happen to agree, so every weight is checked, cut or not.
         """
         for weight in self.weights:
+            if self._fits(weight):
+                continue
             stored = self.tensors.get(weight.path)
             name = f"{weight.name} of '{clean(weight.layer.path)}'"
+            loads = "check that the file loads in Keras"
+            if not weight.layer.is_builtin:
+                kind = clean(weight.layer.registered or weight.layer.kind)
+                loads = f"correct the rule for {kind}, or {loads}"
             if stored is None:
                 raise DamagedFileError(
                     f"the {name} is not in the file",
                     where=weight.path,
-                    do="check that the file loads in Keras; a model saved before it was built has no weights",
+                    do=f"{loads}; a model saved before it was built has no weights",
                 )
-            if len(stored.shape) != len(weight.shape) or any(
-                want is not None and want != have for want, have in zip(weight.shape, stored.shape, strict=True)
-            ):
-                raise DamagedFileError(
-                    f"the {name} has shape {tuple(stored.shape)} in the file, where the config asks for {weight.shape}",
-                    where=weight.path,
-                    do="check that the file loads in Keras",
-                )
+            raise DamagedFileError(
+                f"the {name} has shape {tuple(stored.shape)} in the file, where the config asks for {weight.shape}",
+                where=weight.path,
+                do=loads,
+            )
 
     def parameters(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, int]:
         """How many numbers each layer holds, by the store of the layer that Keras would count them for.

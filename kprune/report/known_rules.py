@@ -15,7 +15,7 @@ class KnownRule(Struct, frozen=True):
     """One class that kprune knows."""
 
     name: str
-    kind: Annotated[str, Meta(description="layer, operation, or custom for one from elsewhere")]
+    kind: Annotated[str, Meta(description="layer, operation, package for a layer of KerasHub, or custom")]
     does: Annotated[str, Meta(description="issues, passes, combines, mixes or opaque")]
     note: str
     source: Annotated[str, Meta(description="for a custom rule, the file that holds it")]
@@ -31,7 +31,12 @@ def known_rules(files: Iterable[str | os.PathLike[str]] = ()) -> list[KnownRule]
     from kprune.rules.loading import load_rules
 
     rules = load_rules(files)
-    tables = (("layer", rules.layers), ("operation", rules.operations), ("custom", rules.custom))
+    tables = (
+        ("layer", rules.layers),
+        ("operation", rules.operations),
+        ("package", rules.packages),
+        ("custom", rules.custom),
+    )
     return [
         _known(kind, rule)
         for kind, table in tables

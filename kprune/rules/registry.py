@@ -106,6 +106,11 @@ class Rules:
         own = self.custom.get(layer.registered or "") or self.custom.get(layer.kind)
         return own or self.packages.get(package_name(layer))
 
+    def from_package(self, layer: Layer) -> bool:
+        """Whether a layer's rule is one of those for packages that kprune knows."""
+        rule = self.packages.get(package_name(layer))
+        return rule is not None and self.find(layer) is rule
+
     def without(self, names: Iterable[str]) -> Rules:
         """The same but for some layers of packages."""
         left = {name: rule for name, rule in self.packages.items() if name not in set(names)}
@@ -116,6 +121,8 @@ class Rules:
         kind = clean(layer.registered or layer.kind)
         what = "operation" if layer.is_operation else "layer"
         reason = f"'{clean(layer.path)}' is a {kind} {what}, for which kprune has no rule"
+        if not layer.is_builtin and package_name(layer) in PACKAGES.rules:
+            return f"{reason} that fits: its weights are those of another release of the package"
         if not layer.is_builtin and layer.kind in self.layers:
             return f"{reason} (it is not Keras's own {clean(layer.kind)})"
         near = difflib.get_close_matches(layer.kind, [*self.layers, *self.operations], 1, 0.85)

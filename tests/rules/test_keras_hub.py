@@ -133,3 +133,26 @@ def test_a_layer_with_the_name_of_a_keras_hub_layer_from_elsewhere_has_no_rule()
     assert builtin().find(layer("keras_hub.src.layers", "keras_hub>TransformerEncoder")) is not None
     assert builtin().find(layer("mine", "keras_hub>TransformerEncoder")) is None
     assert builtin().find(layer("mine", "TransformerEncoder")) is None
+
+
+def test_a_release_that_builds_a_layer_otherwise_loses_its_rule_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    """A matrix of another shape than the rule declares: the layer is frozen, the file is not refused."""
+    from kprune.analysis import Analysis
+    from kprune.formats import open_model
+    from tests.oracle.zeroed import analysis_of
+
+    class Other:
+        shape = (16, 25)
+
+    whole, flat = tmp_path / "bert.keras", tmp_path / "flat.keras"
+    BACKBONES["bert"]().save(whole)
+    flatten(whole, flat, trust=True)
+    assert "transformer_layer_0.intermediate_dim" in analysis_of(flat).map.axes
+    with open_model(flat) as source:
+        path = "layers/transformer_encoder/_feedforward_intermediate_dense/vars/0"
+        tensors = {**source.tensors, path: Other()}
+        analysis = Analysis.of(source.config, source.metadata, tensors)
+    assert "transformer_layer_0.intermediate_dim" not in analysis.map.axes
+    assert any("another release of the package" in freeze.why for freeze in analysis.map.freezes)

@@ -12,6 +12,7 @@ TITLES = {
     "custom": "Layers from your own rules",
     "layer": "Keras layers",
     "operation": "Operations (keras.ops in a Functional model)",
+    "package": "Layers of KerasHub",
 }
 WORDS = (
     ("issues", "makes units of its own"),
