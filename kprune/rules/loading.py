@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from kprune.errors import FileError, UsageError
 from kprune.rules import ENTRY_POINTS, builtin
 from kprune.rules.registry import CUSTOM, Rules
 from kprune.text import clean
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 _loaded: set[str] = set()
 
@@ -67,9 +72,7 @@ def _line(error: BaseException, path: str) -> int | None:
 def _load_packages() -> None:
     if "" in _loaded:
         return
-    from importlib.metadata import entry_points
-
-    for point in entry_points(group=ENTRY_POINTS):
+    for point in _entry_points():
         try:
             point.load()
         except Exception as error:
@@ -78,3 +81,35 @@ def _load_packages() -> None:
                 why=f"{type(error).__name__}: {clean(error, 200)}",
             ) from error
     _loaded.add("")
+
+
+def _entry_points() -> Iterable[EntryPoint]:
+    """What installed packages offer.
+
+    To import importlib.metadata and have it look takes longer than to start Python, so that is done
+    only where some package names the group.
+    """
+    if not any(map(_names_the_group, sys.path)):
+        return ()
+    from importlib.metadata import entry_points
+
+    return entry_points(group=ENTRY_POINTS)
+
+
+def _names_the_group(place: str) -> bool:
+    """Whether any package in a folder of `sys.path` has the group among its entry points."""
+    try:
+        names = os.listdir(place or os.curdir)
+    except NotADirectoryError:
+        return True  # an archive: let Python look into it
+    except OSError:
+        return False
+    for name in names:
+        if name.endswith((".dist-info", ".egg-info")):
+            try:
+                with open(os.path.join(place, name, "entry_points.txt"), "rb") as file:
+                    if ENTRY_POINTS.encode() in file.read():
+                        return True
+            except OSError:
+                continue
+    return False
