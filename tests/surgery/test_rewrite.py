@@ -58,13 +58,18 @@ def test_sizes_and_recorded_shapes_follow_the_units_all_the_way() -> None:
 
 
 def test_the_cut_config_with_the_cut_tensors_is_a_model_again() -> None:
-    for config, units in ((branching(), {"c": [1, 2]}), (residual(2), {"stem": [3], "block1_1": [0, 7]})):
+    for config, units in (
+        (branching(), {"c": [1, 2]}),
+        (residual(2), {"stem": [3], "block1_1": [0, 7]}),
+    ):
         tensors = arrays(config)
         edit = removed(analysed(config, tensors), **units)
         cut = {**tensors, **{e.path: taken(tensors[str(e.source)], e) for e in edit.tensors}}
         again = Analysis.of(edit.config, {}, cut)  # holds every shape against the config
         for address, indices in units.items():
-            assert len(again.map.axes[address]) == len(analysed(config).map.axes[address]) - len(indices)
+            assert len(again.map.axes[address]) == len(analysed(config).map.axes[address]) - len(
+                indices
+            )
 
 
 def taken(array: np.ndarray, edit: TensorEdit) -> np.ndarray:
@@ -159,7 +164,9 @@ def test_a_layer_shared_between_models_is_cut_in_both() -> None:
     one = net.call(sequential(shared, shape=[4], name="one"), x)
     two = net.call(sequential(shared, shape=[4], name="two"), x)
     joined = net("Add", "sum", [one, two])
-    edit = removed(analysed(net.functional(net("Dense", "out", joined, units=2))), **{"one/shared": [1]})
+    edit = removed(
+        analysed(net.functional(net("Dense", "out", joined, units=2))), **{"one/shared": [1]}
+    )
     widths = [entry(entry(edit.config, m), "shared")["config"]["units"] for m in ("one", "two")]
     assert widths == [3, 3]
     assert [e.path for e in edit.tensors].count("layers/sequential/layers/dense/vars/0") == 1
