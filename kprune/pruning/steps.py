@@ -151,12 +151,6 @@ def _check_model(analysis: Analysis, plan: Plan) -> None:
 def _step(source: Source, analysis: Analysis, plan: Plan, number: int, base: Path | None) -> Change:
     """The change of one step. Errors tell the plan's line."""
     step = plan.steps[number]
-    if step.fold:
-        raise PlanError(
-            "'fold' is not known to this version of kprune",
-            where=plan.where("steps", number, "fold"),
-            do="leave it out, or use a later version; nothing was written",
-        )
     statistics = Statistics(analysis, source)
     chosen: dict[str, np.ndarray] = {}
     notes: list[Note] = []

@@ -66,14 +66,14 @@ def slides_over_units(labels: Labels, data_format: str | None) -> bool:
 
 @rule(*HANDS_ON)
 def hands_on(walk: Constants, at: At) -> list[Known]:
-    return [at.x.known]
+    return [walk.even(at.x)]
 
 
 @rule(*MOVES, table=OPERATIONS)
 def moves(walk: Constants, at: At) -> list[Known]:
     if len(at.xs) != 1:
         return walk.otherwise(at)
-    return [at.x.known] * len(at.outputs)
+    return [walk.even(at.x)] * len(at.outputs)
 
 
 @rule(*POOLS, *CROPS, *UPSAMPLING)
@@ -81,7 +81,7 @@ def channelwise(walk: Constants, at: At) -> list[Known]:
     smooth = at.config.get("interpolation", "nearest") not in ("nearest", "bilinear")
     if smooth or slides_over_units(at.x.labels, at.config.get("data_format")):
         return walk.otherwise(at)
-    return [at.x.known]
+    return [walk.even(at.x)]
 
 
 @rule("MaxPool", "AveragePool", table=OPERATIONS)
@@ -97,7 +97,7 @@ def figures(walk: Constants, at: At) -> list[Known]:
         return walk.otherwise(at)
     if any(at.x.labels.varies(axis) for axis in ([axes] if isinstance(axes, int) else axes)):
         return walk.otherwise(at)
-    return [at.x.known]
+    return [walk.even(at.x)]
 
 
 @rule(*(f"ZeroPadding{rank}D" for rank in RANKS))
@@ -296,8 +296,8 @@ def concatenate_operation(walk: Constants, at: At) -> list[Known]:
 
 @rule("TimeDistributed")
 def time_distributed(walk: Constants, at: At) -> list[Known]:
-    known = at.x.known
-    if at.x.labels.shape is None or at.x.labels.varies(1):
+    known = walk.even(at.x)
+    if at.x.labels.shape is None:
         known = NOTHING
     return walk.inside(at, "layer", [known])
 

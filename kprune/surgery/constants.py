@@ -201,6 +201,18 @@ class Constants:
         for label in np.setdiff1d(known.ids, kept.ids):
             self.lost.setdefault(int(label), why)
 
+    def even(self, x: Tensor) -> Known:
+        """What is known of a tensor's units, tied ones together.
+
+        A layer that folds one axis into another (DepthToSpace, Unstack) gives units that go
+        together the label of the first: each has to have its value.
+        """
+        of, ids = self.analysis.groups.of, np.unique(x.labels.all_ids())
+        if not len(x.known.ids):
+            return NOTHING
+        groups = Known.of(of[ids], x.known.at(ids))
+        return x.known.only(~np.isnan(groups.at(of[x.known.ids])))
+
     def make(self, axes: Iterable[Axis], known: Known) -> None:
         """Note what units give where they are made."""
         for axis in axes:

@@ -16,7 +16,10 @@ from kprune.surgery.provenance import KEY
 from kprune.text import clean
 
 # Where each class is found; a legacy file names classes alone (keras/src/saving/serialization_lib.py).
-_MODULES = {"Functional": ("keras.src.models.functional", "Functional"), "Sequential": ("keras", None)}
+_MODULES = {
+    "Functional": ("keras.src.models.functional", "Functional"),
+    "Sequential": ("keras", None),
+}
 _LAYERS = "keras.layers"
 
 
@@ -50,7 +53,9 @@ def as_keras(analysis: Analysis, edit: Edit) -> Edit:
         while group and group not in before:
             group = group.rpartition("/")[0]
         if path not in known:
-            raise _refused(f"kprune has no rule that names the tensors of '{clean(before.get(group, path))}'")
+            raise _refused(
+                f"kprune has no rule that names the tensors of '{clean(before.get(group, path))}'"
+            )
         place = stores[before[group]] + home[len(group) :]
         change = changes.get(path)
         moved.append(dataclasses.replace(change, path=place) if change else TensorEdit(place, path))
@@ -73,7 +78,11 @@ def _with_modules(value: Any) -> Any:
             _with_modules(item)
     elif isinstance(value, dict):
         kind = value.get("class_name")
-        if isinstance(kind, str) and isinstance(value.get("config"), dict) and "module" not in value:
+        if (
+            isinstance(kind, str)
+            and isinstance(value.get("config"), dict)
+            and "module" not in value
+        ):
             if not kind.startswith("__"):
                 value["module"], value["registered_name"] = _home(kind, value)
         for item in list(value.values()):

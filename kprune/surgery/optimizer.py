@@ -21,7 +21,9 @@ GROUPS = ("optimizer", "optimizer_weights")  # in a `.keras` file and in a legac
 INNER = "optimizer/inner_optimizer/"
 
 # Two slots a variable, side by side (keras/src/optimizers).
-PAIRS = frozenset({"Adam", "AdamW", "Nadam", "Adamax", "Lamb", "Ftrl", "Adadelta", "ScheduleFreeAdamW"})
+PAIRS = frozenset(
+    {"Adam", "AdamW", "Nadam", "Adamax", "Lamb", "Ftrl", "Adadelta", "ScheduleFreeAdamW"}
+)
 SINGLE = frozenset({"Adagrad", "Lion"})
 KNOWN = {name.lower(): name for name in (*PAIRS, *SINGLE, "SGD", "RMSprop", "Adafactor")}
 
@@ -103,7 +105,11 @@ def _class_and_config(spec: Any) -> tuple[str, dict[str, Any]]:
     config = spec.get("config")
     # A class of somebody's own goes by its registered name, so that it is not taken for Keras's.
     registered = str(spec.get("registered_name") or "").removeprefix("Custom>")
-    name = registered if ">" in registered else str(spec.get("class_name") or "").removeprefix("Custom>")
+    name = (
+        registered
+        if ">" in registered
+        else str(spec.get("class_name") or "").removeprefix("Custom>")
+    )
     return name, config if isinstance(config, dict) else {}
 
 
@@ -161,7 +167,10 @@ def _layouts(
             yield from _layouts(*inner, GROUPS[0], variables)
             return
         for places in _layouts(*inner, GROUPS[0], variables):
-            for head in (4, 3):  # iteration, learning rate (none with a schedule), step counter, scale
+            for head in (
+                4,
+                3,
+            ):  # iteration, learning rate (none with a schedule), step counter, scale
                 yield [None] * head + places
         return
     for head in (2, 1, 0):
@@ -178,7 +187,9 @@ def _layouts(
         yield layout.places + own
 
 
-def _own_slots(name: str, config: Mapping[str, Any], variables: list[Weight]) -> list[Expected] | None:
+def _own_slots(
+    name: str, config: Mapping[str, Any], variables: list[Weight]
+) -> list[Expected] | None:
     """The slots of one optimizer class after those that all have; None for a class that is not known."""
     layout = _Layout()
     if name == "SGD":
@@ -207,7 +218,11 @@ def _own_slots(name: str, config: Mapping[str, Any], variables: list[Weight]) ->
         for weight in variables:
             whole = tuple(range(len(weight.shape)))
             if len(whole) >= 2:
-                layout.places += [(weight, whole[:-1]), (weight, (*whole[:-2], whole[-1])), (weight, whole)]
+                layout.places += [
+                    (weight, whole[:-1]),
+                    (weight, (*whole[:-2], whole[-1])),
+                    (weight, whole),
+                ]
             else:
                 layout.places += [None, None, (weight, whole)]
     else:

@@ -34,7 +34,9 @@ class Relocation:
     order: tuple[str, ...] = ()
 
 
-def relocate(analysis: Analysis, config: dict[str, Any], edits: Iterable[TensorEdit] = ()) -> Relocation:
+def relocate(
+    analysis: Analysis, config: dict[str, Any], edits: Iterable[TensorEdit] = ()
+) -> Relocation:
     """Paths after a change of layers.
 
     Args:
@@ -46,7 +48,11 @@ def relocate(analysis: Analysis, config: dict[str, Any], edits: Iterable[TensorE
     before = {layer.path: layer.store for layer in analysis.model.walk() if layer.store}
     if is_old(analysis.tensors):
         return _keep_places(analysis, before, after, edits)
-    moves = {store: after[path] for path, store in before.items() if path in after and after[path] != store}
+    moves = {
+        store: after[path]
+        for path, store in before.items()
+        if path in after and after[path] != store
+    }
     lost = [store for path, store in before.items() if path not in after]
     order = [path for path in before if path in after]
     reordered = order != [path for path in after if path in before]
@@ -85,7 +91,9 @@ def _keep_places(
 
     Raises: CannotPruneError if a layer would have to move.
     """
-    as_now = {layer.path: layer.store for layer in parse_model(analysis.config).walk() if layer.store}
+    as_now = {
+        layer.path: layer.store for layer in parse_model(analysis.config).walk() if layer.store
+    }
     for path, store in before.items():
         if _holds_variables(analysis, store) and after.get(path) != as_now[path]:
             raise CannotPruneError(
@@ -124,7 +132,9 @@ def _check_inner_order(analysis: Analysis, after: list[str]) -> None:
 
 def with_names(analysis: Analysis, edit: Edit) -> Edit:
     """The edit with each layer's name beside its group of variables, as Keras 3 writes it, and only Keras 3."""
-    if analysis.order is not None or not str(analysis.metadata.get("keras_version", "")).startswith("3"):
+    if analysis.order is not None or not str(analysis.metadata.get("keras_version", "")).startswith(
+        "3"
+    ):
         return edit
     model = parse_model(edit.config)
     names = {f"{layer.store}/vars": layer.name for layer in model.walk() if layer.store}

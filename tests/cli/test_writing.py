@@ -304,13 +304,37 @@ def test_a_plan_made_for_another_model_is_refused(
     assert "plan.yaml, line 2" in ran.err
 
 
-def test_folding_in_a_plan_is_refused_and_not_passed_over(kprune: Kprune, model: Path) -> None:
-    Path("plan.yaml").write_text(
-        "version: 1\nsteps:\n  - {backend: remove, fold: true, layers: {conv_1: [0]}}\n"
-    )
-    ran = kprune("apply", model, "plan.yaml")
-    assert ran.code == 2
-    assert ran.err.startswith("error: 'fold' is not known to this version of kprune\n")
+def test_folding_in_a_plan_says_what_cannot_be_folded(kprune: Kprune, model: Path) -> None:
+    plan = "version: 1\nsteps:\n  - {backend: remove, fold: true, layers: {%s: [0]}}\n"
+    Path("plan.yaml").write_text(plan % "conv_1")  # conv_2 is padded with zeros
+    ran = kprune("apply", model, "plan.yaml", "-o", "a.keras")
+    assert ran.code == 3
+    assert "border of 'conv_2'" in ran.err
+    assert "plan.yaml, line 3" in ran.err
+    assert not Path("a.keras").exists()
+    Path("plan.yaml").write_text(plan % "hidden")
+    assert kprune("apply", model, "plan.yaml", "-o", "a.keras").code == 0
+    assert kprune("remove", model, "hidden:0", "--fold", "-o", "b.keras").code == 0
+    assert Path("a.keras").read_bytes() == Path("b.keras").read_bytes()
+
+
+def test_compacting_without_anything_dead_says_so_and_gives_a_copy(
+    kprune: Kprune, model: Path
+) -> None:
+    ran = kprune("compact", model, "--no-check", "-o", "small.keras")
+    assert ran.code == 0
+    assert ran.err.startswith("note: nothing to remove")
+    assert kprune("diff", model, "small.keras", "--exit-code").code == 0
+
+
+def test_compacting_what_was_zeroed_gives_back_what_removing_gives(
+    kprune: Kprune, model: Path
+) -> None:
+    assert kprune("zero", model, "hidden:1,5-8", "-o", "zeroed.keras").code == 0
+    ran = kprune("compact", "zeroed.keras", "--no-check", "--json", "-o", "small.keras")
+    assert ran.json["command"] == "compact"
+    assert ran.json["changed"] == {"hidden": [1, 5, 6, 7, 8]}
+    assert ran.json["output"]["parameters"] < ran.json["input"]["parameters"]
 
 
 def test_a_name_that_holds_no_text_is_printed_as_it_is(kprune: Kprune, model: Path) -> None:
