@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from kprune.cli.options import Json
+from kprune.cli.options import Debug, Json
 
 
 def flatten(
@@ -22,11 +22,12 @@ def flatten(
             "--output",
             "-o",
             metavar="PATH",
-            help="Where to write it [default: NAME.flat.keras].",
+            help="Where to write it (by default NAME.flat.keras).",
             show_default=False,
         ),
     ] = None,
     force: Annotated[bool, Option("--force", help="Write over an existing file.")] = False,
+    debug: Debug = False,
 ) -> int:
     """Write a KerasHub backbone, or another subclass of Functional, as a plain graph.
 

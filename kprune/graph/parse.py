@@ -204,8 +204,11 @@ def _output(ref: Any, entries: dict[str, dict[str, Any]]) -> Any:
     """
     entry = entries.get(ref.layer) or {}
     nodes = entry.get("inbound_nodes")
-    if not nodes or not is_keras3_node(nodes[0]) or "input_layers" not in entry["config"]:
+    if not nodes or not is_keras3_node(nodes[0]):
         return ref
+    if "input_layers" not in entry["config"]:
+        # A subclass of Functional whose config holds no graph: the number is one too high.
+        return ref if ref.node < len(nodes) else TensorRef(ref.layer, ref.node - 1, ref.index)
     # Keras subtracts 1 and indexes its list, so 0 means the last.
     return TensorRef(ref.layer, len(nodes) - 1 if ref.node == 0 else ref.node - 1, ref.index)
 

@@ -198,6 +198,18 @@ def test_nested_models_are_unfolded_and_a_model_called_twice_stays_one(
     )
 
 
+def test_a_model_that_ends_in_one_is_read_and_unfolded(made: Any, tmp_path: Path) -> None:
+    x = keras.Input((5,))
+    y = keras.layers.Dense(5, name="first")(x)
+    path, flat = saved(keras.Model(x, made.Tower(name="tower")(y)), tmp_path), tmp_path / "f.keras"
+    before = analysis_of(path)
+    assert before.groups.frozen()[before.map.axes["first"].ids].all()
+    assert flatten(path, flat, trust=True).flattened == ["Tower"]
+    after = analysis_of(flat)
+    assert not after.groups.frozen()[after.map.axes["first"].ids].any()
+    assert not after.groups.frozen()[after.map.axes["tower/a"].ids].any()
+
+
 def test_a_config_that_forgets_an_argument_is_completed(made: Any, tmp_path: Path) -> None:
     report = flatten(saved(made.Scaled(), tmp_path), tmp_path / "flat.keras", trust=True)
     assert report.mended == ["Scale"]
