@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import re
@@ -15,6 +16,7 @@ from kprune.errors import FileError, KpruneError, UsageError
 
 COMPLETION = "_KPRUNE_COMPLETE"
 INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143
+ASCII = {"→": ">", "×": "x", "…": ".", "─": "-", "│": "|", "’": "'"}
 
 
 class Terminated(BaseException):
@@ -166,11 +168,22 @@ def _colours() -> bool:
 
 
 def _let_paths_through() -> None:
-    """Print a path as it is, though it hold bytes that are no text; `?` for what is not encoded."""
-    stream = sys.stdout
-    if hasattr(stream, "reconfigure"):
+    """Let a path be printed that holds bytes which are no text, and signs that have no code."""
+    for stream in (sys.stdout, sys.stderr):
+        if not hasattr(stream, "reconfigure"):
+            continue
         utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
-        stream.reconfigure(errors="surrogateescape" if utf8 else "replace")
+        if not utf8:
+            codecs.register_error("kprune", _in_ascii)
+        if stream is sys.stdout or not utf8:
+            stream.reconfigure(errors="surrogateescape" if utf8 else "kprune")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """What stands for signs that an encoding lacks: one character each, for the columns' sake."""
+    assert isinstance(error, UnicodeEncodeError)
+    missing = error.object[error.start : error.end]
+    return "".join(ASCII.get(sign, "?") for sign in missing), error.end
 
 
 def _forget_output() -> None:

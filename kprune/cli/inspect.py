@@ -22,7 +22,7 @@ def inspect(
         ),
     ] = False,
 ) -> None:
-    """Layers: units, parameters, FLOPs, what may be removed, tied to what.
+    """Layers: units, parameters, FLOPs, what is free, what is tied.
 
     Example: kprune inspect model.keras
     """

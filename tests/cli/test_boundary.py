@@ -184,3 +184,13 @@ def test_no_color_is_obeyed(model: Path) -> None:
 def test_python_m_kprune_is_the_command() -> None:
     ran = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"kprune {__version__}\n", "")
+
+
+def test_an_encoding_without_arrows_gets_something_like_them(model: Path) -> None:
+    ran = subprocess.run(
+        [*COMMAND, "remove", "model.keras", "conv_1:0", "--dry-run"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "80"},
+    )
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert b"16 > 15" in ran.stdout
