@@ -335,7 +335,6 @@ def _name_units(label_map: LabelMap, model: Model, found: Found, tracer: GraphTr
 
 def _kind(own: list[Parameter]) -> str:
     leaves = {parameter.leaf for parameter in own}
-    ranks = [len(parameter.shape) for parameter in own]
     if "recurrent_kernel" in leaves:
         return "Recurrent"
     if {"moving_mean", "moving_variance"} & leaves:
@@ -344,11 +343,10 @@ def _kind(own: list[Parameter]) -> str:
         return "Attention"
     if "embeddings" in leaves:
         return "Embedding"
-    if any("depthwise_kernel" in leaf for leaf in leaves) or max(ranks) >= 4:
-        return "Depthwise" if "pointwise_kernel" not in leaves and "depthwise_kernel" in leaves else "Convolution"
-    if any(parameter.constants for parameter in own):
-        return "Constant"
-    return "Product" if any(parameter.made for parameter in own) else "Variables"
+    for parameter in own:
+        if parameter.kind:
+            return parameter.kind
+    return "Constant" if any(parameter.constants for parameter in own) else "Variables"
 
 
 def _axes(own: list[Parameter]) -> dict[str, np.ndarray]:

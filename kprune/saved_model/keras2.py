@@ -22,7 +22,7 @@ from kprune.formats.atomic import new_folder
 from kprune.formats.faults import file_error, shown, writing
 from kprune.formats.source import Progress, Source, Tensor
 from kprune.running.keras_runtime import quiet
-from kprune.saved_model.contents import PB, read, reading, tree_size
+from kprune.saved_model.contents import PB, VALUE, Contents, read, reading, tree_size
 from kprune.saved_model.runtime import tf_keras
 from kprune.surgery.edit import Edit
 from kprune.text import clean
@@ -50,6 +50,7 @@ class Keras2Source(Source):
         self._scratch = tempfile.TemporaryDirectory(prefix="kprune-")
         try:
             model = load(folder)
+            _restore_optimizer(model, contents)
             self._h5 = Path(self._scratch.name) / "model.h5"
             save_h5(model, self._h5, folder)
             self._inner = open_model(self._h5)
@@ -136,6 +137,20 @@ def load(folder: Path) -> Any:
             why=f"{type(error).__name__}: {clean(text, 300)}",
             do="check that tf_keras.models.load_model accepts it; nothing was written",
         ) from error
+
+
+def _restore_optimizer(model: Any, contents: Contents) -> None:
+    """Fill in the optimizer's state, which tf_keras saves in a SavedModel and does not read again."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None or not hasattr(optimizer, "build") or not hasattr(optimizer, "variables"):
+        return
+    with reading(contents.folder, "the optimizer's state"), quiet():
+        optimizer.build(model.trainable_variables)
+        own = {f"optimizer/_variables/{index}{VALUE}": v for index, v in enumerate(optimizer.variables)}
+        own[f"optimizer/_iterations{VALUE}"] = optimizer.iterations
+        for key, variable in own.items():
+            if contents.shapes.get(key) == tuple(variable.shape):
+                variable.assign(contents.tensor(key))
 
 
 def save_h5(model: Any, path: Path, folder: Path) -> None:

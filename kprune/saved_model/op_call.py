@@ -176,9 +176,10 @@ class OpCall(LayerCall):
         ids = labels.all_ids()
         if not ids.size:
             return
+        self.tracer.kind(int(ids[0]), self.op)
         for axis in axes:
             for label in labels.axis(axis).all_ids()[:1]:
-                self.tracer.made(int(label), self.op)
+                self.tracer.made(int(label))
         self.tracer.used(int(ids[0]), uses, 2.0)
 
 

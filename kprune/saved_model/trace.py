@@ -108,11 +108,17 @@ class GraphTracer:
         start, end, parameter, axis = self._owners[at]
         return (parameter, axis) if start <= label <= end else None
 
-    def made(self, label: int, kind: str) -> None:
+    def made(self, label: int) -> None:
         """Note that an operation made units along the axis that issued this label."""
         found = self.owner(label)
         if found is not None:
             found[0].made.add(found[1])
+
+    def kind(self, label: int, kind: str) -> None:
+        """Note the operation that a weight is for."""
+        found = self.owner(label)
+        if found is not None:
+            found[0].kind = found[0].kind or kind
 
     def used(self, label: int, times: float, flops: float) -> None:
         """Note how often a weight's elements are used: the first use counts."""
