@@ -15,7 +15,9 @@ class KnownRule(Struct, frozen=True):
     """One class that kprune knows."""
 
     name: str
-    kind: Annotated[str, Meta(description="layer, operation, package for a layer of KerasHub, or custom")]
+    kind: Annotated[
+        str, Meta(description="layer, operation, package for a layer of KerasHub, or custom")
+    ]
     does: Annotated[str, Meta(description="issues, passes, combines, mixes or opaque")]
     note: str
     source: Annotated[str, Meta(description="for a custom rule, the file that holds it")]
