@@ -1,9 +1,9 @@
 """The attributes of a legacy `.h5`, read by another process with limits on time and memory.
 
-A legacy file keeps its architecture in attributes, and libhdf5 trusts what it finds there: a damaged
-one can make it loop for ever in C, where Ctrl-C does not reach it, or crash. Here that happens to a
-child, and the parent says that the file is damaged. The child's answer is JSON, read like any other
-text from outside.
+A legacy file keeps its architecture in attributes, and libhdf5 trusts what it finds there: a
+damaged one can make it loop for ever in C, where Ctrl-C does not reach it, or crash. Here that
+happens to a child, and the parent says that the file is damaged. The child's answer is JSON, read
+like any other text from outside.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ SECONDS = 30
 _LARGEST_ANSWER = 1 << 28
 _LARGEST_ARRAY = 1 << 24  # of bytes in one attribute; a header holds 64 KiB, a text may be longer
 _CHILD_MEMORY = 4 << 30  # of address space, which libraries reserve freely
-_PROGRAM = "import sys; sys.path[:] = {path!r}; from kprune.formats.h5_attributes import main; main()"
+_PROGRAM = (
+    "import sys; sys.path[:] = {path!r}; from kprune.formats.h5_attributes import main; main()"
+)
 
 Text = str | list[str]
 Attribute = Text | np.ndarray
@@ -43,7 +45,7 @@ class Reading:
 
     def __init__(self, file: OpenFile) -> None:
         self.file = file
-        self._answer: IO[bytes] = tempfile.TemporaryFile()
+        self._answer: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed on exit
         program = _PROGRAM.format(path=[str(place) for place in sys.path])
         self._child = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", program],
@@ -92,10 +94,13 @@ def _decoded(value: Any) -> Attribute:
     if isinstance(value, dict):
         data = base64.b64decode(value["data"])
         return np.frombuffer(data, value["dtype"]).reshape(value["shape"])
-    return list(value) if isinstance(value, list) else str(value)
+    for text in value if isinstance(value, list) else [value]:
+        text.encode()  # h5py lets bytes pass that are no UTF-8; no text that Keras wrote holds any
+    found: Text = value
+    return found
 
 
-# -- in the child -----------------------------------------------------------------------------------
+# -- in the child ----------------------------------------------------------------------------------
 
 
 def main() -> None:
@@ -139,7 +144,9 @@ def _objects(hdf5: Any) -> Iterator[tuple[str, Any]]:
         path, group = waiting.pop()
         yield path, group
         links: list[tuple[bytes, int, int]] = []
-        group.links.iterate(lambda name, info, to=links: to.append((name, info.type, info.u)), info=True)
+        group.links.iterate(
+            lambda name, info, to=links: to.append((name, info.type, info.u)), info=True
+        )
         for name, kind, address in links:
             if kind != h5l.TYPE_HARD or address in seen:
                 continue  # the parent refuses such a file

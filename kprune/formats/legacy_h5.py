@@ -134,7 +134,7 @@ class LegacyH5(Source):
     def _no_list(self, group: str, name: str) -> DamagedFileError:
         return damaged(self.file, "it is not a list of names", where=f"{clean(group)}, {name}")
 
-    # -- writing ------------------------------------------------------------------------------------
+    # -- writing -----------------------------------------------------------------------------------
 
     def output_size(self, edit: Edit) -> int:
         return self._plan(edit)[1].size
@@ -217,6 +217,9 @@ def _storable(found: Mapping[str, Attribute]) -> Iterator[tuple[str, Attribute]]
         if isinstance(value, list) and not value:
             yield name, np.zeros(0)  # what Keras writes for an empty list
         elif isinstance(value, list) and len(value) * _REFERENCE > _MOST_IN_HEADER:
-            yield name, np.array([text.encode() for text in value])  # of fixed length, as Keras has it
+            yield (
+                name,
+                np.array([text.encode() for text in value]),
+            )  # of fixed length, as Keras has it
         else:
             yield name, value

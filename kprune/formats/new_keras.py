@@ -19,7 +19,7 @@ from kprune.surgery.edit import Edit
 
 @dataclass
 class NewKeras:
-    """Writes what an edit makes of some weights as a `.keras` zip, as a `Source` writes its own kind.
+    """Writes what an edit makes of some weights as a `.keras` zip, as a `Source` does its own kind.
 
     Attributes:
         weights: of the input, which must have no checksum of its own.

@@ -30,7 +30,7 @@ def bind(
         label_map: what tracing found; its weights change.
         layers: for each layer of the outermost model the datasets, in order.
         tensors: what is stored, by dataset path.
-    Returns: for each dataset of a layer the path that it would have in a `.keras` file; of a dataset
+    Returns: for each dataset of a layer the path that it would have in a `.keras` file; for one
         that no rule knows, a path below its layer's store.
     Raises: DamagedFileError if layers stand in another order than the config puts them, or a layer
         has other tensors than its class has.
@@ -95,7 +95,7 @@ def _of_record(label_map: LabelMap, record: LayerRecord, again: bool) -> Iterato
 
 
 def _check_layers(graph: list[str], listed: list[str]) -> None:
-    """Keras pairs the layers of the file with those of the model one by one, whatever their names."""
+    """Keras pairs the layers of the file with those of the model one by one, by no name."""
     unknown = next((name for name in listed if name not in graph), None)
     if unknown is not None:
         raise DamagedFileError(
@@ -118,9 +118,10 @@ def _check_tensors(
 ) -> None:
     if len(found) > len(paths):
         raise DamagedFileError(
-            f"'{clean(layer.path)}' has {len(paths)} tensors in the file, where its config asks for {len(found)}",
+            f"'{clean(layer.path)}' has {len(paths)} tensors in the file, "
+            f"where its config asks for {len(found)}",
             where="weight_names",
-            do="check that the file loads in Keras; a model saved before it was built has no weights",
+            do="check that the file loads in Keras; a model that was never built has no weights",
         )
     for place, path in zip(found, paths, strict=True):
         want, have = place.weight.shape, tuple(tensors[path].shape)
@@ -128,8 +129,8 @@ def _check_tensors(
             size is not None and size != there for size, there in zip(want, have, strict=True)
         ):
             raise DamagedFileError(
-                f"the {place.weight.name} of '{clean(place.weight.layer.path)}' has shape {have} in the file, "
-                f"where the config asks for {want}",
+                f"the {place.weight.name} of '{clean(place.weight.layer.path)}' has shape {have} "
+                f"in the file, where the config asks for {want}",
                 where=clean(path, 200),
                 do="check that the file loads in Keras",
             )
@@ -138,9 +139,10 @@ def _check_tensors(
     # Names decide nothing in Keras, but the same names in another order are not what it wrote.
     if names != wanted and sorted(names) == sorted(wanted):
         raise DamagedFileError(
-            f"the tensors of '{clean(layer.path)}' are listed in an order that Keras does not write",
+            f"the tensors of '{clean(layer.path)}' are listed in an order Keras does not write",
             where="weight_names",
-            why=f"they are called {clean(', '.join(names), 120)}, where Keras has {clean(', '.join(wanted), 120)}",
+            why=f"they are called {clean(', '.join(names), 120)}, "
+            f"where Keras has {clean(', '.join(wanted), 120)}",
             do="check that the file loads in Keras, and save it again there",
         )
 
@@ -148,8 +150,8 @@ def _check_tensors(
 def _unbind(label_map: LabelMap, layer: Layer, stored: int, known: int) -> None:
     """Nobody can tell which tensor is which: what stands along the layer's weights stays."""
     why = (
-        f"'{clean(layer.path)}' has {stored} tensors in the file, of which kprune's rules know {known}, "
-        "and only their order says which is which"
+        f"'{clean(layer.path)}' has {stored} tensors in the file, of which kprune's rules know "
+        f"{known}, and only their order says which is which"
     )
     held = [np.zeros(0, np.int64)]
     for place in list(_declared(label_map, layer)):

@@ -1,9 +1,9 @@
 """Places of weights in `.keras` files that Keras 2 wrote, where they differ from Keras 3's.
 
-Both name a group after the class of a layer and its number, and sub-objects after the attribute that
-holds them. Keras 2's attributes are private (`_query_dense`). Keras 2.12 and 2.13 list the layers of
-a model under `_layer_checkpoint_dependencies`, in which a layer that has weights stands twice: it is
-saved the first time, and counted both times (keras/saving/saving_lib.py of 2.12).
+Both name a group after the class of a layer and its number, and sub-objects after the attribute
+that holds them. Keras 2's attributes are private (`_query_dense`). Keras 2.12 and 2.13 list the
+layers of a model under `_layer_checkpoint_dependencies`, in which a layer that has weights stands
+twice: it is saved the first time, and counted both times (keras/saving/saving_lib.py of 2.12).
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ def settle_stores(model: Model, tensors: Collection[str]) -> None:
 def _settle(model: Model, prefix: str, groups: set[str]) -> None:
     counted: dict[str, int] = {}
     for layer in model.layers.values():
-        if layer.is_operation or layer.twin is not None or (model.is_sequential and layer.kind == INPUT):
+        if (
+            layer.is_operation
+            or layer.twin is not None
+            or (model.is_sequential and layer.kind == INPUT)
+        ):
             continue
         name = snake_case(layer.kind)
         number = counted.get(name, 0)

@@ -79,25 +79,45 @@ FUNCTIONS: dict[str, Same] = {
     "matmul": Same("Matmul", ("b",)),
 }
 # Arguments that change nothing for labels, or must not be set for the operations to be the same.
-_IDLE = {"name", "training", "dtype", "alpha", "approximate", "clip_value_min", "clip_value_max", "beta", "features"}
+_IDLE = {
+    "name",
+    "training",
+    "dtype",
+    "alpha",
+    "approximate",
+    "clip_value_min",
+    "clip_value_max",
+    "beta",
+    "features",
+}
 _UNSET = (None, False)
 
 
-@LAYERS.rule("TFOpLambda", does="passes", note="Keras 2: a TensorFlow function, by the rule of its keras.ops twin")
+@LAYERS.rule(
+    "TFOpLambda",
+    does="passes",
+    note="Keras 2: a TensorFlow function, by the rule of its keras.ops twin",
+)
 def tf_op_lambda(call: LayerCall) -> Any:
     name = str(call.config.get("function", "")).removeprefix("compat.v1.")
     same = FUNCTIONS.get(name)
     if same is None:
         raise CannotTell(f"calls tf.{clean(name)}, which kprune has no rule for")
     known = {*same.takes, *same.named.values(), *_IDLE}
-    odd = sorted(key for key, value in call.kwargs.items() if key not in known and value not in _UNSET)
+    odd = sorted(
+        key for key, value in call.kwargs.items() if key not in known and value not in _UNSET
+    )
     if odd or len(call.args) > 1:
         raise CannotTell(f"calls tf.{clean(name)} with {clean(', '.join(odd) or 'more arguments')}")
     operands = [*call.args, *(call.kwargs[key] for key in same.takes if key in call.kwargs)]
     if len(operands) != 1 + len(same.takes):
         raise CannotTell(f"calls tf.{clean(name)} on {len(operands)} operands")
-    named = {ours: call.kwargs[theirs] for ours, theirs in same.named.items() if theirs in call.kwargs}
-    return OPERATIONS.rules[same.kind].function(call.seen_as(same.kind, operands, named, same.named))
+    named = {
+        ours: call.kwargs[theirs] for ours, theirs in same.named.items() if theirs in call.kwargs
+    }
+    return OPERATIONS.rules[same.kind].function(
+        call.seen_as(same.kind, operands, named, same.named)
+    )
 
 
 @LAYERS.rule("SlicingOpLambda", does="passes", note="Keras 2: a slice, which follows")

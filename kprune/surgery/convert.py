@@ -15,7 +15,8 @@ from kprune.surgery.optimizer import is_state
 from kprune.surgery.provenance import KEY
 from kprune.text import clean
 
-# Where each class is found; a legacy file names classes alone (keras/src/saving/serialization_lib.py).
+# A legacy file names classes alone; a `.keras` file says where each is found as well
+# (keras/src/saving/serialization_lib.py).
 _MODULES = {
     "Functional": ("keras.src.models.functional", "Functional"),
     "Sequential": ("keras", None),
@@ -36,7 +37,8 @@ def as_keras(analysis: Analysis, edit: Edit) -> Edit:
     version = str(analysis.metadata.get("keras_version", ""))
     if not version.startswith("3."):
         raise _refused(
-            f"it was saved by Keras {clean(version) or 'of unknown version'}, whose layers Keras 3 configures differently"
+            f"it was saved by Keras {clean(version) or 'of unknown version'}, "
+            "whose layers Keras 3 configures differently"
         )
     config = _with_modules(copy.deepcopy(edit.config))
     stores = _stores(config)
@@ -78,13 +80,9 @@ def _with_modules(value: Any) -> Any:
             _with_modules(item)
     elif isinstance(value, dict):
         kind = value.get("class_name")
-        if (
-            isinstance(kind, str)
-            and isinstance(value.get("config"), dict)
-            and "module" not in value
-        ):
-            if not kind.startswith("__"):
-                value["module"], value["registered_name"] = _home(kind, value)
+        names_class = isinstance(kind, str) and isinstance(value.get("config"), dict)
+        if names_class and "module" not in value and not kind.startswith("__"):
+            value["module"], value["registered_name"] = _home(kind, value)
         for item in list(value.values()):
             _with_modules(item)
     return value

@@ -40,7 +40,9 @@ def network(keras: Any) -> Any:
     x = keras.Model(start, layers.Dense(4, name="e")(y), name="inner")(x) * 2.0 + 1.0
     x = tf.reshape(tf.concat([x[:, :2], x[:, 2:]], axis=-1), [-1, 4])
     r = layers.Bidirectional(layers.LSTM(3), name="both")(layers.Reshape((2, 2))(x))
-    m = layers.MultiHeadAttention(2, 3, name="heads")(layers.Reshape((2, 2))(x), layers.Reshape((2, 2))(x))
+    m = layers.MultiHeadAttention(2, 3, name="heads")(
+        layers.Reshape((2, 2))(x), layers.Reshape((2, 2))(x)
+    )
     out = layers.Dense(3, name="out")(layers.Concatenate()([r, layers.Flatten()(m)]))
     model = keras.Model(image, out, name="whole")
     model.compile("adam", "mse")
@@ -65,7 +67,9 @@ def unzipped(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["h5", "keras", "folder"])
-def test_a_cut_file_of_keras_2_is_the_masked_original(keras: Any, tmp_path: Path, kind: str) -> None:
+def test_a_cut_file_of_keras_2_is_the_masked_original(
+    keras: Any, tmp_path: Path, kind: str
+) -> None:
     model = network(keras)
     path = tmp_path / f"m.{'h5' if kind == 'h5' else 'keras'}"
     model.save(path)
@@ -109,7 +113,9 @@ def test_verify_runs_files_of_keras_2_in_keras_2(keras: Any, tmp_path: Path) -> 
 
 
 def test_a_sequential_without_an_input_layer(keras: Any, tmp_path: Path) -> None:
-    model = keras.Sequential([keras.layers.Dense(5, "relu", input_shape=(4,), name="a"), keras.layers.Dense(2, name="b")])
+    model = keras.Sequential(
+        [keras.layers.Dense(5, "relu", input_shape=(4,), name="a"), keras.layers.Dense(2, name="b")]
+    )
     model.save(tmp_path / "m.h5")
     with h5py.File(tmp_path / "m.h5", "a") as file:
         config = json.loads(file.attrs["model_config"])

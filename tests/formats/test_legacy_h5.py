@@ -17,6 +17,8 @@ import pytest
 import kprune
 from kprune.errors import CannotPruneError, DamagedFileError, FileError, KpruneError, UsageError
 from kprune.formats import h5_attributes, open_model
+from kprune.pruning.carrying import analyse
+from kprune.report.counts import count
 from tests.formats.making import contents, left_in
 
 Layers = Mapping[str, Mapping[str, np.ndarray]]
@@ -24,7 +26,13 @@ RNG = np.random.default_rng(0)
 
 
 def dense(name: str, units: int, **more: Any) -> dict[str, Any]:
-    config = {"name": name, "trainable": True, "units": units, "activation": "relu", "use_bias": True}
+    config = {
+        "name": name,
+        "trainable": True,
+        "units": units,
+        "activation": "relu",
+        "use_bias": True,
+    }
     return {"class_name": "Dense", "config": {**config, **more}}
 
 
@@ -33,7 +41,9 @@ def sequential(*layers: dict[str, Any], width: int = 4) -> dict[str, Any]:
     return {"class_name": "Sequential", "config": {"name": "m", "layers": [start, *layers]}}
 
 
-def functional(rows: list[tuple[dict[str, Any], list[str]]], output: str, name: str = "m") -> dict[str, Any]:
+def functional(
+    rows: list[tuple[dict[str, Any], list[str]]], output: str, name: str = "m"
+) -> dict[str, Any]:
     """A Functional config in the list style; the first layer is the input."""
     layers = []
     for spec, sources in rows:
@@ -99,7 +109,7 @@ def attributes(path: Path, group: str = "/") -> dict[str, Any]:
         return dict(file[group].attrs)
 
 
-# -- the cut ----------------------------------------------------------------------------------------
+# -- the cut ---------------------------------------------------------------------------------------
 
 
 def test_a_removed_unit_takes_its_column_its_bias_and_the_next_layers_row(model: Path) -> None:
@@ -125,17 +135,27 @@ def test_branches_listed_in_another_order_keep_their_own_tensors(tmp_path: Path)
     # Keras orders layers by the graph: `p` is read first, so it stands first whatever the config says.
     start = {"class_name": "InputLayer", "config": {"batch_input_shape": [None, 4], "name": "x"}}
     both = {"class_name": "Concatenate", "config": {"name": "both", "axis": -1}}
-    rows = [(start, []), (dense("q", 3), ["x"]), (dense("p", 3), ["x"]), (both, ["p", "q"]), (dense("o", 2), ["both"])]
+    rows = [
+        (start, []),
+        (dense("q", 3), ["x"]),
+        (dense("p", 3), ["x"]),
+        (both, ["p", "q"]),
+        (dense("o", 2), ["both"]),
+    ]
     layers = {
         name: weights(**{f"{name}/kernel:0": (width, units), f"{name}/bias:0": (units,)})
         for name, width, units in (("p", 4, 3), ("q", 4, 3), ("o", 6, 2))
     }
-    path = write_h5(tmp_path / "m.h5", functional(rows, "o"), {"x": {}, **layers}, names=["x", "p", "q", "o"])
+    path = write_h5(
+        tmp_path / "m.h5", functional(rows, "o"), {"x": {}, **layers}, names=["x", "p", "q", "o"]
+    )
     kprune.remove(path, {"q": [0]})
     after = contents(tmp_path / "m.pruned.h5")
     assert np.array_equal(after["model_weights/p/p/kernel:0"], layers["p"]["p/kernel:0"])
     assert np.array_equal(after["model_weights/q/q/kernel:0"], layers["q"]["q/kernel:0"][:, 1:])
-    assert np.array_equal(after["model_weights/o/o/kernel:0"], np.delete(layers["o"]["o/kernel:0"], 3, 0))
+    assert np.array_equal(
+        after["model_weights/o/o/kernel:0"], np.delete(layers["o"]["o/kernel:0"], 3, 0)
+    )
 
     shuffled = write_h5(tmp_path / "s.h5", functional(rows, "o"), layers, names=["q", "p", "o"])
     with pytest.raises(DamagedFileError, match="another order than the config"):
@@ -143,8 +163,14 @@ def test_branches_listed_in_another_order_keep_their_own_tensors(tmp_path: Path)
 
 
 def nested(extra: dict[str, Any] | None = None) -> dict[str, Any]:
-    norm = {"class_name": "BatchNormalization", "config": {"name": "norm", "axis": [1], "center": True, "scale": True}}
-    start = {"class_name": "InputLayer", "config": {"batch_input_shape": [None, 4], "name": "inner_x"}}
+    norm = {
+        "class_name": "BatchNormalization",
+        "config": {"name": "norm", "axis": [1], "center": True, "scale": True},
+    }
+    start = {
+        "class_name": "InputLayer",
+        "config": {"batch_input_shape": [None, 4], "name": "inner_x"},
+    }
     rows = [(start, []), (dense("d", 5), ["inner_x"]), (norm, ["d"]), (dense("e", 3), ["norm"])]
     if extra is not None:
         rows[3] = (extra, ["norm"])
@@ -158,21 +184,35 @@ def nested(extra: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 INNER = {"d/kernel:0": (4, 5), "d/bias:0": (5,), "norm/gamma:0": (5,), "norm/beta:0": (5,)}
-INNER_END = {"e/kernel:0": (5, 3), "e/bias:0": (3,), "norm/moving_mean:0": (5,), "norm/moving_variance:0": (5,)}
+INNER_END = {
+    "e/kernel:0": (5, 3),
+    "e/bias:0": (3,),
+    "norm/moving_mean:0": (5,),
+    "norm/moving_variance:0": (5,),
+}
 
 
 def test_a_nested_models_tensors_are_flattened_trainable_ones_first(tmp_path: Path) -> None:
-    layers = {"inner": weights(**INNER, **INNER_END), "o": weights(**{"o/kernel:0": (3, 2), "o/bias:0": (2,)})}
+    layers = {
+        "inner": weights(**INNER, **INNER_END),
+        "o": weights(**{"o/kernel:0": (3, 2), "o/bias:0": (2,)}),
+    }
     path = write_h5(tmp_path / "m.h5", nested(), layers, version="2.15.0")
     kprune.remove(path, {"inner/d": [4]})
     before, after = contents(path), contents(tmp_path / "m.pruned.h5")
     for name in ("norm/gamma:0", "norm/moving_mean:0", "norm/moving_variance:0", "d/bias:0"):
-        assert np.array_equal(after[f"model_weights/inner/{name}"], before[f"model_weights/inner/{name}"][:4]), name
+        assert np.array_equal(
+            after[f"model_weights/inner/{name}"], before[f"model_weights/inner/{name}"][:4]
+        ), name
     assert after["model_weights/inner/e/kernel:0"].shape == (4, 3)
 
 
 def test_a_layer_that_nobody_knows_holds_its_whole_nested_model(tmp_path: Path) -> None:
-    stranger = {"class_name": "Custom>Stranger", "config": {"name": "s"}, "registered_name": "Custom>Stranger"}
+    stranger = {
+        "class_name": "Custom>Stranger",
+        "config": {"name": "s"},
+        "registered_name": "Custom>Stranger",
+    }
     inner = weights(**INNER, **{"s/w:0": (5,)}, **INNER_END)
     layers = {"inner": inner, "o": weights(**{"o/kernel:0": (3, 2), "o/bias:0": (2,)})}
     path = write_h5(tmp_path / "m.h5", nested(stranger), layers)
@@ -180,14 +220,20 @@ def test_a_layer_that_nobody_knows_holds_its_whole_nested_model(tmp_path: Path) 
         kprune.remove(path, {"inner/d": [0]})
     with pytest.raises(CannotPruneError, match="cannot zero units of 'o'"):
         kprune.zero(path, {"o": [0]})  # nobody knows how wide what reaches it is
-    assert sum(layer.parameters for layer in kprune.inspect(path).layers) == 68 + 8
+    with open_model(path) as source:
+        assert count(analyse(source)).parameters == 68 + 8
 
 
 def test_tensors_called_like_each_other_are_refused(tmp_path: Path) -> None:
-    norm = {"class_name": "BatchNormalization", "config": {"name": "n", "axis": -1, "center": True, "scale": True}}
-    swapped = weights(**{"n/beta": (4,), "n/gamma": (4,), "n/moving_mean": (4,), "n/moving_variance": (4,)})
+    norm = {
+        "class_name": "BatchNormalization",
+        "config": {"name": "n", "axis": -1, "center": True, "scale": True},
+    }
+    swapped = weights(
+        **{"n/beta": (4,), "n/gamma": (4,), "n/moving_mean": (4,), "n/moving_variance": (4,)}
+    )
     path = write_h5(tmp_path / "m.h5", sequential(norm), {"n": swapped})
-    with pytest.raises(DamagedFileError, match="listed in an order that Keras does not write"):
+    with pytest.raises(DamagedFileError, match="listed in an order Keras does not write"):
         kprune.inspect(path)
 
 
@@ -198,7 +244,7 @@ def test_tensors_of_another_shape_are_refused(tmp_path: Path) -> None:
         kprune.inspect(write_h5(tmp_path / "m.h5", config, layers))
 
 
-# -- what stands beside -----------------------------------------------------------------------------
+# -- what stands beside ----------------------------------------------------------------------------
 
 
 def test_attributes_go_over_and_provenance_composes(tmp_path: Path, model: Path) -> None:
@@ -214,7 +260,9 @@ def test_attributes_go_over_and_provenance_composes(tmp_path: Path, model: Path)
     assert list(attributes(tmp_path / "two.h5", "model_weights")["layer_names"]) == ["x", "a", "b"]
 
 
-def test_lists_of_names_that_were_split_are_read_and_stay_split(tmp_path: Path, model: Path) -> None:
+def test_lists_of_names_that_were_split_are_read_and_stay_split(
+    tmp_path: Path, model: Path
+) -> None:
     with h5py.File(model, "a") as file:
         attrs = file["model_weights"].attrs
         del attrs["layer_names"]
@@ -237,7 +285,9 @@ def test_slots_are_cut_like_their_variables(tmp_path: Path, prefix: list[str]) -
     config, layers = two_dense()
     name = "Adam" if len(prefix) == 2 else "Custom>Adam"
     training = {"optimizer_config": {"class_name": name, "config": {"amsgrad": False}}}
-    path = write_h5(tmp_path / "m.h5", config, layers, training=training, optimizer=adam(layers, prefix))
+    path = write_h5(
+        tmp_path / "m.h5", config, layers, training=training, optimizer=adam(layers, prefix)
+    )
     report = kprune.remove(path, {"a": [2]})
     after = contents(tmp_path / "m.pruned.h5")
     for tensor in ("a/kernel", "a/bias", "b/kernel", "b/bias"):
@@ -249,7 +299,9 @@ def test_slots_are_cut_like_their_variables(tmp_path: Path, prefix: list[str]) -
 def test_slots_that_do_not_fit_stay_behind_with_a_note(tmp_path: Path) -> None:
     config, layers = two_dense()
     training = {"optimizer_config": {"class_name": "Custom>Mine", "config": {}}}
-    path = write_h5(tmp_path / "m.h5", config, layers, training=training, optimizer=adam(layers, ["i"]))
+    path = write_h5(
+        tmp_path / "m.h5", config, layers, training=training, optimizer=adam(layers, ["i"])
+    )
     report = kprune.remove(path, {"a": [2]})
     assert [note.kind for note in report.notes] == ["optimizer"] and "Mine" in report.notes[0].text
     with h5py.File(tmp_path / "m.pruned.h5") as file:
@@ -257,7 +309,10 @@ def test_slots_that_do_not_fit_stay_behind_with_a_note(tmp_path: Path) -> None:
 
 
 def test_masks_go_in_and_come_out_in_the_files_own_dialect(tmp_path: Path) -> None:
-    layers = {"inner": weights(**INNER, **INNER_END), "o": weights(**{"o/kernel:0": (3, 2), "o/bias:0": (2,)})}
+    layers = {
+        "inner": weights(**INNER, **INNER_END),
+        "o": weights(**{"o/kernel:0": (3, 2), "o/bias:0": (2,)}),
+    }
     path = write_h5(tmp_path / "m.h5", nested(), layers, version="2.15.0")
     kprune.mask(path, {"inner": [1], "inner/d": [0]}, output=tmp_path / "masked.h5")
     config = json.loads(attributes(tmp_path / "masked.h5")["model_config"])["config"]
@@ -267,7 +322,7 @@ def test_masks_go_in_and_come_out_in_the_files_own_dialect(tmp_path: Path) -> No
     assert json.loads(attributes(tmp_path / "free.h5")["model_config"]) == nested()
 
 
-# -- other formats ----------------------------------------------------------------------------------
+# -- other formats ---------------------------------------------------------------------------------
 
 
 def test_a_name_that_ends_in_keras_makes_a_keras_file(tmp_path: Path, model: Path) -> None:
@@ -275,8 +330,12 @@ def test_a_name_that_ends_in_keras_makes_a_keras_file(tmp_path: Path, model: Pat
     assert report.output.format == "keras" and [note.kind for note in report.notes] == ["converted"]
     with open_model(tmp_path / "o.keras") as source:
         assert source.format == "keras" and source.bytes == report.output.bytes
-        assert set(source.tensors) == {f"layers/{name}/vars/{i}" for name in ("dense", "dense_1") for i in (0, 1)}
-        assert source.config["module"] == "keras" and source.metadata["kprune"]["units"] == {"a": [1, 2, 3, 4]}
+        assert set(source.tensors) == {
+            f"layers/{name}/vars/{i}" for name in ("dense", "dense_1") for i in (0, 1)
+        }
+        assert source.config["module"] == "keras" and source.metadata["kprune"]["units"] == {
+            "a": [1, 2, 3, 4]
+        }
         assert {layer["module"] for layer in source.config["config"]["layers"]} == {"keras.layers"}
     kprune.remove(tmp_path / "o.keras", {"a": [0]}, output=tmp_path / "again.keras")
 
@@ -286,17 +345,19 @@ def test_conversions_that_there_are_not(tmp_path: Path, model: Path) -> None:
     with pytest.raises(UsageError, match=r"a \.keras model is not written as \.h5"):
         kprune.remove(tmp_path / "o.keras", {"a": [0]}, output=tmp_path / "no.h5")
     old = write_h5(tmp_path / "old.h5", *two_dense(), version="2.15.0")
-    with pytest.raises(CannotPruneError, match="saved by Keras 2.15.0"):
+    with pytest.raises(CannotPruneError, match=r"saved by Keras 2\.15\.0"):
         kprune.remove(old, {"a": [0]}, output=tmp_path / "no.keras")
     stranger = {"class_name": "Custom>Stranger", "config": {"name": "s"}}
     config, layers = two_dense()
     config["config"]["layers"].append(stranger)
     with pytest.raises(CannotPruneError, match="'s' is a Custom>Stranger"):
-        kprune.zero(write_h5(tmp_path / "s.h5", config, layers), {"a": [0]}, output=tmp_path / "no.keras")
+        kprune.zero(
+            write_h5(tmp_path / "s.h5", config, layers), {"a": [0]}, output=tmp_path / "no.keras"
+        )
     assert not list(tmp_path.glob("no*"))
 
 
-# -- damage -----------------------------------------------------------------------------------------
+# -- damage ----------------------------------------------------------------------------------------
 
 
 def test_weights_without_a_model_are_told_apart(tmp_path: Path) -> None:
@@ -329,7 +390,9 @@ def test_flipped_bits_are_refused_or_give_a_model(model: Path) -> None:
             assert error.exit_code in (2, 3, 4), place  # the names and sizes are in there as well
             refused += 1
         else:
-            assert contents(model.with_name("o.h5"))["model_weights/a/a/kernel"].shape == (4, 4), place
+            assert contents(model.with_name("o.h5"))["model_weights/a/a/kernel"].shape == (4, 4), (
+                place
+            )
     assert refused < 20
 
 
@@ -368,4 +431,9 @@ def test_no_framework_is_imported(model: Path) -> None:
         "import kprune, sys; kprune.remove(sys.argv[1], {'a': [0]}); "
         "sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras', 'tf_keras')))"
     )
-    assert subprocess.run([sys.executable, "-c", probe, model], cwd=Path(kprune.__file__).parents[1]).returncode == 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", probe, model], cwd=Path(kprune.__file__).parents[1]
+        ).returncode
+        == 0
+    )

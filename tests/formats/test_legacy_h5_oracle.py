@@ -42,8 +42,17 @@ def shuffled_branches(keras: Any) -> Any:
 def nested(keras: Any) -> Any:
     layers = keras.layers
     start = keras.Input((4,))
-    inner = keras.Model(start, layers.Dense(3, name="e")(layers.BatchNormalization(name="n")(layers.Dense(6, name="d")(start))), name="inner")
-    tail = keras.Sequential([keras.Input((6,)), layers.Dense(5, "relu", name="t"), layers.Dense(6, name="u")], name="tail")
+    inner = keras.Model(
+        start,
+        layers.Dense(3, name="e")(
+            layers.BatchNormalization(name="n")(layers.Dense(6, name="d")(start))
+        ),
+        name="inner",
+    )
+    tail = keras.Sequential(
+        [keras.Input((6,)), layers.Dense(5, "relu", name="t"), layers.Dense(6, name="u")],
+        name="tail",
+    )
     x = keras.Input((2, 4))
     y = layers.TimeDistributed(inner, name="steps")(x)
     y = layers.MultiHeadAttention(2, 3, name="heads")(y, y)
@@ -58,8 +67,10 @@ CASES = [
 
 
 @pytest.mark.parametrize(("make", "units"), CASES, ids=lambda value: getattr(value, "__name__", ""))
-def test_a_cut_file_is_the_masked_original(keras: Any, tmp_path: Path, make: Any, units: dict[str, list[int]]) -> None:
-    from tests.oracle.law import outputs, randomize, random_inputs
+def test_a_cut_file_is_the_masked_original(
+    keras: Any, tmp_path: Path, make: Any, units: dict[str, list[int]]
+) -> None:
+    from tests.oracle.law import outputs, random_inputs, randomize
     from tests.oracle.masked import MaskedOriginal
 
     model = randomize(make(keras))
@@ -81,7 +92,9 @@ def test_a_cut_file_is_the_masked_original(keras: Any, tmp_path: Path, make: Any
 
 
 def test_a_compiled_file_still_compiles(keras: Any, tmp_path: Path) -> None:
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(6, name="a"), keras.layers.Dense(2)])
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(6, name="a"), keras.layers.Dense(2)]
+    )
     model.compile("adam", keras.losses.MeanSquaredError())
     data = np.ones((4, 4), "f4"), np.ones((4, 2), "f4")
     model.fit(*data, verbose=0)
