@@ -262,7 +262,9 @@ def _insert(analysis: Analysis, specs: Mapping[str, dict[str, Any]]) -> Edit:
             target["layers"].insert(at + 1, spec)
         else:
             nodes = [call.node for call in owner.calls if call.layer is layer]
+            _count_outputs(target, -1)
             _insert_functional(target, layer, spec, nodes, output_labels(analysis, layer).shape)
+            _count_outputs(target, +1)
     return _renamed(analysis, config)
 
 
@@ -317,6 +319,29 @@ def _insert_functional(
     config["layers"].insert(at + 1, {**spec, "name": name, "inbound_nodes": inbound})
 
 
+def _count_outputs(config: dict[str, Any], step: int) -> None:
+    """Count calls of nested Functional models among the outputs as calls do (-1), or as Keras 3 does (+1).
+
+    See `kprune.graph.parse`: from 1 in this one place.
+    """
+    nested = {
+        _name(entry): len(entry["inbound_nodes"])
+        for entry in config["layers"]
+        if "input_layers" in entry["config"] and is_keras3_node((entry.get("inbound_nodes") or [None])[0])
+    }
+
+    def count(value: Any) -> None:
+        if isinstance(value, list) and len(value) == 3 and isinstance(value[1], int):
+            if value[0] in nested:
+                # Keras takes 0 for the last.
+                value[1] = nested[value[0]] - 1 if value[1] + step < 0 else value[1] + step
+            return
+        for item in value.values() if isinstance(value, dict) else value:
+            count(item)
+
+    count(config["output_layers"])
+
+
 def _histories(config: dict[str, Any], name: str) -> list[tuple[list[Any], dict[str, Any]]]:
     """Every place in a Functional config that reads a layer: the [layer, node, tensor] rows, with their tensors' dicts.
 
@@ -366,10 +391,13 @@ def unmask(analysis: Analysis, paths: set[str] | None = None) -> tuple[Edit, lis
         target = copies[id(owner.spec["config"])]
         entry = next(e for e in target["layers"] if _name(e) == layer.name)
         if not owner.is_sequential:
+            _count_outputs(target, -1)
             sources = [_first_source(node) for node in entry["inbound_nodes"]]
             for history, _ in _histories(target, layer.name):
                 history[:3] = sources[history[1]]
         target["layers"].remove(entry)
+        if not owner.is_sequential:
+            _count_outputs(target, +1)
         freed.append(masked)
     return _renamed(analysis, config), freed
 

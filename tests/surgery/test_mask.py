@@ -135,6 +135,47 @@ def test_a_dynamic_mask_is_taken_out_again() -> None:
         assert (freed, back.config) == (["r"], config)
 
 
+def nested() -> dict[str, Any]:
+    """A model that calls a nested one twice and gives both results."""
+    inner = Network("inner")
+    inside = inner.functional(inner("Dense", "d", inner.input("inner_in", 5), units=5))
+    net = Network()
+    first = net.call(inside, net.input("in", 5))
+    return net.functional(net.call(inside, first), first)
+
+
+def ends(config: Any) -> list[tuple[str, int]]:
+    return [ref.key[:2] for ref in parse_model(config).outputs]
+
+
+def test_a_mask_behind_a_nested_model_keeps_its_calls_apart() -> None:
+    config = nested()
+    tensors = arrays(config)
+    assert config["config"]["output_layers"] == [["inner", 2, 0], ["inner", 1, 0]]
+    edit = mask(analysed(config, tensors), {"inner": np.array([1])})
+    assert edit.config["config"]["output_layers"] == [
+        ["kprune_mask_inner", 1, 0],
+        ["kprune_mask_inner", 0, 0],
+    ]
+    back, _ = unmask(Analysis.of(edit.config, {}, moved(tensors, edit)))
+    assert back.config == config
+
+
+@pytest.mark.parametrize(("make", "name"), [(shared, "d"), (nested, "inner")])
+def test_a_dynamic_mask_among_the_outputs_is_counted_from_1_as_any_nested_model(
+    make: Any, name: str
+) -> None:
+    config = make()
+    tensors = arrays(config)
+    edit = mask_below(analysed(config, tensors), {name: None}, 0.5)
+    m = "kprune_below_" + name
+    rows = [row for row in edit.config["config"]["output_layers"] if row[0] == m]
+    assert [row[1] for row in rows] == ([1] if make is shared else [2, 1])
+    assert (m, 0) in ends(edit.config)
+    back, _ = unmask(Analysis.of(edit.config, {}, moved(tensors, edit)))
+    assert back.config == config
+
+
 def test_the_models_input_cannot_be_masked() -> None:
     with pytest.raises(UsageError, match="'in' is the model's input"):
         masked(shared(), **{"in": [0]})

@@ -1,4 +1,4 @@
-"""Which slot is whose: the order each optimizer of Keras 3 stores its variables in, written by hand.
+"""Which slot is whose: the order in which optimizers of Keras 3 store variables, by hand.
 
 The model is Dense(a) and Dense(b): variables A (5, 6), a (6), B (6, 2), b (2).
 """
