@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from kprune.report.explanation import explain
     from kprune.report.inspect import inspect
     from kprune.rules.registry import CUSTOM
+    from kprune.running.tuning import tune
     from kprune.running.verify import verify
     from kprune.select.choose import Choice
     from kprune.version import __version__
@@ -71,6 +72,7 @@ __all__ = [
     "plan",
     "remove",
     "rule",
+    "tune",
     "unmask",
     "verify",
     "zero",
@@ -85,6 +87,7 @@ _HOMES = {
     "diff": "kprune.report.diff",
     "explain": "kprune.report.explanation",
     "inspect": "kprune.report.inspect",
+    "tune": "kprune.running.tuning",
     "verify": "kprune.running.verify",
 }
 

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from kprune.cli import change, compact, diff, explain, flat, inspect, plan, reference, verify
+from kprune.cli import change, compact, diff, explain, flat, inspect, plan, reference, tune, verify
 from kprune.cli.groups import grouped
 from kprune.cli.values import prepare
 
-LOOK, CHANGE, CHECK, REFERENCE = "Look", "Change", "Check", "Reference"
+LOOK, CHANGE, CHECK, REFERENCE = "Look", "Change", "Check and train", "Reference"
 
 COMMANDS = (
     (LOOK, "inspect", inspect.inspect),
@@ -25,6 +25,7 @@ COMMANDS = (
     (CHANGE, "apply", plan.apply),
     (CHANGE, "flatten", flat.flatten),
     (CHECK, "verify", verify.verify),
+    (CHECK, "tune", tune.tune),
     (REFERENCE, "rules", reference.rules),
     (REFERENCE, "schema", reference.schema),
 )
