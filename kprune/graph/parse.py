@@ -208,7 +208,8 @@ def _output(ref: Any, entries: dict[str, dict[str, Any]]) -> Any:
         return ref
     if "input_layers" not in entry["config"]:
         # A subclass of Functional whose config holds no graph: the number is one too high.
-        return ref if ref.node < len(nodes) else TensorRef(ref.layer, ref.node - 1, ref.index)
+        own = make_layer(ref.layer, entry, "").is_builtin or ref.node < len(nodes)
+        return ref if own else TensorRef(ref.layer, ref.node - 1, ref.index)
     # Keras subtracts 1 and indexes its list, so 0 means the last.
     return TensorRef(ref.layer, len(nodes) - 1 if ref.node == 0 else ref.node - 1, ref.index)
 

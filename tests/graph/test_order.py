@@ -48,7 +48,7 @@ def deep_and_short() -> dict[str, Any]:
 
 
 def shared_at_two_depths() -> dict[str, Any]:
-    """`shared` is called on the input and again behind `middle`: its depth is that of the first call."""
+    """`shared` is called on the input and again behind `middle`; the first call is deeper."""
     net = Network()
     x = net.input("in", 4)
     own = layer("Dense", "shared", units=4)

@@ -1,4 +1,4 @@
-"""Keras saves random graphs; the names in its weights file judge where kprune looks for each layer."""
+"""Keras saves random graphs; names in its weights file judge where kprune looks for layers."""
 
 from __future__ import annotations
 

@@ -217,7 +217,8 @@ def test_the_road_between_tied_layers_is_the_nearest() -> None:
     model = analysed(residual(3, width=4))
     axes = model.map.axes
     assert road_between(model.groups, axes["block1_2"], 0, axes["block2_2"]) == [
-        "block1_2", "block1_bn2", "block1_add", "block1_out", "block2_add", "block2_bn2", "block2_2",
+        "block1_2", "block1_bn2", "block1_add", "block1_out",
+        "block2_add", "block2_bn2", "block2_2",
     ]  # fmt: skip
 
 

@@ -97,7 +97,8 @@ def test_what_is_left_is_round_and_not_too_few(choice: Choice, left: int) -> Non
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"ratio": 0.1, "count": 2}, {"ratio": 0.0}, {"ratio": 1.0}, {"count": 0}, {"ratio": 0.5, "max_ratio": 1}],
+    [{}, {"ratio": 0.1, "count": 2}, {"ratio": 0.0}, {"ratio": 1.0}, {"count": 0},
+     {"ratio": 0.5, "max_ratio": 1}],
 )  # fmt: skip
 def test_a_choice_without_one_sensible_limit_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
@@ -223,7 +224,8 @@ def test_the_sample_models_meet_a_budget_of_half(samples: Path, name: str, kind:
 
 @pytest.mark.parametrize(
     ("amount", "goal"),
-    [("40%", 400), ("1.2M", 1.2e6), ("500000", 5e5), ("2k", 2000), ("1.5 G", 1.5e9), ("3MB", 3e6), ("7 params", 7)],
+    [("40%", 400), ("1.2M", 1.2e6), ("500000", 5e5), ("2k", 2000), ("1.5 G", 1.5e9),
+     ("3MB", 3e6), ("7 params", 7)],
 )  # fmt: skip
 def test_amounts_are_shares_or_numbers_with_the_usual_letters(amount: str, goal: float) -> None:
     class Whole:

@@ -1,4 +1,4 @@
-"""Each criterion against its formula, written out in plain numpy over one unit's weights at a time."""
+"""Each criterion against its formula, in plain numpy over one unit's weights at a time."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_a_quoted_name_is_taken_to_the_letter() -> None:
 
 
 def test_an_expression_sees_the_weights_of_its_own_layer() -> None:
-    found, statistics = model()
+    _, statistics = model()
     l1 = np.abs(statistics.source.read("layers/dense/vars/0")).sum(axis=0)
     limit = float(np.sort(l1)[3])
     assert units(f"dense_1:where(l1<{limit!r})") == {"dense_1": np.flatnonzero(l1 < limit).tolist()}
