@@ -27,6 +27,7 @@ from kprune.surgery.constants import Constants
 from kprune.surgery.edit import Edit
 from kprune.surgery.fold import reader, removal_with_shares
 from kprune.surgery.mask import PREFIX, masked_layer
+from kprune.surgery.merge import Twins, twins, with_sums
 from kprune.surgery.provenance import with_provenance
 from kprune.text import clean
 
@@ -58,19 +59,25 @@ def compacting(source: Source, analysis: Analysis, *, merge: bool = False) -> Ch
     search = removable(analysis, constants)
     notes = left_notes(analysis, constants, search)
     gone = search.gone
+    found = twins(source, analysis, constants, search) if merge else Twins()
+    for pair in found.merges:
+        gone[pair.drop] = True
+    notes += merge_notes(analysis, found)
     if not gone.any():
         text = "nothing to remove: no unit is dead or constant that could go without a trace"
+        text += ", and none is another's equal" if merge else ""
         edit = Edit(analysis.config, analysis.metadata)
         return Change("compact", "compact", edit, {}, {}, None, (Note("nothing", "", text), *notes))
     closure = Closure(analysis.groups, {}, gone)
     check_closure(closure)
     edit, layers = removal_with_shares(source, analysis, closure, constants)
+    edit = with_sums(source, constants, edit, found.merges)
     affected = closure.affected
     options = {"merge": True} if merge else {}
     metadata = with_provenance(
         analysis, backend="compact", units=affected, options=options, gone=gone
     )
-    found = (*removal_notes(analysis, closure), *fold_notes(layers, {}), *notes)
+    told = (*removal_notes(analysis, closure), *fold_notes(layers, {}), *notes)
     return Change(
         "compact",
         "compact",
@@ -78,8 +85,29 @@ def compacting(source: Source, analysis: Analysis, *, merge: bool = False) -> Ch
         affected,
         affected,
         gone,
-        found,
+        told,
     )
+
+
+def merge_notes(analysis: Analysis, found: Twins) -> list[Note]:
+    """Which units were merged, layer by layer, and what was not looked at."""
+    axes, owner = list(analysis.map.axes.values()), analysis.groups.owner
+    merged: dict[tuple[str, bool], list[int]] = {}
+    for pair in found.merges:
+        for label in pair.drop:
+            axis = axes[owner[label]]
+            key = axis.address, pair.factor == 1
+            merged.setdefault(key, []).append(int(np.flatnonzero(axis.ids == label)[0]))
+    notes = []
+    for (address, equal), indices in merged.items():
+        units = clean(compact_text(sorted(indices)), 120)
+        like = "equal others" if equal else "are others times a factor"
+        text = f"units {units} of '{clean(address)}' {like}, and were merged with them"
+        notes.append(Note("merged", address, text))
+    for path in dict.fromkeys(found.skipped):
+        text = f"'{clean(path)}' has a weight too large to look for equal units in it"
+        notes.append(Note("large", path, text))
+    return notes
 
 
 def left_notes(analysis: Analysis, constants: Constants, search: Search) -> list[Note]:

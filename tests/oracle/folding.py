@@ -80,6 +80,7 @@ def difference(one: Path | Any, other: Path | Any) -> float:
 
 def compacted(model: Any, folder: Path, **options: Any) -> Any:
     """The report, after the result was found to compute the same."""
+    folder.mkdir(exist_ok=True)
     before, after = folder / "before.keras", folder / "after.keras"
     model.save(before)
     report = kprune.compact(before, output=after, check=False, **options)
