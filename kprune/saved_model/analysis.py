@@ -30,18 +30,18 @@ class GraphAnalysis(Analysis):
 
     Attributes:
         tracer: what was found in its graphs.
-        parameters: by path, every variable and constant weight.
+        held: by path, every variable and constant weight.
     """
 
     tracer: Any = None
-    parameters: dict[str, Parameter] = field(default_factory=dict)
+    held: dict[str, Parameter] = field(default_factory=dict)
 
     def rewritten(self, gone: np.ndarray, branches: Any = ()) -> dict[str, Any]:
         """What changes in the graphs once some labels are gone.
 
-        Returns: the config with `changes`: under `graphs` by graph and node the `shapes` of its outputs
-            and the `value` of a constant (by flat index); under `arguments` and `results` shapes of
-            what functions take and give.
+        Returns: the config with `changes`: under `graphs` by graph and node the `shapes` of its
+            outputs and the `value` of a constant (by flat index); under `arguments` and `results`
+            shapes of what functions take and give.
         """
         changes: dict[str, Any] = {"graphs": {}, "arguments": {}, "results": {}}
 
@@ -79,7 +79,9 @@ def left(labels: Any, gone: np.ndarray) -> list[int | None] | None:
     return result if result != list(labels.shape) else None
 
 
-def analyse(contents: Contents, metadata: dict[str, Any], tensors: Mapping[str, Stored], found: Found) -> GraphAnalysis:
+def analyse(
+    contents: Contents, metadata: dict[str, Any], tensors: Mapping[str, Stored], found: Found
+) -> GraphAnalysis:
     """Trace a SavedModel.
 
     Args:
@@ -91,7 +93,13 @@ def analyse(contents: Contents, metadata: dict[str, Any], tensors: Mapping[str, 
         parameter.label(label_map.issue)
     model.layers.update({layer.path: layer for layer in found.layers})
     tracer = GraphTracer(
-        contents.meta, found.by_node, found.constants, found.parameters, model, label_map, found.skipped
+        contents.meta,
+        found.by_node,
+        found.constants,
+        found.parameters,
+        model,
+        label_map,
+        found.skipped,
     )
     _trace(contents.meta, tracer, found)
     tracer.settle()
@@ -106,7 +114,7 @@ def analyse(contents: Contents, metadata: dict[str, Any], tensors: Mapping[str, 
         label_map,
         groups,
         tracer=tracer,
-        parameters={p.path: p for p in found.parameters},
+        held={p.path: p for p in found.parameters},
     )
     _declare_weights(label_map, groups, found)
     return analysis
@@ -149,7 +157,13 @@ def find_parameters(contents: Contents) -> Found:
             if key not in known.keys:
                 known.keys.append(key)
             return known
-        new = Parameter(_plain(name), contents.shapes[original], contents.dtypes[original], [original], trainable=trainable)
+        new = Parameter(
+            _plain(name),
+            contents.shapes[original],
+            contents.dtypes[original],
+            [original],
+            trainable=trainable,
+        )
         if key != original:
             new.keys.append(key)
         by_key[original] = new
@@ -168,13 +182,22 @@ def find_parameters(contents: Contents) -> Found:
         if key not in contents.shapes:
             continue
         name = _plain(variable.name)
-        if not name or len(taken.get(name, ())) > 1 or name == "Variable" or name.startswith("Variable_"):
+        if (
+            not name
+            or len(taken.get(name, ())) > 1
+            or name == "Variable"
+            or name.startswith("Variable_")
+        ):
             name = paths.get(node, name) or name
         by_object[node] = add(key, name, variable.trainable)
     for place, key in restored.items():
         if key in contents.shapes and copies.get(key, key) not in by_key:
             add(key, place, True)
-    by_node = {place: by_key[copies.get(key, key)] for place, key in restored.items() if copies.get(key, key) in by_key}
+    by_node = {
+        place: by_key[copies.get(key, key)]
+        for place, key in restored.items()
+        if copies.get(key, key) in by_key
+    }
     names = {p.name: p for p in parameters}
     for node in meta.graph_def.node:
         if node.op == "VarHandleOp" and node.name not in by_node:
@@ -193,12 +216,19 @@ def _plain(name: str) -> str:
 
 
 def _restored_nodes(meta: Any, library: Mapping[str, Any]) -> tuple[dict[str, str], frozenset[str]]:
-    """(by node of the main graph the checkpoint key from which it is restored, nodes that only save and restore)."""
+    """What the main graph restores.
+
+    Returns: by node, the checkpoint key; and the nodes that do nothing but save and restore.
+    """
     graph = main_graph(meta)
     found: dict[str, str] = {}
     skipped: set[str] = set()
 
-    def scan(nodes: Mapping[str, Any], inputs: Mapping[str, list[tuple[str, int]]], args: Mapping[str, str]) -> None:
+    def scan(
+        nodes: Mapping[str, Any],
+        inputs: Mapping[str, list[tuple[str, int]]],
+        args: Mapping[str, str],
+    ) -> None:
         for name, node in nodes.items():
             if node.op not in ("AssignVariableOp", "Assign"):
                 continue
@@ -211,7 +241,9 @@ def _restored_nodes(meta: Any, library: Mapping[str, Any]) -> tuple[dict[str, st
             listed = nodes.get(inputs[source][1][0])
             keys = None if listed is None or listed.op != "Const" else constant(listed)
             if keys is not None and index < keys.size:
-                found[args.get(target, target)] = bytes(keys.ravel()[index]).decode("utf-8", "replace")
+                found[args.get(target, target)] = bytes(keys.ravel()[index]).decode(
+                    "utf-8", "replace"
+                )
                 if args:
                     continue
                 skipped.add(name)
@@ -230,7 +262,7 @@ def _restored_nodes(meta: Any, library: Mapping[str, Any]) -> tuple[dict[str, st
 
 
 def _copies(meta: Any, restored: Mapping[str, str]) -> dict[str, str]:
-    """Keys of variables that another one starts from: Keras keeps all of its variables twice in an export.
+    """Keys of variables that another one starts from: Keras exports all of its variables twice.
 
     Returns: by the key of the copy, the key of the variable that counts.
     """
@@ -266,7 +298,11 @@ def _constant_weights(
                 continue
             called = f"{name}/{node.name}" if several and name else node.name
             found[name, node.name] = Parameter(
-                called, tuple(value.shape), value.dtype, constants=[(name, node.name)], trainable=False
+                called,
+                tuple(value.shape),
+                value.dtype,
+                constants=[(name, node.name)],
+                trainable=False,
             )
     return found
 
@@ -293,7 +329,10 @@ def _signature_functions(objects: Any) -> list[str]:
     names: list[str] = []
     for child in objects.nodes[0].children if objects.nodes else []:
         if child.local_name == "signatures":
-            for entry in sorted(objects.nodes[child.node_id].children, key=lambda c: c.local_name != "serving_default"):
+            for entry in sorted(
+                objects.nodes[child.node_id].children,
+                key=lambda c: c.local_name != "serving_default",
+            ):
                 node = objects.nodes[entry.node_id]
                 if node.WhichOneof("kind") == "bare_concrete_function":
                     names.append(node.bare_concrete_function.concrete_function_name)
@@ -308,19 +347,23 @@ def _entry(tracer: GraphTracer, objects: Any, found: Found, name: str, why: str)
     concrete = objects.concrete_functions.get(name)
     if concrete is None or name not in tracer.library:
         return
-    captured = [Value(Labels(()), parameter=found.by_object.get(node)) for node in concrete.bound_inputs]
+    captured = [
+        Value(Labels(()), parameter=found.by_object.get(node)) for node in concrete.bound_inputs
+    ]
     for held in tracer.run_entry(name, captured):
         _freeze_output(tracer, held, name, why)
 
 
-def _freeze_output(tracer: GraphTracer, held: Value, name: str, why: str = "are the model's outputs") -> None:
+def _freeze_output(
+    tracer: GraphTracer, held: Value, name: str, why: str = "are the model's outputs"
+) -> None:
     ids = held.labels.all_ids()
     ids = np.unique(ids[ids != 0])
     if ids.size:
         tracer.map.freezes.append(Freeze("output", ids, why, ""))
 
 
-# -- units and weights -------------------------------------------------------------------------------
+# -- units and weights ----------------------------------------------------------------------------
 
 
 def _name_units(label_map: LabelMap, model: Model, found: Found, tracer: GraphTracer) -> None:
@@ -352,7 +395,12 @@ def _kind(own: list[Parameter]) -> str:
 def _axes(own: list[Parameter]) -> dict[str, np.ndarray]:
     """The axes of units of one layer, by name; the default one is `units`."""
     by_leaf = {parameter.leaf: parameter for parameter in own}
-    parts = {name: p for name in ATTENTION for p in own if p.path.endswith(f"/{name}/kernel") and len(p.shape) == 3}
+    parts = {
+        name: p
+        for name in ATTENTION
+        for p in own
+        if p.path.endswith(f"/{name}/kernel") and len(p.shape) == 3
+    }
     if len(parts) == len(ATTENTION):
         found = {
             "units": parts["attention_output"].ids[2],
@@ -375,7 +423,7 @@ def _axes(own: list[Parameter]) -> dict[str, np.ndarray]:
 
 
 def _declare_weights(label_map: LabelMap, groups: Groups, found: Found) -> None:
-    """Say which labels stand along each axis, in the units of the layer itself where they are tied to them."""
+    """Say which labels stand along each axis: the layer's own units where they are tied to them."""
     for parameter in found.parameters:
         assert parameter.layer is not None
         record = label_map.record(parameter.layer)
@@ -390,7 +438,10 @@ def _declare_weights(label_map: LabelMap, groups: Groups, found: Found) -> None:
             if ids is None:
                 axes.append(Axis(size))
                 continue
-            named = np.array([unit_of.get(int(g), int(i)) for i, g in zip(ids, groups.of[ids], strict=True)], np.int64)
+            named = np.array(
+                [unit_of.get(int(g), int(i)) for i, g in zip(ids, groups.of[ids], strict=True)],
+                np.int64,
+            )
             axes.append(Axis.of(named))
             whole = not parameter.made or number in parameter.made
             if whole and units.intersection(named.tolist()):
@@ -413,4 +464,12 @@ def refuse(why: str) -> CannotPruneError:
     return CannotPruneError("this cannot be done to a SavedModel", why=why)
 
 
-__all__ = ["Found", "GraphAnalysis", "analyse", "find_parameters", "left", "recorded_shapes", "refuse"]
+__all__ = [
+    "Found",
+    "GraphAnalysis",
+    "analyse",
+    "find_parameters",
+    "left",
+    "recorded_shapes",
+    "refuse",
+]

@@ -102,7 +102,9 @@ def read(folder: Path) -> Contents:
         data = (folder / PB).read_bytes()
         proto.ParseFromString(data)
     if not proto.meta_graphs:
-        raise DamagedFileError(f"{shown(folder)} is damaged", where=PB, why="there is no graph in it")
+        raise DamagedFileError(
+            f"{shown(folder)} is damaged", where=PB, why="there is no graph in it"
+        )
     meta = _serving(proto)
     shapes: dict[str, tuple[int, ...]] = {}
     dtypes: dict[str, np.dtype] = {}
@@ -111,11 +113,15 @@ def read(folder: Path) -> Contents:
         _check_shards(folder)
         with reading(folder, f"{PREFIX}.index"):
             reader = tf.train.load_checkpoint(str(folder / PREFIX))
-            shapes = {key: tuple(shape) for key, shape in reader.get_variable_to_shape_map().items()}
+            shapes = {
+                key: tuple(shape) for key, shape in reader.get_variable_to_shape_map().items()
+            }
             kinds = reader.get_variable_to_dtype_map()
             dtypes = {key: _numpy_type(kind) for key, kind in kinds.items()}
         shapes = dict(sorted(shapes.items()))
-    elif _has_variables(meta) or ((folder / VARIABLES).is_dir() and any((folder / VARIABLES).iterdir())):
+    elif _has_variables(meta) or (
+        (folder / VARIABLES).is_dir() and any((folder / VARIABLES).iterdir())
+    ):
         raise FileError(
             f"cannot read {shown(folder)}",
             where=f"{PREFIX}.index",
@@ -126,9 +132,9 @@ def read(folder: Path) -> Contents:
 
 
 def _has_variables(meta: Any) -> bool:
-    return any(node.WhichOneof("kind") == "variable" for node in meta.object_graph_def.nodes) or any(
-        node.op in ("VarHandleOp", "VariableV2") for node in meta.graph_def.node
-    )
+    return any(
+        node.WhichOneof("kind") == "variable" for node in meta.object_graph_def.nodes
+    ) or any(node.op in ("VarHandleOp", "VariableV2") for node in meta.graph_def.node)
 
 
 def _numpy_type(kind: Any) -> np.dtype:
@@ -145,12 +151,16 @@ def _serving(proto: Any) -> Any:
 def _check_shards(folder: Path) -> None:
     """The shards' names say how many there must be."""
     names = sorted(path.name for path in (folder / VARIABLES).iterdir())
-    counts = {int(tail) for name in names if (tail := name.rpartition("-of-")[2]).isdigit() and ".data-" in name}
+    counts = {
+        int(tail)
+        for name in names
+        if (tail := name.rpartition("-of-")[2]).isdigit() and ".data-" in name
+    }
     if len(counts) > 1:
         raise DamagedFileError(
             f"{shown(folder)} is damaged",
             where=VARIABLES,
-            why=f"there are shards of checkpoints with {' and with '.join(map(str, sorted(counts)))} shards",
+            why="there are shards of several checkpoints",
         )
     count = counts.pop() if counts else 1
     for number in range(count):

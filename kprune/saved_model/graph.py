@@ -1,4 +1,4 @@
-"""Graphs of operations: the main graph and the functions in its library, nodes in the order in which they run."""
+"""Graphs of operations, the main one and functions, with nodes in the order in which they run."""
 
 from __future__ import annotations
 
@@ -69,7 +69,11 @@ def function_graph(function: Any, library: Mapping[str, Any]) -> Graph:
         if len(parts) == 1 or parts[0] not in nodes:
             return parts[0], 0
         if len(parts) == 2:  # only by index, or only by the output's name
-            return (parts[0], int(parts[1])) if parts[1].isdigit() else (parts[0], place(parts[0], parts[1]))
+            return (
+                (parts[0], int(parts[1]))
+                if parts[1].isdigit()
+                else (parts[0], place(parts[0], parts[1]))
+            )
         return parts[0], place(parts[0], parts[1]) + int(parts[2])
 
     def place(node: str, output: str) -> int:
@@ -88,7 +92,13 @@ def function_graph(function: Any, library: Mapping[str, Any]) -> Graph:
     }
     results = [ref(function.ret[arg.name]) for arg in function.signature.output_arg]
     return Graph(
-        function.signature.name, function, nodes, _sorted(nodes, inputs, set(args)), args, results, inputs
+        function.signature.name,
+        function,
+        nodes,
+        _sorted(nodes, inputs, set(args)),
+        args,
+        results,
+        inputs,
     )
 
 
@@ -121,7 +131,9 @@ def _definition(op: str) -> Any | None:
     return op_def_registry.get(op)
 
 
-def _sorted(nodes: Mapping[str, Any], inputs: Mapping[str, list[Ref]], known: set[str]) -> list[str]:
+def _sorted(
+    nodes: Mapping[str, Any], inputs: Mapping[str, list[Ref]], known: set[str]
+) -> list[str]:
     """Names in an order in which inputs come first; what stands in a cycle comes anyhow."""
     order: list[str] = []
     state: dict[str, int] = {}

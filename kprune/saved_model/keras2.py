@@ -29,6 +29,10 @@ from kprune.text import clean
 
 METADATA = "keras_metadata.pb"
 NOTE = "assets.extra/kprune.json"
+_AS_A_GRAPH = (
+    "take keras_metadata.pb out of a copy of the folder: kprune then prunes the graph, "
+    "as far as its functions allow"
+)
 _OWN_SIGNATURES = frozenset({"serving_default", "__saved_model_init_op"})
 
 
@@ -91,16 +95,19 @@ class Keras2Source(Source):
         """About: what the weights lose. The graph itself is traced anew."""
         return self.bytes - self._inner.bytes + self._inner.output_size(edit)
 
-    def write(self, edit: Edit, output: str | os.PathLike[str], force: bool, progress: Progress | None) -> int:
+    def write(
+        self, edit: Edit, output: str | os.PathLike[str], force: bool, progress: Progress | None
+    ) -> int:
         own = Path(os.path.realpath(self.folder))
         if own in Path(os.path.realpath(output)).parents:
-            raise UsageError(f"{shown(output)} lies inside the model", do="name another output with -o")
+            raise UsageError(
+                f"{shown(output)} lies inside the model", do="name another output with -o"
+            )
         changed = Path(self._scratch.name) / "changed.h5"
         with new_folder(output, force=force, replaceable=_is_saved_model) as new:
             self._inner.write(edit, changed, True, progress)
-            with reading(self.folder, "the changed model"):
-                with quiet():
-                    model = tf_keras().models.load_model(changed)
+            with reading(self.folder, "the changed model"), quiet():
+                model = tf_keras().models.load_model(changed)
             with writing(new.name), quiet():
                 model.save(new.path, save_format="tf")
             self._carry_over(new.path, new.name)
@@ -117,13 +124,18 @@ class Keras2Source(Source):
         """`assets.extra` is the user's own; assets are written by tf_keras from the model."""
         try:
             if (self.folder / "assets.extra").is_dir():
-                shutil.copytree(self.folder / "assets.extra", target / "assets.extra", dirs_exist_ok=True)
+                shutil.copytree(
+                    self.folder / "assets.extra", target / "assets.extra", dirs_exist_ok=True
+                )
         except OSError as error:
             raise file_error(error, "write", name) from error
 
 
 def load(folder: Path) -> Any:
-    """The model in a folder. Raises: DamagedFileError, CannotPruneError if it needs code that is not there."""
+    """The model in a folder.
+
+    Raises: DamagedFileError if tf_keras refuses it, CannotPruneError if it needs code from outside.
+    """
     module = tf_keras()
     try:
         with quiet():
@@ -140,13 +152,15 @@ def load(folder: Path) -> Any:
 
 
 def _restore_optimizer(model: Any, contents: Contents) -> None:
-    """Fill in the optimizer's state, which tf_keras saves in a SavedModel and does not read again."""
+    """Fill in the optimizer's state, which tf_keras saves and does not read again."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None or not hasattr(optimizer, "build") or not hasattr(optimizer, "variables"):
         return
     with reading(contents.folder, "the optimizer's state"), quiet():
         optimizer.build(model.trainable_variables)
-        own = {f"optimizer/_variables/{index}{VALUE}": v for index, v in enumerate(optimizer.variables)}
+        own = {
+            f"optimizer/_variables/{index}{VALUE}": v for index, v in enumerate(optimizer.variables)
+        }
         own[f"optimizer/_iterations{VALUE}"] = optimizer.iterations
         for key, variable in own.items():
             if contents.shapes.get(key) == tuple(variable.shape):
@@ -168,7 +182,7 @@ def _foreign(folder: Path, text: str) -> CannotPruneError:
     return CannotPruneError(
         f"{shown(str(folder))} is not a Sequential or Functional model of Keras's own layers",
         why=clean(text, 300),
-        do="remove keras_metadata.pb from a copy: kprune then prunes the graph, as far as its functions allow",
+        do=_AS_A_GRAPH,
     )
 
 
@@ -178,7 +192,7 @@ def _check_signatures(folder: Path, meta: Any) -> None:
         raise CannotPruneError(
             f"{shown(str(folder))} has signatures of its own: {clean(', '.join(others), 200)}",
             why="tf_keras makes only 'serving_default' when it saves a model again",
-            do="remove keras_metadata.pb from a copy: kprune then prunes the graph, as far as its functions allow",
+            do=_AS_A_GRAPH,
         )
 
 
@@ -201,7 +215,9 @@ def _check_layers(folder: Path) -> None:
 
 def _holds_code(value: Any) -> bool:
     if isinstance(value, dict):
-        return value.get("class_name") in ("Lambda", "__lambda__") or any(_holds_code(v) for v in value.values())
+        return value.get("class_name") in ("Lambda", "__lambda__") or any(
+            _holds_code(v) for v in value.values()
+        )
     return isinstance(value, list) and any(_holds_code(item) for item in value)
 
 

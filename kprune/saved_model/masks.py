@@ -73,7 +73,9 @@ def mask(analysis: GraphAnalysis, chosen: Mapping[str, np.ndarray]) -> Edit:
     return _edit(analysis, dict(chosen), None)
 
 
-def mask_below(analysis: GraphAnalysis, chosen: Mapping[str, np.ndarray | None], below: float) -> Edit:
+def mask_below(
+    analysis: GraphAnalysis, chosen: Mapping[str, np.ndarray | None], below: float
+) -> Edit:
     """The edit that zeroes, as the model runs, activations whose magnitude is under a threshold.
 
     Args:
@@ -82,7 +84,9 @@ def mask_below(analysis: GraphAnalysis, chosen: Mapping[str, np.ndarray | None],
     return _edit(analysis, dict(chosen), below)
 
 
-def _edit(analysis: GraphAnalysis, chosen: Mapping[str, np.ndarray | None], below: float | None) -> Edit:
+def _edit(
+    analysis: GraphAnalysis, chosen: Mapping[str, np.ndarray | None], below: float | None
+) -> Edit:
     masks = []
     for path, indices in chosen.items():
         axis = _units(analysis, layer_at(analysis.model, path))
@@ -144,7 +148,11 @@ def _places(analysis: GraphAnalysis, axis: UnitAxis) -> Iterator[Place]:
                 continue
             for number in range(labels.rank):
                 along = labels.axis(number)
-                if along.plain and along.factors and set(analysis.groups.of[along.ids]) >= set(groups):
+                if (
+                    along.plain
+                    and along.factors
+                    and set(analysis.groups.of[along.ids]) >= set(groups)
+                ):
                     yield Place(graph, node, output, number, labels.rank, along.ids, tuple(names))
                     break
 
@@ -156,7 +164,10 @@ def unmask(analysis: GraphAnalysis, paths: Collection[str] | None) -> tuple[Edit
         paths: layers; None for all.
     """
     freed = []
-    for graph in (analysis.tracer.meta.graph_def.node, *(f.node_def for f in analysis.tracer.library.values())):
+    for graph in (
+        analysis.tracer.meta.graph_def.node,
+        *(f.node_def for f in analysis.tracer.library.values()),
+    ):
         for node in graph:
             if LAYER in node.attr and NAME in node.name.split("/"):
                 path = node.attr[LAYER].s.decode("utf-8", "replace")
@@ -165,7 +176,7 @@ def unmask(analysis: GraphAnalysis, paths: Collection[str] | None) -> tuple[Edit
     return Edit({**analysis.config, "unmask": freed}, analysis.metadata), freed
 
 
-# -- on the protos -----------------------------------------------------------------------------------
+# -- on the protos --------------------------------------------------------------------------------
 
 
 def put_in(meta: Any, masks: Collection[Mapping[str, Any]]) -> None:
@@ -186,7 +197,9 @@ class _Graph:
     def __init__(self, meta: Any, name: str) -> None:
         self.meta, self.name = meta, name
         if name:
-            self.function = next(f for f in meta.graph_def.library.function if f.signature.name == name)
+            self.function = next(
+                f for f in meta.graph_def.library.function if f.signature.name == name
+            )
             self.nodes = self.function.node_def
         else:
             self.function, self.nodes = None, meta.graph_def.node
@@ -237,7 +250,10 @@ class _Graph:
 
         def const(name: str, values: Any) -> str:
             tensor = tensor_util.make_tensor_proto(values, dtype=dtype)
-            return self.text(add(f"{base}/{name}", "Const", [], tensor.tensor_shape, dtype=kind, value=tensor), "output")
+            return self.text(
+                add(f"{base}/{name}", "Const", [], tensor.tensor_shape, dtype=kind, value=tensor),
+                "output",
+            )
 
         silent = np.zeros(one["shape"], bool)
         silent.reshape(-1)[one["silent"]] = True
@@ -246,12 +262,21 @@ class _Graph:
         else:
             size = self.text(add(f"{base}/abs", "Abs", [source], shape, T=kind), "y")
             large = self.text(
-                add(f"{base}/large", "GreaterEqual", [size, const("below", one["below"])], shape, T=kind), "z"
+                add(
+                    f"{base}/large",
+                    "GreaterEqual",
+                    [size, const("below", one["below"])],
+                    shape,
+                    T=kind,
+                ),
+                "z",
             )
             factor = self.text(add(f"{base}/cast", "Cast", [large], shape, SrcT=10, DstT=kind), "y")
             if not silent.all():
                 others = const("values", (~silent).astype(dtype.as_numpy_dtype))
-                factor = self.text(add(f"{base}/others", "Maximum", [factor, others], shape, T=kind), "z")
+                factor = self.text(
+                    add(f"{base}/others", "Maximum", [factor, others], shape, T=kind), "z"
+                )
         result = self.text(add(base, "Mul", [source, factor], shape, T=kind), "z")
         self._reroute(before, result, set(one["readers"]))
 
@@ -273,12 +298,16 @@ class _Graph:
 
     def unmask(self, layers: set[str]) -> None:
         gone = [
-            node for node in self.nodes if LAYER in node.attr and node.attr[LAYER].s.decode("utf-8", "replace") in layers
+            node
+            for node in self.nodes
+            if LAYER in node.attr and node.attr[LAYER].s.decode("utf-8", "replace") in layers
         ]
         names = {node.name for node in gone}
         for node in gone:
             if node.op == "Mul":
-                texts = {node.name, f"{node.name}:0"} if self.function is None else {f"{node.name}:z:0"}
+                texts = (
+                    {node.name, f"{node.name}:0"} if self.function is None else {f"{node.name}:z:0"}
+                )
                 self._reroute(texts, node.input[0], None)
         for index in reversed([i for i, node in enumerate(self.nodes) if node.name in names]):
             del self.nodes[index]

@@ -1,4 +1,4 @@
-"""One operation, as a rule sees it: what comes in, and how to say what it does with units and sizes."""
+"""One operation, as a rule sees it: what comes in, and how to say what it does with it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class OpCall(LayerCall):
 
     # -- integers -------------------------------------------------------------------------------
 
-    def numbers(self, index: int) -> np.ndarray | None:
+    def numbers(self, index: int) -> Any:
         """What is known of an integer input: an object array of Number."""
         return self.ins[index].numbers if index < len(self.ins) else None
 
@@ -108,7 +108,9 @@ class OpCall(LayerCall):
             else:
                 self.tracer.valued.add(number.at)
             return
-        why = f"give a size to {self.layer.path!r} that is computed in a way that cannot be followed"
+        why = (
+            f"give a size to {self.layer.path!r} that is computed in a way that cannot be followed"
+        )
         if number.lost or count is not _all:
             for part in (axis, *number.of):
                 self.freeze(part, why)
@@ -134,7 +136,10 @@ class OpCall(LayerCall):
         """Hold a result against the numbers that gave it its shape."""
         if numbers is None:
             if labels.factors:
-                self.freeze(labels, f"are given a shape by {self.layer.path!r} that is only known as the model runs")
+                self.freeze(
+                    labels,
+                    f"are given a shape by {self.layer.path!r} that only a run knows",
+                )
             return labels
         for axis, number in enumerate(numbers.ravel()):
             if axis < labels.rank:
@@ -142,7 +147,7 @@ class OpCall(LayerCall):
         return labels
 
     def sized(self, numbers: np.ndarray | None) -> Labels:
-        """A tensor made anew from a shape (zeros, random numbers): its positions count as units nobody can name."""
+        """A tensor made from a shape, as zeros are: its positions are units nobody can name."""
         if numbers is None:
             return Labels(self.recorded.get(0))
         flat = list(numbers.ravel())

@@ -56,7 +56,7 @@ class Parameter:
         return self.path.rpartition("/")[2]
 
     def label(self, issue: object) -> None:
-        """Give every position along every axis a label of its own. Axes of size 1 have no unit to lose."""
+        """Give every position along every axis a label; an axis of size 1 has none to lose."""
         self.ids = [
             issue(size) if size > 1 and self.is_float else None  # type: ignore[operator]
             for size in self.shape
@@ -93,13 +93,19 @@ def name_layers(parameters: Iterable[Parameter]) -> list[Layer]:
     layers: dict[str, Layer] = {}
     for parameter, scope in scopes.items():
         parent, _, last = scope.rpartition("/")
-        short = parent if parent and (last in ATTENTION and families[parent].issuperset(ATTENTION)) else scope
+        short = (
+            parent
+            if parent and (last in ATTENTION and families[parent].issuperset(ATTENTION))
+            else scope
+        )
         last = short.rpartition("/")[2]
         if _CELL.match(last) and "/" in short:
             short = short.rpartition("/")[0]
         layer = layers.get(short)
         if layer is None:
-            layer = layers[short] = Layer(short, short, "", "", None, {"class_name": "", "config": {}}, store=short)
+            layer = layers[short] = Layer(
+                short, short, "", "", None, {"class_name": "", "config": {}}, store=short
+            )
         rest = parameter.name[len(short) :].lstrip("/") or "value"
         parameter.layer, parameter.path = layer, f"{short}/{rest}"
     _make_unique(parameters)

@@ -1,4 +1,4 @@
-"""An Edit carried out on the protos of a SavedModel: shapes, sizes in constants, constant weights."""
+"""An Edit carried out on the protos: shapes, sizes in constants, constant weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from kprune.saved_model.graph import MAIN, constant, shape_of
 from kprune.surgery.edit import TensorEdit
 
 # Operations that say their output's shape in an attribute of their own.
-_SHAPED = frozenset({"Placeholder", "PlaceholderWithDefault", "EnsureShape", "VarHandleOp", "VariableV2", "Variable"})
+_SHAPED = frozenset(
+    {
+        "Placeholder",
+        "PlaceholderWithDefault",
+        "EnsureShape",
+        "VarHandleOp",
+        "VariableV2",
+        "Variable",
+    }
+)
 
 
 def cut(edit: TensorEdit, array: np.ndarray) -> np.ndarray:
@@ -27,8 +36,12 @@ def cut(edit: TensorEdit, array: np.ndarray) -> np.ndarray:
             for axis, positions in axes:
                 index[axis] = positions
             if len(axes) > 1:
-                mesh = np.ix_(*(positions for _, positions in sorted(axes, key=lambda pair: pair[0])))
-                for (axis, _), grid in zip(sorted(axes, key=lambda pair: pair[0]), mesh, strict=True):
+                mesh = np.ix_(
+                    *(positions for _, positions in sorted(axes, key=lambda pair: pair[0]))
+                )
+                for (axis, _), grid in zip(
+                    sorted(axes, key=lambda pair: pair[0]), mesh, strict=True
+                ):
                     index[axis] = grid
             array[tuple(index)] = fill.value
     for axis, kept in enumerate(edit.keep):
@@ -126,11 +139,15 @@ def _change_arguments(function: Any, shapes: Mapping[int, list[int | None]]) -> 
         if index in function.arg_attr and "_output_shapes" in function.arg_attr[index].attr:
             for proto in function.arg_attr[index].attr["_output_shapes"].list.shape:
                 _merge(proto, shape)
-        if "_input_shapes" in function.attr and index < len(function.attr["_input_shapes"].list.shape):
+        if "_input_shapes" in function.attr and index < len(
+            function.attr["_input_shapes"].list.shape
+        ):
             _merge(function.attr["_input_shapes"].list.shape[index], shape)
 
 
-def _change_signature(meta: Any, name: str, shapes: Mapping[int, list[int | None]], field: str) -> None:
+def _change_signature(
+    meta: Any, name: str, shapes: Mapping[int, list[int | None]], field: str
+) -> None:
     concrete = meta.object_graph_def.concrete_functions.get(name)
     if concrete is None:
         return

@@ -17,7 +17,16 @@ from kprune.formats.atomic import new_folder
 from kprune.formats.faults import file_error, shown, writing
 from kprune.formats.source import Progress, Source, Tensor
 from kprune.saved_model.analysis import Found, GraphAnalysis, analyse, find_parameters
-from kprune.saved_model.contents import FINGERPRINT, OBJECT_GRAPH, PB, PREFIX, Contents, read, reading, tree_size
+from kprune.saved_model.contents import (
+    FINGERPRINT,
+    OBJECT_GRAPH,
+    PB,
+    PREFIX,
+    Contents,
+    read,
+    reading,
+    tree_size,
+)
 from kprune.saved_model.graph import constant
 from kprune.saved_model.masks import put_in, take_out
 from kprune.saved_model.rewrite import carry_out, cut
@@ -53,7 +62,13 @@ class SavedModelSource(Source):
         self.config = {"class_name": "SavedModel", "config": {"layers": []}}
         self.metadata = self._note()
         self._tensors = {
-            p.path: Tensor(p.path, p.shape, p.dtype, int(np.prod(p.shape, dtype=np.int64)) * p.dtype.itemsize, None)
+            p.path: Tensor(
+                p.path,
+                p.shape,
+                p.dtype,
+                int(np.prod(p.shape, dtype=np.int64)) * p.dtype.itemsize,
+                None,
+            )
             for p in self.found.parameters
         }
         self._parameters = {p.path: p for p in self.found.parameters}
@@ -95,7 +110,9 @@ class SavedModelSource(Source):
             nodes = self.contents.meta.graph_def.node
         else:
             nodes = next(
-                f.node_def for f in self.contents.meta.graph_def.library.function if f.signature.name == graph
+                f.node_def
+                for f in self.contents.meta.graph_def.library.function
+                if f.signature.name == graph
             )
         return next(node for node in nodes if node.name == name)
 
@@ -110,14 +127,19 @@ class SavedModelSource(Source):
         """Nothing is held open: TensorFlow opens shards as they are read."""
 
     def output_size(self, edit: Edit) -> int:
-        """How many bytes `write` would write, but for a few: a checkpoint's index is written to be measured."""
+        """How many bytes `write` would write, but for a few in the checkpoint's index."""
         by_key = self._edits_by_key(edit)
         saved = 0
         for key, change in by_key.items():
             shape = self.contents.shapes[key]
-            after = [n if kept is None else len(kept) for n, kept in zip(shape, change.keep or [None] * len(shape), strict=True)]
+            after = [
+                n if kept is None else len(kept)
+                for n, kept in zip(shape, change.keep or [None] * len(shape), strict=True)
+            ]
             item = self.contents.dtypes[key].itemsize
-            saved += (int(np.prod(shape, dtype=np.int64)) - int(np.prod(after, dtype=np.int64))) * item
+            saved += (
+                int(np.prod(shape, dtype=np.int64)) - int(np.prod(after, dtype=np.int64))
+            ) * item
         proto = self._rewritten(edit).SerializeToString(deterministic=True)
         note = len(_json(edit.metadata)) if edit.metadata else 0
         old_note = os.path.getsize(self.folder / NOTE) if (self.folder / NOTE).exists() else 0
@@ -125,10 +147,14 @@ class SavedModelSource(Source):
 
     # -- writing --------------------------------------------------------------------------------
 
-    def write(self, edit: Edit, output: str | os.PathLike[str], force: bool, progress: Progress | None) -> int:
+    def write(
+        self, edit: Edit, output: str | os.PathLike[str], force: bool, progress: Progress | None
+    ) -> int:
         own = Path(os.path.realpath(self.folder))
         if own in Path(os.path.realpath(output)).parents:
-            raise UsageError(f"{shown(output)} lies inside the model", do="name another output with -o")
+            raise UsageError(
+                f"{shown(output)} lies inside the model", do="name another output with -o"
+            )
         with new_folder(output, force=force, replaceable=is_saved_model) as new:
             self._carry_over(new.path, new.name)
             self._write_variables(edit, new.path, new.name, progress)
@@ -164,7 +190,9 @@ class SavedModelSource(Source):
             for key in self._parameters[change.source].keys
         }
 
-    def _write_variables(self, edit: Edit, target: Path, name: str, progress: Progress | None) -> None:
+    def _write_variables(
+        self, edit: Edit, target: Path, name: str, progress: Progress | None
+    ) -> None:
         if not self.contents.shapes:
             return
         tf = tensorflow()
@@ -177,7 +205,9 @@ class SavedModelSource(Source):
             if key in edits:
                 value = cut(edits[key], np.asarray(value))
             keys.append(key)
-            values.append(tf.constant(value) if key == OBJECT_GRAPH else tf.convert_to_tensor(value))
+            values.append(
+                tf.constant(value) if key == OBJECT_GRAPH else tf.convert_to_tensor(value)
+            )
             done += getattr(value, "nbytes", 0)
             if progress is not None:
                 progress(min(done, total), total)
@@ -186,7 +216,10 @@ class SavedModelSource(Source):
             try:
                 with tf.device("/cpu:0"):
                     tf.raw_ops.SaveV2(
-                        prefix=str(target / PREFIX), tensor_names=keys, shape_and_slices=[""] * len(keys), tensors=values
+                        prefix=str(target / PREFIX),
+                        tensor_names=keys,
+                        shape_and_slices=[""] * len(keys),
+                        tensors=values,
                     )
             except tf.errors.OpError as error:
                 raise OSError(str(error)) from error
@@ -194,7 +227,11 @@ class SavedModelSource(Source):
     def _rewritten(self, edit: Edit) -> Any:
         proto = type(self.contents.proto)()
         proto.CopyFrom(self.contents.proto)
-        at = next(i for i, meta in enumerate(self.contents.proto.meta_graphs) if meta is self.contents.meta or meta == self.contents.meta)
+        at = next(
+            i
+            for i, meta in enumerate(self.contents.proto.meta_graphs)
+            if meta is self.contents.meta or meta == self.contents.meta
+        )
         meta = proto.meta_graphs[at]
         shapes: dict[int, list[int]] = {}
         handles: dict[str, list[int]] = {}
@@ -207,9 +244,16 @@ class SavedModelSource(Source):
                 constants[place] = cut(change, self.read(change.source))
             if parameter.constants or not any(kept is not None for kept in change.keep):
                 continue
-            shape = [n if kept is None else len(kept) for n, kept in zip(parameter.shape, change.keep, strict=True)]
-            handles.update({name: shape for name, held in self.found.by_node.items() if held is parameter})
-            shapes.update({node: shape for node, held in self.found.by_object.items() if held is parameter})
+            shape = [
+                n if kept is None else len(kept)
+                for n, kept in zip(parameter.shape, change.keep, strict=True)
+            ]
+            handles.update(
+                {name: shape for name, held in self.found.by_node.items() if held is parameter}
+            )
+            shapes.update(
+                {node: shape for node, held in self.found.by_object.items() if held is parameter}
+            )
         changes = edit.config.get("changes", {})
         carry_out(meta, changes, handles, shapes, constants)
         put_in(meta, edit.config.get("masks", ()))
@@ -221,7 +265,9 @@ class SavedModelSource(Source):
         if _stamps(self.folder) != self._stamps:
             from kprune.errors import FileError
 
-            raise FileError(f"{shown(self.folder)} changed while it was read", do="run the command again")
+            raise FileError(
+                f"{shown(self.folder)} changed while it was read", do="run the command again"
+            )
 
 
 def is_saved_model(folder: Path) -> bool:

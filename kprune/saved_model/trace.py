@@ -16,7 +16,14 @@ from kprune.graph.model import Layer, Model
 from kprune.labels.labels import Axis, Labels, Shape
 from kprune.labels.layer_call import CannotTell
 from kprune.labels.map import Freeze, LabelMap, LayerRecord, Visit
-from kprune.saved_model.graph import MAIN, Graph, constant, function_graph, main_graph, recorded_shapes
+from kprune.saved_model.graph import (
+    MAIN,
+    Graph,
+    constant,
+    function_graph,
+    main_graph,
+    recorded_shapes,
+)
 from kprune.saved_model.op_call import OpCall
 from kprune.saved_model.parameters import Parameter
 from kprune.saved_model.rules import OpRule, table
@@ -141,7 +148,11 @@ class GraphTracer:
         if node is None or node.op != "Const":
             return None
         value = constant(node)
-        return float(value) if value is not None and value.size == 1 and value.dtype.kind in "fiu" else None
+        return (
+            float(value)
+            if value is not None and value.size == 1 and value.dtype.kind in "fiu"
+            else None
+        )
 
     def restored(self, place: tuple[str, str]) -> bool:
         """Whether an assignment writes what it reads from a checkpoint."""
@@ -182,7 +193,9 @@ class GraphTracer:
     def graph(self, name: str) -> Graph:
         if name not in self._graphs:
             self._graphs[name] = (
-                main_graph(self.meta) if name == MAIN else function_graph(self.library[name], self.library)
+                main_graph(self.meta)
+                if name == MAIN
+                else function_graph(self.library[name], self.library)
             )
         return self._graphs[name]
 
@@ -201,7 +214,9 @@ class GraphTracer:
         inputs = []
         for index in range(own):
             arg = graph.proto.signature.input_arg[index]
-            inputs.append(Value(self._input(_arg_shape(graph, index), f"{clean(name)}/{arg.name}", arg.type)))
+            inputs.append(
+                Value(self._input(_arg_shape(graph, index), f"{clean(name)}/{arg.name}", arg.type))
+            )
         return self.run(name, [*inputs, *captured], None)
 
     def run(self, name: str, inputs: Sequence[Value], call: OpCall | None) -> list[Value]:
@@ -214,7 +229,9 @@ class GraphTracer:
             return self._again(name, inputs, call)
         graph = self.graph(name)
         if len(inputs) != len(graph.args):
-            raise CannotTell(f"calls {name!r} with {len(inputs)} arguments, of which it has {len(graph.args)}")
+            raise CannotTell(
+                f"calls {name!r} with {len(inputs)} arguments, of which it has {len(graph.args)}"
+            )
         self._running.append(name)
         values = {}
         for index, (arg, value) in enumerate(zip(graph.args, inputs, strict=True)):
@@ -240,7 +257,11 @@ class GraphTracer:
             if one.items is not None and other.items is not None and one.items is not other.items:
                 for element in (one.items.element, other.items.element):
                     if element is not None:
-                        self._freeze(element, f"stand in lists that reach '{clean(name)}' by several roads", name)
+                        self._freeze(
+                            element,
+                            f"stand in lists that reach '{clean(name)}' by several roads",
+                            name,
+                        )
         if not fits:
             return [Value(Labels(value.labels.shape)) for value in results]
         return results
@@ -266,7 +287,14 @@ class GraphTracer:
         self.map.ties.append(Tie(one[paired], other[paired], clean(at)))
         lonely = np.concatenate([one[~paired], other[~paired]])
         if lonely.any():
-            self.map.freezes.append(Freeze("rule", np.unique(lonely[lonely != 0]), f"meet nothing in a second call of '{clean(at)}'", clean(at)))
+            self.map.freezes.append(
+                Freeze(
+                    "rule",
+                    np.unique(lonely[lonely != 0]),
+                    f"meet nothing in a second call of '{clean(at)}'",
+                    clean(at),
+                )
+            )
 
     def _freeze(self, labels: Labels, why: str, at: str) -> None:
         ids = labels.all_ids()
@@ -276,7 +304,9 @@ class GraphTracer:
 
     # -- nodes ----------------------------------------------------------------------------------
 
-    def _nodes(self, graph: Graph, values: dict[tuple[str, int], Value]) -> dict[tuple[str, int], Value]:
+    def _nodes(
+        self, graph: Graph, values: dict[tuple[str, int], Value]
+    ) -> dict[tuple[str, int], Value]:
         for name in graph.order:
             if graph.name == MAIN and name in self.skipped:
                 continue
@@ -296,17 +326,26 @@ class GraphTracer:
         outputs = self._outputs(call, rule)
         layer = self._layer_of(graph.name, node, record.layer, ins)
         self.layers_of_nodes[graph.name, node.name] = layer
-        for kept, mark in zip((self.map.freezes, self.map.ties, self.map.mixes), marks, strict=True):
-            for entry in kept[mark:]:
-                if entry.at == record.layer.path:
-                    entry.at = layer.path
+        said = (
+            *self.map.freezes[marks[0] :],
+            *self.map.ties[marks[1] :],
+            *self.map.mixes[marks[2] :],
+        )
+        for entry in said:
+            if entry.at == record.layer.path:
+                entry.at = layer.path
         visit = Visit(layer, [_seen(value) for value in ins], [value.labels for value in outputs])
         record.visits.append(visit)
         if any(labels.factors for labels in (*visit.inputs, *visit.outputs)):
             self.map.visits.append(visit)
             for index, labels in enumerate(visit.outputs):
                 if any(sum(extent > 1 for extent in f.shape) > 1 for f in labels.factors):
-                    self.map.tensors["", clean(node.name), self._numbers.setdefault(graph.name, len(self._numbers)), index] = labels
+                    self.map.tensors[
+                        "",
+                        clean(node.name),
+                        self._numbers.setdefault(graph.name, len(self._numbers)),
+                        index,
+                    ] = labels
         if layer is not record.layer and node.op not in _SILENT_STEPS:
             owner = self.map.record(layer)
             if any(labels.factors for labels in visit.outputs):
@@ -317,7 +356,11 @@ class GraphTracer:
         if call.op in self.library:
             rule = OpRule(lambda one: self.run(one.op, one.ins, one), "passes", "a function", True)
         if rule is None:
-            touched = [value for value in call.ins if value.labels.factors or value.items is not None or value.parameter is not None]
+            touched = [
+                value
+                for value in call.ins
+                if value.labels.factors or value.items is not None or value.parameter is not None
+            ]
             if touched or any(_counts(value) for value in call.ins):
                 for value in touched:
                     if value.parameter is not None:
@@ -339,7 +382,11 @@ class GraphTracer:
         for index, item in enumerate(listed):
             value = item if isinstance(item, Value) else Value(item)
             checked = self._checked(call, index, value.labels)
-            result.append(Value(checked, value.numbers, value.parameter, value.items) if checked is not value.labels else value)
+            result.append(
+                Value(checked, value.numbers, value.parameter, value.items)
+                if checked is not value.labels
+                else value
+            )
         return result
 
     def _checked(self, call: OpCall, index: int, labels: Labels) -> Labels:
@@ -350,14 +397,17 @@ class GraphTracer:
         if labels.shape is None:
             return labels if labels.factors else Labels(recorded)
         if len(recorded) != len(labels.shape) or any(
-            a is not None and b is not None and a != b for a, b in zip(labels.shape, recorded, strict=False)
+            a is not None and b is not None and a != b
+            for a, b in zip(labels.shape, recorded, strict=False)
         ):
-            why = f"{call.layer.path!r} gives {recorded} in the file, where kprune expects {labels.shape}"
+            why = f"{call.layer.path!r} gives {recorded}, where kprune expects {labels.shape}"
             call.freeze(labels, why)
             for x in call.xs:
                 call.freeze(x, why)
             return Labels(recorded)
-        return labels.with_shape(tuple(b if a is None else a for a, b in zip(labels.shape, recorded, strict=True)))
+        return labels.with_shape(
+            tuple(b if a is None else a for a, b in zip(labels.shape, recorded, strict=True))
+        )
 
     def _hold_numbers(self, call: OpCall) -> None:
         for value in call.ins:
@@ -371,12 +421,19 @@ class GraphTracer:
     def _record(self, graph: str, node: Any) -> LayerRecord:
         key = graph, node.name
         if key not in self._ops:
-            layer = Layer(node.name, clean(node.name), node.op, "", None, {"class_name": node.op, "config": {}})
+            layer = Layer(
+                node.name,
+                clean(node.name),
+                node.op,
+                "",
+                None,
+                {"class_name": node.op, "config": {}},
+            )
             self._ops[key] = LayerRecord(layer)
         return self._ops[key]
 
     def _layer_of(self, graph: str, node: Any, own: Layer, ins: Sequence[Value]) -> Layer:
-        """The layer that a node belongs to by its name, as far as names tell; else the node itself."""
+        """The layer that a node belongs to, as far as names tell; else the node itself."""
         scope = node.name
         while scope:
             scope = scope.rpartition("/")[0]
@@ -386,35 +443,43 @@ class GraphTracer:
             found = value.parameter
             if found is None and value.labels.factors:
                 issued = self.owner(int(value.labels.factors[0].flat[0]))
-                found = issued[0] if issued is not None and value.labels is issued[0].labels else None
+                found = (
+                    issued[0] if issued is not None and value.labels is issued[0].labels else None
+                )
             if found is not None and found.layer is not None:
                 last = found.layer.name.rpartition("/")[2]
                 parts = node.name.split("/")
                 for depth in range(len(parts) - 1, 0, -1):
                     part = parts[depth - 1]
-                    if part == last or (part.startswith(f"{last}_") and part[len(last) + 1 :].isdigit()):
+                    if part == last or (
+                        part.startswith(f"{last}_") and part[len(last) + 1 :].isdigit()
+                    ):
                         self._scopes[graph, "/".join(parts[:depth])] = found.layer
                         return found.layer
                 return found.layer if self._made_by(node, found) else own
         return self._continued(graph, node, own)
 
     def _made_by(self, node: Any, parameter: Parameter) -> bool:
-        """Whether a node outside of any scope is the layer itself: what makes its units, or adds to them."""
+        """Whether a node outside of any scope makes a layer's units, or adds to them."""
         return bool(parameter.made) or node.op in ("BiasAdd", "Add", "AddV2")
 
     def _continued(self, graph: str, node: Any, own: Layer) -> Layer:
-        """A node outside of any scope that only goes on with what one layer gives: its activation."""
+        """A node outside of any scope that only goes on with one layer: its activation."""
         sources = self._graphs[graph].inputs[node.name]
         if node.op not in KEEPS_ZERO + GIVES_OTHER or len(sources) != 1:
             return own
         before = self.layers_of_nodes.get((graph, sources[0][0]))
         inside = any(key[0] == graph and layer is before for key, layer in self._scopes.items())
-        return before if before is not None and before.path in self.map.model.layers and not inside else own
+        return (
+            before
+            if before is not None and before.path in self.map.model.layers and not inside
+            else own
+        )
 
     # -- the end --------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """What can only be said once everything was seen: shapes of lists, constants with two meanings."""
+        """What can be said once everything was seen: shapes of lists, numbers with two meanings."""
         for items, numbers, call in self.list_shapes:
             element = items.element
             if element is None or element.shape is None or numbers.size != element.rank:
@@ -426,7 +491,14 @@ class GraphTracer:
             ids = demand.axis.all_ids()
             where = f"{demand.place[1]!r}"
             if demand.place in self.valued:
-                self.map.freezes.append(Freeze("rule", np.unique(ids[ids != 0]), f"{where} is a size and a value at once", clean(demand.place[1])))
+                self.map.freezes.append(
+                    Freeze(
+                        "rule",
+                        np.unique(ids[ids != 0]),
+                        f"{where} is a size and a value at once",
+                        clean(demand.place[1]),
+                    )
+                )
             known = first.setdefault(demand.place, demand)
             if known is demand:
                 continue
@@ -435,9 +507,16 @@ class GraphTracer:
                 for a, b in zip(one.factors, other.factors, strict=True):
                     self._tie(a.ravel(), b.ravel(), demand.place[1])
             else:
-                for axis in (one, other):
-                    found = axis.all_ids()
-                    self.map.freezes.append(Freeze("rule", np.unique(found[found != 0]), f"{where} is the size of several axes", clean(demand.place[1])))
+                for along in (one, other):
+                    found = along.all_ids()
+                    self.map.freezes.append(
+                        Freeze(
+                            "rule",
+                            np.unique(found[found != 0]),
+                            f"{where} is the size of several axes",
+                            clean(demand.place[1]),
+                        )
+                    )
 
 
 def _seen(value: Value) -> Labels:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -81,6 +81,6 @@ class Value:
     """
 
     labels: Labels
-    numbers: np.ndarray | None = None
+    numbers: Any = None
     parameter: Parameter | None = None
     items: TensorList | None = None

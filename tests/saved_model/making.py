@@ -91,7 +91,7 @@ def export(model: Any, folder: Path) -> Path:
 
 
 def two_signatures(folder: Path) -> Path:
-    """A hand-written module: two signatures, dynamic batch and length, that share their variables."""
+    """A hand-written module: two signatures that share variables, of open batch and length."""
     import tensorflow as tf
 
     class Module(tf.Module):
@@ -123,6 +123,8 @@ def two_signatures(folder: Path) -> Path:
 
     module = Module()
     tf.saved_model.save(
-        module, str(folder), signatures={"serving_default": module.sequence, "vector": module.vector}
+        module,
+        str(folder),
+        signatures={"serving_default": module.sequence, "vector": module.vector},
     )
     return folder

@@ -15,7 +15,7 @@ BATCH, TIME = 3, 5
 
 
 def random_free_units(path: Path, ratio: float = 0.3, seed: int = 0) -> dict[str, list[int]]:
-    """A share of the free groups of every layer, by layer: whole groups, so that no layer loses all."""
+    """A share of the free groups of every layer; whole groups, so that no layer loses all."""
     rng = np.random.default_rng(seed)
     with open_model(path) as source:
         analysis = analyse(source)
@@ -33,7 +33,9 @@ def random_free_units(path: Path, ratio: float = 0.3, seed: int = 0) -> dict[str
     return chosen
 
 
-def random_inputs(signature: Any, seed: int = 1, batch: int = BATCH, time: int = TIME) -> dict[str, np.ndarray]:
+def random_inputs(
+    signature: Any, seed: int = 1, batch: int = BATCH, time: int = TIME
+) -> dict[str, np.ndarray]:
     """Inputs of one signature; sizes that are open are `batch` and `time`."""
     rng = np.random.default_rng(seed)
     inputs = {}
@@ -48,7 +50,9 @@ def random_inputs(signature: Any, seed: int = 1, batch: int = BATCH, time: int =
     return inputs
 
 
-def outputs(loaded: Any, seed: int = 1, batch: int = BATCH, time: int = TIME) -> dict[str, np.ndarray]:
+def outputs(
+    loaded: Any, seed: int = 1, batch: int = BATCH, time: int = TIME
+) -> dict[str, np.ndarray]:
     """What every signature gives on random inputs, by signature and output."""
     import tensorflow as tf
 
@@ -66,7 +70,7 @@ def variables(loaded: Any) -> dict[str, Any]:
 
 
 def mask(loaded: Any, report: Any) -> int:
-    """Zero in a loaded model every slice that a removal took away; how many weights were touched."""
+    """Zero in a loaded model every slice that a removal took away; how many there were."""
     held = variables(loaded)
     touched = 0
     for row in report.weights:
@@ -105,7 +109,10 @@ def interface(folder: Path) -> dict[str, Any]:
     proto.ParseFromString((folder / "saved_model.pb").read_bytes())
     return {
         name: {
-            side: {key: (info.dtype, [d.size for d in info.tensor_shape.dim]) for key, info in tensors.items()}
+            side: {
+                key: (info.dtype, [d.size for d in info.tensor_shape.dim])
+                for key, info in tensors.items()
+            }
             for side, tensors in (("in", signature.inputs), ("out", signature.outputs))
         }
         for name, signature in proto.meta_graphs[0].signature_def.items()

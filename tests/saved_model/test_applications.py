@@ -39,4 +39,6 @@ def test_an_architecture_loses_a_third_of_its_free_units(tmp_path, name):
             variable.assign(np.abs(rng.normal(size=variable.shape)) + 0.5)
         elif len(variable.shape) == 1:
             variable.assign(variable.numpy() + rng.normal(size=variable.shape) * 0.1)
-    plain.removal_equals_masked_original(making.export(model, tmp_path / "model"), tmp_path / "small")
+    plain.removal_equals_masked_original(
+        making.export(model, tmp_path / "model"), tmp_path / "small"
+    )

@@ -51,7 +51,9 @@ def test_a_third_of_all_free_units_can_go(exported, tmp_path, name):
 
 
 def test_layers_are_named_as_in_keras(exported):
-    assert [layer.name for layer in kprune.inspect(exported("digits_cnn")).layers if layer.units] == [
+    assert [
+        layer.name for layer in kprune.inspect(exported("digits_cnn")).layers if layer.units
+    ] == [
         "conv_1",
         "conv_2",
         "conv_3",
@@ -85,7 +87,9 @@ def test_the_keras_file_and_its_export_are_cut_alike(exported, tmp_path, name, u
 
 
 def test_units_that_a_statistic_is_taken_over_are_said_not_to_be_exact(exported, tmp_path):
-    report = plain.removal_equals_masked_original(exported("encoder"), tmp_path / "small", exact=False)
+    report = plain.removal_equals_masked_original(
+        exported("encoder"), tmp_path / "small", exact=False
+    )
     assert any(note.kind == "inexact" for note in report.notes)
 
 
@@ -100,7 +104,9 @@ def test_attention_loses_heads_and_dimensions(exported, tmp_path, axis):
 def test_signatures_that_share_variables_lose_the_same_units(exported, tmp_path):
     import tensorflow as tf
 
-    report = kprune.remove(exported("module"), {"first": [0, 15], "second": [3]}, output=tmp_path / "small")
+    report = kprune.remove(
+        exported("module"), {"first": [0, 15], "second": [3]}, output=tmp_path / "small"
+    )
     assert {row.path: row.shape_after for row in report.weights} == {
         "first/kernel": [8, 14],
         "first/bias": [14],
@@ -108,7 +114,9 @@ def test_signatures_that_share_variables_lose_the_same_units(exported, tmp_path)
         "second/bias": [11],
         "third/kernel": [11, 4],
     }
-    original, small = (tf.saved_model.load(str(path)) for path in (exported("module"), tmp_path / "small"))
+    original, small = (
+        tf.saved_model.load(str(path)) for path in (exported("module"), tmp_path / "small")
+    )
     plain.mask(original, report)
     for batch, time in ((1, 1), (4, 9)):
         sizes = {"batch": batch, "time": time}
@@ -149,7 +157,7 @@ def test_tflite_converts_the_result_to_a_smaller_file_with_the_same_outputs(expo
     np.testing.assert_allclose(runner(image=x)["output_0"], expected["output_0"], atol=1e-5)
 
 
-# -- zero and mask -----------------------------------------------------------------------------------
+# -- zero and mask --------------------------------------------------------------------------------
 
 
 def test_zero_changes_the_units_own_weights_and_nothing_else(exported, tmp_path):
@@ -157,10 +165,13 @@ def test_zero_changes_the_units_own_weights_and_nothing_else(exported, tmp_path)
 
     report = kprune.zero(exported("digits_lstm"), {"lstm": [2]}, output=tmp_path / "zeroed")
     before, after = (
-        plain.variables(tf.saved_model.load(str(path))) for path in (exported("digits_lstm"), tmp_path / "zeroed")
+        plain.variables(tf.saved_model.load(str(path)))
+        for path in (exported("digits_lstm"), tmp_path / "zeroed")
     )
     changed = {name for name in before if (before[name].numpy() != after[name].numpy()).any()}
-    assert changed == {f"lstm/lstm_cell/{part}:0" for part in ("kernel", "recurrent_kernel", "bias")}
+    assert changed == {
+        f"lstm/lstm_cell/{part}:0" for part in ("kernel", "recurrent_kernel", "bias")
+    }
     kernel = after["lstm/lstm_cell/kernel:0"].numpy()
     assert not kernel[:, 2::48].any() and kernel[:, 3::48].any()
     assert {row.path for row in report.weights} == {name.removesuffix(":0") for name in changed}
@@ -172,7 +183,9 @@ def test_zero_with_outgoing_computes_what_remove_does(exported, tmp_path):
     units = {"first": [1, 2], "second": [0]}
     kprune.zero(exported("module"), units, outgoing=True, output=tmp_path / "zeroed")
     kprune.remove(exported("module"), units, output=tmp_path / "small")
-    zeroed, small = (plain.outputs(tf.saved_model.load(str(tmp_path / name))) for name in ("zeroed", "small"))
+    zeroed, small = (
+        plain.outputs(tf.saved_model.load(str(tmp_path / name))) for name in ("zeroed", "small")
+    )
     assert plain.worst(zeroed, small) < 1e-5
 
 
@@ -186,7 +199,9 @@ def test_a_mask_multiplies_what_the_layer_gives_and_can_be_taken_out(exported, t
     x = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype("float32")
     signature = tf.saved_model.load(str(masked)).signatures["serving_default"]
     expected = keras.models.load_model(tmp_path / "masked.keras")(x, training=False)
-    np.testing.assert_allclose(signature(image=tf.constant(x))["output_0"], expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        signature(image=tf.constant(x))["output_0"], expected, rtol=1e-4, atol=1e-6
+    )
     assert plain.interface(masked) == plain.interface(folder)
     kprune.unmask(masked, output=freed)
     assert (freed / "saved_model.pb").read_bytes() == (folder / "saved_model.pb").read_bytes()
@@ -196,7 +211,9 @@ def test_a_dynamic_mask_silences_what_is_small(exported, tmp_path):
     import tensorflow as tf
 
     kprune.mask(exported("module"), layers=["first"], below=0.5, output=tmp_path / "masked")
-    original, masked = (tf.saved_model.load(str(p)) for p in (exported("module"), tmp_path / "masked"))
+    original, masked = (
+        tf.saved_model.load(str(p)) for p in (exported("module"), tmp_path / "masked")
+    )
     x = plain.random_inputs(original.signatures["vector"])["x"]
     held = {name: v.numpy() for name, v in plain.variables(original).items()}
     hidden = np.maximum(x @ held["first/kernel:0"] + held["first/bias:0"], 0)
@@ -210,7 +227,9 @@ def test_a_dynamic_mask_silences_what_is_small(exported, tmp_path):
 
 def test_outputs_are_refused_unless_they_are_named_themselves(exported, tmp_path):
     with pytest.raises(FrozenUnitsError, match="model's output"):
-        kprune.remove(making_residual(tmp_path / "residual"), {"one": [0]}, output=tmp_path / "small")
+        kprune.remove(
+            making_residual(tmp_path / "residual"), {"one": [0]}, output=tmp_path / "small"
+        )
     report = kprune.remove(exported("digits_mlp"), {"classes": [1]}, output=tmp_path / "nine")
     assert report.output.units == report.input.units - 1
     assert plain.interface(tmp_path / "nine")["serving_default"]["out"]["output_0"][1] == [-1, 9]
@@ -220,7 +239,10 @@ def making_residual(folder):
     import keras
 
     inputs = keras.Input((6,))
-    one, other = keras.layers.Dense(4, name="one")(inputs), keras.layers.Dense(4, name="other")(inputs)
+    one, other = (
+        keras.layers.Dense(4, name="one")(inputs),
+        keras.layers.Dense(4, name="other")(inputs),
+    )
     return making.export(keras.Model(inputs, keras.layers.Add()([one, other])), folder)
 
 
@@ -266,10 +288,14 @@ def test_everything_else_in_the_folder_stays(exported, tmp_path):
 def test_the_same_command_gives_the_same_bytes(exported, tmp_path):
     for name in ("one", "other"):
         kprune.remove(exported("digits_cnn"), {"conv_1": [0, 3]}, output=tmp_path / name)
-    files = sorted(p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*") if p.is_file())
+    files = sorted(
+        p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*") if p.is_file()
+    )
     assert len(files) == 5
     for path in files:
-        assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "other" / path).read_bytes(), path
+        assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "other" / path).read_bytes(), (
+            path
+        )
 
 
 def test_a_second_pruning_starts_from_the_first(exported, tmp_path):
@@ -284,16 +310,22 @@ def test_a_dry_run_writes_nothing_and_says_the_same(exported, tmp_path):
     dry = kprune.remove(exported("digits_cnn"), units, output=tmp_path / "small", dry_run=True)
     assert not os.listdir(tmp_path)
     real = kprune.remove(exported("digits_cnn"), units, output=tmp_path / "small")
-    assert (dry.weights, dry.changed, dry.output.parameters) == (real.weights, real.changed, real.output.parameters)
+    assert (dry.weights, dry.changed, dry.output.parameters) == (
+        real.weights,
+        real.changed,
+        real.output.parameters,
+    )
     assert abs(dry.output.bytes - real.output.bytes) < 2000
 
 
 def test_folding_is_refused(exported, tmp_path):
     with pytest.raises(CannotPruneError, match="folded"):
-        kprune.remove(exported("digits_mlp"), {"hidden_1": [0]}, fold=True, output=tmp_path / "small")
+        kprune.remove(
+            exported("digits_mlp"), {"hidden_1": [0]}, fold=True, output=tmp_path / "small"
+        )
 
 
-# -- damage ------------------------------------------------------------------------------------------
+# -- damage ---------------------------------------------------------------------------------------
 
 INDEX, SHARD = "variables/variables.index", "variables/variables.data-00000-of-00001"
 

@@ -18,7 +18,9 @@ def product(call: OpCall, operands: Sequence[tuple[Labels, str]], output: str) -
     """An einsum of two tensors; a weight among them makes the units that it brings along."""
     for index, (labels, own) in enumerate(operands):
         others = "".join(letters for place, (_, letters) in enumerate(operands) if place != index)
-        made = [axis for axis, letter in enumerate(own) if letter in output and letter not in others]
+        made = [
+            axis for axis, letter in enumerate(own) if letter in output and letter not in others
+        ]
         sizes = {
             letter: size
             for place, (other, letters) in enumerate(operands)
@@ -37,8 +39,14 @@ def matmul(call: OpCall) -> Labels:
     first, second = len(call.shape(one)), len(call.shape(other))
     batch = string.ascii_lowercase[: max(first, second) - 2]
     flip = ("transpose_a", "transpose_b") if call.op == "MatMul" else ("adj_x", "adj_y")
-    left = ("KY" if call.attr(flip[0], False) else "YK", batch[len(batch) - (first - 2) :] if first > 2 else "")
-    right = ("ZK" if call.attr(flip[1], False) else "KZ", batch[len(batch) - (second - 2) :] if second > 2 else "")
+    left = (
+        "KY" if call.attr(flip[0], False) else "YK",
+        batch[len(batch) - (first - 2) :] if first > 2 else "",
+    )
+    right = (
+        "ZK" if call.attr(flip[1], False) else "KZ",
+        batch[len(batch) - (second - 2) :] if second > 2 else "",
+    )
     return product(call, [(one, left[1] + left[0]), (other, right[1] + right[0])], batch + "YZ")
 
 
@@ -46,7 +54,9 @@ def matmul(call: OpCall) -> Labels:
 def einsum(call: OpCall) -> Labels:
     """letters that meet are tied, letters that the output lacks are summed"""
     operands = [held.labels for held in call.ins]
-    letters, output = parse_equation(call.attr("equation", ""), [len(call.shape(x)) for x in operands])
+    letters, output = parse_equation(
+        call.attr("equation", ""), [len(call.shape(x)) for x in operands]
+    )
     if len(operands) > 2:
         raise CannotTell("multiplies more than two tensors")
     return product(call, list(zip(operands, letters, strict=True)), output)
@@ -70,7 +80,9 @@ def convolution(call: OpCall) -> Labels:
     rank = len(call.shape(x))
     channels, space = axes_of_image(call, rank)
     x = hold_space(call, x, space)
-    kernel = call.hold_axes(kernel, range(rank - 2), f"are taps of the kernel of {call.layer.path!r}")
+    kernel = call.hold_axes(
+        kernel, range(rank - 2), f"are taps of the kernel of {call.layer.path!r}"
+    )
     inputs, outputs = kernel.axis(rank - 2), kernel.axis(rank - 1)
     shape = _convolved(call, x, channels, space, kernel.shape[rank - 1] if kernel.shape else None)
     call.makes(call.labels(1), [rank - 1], positions([shape[axis] for axis in space]))
@@ -99,12 +111,17 @@ def _meet(call: OpCall, x: Labels, channels: int, kernel: Labels, axis: int) -> 
         call.freeze(along, f"meet the kernel of {call.layer.path!r} along two axes at once")
         call.freeze(rows, f"meet channels of {call.layer.path!r} that stand along two axes at once")
     if not x.silent and not kernel.silent:
-        call.mix(along, f"are multiplied and summed by {call.layer.path!r}, where a masked unit gives no 0")
+        call.mix(
+            along,
+            f"are multiplied and summed by {call.layer.path!r}, where a masked unit gives no 0",
+        )
 
 
-def _convolved(call: OpCall, x: Labels, channels: int, space: Sequence[int], width: int | None) -> Shape:
+def _convolved(
+    call: OpCall, x: Labels, channels: int, space: Sequence[int], width: int | None
+) -> Shape:
     recorded = call.recorded.get(0)
-    shape = list(recorded) if recorded is not None else [None] * x.rank
+    shape: list[int | None] = list(recorded) if recorded is not None else [None] * x.rank
     if recorded is None:
         shape[0] = call.shape(x)[0]
     shape[channels] = width
@@ -130,13 +147,21 @@ def depthwise(call: OpCall) -> Labels:
     return Labels(shape).with_axis(channels, along.repeat(sizes[3] or 1), shape)
 
 
-@op("Conv2DBackpropInput", "Conv3DBackpropInputV2", does="combines", note="the transposed convolution", numbers=True)
+@op(
+    "Conv2DBackpropInput",
+    "Conv3DBackpropInputV2",
+    does="combines",
+    note="the transposed convolution",
+    numbers=True,
+)
 def transposed(call: OpCall) -> Labels:
     kernel, x = call.labels(1), call.labels(2)
     rank = len(call.shape(x))
     channels, space = axes_of_image(call, rank)
     x = hold_space(call, x, space)
-    kernel = call.hold_axes(kernel, range(rank - 2), f"are taps of the kernel of {call.layer.path!r}")
+    kernel = call.hold_axes(
+        kernel, range(rank - 2), f"are taps of the kernel of {call.layer.path!r}"
+    )
     outputs = kernel.axis(rank - 2)
     shape = _convolved(call, x, channels, space, outputs.size)
     call.makes(call.labels(1), [rank - 2], positions([call.shape(x)[axis] for axis in space]))

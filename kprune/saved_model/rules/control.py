@@ -13,22 +13,42 @@ from kprune.saved_model.rules.registry import op
 from kprune.saved_model.values import Number, TensorList, Value, computed
 
 
-@op("PartitionedCall", "StatefulPartitionedCall", "RemoteCall", does="passes", note="a function", numbers=True)
+@op(
+    "PartitionedCall",
+    "StatefulPartitionedCall",
+    "RemoteCall",
+    does="passes",
+    note="a function",
+    numbers=True,
+)
 def function(call: OpCall) -> Any:
     return call.tracer.run(call.node.attr["f"].func.name, call.ins, call)
 
 
-@op("If", "StatelessIf", does="combines", note="either of two functions: what meets is tied", numbers=True)
+@op(
+    "If",
+    "StatelessIf",
+    does="combines",
+    note="either of two functions: what meets is tied",
+    numbers=True,
+)
 def branch(call: OpCall) -> Any:
     one = call.tracer.run(call.node.attr["then_branch"].func.name, call.ins[1:], call)
     other = call.tracer.run(call.node.attr["else_branch"].func.name, call.ins[1:], call)
     return [_either(call, a, b) for a, b in zip(one, other, strict=True)]
 
 
-@op("Case", "StatelessCase", does="combines", note="one of several functions: what meets is tied", numbers=True)
+@op(
+    "Case",
+    "StatelessCase",
+    does="combines",
+    note="one of several functions: what meets is tied",
+    numbers=True,
+)
 def case(call: OpCall) -> Any:
     results = [
-        call.tracer.run(held.name, call.ins[1:], call) for held in call.node.attr["branches"].list.func
+        call.tracer.run(held.name, call.ins[1:], call)
+        for held in call.node.attr["branches"].list.func
     ]
     joined = results[0]
     for other in results[1:]:
@@ -41,7 +61,9 @@ def _either(call: OpCall, one: Value, other: Value) -> Value:
         call.freeze(one.labels, f"come out of branches of {call.layer.path!r} of unknown shape")
         call.freeze(other.labels, f"come out of branches of {call.layer.path!r} of unknown shape")
         return Value(Labels(None), items=one.items)
-    return Value(call.combine([one.labels, other.labels]), _numbers(call, one, other), items=one.items)
+    return Value(
+        call.combine([one.labels, other.labels]), _numbers(call, one, other), items=one.items
+    )
 
 
 def _numbers(call: OpCall, one: Value, other: Value) -> np.ndarray | None:
@@ -57,7 +79,13 @@ def _numbers(call: OpCall, one: Value, other: Value) -> np.ndarray | None:
     return merged
 
 
-@op("While", "StatelessWhile", does="combines", note="what goes round is tied to what comes in", numbers=True)
+@op(
+    "While",
+    "StatelessWhile",
+    does="combines",
+    note="what goes round is tied to what comes in",
+    numbers=True,
+)
 def loop(call: OpCall) -> Any:
     body = call.node.attr["body"].func.name
     condition = call.node.attr["cond"].func.name
@@ -86,7 +114,10 @@ def _entering(call: OpCall, value: Value, index: int) -> Value:
     recorded = call.recorded.get(index)
     if labels.shape is not None and recorded is not None and len(recorded) == labels.rank:
         # What is spread over the batch inside the loop says so in the recorded shape.
-        sizes = tuple(None if b is None and not labels.varies(a) else n for a, (n, b) in enumerate(zip(labels.shape, recorded, strict=True)))
+        sizes = tuple(
+            None if b is None and not labels.varies(a) else n
+            for a, (n, b) in enumerate(zip(labels.shape, recorded, strict=True))
+        )
         labels = labels.with_shape(sizes)
     return Value(labels, numbers, value.parameter, value.items)
 
@@ -107,10 +138,16 @@ def _round(call: OpCall, before: Value, after: Value) -> Value:
     return Value(joined.with_silence(one.silent and other.silent))
 
 
-# -- lists of tensors --------------------------------------------------------------------------------
+# -- lists of tensors -----------------------------------------------------------------------------
 
 
-@op("TensorListReserve", "EmptyTensorList", does="passes", note="a list; the shape of its elements follows", numbers=True)
+@op(
+    "TensorListReserve",
+    "EmptyTensorList",
+    does="passes",
+    note="a list; the shape of its elements follows",
+    numbers=True,
+)
 def reserve(call: OpCall) -> Any:
     items = TensorList(None, [])
     _shape(call, items, 0)
@@ -118,7 +155,12 @@ def reserve(call: OpCall) -> Any:
     return Value(Labels(()), items=items)
 
 
-@op("TensorListFromTensor", does="passes", note="a list of what stands along the first axis", numbers=True)
+@op(
+    "TensorListFromTensor",
+    does="passes",
+    note="a list of what stands along the first axis",
+    numbers=True,
+)
 def from_tensor(call: OpCall) -> Any:
     known = call.shape()
     x = call.hold_axes(call.x, [0], f"are taken apart by {call.layer.path!r}")
@@ -127,7 +169,13 @@ def from_tensor(call: OpCall) -> Any:
     return Value(Labels(()), items=items)
 
 
-@op("TensorListSetItem", "TensorListPushBack", does="combines", note="what one list holds is tied", numbers=True)
+@op(
+    "TensorListSetItem",
+    "TensorListPushBack",
+    does="combines",
+    note="what one list holds is tied",
+    numbers=True,
+)
 def set_item(call: OpCall) -> Any:
     items = _items(call)
     new = call.labels(1 if call.op == "TensorListPushBack" else 2)
@@ -136,7 +184,9 @@ def set_item(call: OpCall) -> Any:
     if items.element is None:
         items.element = new
     elif items.element.shape is None or new.shape is None:
-        call.freeze(items.element, f"stand in a list of tensors of unknown shape at {call.layer.path!r}")
+        call.freeze(
+            items.element, f"stand in a list of tensors of unknown shape at {call.layer.path!r}"
+        )
         call.freeze(new, f"stand in a list of tensors of unknown shape at {call.layer.path!r}")
     else:
         silent = items.element.silent and new.silent
@@ -154,7 +204,13 @@ def get_item(call: OpCall) -> Any:
     return items.element
 
 
-@op("TensorListStack", "TensorListConcatV2", does="passes", note="a list as one tensor", numbers=True)
+@op(
+    "TensorListStack",
+    "TensorListConcatV2",
+    does="passes",
+    note="a list as one tensor",
+    numbers=True,
+)
 def stack(call: OpCall) -> Any:
     items = _items(call)
     _shape(call, items, 1)

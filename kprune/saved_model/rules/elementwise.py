@@ -1,4 +1,4 @@
-"""Element by element: labels pass, what meets is tied. The same operations do arithmetic on sizes."""
+"""Element by element: labels pass, what meets is tied. Sizes are calculated alike."""
 
 from __future__ import annotations
 
@@ -14,22 +14,29 @@ from kprune.saved_model.rules.registry import op
 from kprune.saved_model.values import Number, Value, computed, product
 
 # f(0) = 0: a masked unit still gives 0 behind these.
-KEEPS_ZERO = (
-    "Abs Neg Sign Sqrt Square Expm1 Log1p Sin Tan Sinh Tanh Asin Atan Asinh Atanh Ceil Floor Rint Round Erf Erfinv "
-    "Relu Relu6 Elu Selu LeakyRelu Softsign StopGradient PreventGradient CheckNumerics CheckNumericsV2 Snapshot "
-    "ZerosLike Conj Real Imag"
-).split()
-GIVES_OTHER = (
-    "Exp Cos Cosh Acos Acosh Log Reciprocal Inv Rsqrt Erfc Sigmoid Softplus Digamma Lgamma IsFinite IsInf IsNan "
-    "LogicalNot OnesLike Invert Angle"
-).split()
-SUMS = "Add AddV2 Sub Maximum Minimum BiasAdd BiasAddV1 SquaredDifference AddN Mod FloorMod TruncateMod Atan2".split()
-PRODUCTS = "Mul MulNoNan".split()
-QUOTIENTS = "RealDiv Div DivNoNan FloorDiv TruncateDiv Xdivy".split()
-OTHERS = (
-    "Pow Equal NotEqual Greater GreaterEqual Less LessEqual LogicalAnd LogicalOr ApproximateEqual Xlogy "
-    "BitwiseAnd BitwiseOr BitwiseXor LeftShift RightShift ClipByValue"
-).split()
+KEEPS_ZERO = [
+    "Abs", "Neg", "Sign", "Sqrt", "Square", "Expm1", "Log1p", "Sin", "Tan", "Sinh", "Tanh",
+    "Asin", "Atan", "Asinh", "Atanh", "Ceil", "Floor", "Rint", "Round", "Erf", "Erfinv",
+    "Relu", "Relu6", "Elu", "Selu", "LeakyRelu", "Softsign", "StopGradient",
+    "PreventGradient", "CheckNumerics", "CheckNumericsV2", "Snapshot", "ZerosLike", "Conj",
+    "Real", "Imag",
+]  # fmt: skip
+GIVES_OTHER = [
+    "Exp", "Cos", "Cosh", "Acos", "Acosh", "Log", "Reciprocal", "Inv", "Rsqrt", "Erfc",
+    "Sigmoid", "Softplus", "Digamma", "Lgamma", "IsFinite", "IsInf", "IsNan", "LogicalNot",
+    "OnesLike", "Invert", "Angle",
+]  # fmt: skip
+SUMS = [
+    "Add", "AddV2", "Sub", "Maximum", "Minimum", "BiasAdd", "BiasAddV1",
+    "SquaredDifference", "AddN", "Mod", "FloorMod", "TruncateMod", "Atan2",
+]  # fmt: skip
+PRODUCTS = ["Mul", "MulNoNan"]
+QUOTIENTS = ["RealDiv", "Div", "DivNoNan", "FloorDiv", "TruncateDiv", "Xdivy"]
+OTHERS = [
+    "Pow", "Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual",
+    "LogicalAnd", "LogicalOr", "ApproximateEqual", "Xlogy", "BitwiseAnd", "BitwiseOr",
+    "BitwiseXor", "LeftShift", "RightShift", "ClipByValue",
+]  # fmt: skip
 
 _ARITHMETIC: dict[str, Callable[[int, int], int]] = {
     "Add": operator.add,
@@ -47,12 +54,24 @@ def elementwise(call: OpCall) -> Labels:
     return call.x
 
 
-@op(*GIVES_OTHER, does="passes", note="element by element; a masked unit gives a constant other than 0")
+@op(
+    *GIVES_OTHER,
+    does="passes",
+    note="element by element; a masked unit gives a constant other than 0",
+)
 def shifted(call: OpCall) -> Labels:
     return call.x.with_silence(False)
 
 
-@op("Identity", "IdentityN", "Cast", "EnsureShape", does="passes", note="hands on what it gets", numbers=True)
+@op(
+    "Identity",
+    "IdentityN",
+    "Cast",
+    "EnsureShape",
+    does="passes",
+    note="hands on what it gets",
+    numbers=True,
+)
 def unchanged(call: OpCall) -> Any:
     if call.op == "Cast" and call.ins[0].numbers is not None and not _integer(call):
         # A size that becomes a factor, such as 1 / sqrt(depth): it is smaller when units go.
@@ -69,7 +88,15 @@ def _integer(call: OpCall) -> bool:
     return call.node.attr["DstT"].type in (3, 9, 22, 23)  # DT_INT32, DT_INT64, DT_UINT32, DT_UINT64
 
 
-@op(*SUMS, *PRODUCTS, *QUOTIENTS, *OTHERS, does="combines", note="element by element: what meets is tied", numbers=True)
+@op(
+    *SUMS,
+    *PRODUCTS,
+    *QUOTIENTS,
+    *OTHERS,
+    does="combines",
+    note="element by element: what meets is tied",
+    numbers=True,
+)
 def combining(call: OpCall) -> Any:
     numbers = _arithmetic(call)
     if numbers is not None:
@@ -95,7 +122,11 @@ def _count_uses(call: OpCall, operands: list[Labels]) -> None:
             shape = other.shape or ()
             total = 1.0
             for axis, size in enumerate(shape[1:], 1):
-                if not (mine.shape and len(mine.shape) + axis >= len(shape) and mine.shape[axis - len(shape)] != 1):
+                if not (
+                    mine.shape
+                    and len(mine.shape) + axis >= len(shape)
+                    and mine.shape[axis - len(shape)] != 1
+                ):
                     total *= size or 1
             call.tracer.used(int(ids[0]), total, 1.0)
 
@@ -112,7 +143,7 @@ def _with_bias(call: OpCall, operands: list[Labels]) -> list[Labels]:
 
 def _silent(kind: str, operands: list[Labels], call: OpCall) -> bool:
     def zero(index: int) -> bool:
-        # What carries no units stands for itself: an operand without them is 0 only if it is a constant 0.
+        # An operand without units is 0 only if it is a constant 0.
         labels = operands[index]
         return labels.silent and bool(labels.factors)
 
@@ -121,7 +152,9 @@ def _silent(kind: str, operands: list[Labels], call: OpCall) -> bool:
         return any(zero(index) for index in range(count))
     if kind in QUOTIENTS:
         return zero(0) and not (operands[-1].factors and operands[-1].silent)
-    return kind in SUMS and all(zero(index) or _constant_zero(call, index) for index in range(count))
+    return kind in SUMS and all(
+        zero(index) or _constant_zero(call, index) for index in range(count)
+    )
 
 
 def _constant_zero(call: OpCall, index: int) -> bool:
@@ -137,24 +170,29 @@ def _arithmetic(call: OpCall) -> np.ndarray | None:
     held = [value.numbers for value in call.ins]
     if len(held) != 2 or any(numbers is None for numbers in held):
         return None
-    left, right = np.broadcast_arrays(*held)
+    left, right = (np.asarray(one, object) for one in np.broadcast_arrays(*held))
     result = np.empty(left.shape, object)
     for index in np.ndindex(left.shape):
         result[index] = _calculated(call, left[index], right[index])
     return result
 
 
-def _calculated(call: OpCall, one: Number, other: Number) -> Number:
+def _calculated(call: OpCall, one: Any, other: Any) -> Number:
     for number in (one, other):
         if number.at is not None:
             call.tracer.valued.add(number.at)
     if call.op == "Mul":
-        return product([Number(one.value, of=one.of, lost=one.lost), Number(other.value, of=other.of, lost=other.lost)])
+        return product(
+            [
+                Number(one.value, of=one.of, lost=one.lost),
+                Number(other.value, of=other.of, lost=other.lost),
+            ]
+        )
     value = None
     function = _ARITHMETIC.get(call.op)
-    if function is not None and one.value is not None and other.value is not None:
-        if not (call.op in ("FloorDiv", "FloorMod") and other.value == 0):
-            value = function(one.value, other.value)
+    by_zero = call.op in ("FloorDiv", "FloorMod") and other.value == 0
+    if function is not None and one.value is not None and other.value is not None and not by_zero:
+        value = function(one.value, other.value)
     return computed(value, [one, other])
 
 
@@ -165,9 +203,16 @@ def select(call: OpCall) -> Labels:
     if call.op == "Select" and condition.rank == 1 and both.rank > 1:
         return both  # chooses whole samples
     result = call.combine([condition, both]) if condition.rank else both
-    return result.with_silence(one.silent and other.silent and bool(one.factors) and bool(other.factors))
+    return result.with_silence(
+        one.silent and other.silent and bool(one.factors) and bool(other.factors)
+    )
 
 
-@op("FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxArgs", does="passes", note="one range for all units: none is missed")
+@op(
+    "FakeQuantWithMinMaxVars",
+    "FakeQuantWithMinMaxArgs",
+    does="passes",
+    note="one range for all units: none is missed",
+)
 def fake_quantised(call: OpCall) -> Labels:
     return call.x

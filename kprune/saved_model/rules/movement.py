@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,9 @@ def regroup(call: OpCall, x: Labels, new: Shape) -> Labels:
             break
         blocks.insert(0, (range(a, i), range(b, j)))
         i, j = a, b
-    x = call.hold_axes(x, range(i), f"stand along an axis that {call.layer.path!r} folds with one of unknown size")
+    x = call.hold_axes(
+        x, range(i), f"stand along an axis that {call.layer.path!r} folds with one of unknown size"
+    )
     factors = []
     for factor in x.factors:
         source, target = [1] * i, [1] * j
@@ -80,14 +83,18 @@ def reshape(call: OpCall) -> Any:
             raise CannotTell("gives a tensor of unknown rank")
         return call.shaped(regroup(call, x, recorded), None)
     sizes_: list[int | None] = [
-        None if number.value is None or number.value < 0 else number.value for number in numbers.ravel()
+        None if number.value is None or number.value < 0 else number.value
+        for number in numbers.ravel()
     ]
     if recorded is not None and len(recorded) == len(sizes_):
         sizes_ = [b if a is None else a for a, b in zip(sizes_, recorded, strict=True)]
     old = call.shape(x)
     if sizes_.count(None) == 1 and None not in old:
         rest = math.prod(size or 1 for size in sizes_)
-        sizes_ = [math.prod(size or 1 for size in old) // rest if size is None and rest else size for size in sizes_]
+        sizes_ = [
+            math.prod(size or 1 for size in old) // rest if size is None and rest else size
+            for size in sizes_
+        ]
     return call.shaped(regroup(call, x, tuple(sizes_)), numbers)
 
 
@@ -115,14 +122,24 @@ def squeeze(call: OpCall) -> Any:
     """axes of size 1 go"""
     shape = call.shape()
     given = call.attr("squeeze_dims") or []
-    axes = tuple(sorted(axis % len(shape) for axis in given)) or tuple(a for a, n in enumerate(shape) if n == 1)
+    axes = tuple(sorted(axis % len(shape) for axis in given)) or tuple(
+        a for a, n in enumerate(shape) if n == 1
+    )
     x = call.hold_axes(call.x, axes, f"are squeezed away by {call.layer.path!r}")
-    labels = x.move(lambda f: f.squeeze(axes), tuple(n for a, n in enumerate(shape) if a not in axes))
+    labels = x.move(
+        lambda f: f.squeeze(axes), tuple(n for a, n in enumerate(shape) if a not in axes)
+    )
     numbers = call.numbers(0)
     return Value(labels, None if numbers is None else numbers.squeeze(axes))
 
 
-@op("Shape", "ShapeN", does="passes", note="its sizes are followed to where they are used", numbers=True)
+@op(
+    "Shape",
+    "ShapeN",
+    does="passes",
+    note="its sizes are followed to where they are used",
+    numbers=True,
+)
 def shape(call: OpCall) -> Any:
     results = []
     for held in call.ins:
@@ -163,7 +180,9 @@ def pack(call: OpCall) -> Any:
     axis += len(known) + 1 if axis < 0 else 0
     result = (*known[:axis], len(call.ins), *known[axis:])
     labels = together.move(lambda f: np.expand_dims(f, axis), result)
-    if any(numbers is not None for numbers in held) and all(value.labels.shape == () for value in call.ins):
+    if any(numbers is not None for numbers in held) and all(
+        value.labels.shape == () for value in call.ins
+    ):
         numbers = np.empty(len(held), object)
         for index, one in enumerate(held):
             numbers[index] = Number(None, lost=True) if one is None else one[()]
@@ -205,11 +224,15 @@ def concat(call: OpCall) -> Any:
     if all(numbers is not None for numbers in held):
         joined = np.concatenate(held, axis)
         return Value(Labels(joined.shape), joined)
-    if any(numbers is not None for numbers in held) and all(value.labels.rank == 1 for value in parts):
+    if any(numbers is not None for numbers in held) and all(
+        value.labels.rank == 1 for value in parts
+    ):
         sizes = [call.shape(value.labels)[0] for value in parts]
         if None not in sizes:
             pieces = [
-                np.array([Number(None, lost=True)] * (size or 0), object) if numbers is None else numbers
+                np.array([Number(None, lost=True)] * (size or 0), object)
+                if numbers is None
+                else numbers
                 for numbers, size in zip(held, sizes, strict=True)
             ]
             joined = np.concatenate(pieces)
@@ -239,7 +262,7 @@ def split(call: OpCall) -> Any:
 
 
 def _apart(call: OpCall, x: Labels, axis: int) -> Labels:
-    """Single positions are taken out: each is a thing of its own, such as the two rows of a GRU's bias."""
+    """Single positions are taken out: each is its own thing, such as the rows of a GRU's bias."""
     return call.hold_axes(x, [axis], f"are taken one by one by {call.layer.path!r}")
 
 
@@ -281,16 +304,18 @@ def cut_out(call: OpCall) -> Any:
     x, begins, sizes = call.x, call.numbers(1), call.numbers(2)
     known = call.shape(x)
     if begins is None or sizes is None:
-        return call.hold_axes(x, range(len(known)), f"are cut out by {call.layer.path!r} as the model runs").with_shape(
-            call.recorded.get(0)
-        )
+        return call.hold_axes(
+            x, range(len(known)), f"are cut out by {call.layer.path!r} as the model runs"
+        ).with_shape(call.recorded.get(0))
     result: list[int | None] = []
     spans: list[slice] = []
     for axis, size in enumerate(known):
         begin, length = begins.ravel()[axis], sizes.ravel()[axis]
         if begin.value is None or length.value is None or size is None:
             x = call.hold_axes(x, [axis], f"are cut out by {call.layer.path!r} as the model runs")
-            result.append(length.value if length.value not in (-1, None) and length.value >= 0 else None)
+            result.append(
+                length.value if length.value not in (-1, None) and length.value >= 0 else None
+            )
             spans.append(slice(None))
             for number in (begin, length):
                 call.use_value(number)
@@ -300,7 +325,15 @@ def cut_out(call: OpCall) -> Any:
             x = _apart(call, x, axis)
         result.append(stop - begin.value)
         spans.append(slice(begin.value, stop))
-        _follow_slice(call, x.axis(axis), begin, None if length.value == -1 else length, begin.value, stop, length=True)
+        _follow_slice(
+            call,
+            x.axis(axis),
+            begin,
+            None if length.value == -1 else length,
+            begin.value,
+            stop,
+            length=True,
+        )
     if call.ins[0].numbers is not None:
         held = call.ins[0].numbers[tuple(spans)]
         return Value(Labels(held.shape), held)
@@ -309,13 +342,24 @@ def cut_out(call: OpCall) -> Any:
 
 def _sliced(x: Labels, spans: list[slice], result: Shape) -> Labels:
     def take(factor: np.ndarray) -> np.ndarray:
-        return factor[tuple(slice(None) if n == 1 else span for n, span in zip(factor.shape, spans, strict=True))]
+        return factor[
+            tuple(
+                slice(None) if n == 1 else span for n, span in zip(factor.shape, spans, strict=True)
+            )
+        ]
 
     return x.move(take, result)
 
 
 def _follow_slice(
-    call: OpCall, along: Axis, begin: Number, end: Number | None, start: int, stop: int, *, length: bool = False
+    call: OpCall,
+    along: Axis,
+    begin: Number,
+    end: Number | None,
+    start: int,
+    stop: int,
+    *,
+    length: bool = False,
 ) -> None:
     if not along.factors:
         for number in (begin, end):
@@ -334,17 +378,24 @@ def strided_slice(call: OpCall) -> Any:
     x, known = call.x, call.shape()
     begins, ends, strides = call.numbers(1), call.numbers(2), call.numbers(3)
     if begins is None or ends is None or strides is None:
-        held = call.hold_axes(x, range(len(known)), f"are sliced by {call.layer.path!r} as the model runs")
+        held = call.hold_axes(
+            x, range(len(known)), f"are sliced by {call.layer.path!r} as the model runs"
+        )
         recorded = call.recorded.get(0)
         if held.factors:
             call.freeze(held, f"are sliced by {call.layer.path!r} as the model runs")
         return Labels(recorded)
-    masks = {name: int(call.attr(name, 0)) for name in ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")}
+    masks = {
+        name: int(call.attr(name, 0))
+        for name in ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
+    }
     index: list[Any] = []
     result: list[int | None] = []
     axis = 0
     count = begins.size
-    explicit = sum(1 for i in range(count) if not (masks["new_axis_mask"] | masks["ellipsis_mask"]) >> i & 1)
+    explicit = sum(
+        1 for i in range(count) if not (masks["new_axis_mask"] | masks["ellipsis_mask"]) >> i & 1
+    )
     for i in range(count):
         begin, end, stride = (part.ravel()[i] for part in (begins, ends, strides))
         if masks["ellipsis_mask"] >> i & 1:
@@ -360,11 +411,17 @@ def strided_slice(call: OpCall) -> Any:
         size = known[axis]
         if masks["shrink_axis_mask"] >> i & 1:
             x = _pick(call, x, axis, begin)
-            index.append(begin.value if begin.value is not None and (size is not None or begin.value in (0, -1)) else 0)
+            index.append(
+                begin.value
+                if begin.value is not None and (size is not None or begin.value in (0, -1))
+                else 0
+            )
             axis += 1
             continue
         open_begin, open_end = masks["begin_mask"] >> i & 1, masks["end_mask"] >> i & 1
-        part, new = _span(call, x, axis, None if open_begin else begin, None if open_end else end, stride)
+        part, new = _span(
+            call, x, axis, None if open_begin else begin, None if open_end else end, stride
+        )
         if part is None:
             x = call.hold_axes(x, [axis], f"are sliced by {call.layer.path!r}")
             part = slice(None)
@@ -379,7 +436,8 @@ def strided_slice(call: OpCall) -> Any:
         return Value(Labels(picked.shape), picked)
 
     def take(factor: np.ndarray) -> np.ndarray:
-        own, at = [], 0
+        own: list[Any] = []
+        at = 0
         for part in index:
             if part is None:
                 own.append(None)
@@ -395,7 +453,10 @@ def strided_slice(call: OpCall) -> Any:
 def _span(
     call: OpCall, x: Labels, axis: int, begin: Number | None, end: Number | None, stride: Number
 ) -> tuple[slice | None, int | None]:
-    """One `begin:end:stride`: (the slice, or None if units along it must stay, and the size that is left)."""
+    """One `begin:end:stride`.
+
+    Returns: the slice, or None if units along it must stay; and the size that is left.
+    """
     size = call.shape(x)[axis]
     given = [number for number in (begin, end) if number is not None]
     step = stride.value
@@ -404,7 +465,9 @@ def _span(
             call.use_value(number)
         whole = not given and step in (1, -1)
         return slice(None, None, step) if whole else None, size if whole else None
-    start, stop, _ = slice(begin.value if begin else None, end.value if end else None, step).indices(size)
+    start, stop, _ = slice(
+        begin.value if begin else None, end.value if end else None, step
+    ).indices(size)
     part = slice(begin.value if begin else None, end.value if end else None, step)
     new = len(range(start, stop, step))
     along = x.axis(axis)
@@ -420,11 +483,15 @@ def _span(
         return (part, new) if step in (1, -1) else (None, new)
     if step != 1 or any((number.value or 0) < 0 for number in given) or stop > size:
         return None, new
-    for number, at in ((begin, start), (end, stop)):
-        if number is not None:
-            call.demand(number, along, lambda alive, at=at: int(alive[:at].sum()))
+    for bound, at in ((begin, start), (end, stop)):
+        if bound is not None:
+            call.demand(bound, along, partial(_left_before, at))
     call.size_left(Axis(stop - start, tuple(factor[:, start:stop] for factor in along.factors)))
     return part, new
+
+
+def _left_before(at: int, alive: np.ndarray) -> int:
+    return int(alive[:at].sum())
 
 
 def _pick(call: OpCall, x: Labels, axis: int, begin: Number) -> Labels:
@@ -446,7 +513,15 @@ def _pick(call: OpCall, x: Labels, axis: int, begin: Number) -> Labels:
     return x
 
 
-@op("GatherV2", "Gather", "GatherNd", "ResourceGather", "ResourceGatherNd", does="passes", numbers=True)
+@op(
+    "GatherV2",
+    "Gather",
+    "GatherNd",
+    "ResourceGather",
+    "ResourceGatherNd",
+    does="passes",
+    numbers=True,
+)
 def gather(call: OpCall) -> Any:
     """positions of an axis are looked up, so it must stay whole; the other axes pass"""
     indices = call.ins[1]
@@ -471,7 +546,9 @@ def gather(call: OpCall) -> Any:
     if call.attr("batch_dims", 0):
         call.freeze(x, f"are looked up sample by sample by {call.layer.path!r}")
         return Labels(call.recorded.get(0))
-    x = call.hold_axes(x, range(axis, axis + depth), f"are looked up by {call.layer.path!r} as the model runs")
+    x = call.hold_axes(
+        x, range(axis, axis + depth), f"are looked up by {call.layer.path!r} as the model runs"
+    )
     own = call.shape(indices.labels)
     own = own[:-1] if call.op in ("GatherNd", "ResourceGatherNd") else own
     call.makes(x, [a for a in range(len(known)) if not axis <= a < axis + depth], 0.0)
@@ -494,8 +571,16 @@ def tile(call: OpCall) -> Labels:
     for axis, count in enumerate(times):
         if count is None and x.varies(axis):
             x = call.hold_axes(x, [axis], f"are repeated by {call.layer.path!r}")
-    result = tuple(None if None in (n, count) else (n or 0) * (count or 0) for n, count in zip(known, times, strict=True))
-    return x.move(lambda f: np.tile(f, [(count or 1) if f.shape[axis] > 1 else 1 for axis, count in enumerate(times)]), result)
+    result = tuple(
+        None if None in (n, count) else (n or 0) * (count or 0)
+        for n, count in zip(known, times, strict=True)
+    )
+    return x.move(
+        lambda f: np.tile(
+            f, [(count or 1) if f.shape[axis] > 1 else 1 for axis, count in enumerate(times)]
+        ),
+        result,
+    )
 
 
 @op("BroadcastTo", does="passes", numbers=True)
@@ -508,7 +593,9 @@ def broadcast_to(call: OpCall) -> Labels:
             raise CannotTell("gives a tensor of unknown rank")
         target: Shape = recorded
     else:
-        target = tuple(n.value if n.value is not None and n.value >= 0 else None for n in numbers.flat)
+        target = tuple(
+            n.value if n.value is not None and n.value >= 0 else None for n in numbers.flat
+        )
         if recorded is not None and len(recorded) == len(target):
             target = tuple(b if a is None else a for a, b in zip(target, recorded, strict=True))
     extra = len(target) - x.rank
@@ -527,7 +614,9 @@ def reverse(call: OpCall) -> Labels:
 def pad(call: OpCall) -> Labels:
     numbers, known = call.numbers(1), call.shape()
     if numbers is None:
-        x = call.hold_axes(call.x, range(1, len(known)), f"are padded by {call.layer.path!r} as the model runs")
+        x = call.hold_axes(
+            call.x, range(1, len(known)), f"are padded by {call.layer.path!r} as the model runs"
+        )
         return x.with_shape(call.recorded.get(0))
     for number in numbers.flat:
         call.use_value(number)
@@ -544,16 +633,20 @@ def pad(call: OpCall) -> Labels:
 
 @op("DepthToSpace", "SpaceToDepth", "BatchToSpaceND", "SpaceToBatchND", does="passes", numbers=True)
 def blocks(call: OpCall) -> Any:
-    """blocks of space become samples and back, as dilated convolutions do; blocks of channels are not followed"""
+    """blocks of space become samples and back; blocks of channels are not followed"""
     _stay_sizes(call)
     if call.op in ("DepthToSpace", "SpaceToDepth"):
         return call.opaque(f"{call.layer.path!r} ({call.op}) turns channels into space")
     x = call.x
     sizes = call.numbers(1)
     depth = 2 if sizes is None else sizes.size
-    x = call.hold_axes(x, range(1, 1 + depth), f"stand along an axis that {call.layer.path!r} folds")
+    x = call.hold_axes(
+        x, range(1, 1 + depth), f"stand along an axis that {call.layer.path!r} folds"
+    )
     known = call.shape(x)
-    return x.with_shape((known[0] if known[0] is None else None, *[None] * depth, *known[1 + depth :]))
+    return x.with_shape(
+        (known[0] if known[0] is None else None, *[None] * depth, *known[1 + depth :])
+    )
 
 
 def _stay_sizes(call: OpCall) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,13 @@ from kprune.saved_model.rules.registry import op
 from kprune.saved_model.values import Value, computed, product
 
 
-@op("Sum", "Any", does="passes", note="over units: a unit that gives 0 is not missed, any other mixes", numbers=True)
+@op(
+    "Sum",
+    "Any",
+    does="passes",
+    note="over units: a unit that gives 0 is not missed, any other mixes",
+    numbers=True,
+)
 def total(call: OpCall) -> Any:
     return reduce(call, exact=call.x.silent)
 
@@ -44,7 +51,9 @@ def reduce(call: OpCall, *, exact: bool) -> Any:
             call.mix(x.axis(axis), f"are brought down to one figure by {call.layer.path!r}")
     x = call.collapse(x, axes)
     if not keep:
-        x = x.move(lambda f: f.squeeze(tuple(axes)), tuple(n for a, n in enumerate(known) if a not in axes))
+        x = x.move(
+            lambda f: f.squeeze(tuple(axes)), tuple(n for a, n in enumerate(known) if a not in axes)
+        )
     # exp(0) and the like: a mean of what is not 0 is not 0 either; a maximum of 0 is.
     return x
 
@@ -57,21 +66,36 @@ def _reduced_numbers(call: OpCall, numbers: np.ndarray, axes: list[int], keep: b
     for number in numbers.flat:
         if number.at is not None:
             call.tracer.valued.add(number.at)
-    shape = tuple(1 if a in axes else n for a, n in enumerate(numbers.shape) if keep or a not in axes)
+    shape = tuple(
+        1 if a in axes else n for a, n in enumerate(numbers.shape) if keep or a not in axes
+    )
     result = np.empty(shape, object)
     result[...] = found
     return Value(Labels(shape), result)
 
 
-@op("ArgMax", "ArgMin", does="mixes", note="tells which position is largest: units along that axis must stay", numbers=True)
+@op(
+    "ArgMax",
+    "ArgMin",
+    does="mixes",
+    note="tells which position is largest: units along that axis must stay",
+    numbers=True,
+)
 def largest(call: OpCall) -> Labels:
     known = call.shape()
     axis = int(call.constant(1).ravel()[0]) % len(known)
     x = call.hold_axes(call.x, [axis], f"are counted off by {call.layer.path!r}")
-    return x.move(lambda f: f.squeeze(axis), tuple(n for a, n in enumerate(known) if a != axis)).with_silence(False)
+    return x.move(
+        lambda f: f.squeeze(axis), tuple(n for a, n in enumerate(known) if a != axis)
+    ).with_silence(False)
 
 
-@op("Softmax", "LogSoftmax", does="mixes", note="normalises over the last axis: its units depend on each other")
+@op(
+    "Softmax",
+    "LogSoftmax",
+    does="mixes",
+    note="normalises over the last axis: its units depend on each other",
+)
 def softmax(call: OpCall) -> Labels:
     call.mix(call.x.last, f"are normalised against each other by {call.layer.path!r}")
     return call.x.with_silence(False)
@@ -108,7 +132,12 @@ def batch_normalisation(call: OpCall) -> Any:
             continue  # while training, mean and variance come empty
         extents = list(sizes)
         extents[channels] = size
-        laid.append(vector.move(lambda f, e=extents: f.reshape([f.shape[0] if n > 1 else 1 for n in e]), tuple(extents)))
+        laid.append(
+            vector.move(
+                partial(_laid, extents),
+                tuple(extents),
+            )
+        )
     if call.attr("is_training", True):
         held = [axis for axis in space if x.varies(axis)]
         x = call.hold_axes(x, held, f"are normalised together by {call.layer.path!r}")
@@ -118,7 +147,15 @@ def batch_normalisation(call: OpCall) -> Any:
     return [result.with_silence(silent), *[vector] * 5]
 
 
-@op("MaxPool", "AvgPool", "MaxPool3D", "AvgPool3D", "MaxPoolV2", does="passes", note="channel by channel")
+@op(
+    "MaxPool",
+    "AvgPool",
+    "MaxPool3D",
+    "AvgPool3D",
+    "MaxPoolV2",
+    does="passes",
+    note="channel by channel",
+)
 def pooling(call: OpCall) -> Labels:
     known = call.shape()
     channels, space = axes_of_image(call, len(known))
@@ -127,14 +164,15 @@ def pooling(call: OpCall) -> Labels:
         raise CannotTell("pools over channels")
     x = hold_space(call, call.x, space)
     recorded = call.recorded.get(0)
-    sizes = list(recorded) if recorded is not None else [None] * len(known)
+    sizes: list[int | None] = list(recorded) if recorded is not None else [None] * len(known)
     sizes[channels] = known[channels]
     sizes[0] = known[0]
     return x.with_shape(tuple(sizes))
 
 
 @op(
-    "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea", "ScaleAndTranslate", "CropAndResize",
+    "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea", "ScaleAndTranslate",
+    "CropAndResize",
     does="passes", note="channel by channel",
 )  # fmt: skip
 def resize(call: OpCall) -> Labels:

@@ -32,7 +32,14 @@ def const(call: OpCall) -> Any:
     return Labels(value.shape)
 
 
-@op("ReadVariableOp", "VariableV2", "Variable", "ResourceVariable", does="issues", note="a variable's value")
+@op(
+    "ReadVariableOp",
+    "VariableV2",
+    "Variable",
+    "ResourceVariable",
+    does="issues",
+    note="a variable's value",
+)
 def read(call: OpCall) -> Any:
     held = call.ins[0].parameter if call.ins else call.tracer.variables_by_node.get(call.node.name)
     if held is None:
@@ -45,19 +52,39 @@ def handle(call: OpCall) -> Any:
     return Value(Labels(()), parameter=call.tracer.variables_by_node.get(call.node.name))
 
 
-@op("AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp", "Assign", "AssignAdd", "AssignSub", does="combines")
+@op(
+    "AssignVariableOp",
+    "AssignAddVariableOp",
+    "AssignSubVariableOp",
+    "Assign",
+    "AssignAdd",
+    "AssignSub",
+    does="combines",
+)
 def assign(call: OpCall) -> Any:
     """what is written into a variable is tied to it"""
     held = call.ins[0].parameter
-    own = call.labels(0) if call.op in ("Assign", "AssignAdd", "AssignSub") else None if held is None else held.labels
+    own = (
+        call.labels(0)
+        if call.op in ("Assign", "AssignAdd", "AssignSub")
+        else None
+        if held is None
+        else held.labels
+    )
     value = call.labels(1)
     if own is not None and own.factors:
         if value.shape is None:
             if not call.tracer.restored(call.place):
-                call.freeze(own, f"are overwritten by {call.layer.path!r} with a tensor of unknown shape")
+                call.freeze(
+                    own, f"are overwritten by {call.layer.path!r} with a tensor of unknown shape"
+                )
         else:
             call.combine([own, value])
-    return [] if call.op.endswith("VariableOp") else [own if own is not None else Labels(call.recorded.get(0))]
+    return (
+        []
+        if call.op.endswith("VariableOp")
+        else [own if own is not None else Labels(call.recorded.get(0))]
+    )
 
 
 @op("Fill", does="issues", note="filled from a shape, which follows", numbers=True)
@@ -68,7 +95,11 @@ def fill(call: OpCall) -> Any:
     if held is not None:
         for number in held.flat:
             call.use_value(number)
-        if numbers is not None and all(n.value is not None for n in numbers.flat) and not result.factors:
+        if (
+            numbers is not None
+            and all(n.value is not None for n in numbers.flat)
+            and not result.factors
+        ):
             shape = tuple(int(n.value or 0) for n in numbers.flat)
             if np.prod(shape, dtype=np.int64) <= _MOST:
                 filled = np.empty(shape, object)
@@ -78,8 +109,9 @@ def fill(call: OpCall) -> Any:
 
 
 @op(
-    "RandomUniform", "RandomStandardNormal", "TruncatedNormal", "RandomUniformInt", "StatelessRandomUniform",
-    "StatelessRandomNormal", "StatelessTruncatedNormal", "StatelessRandomUniformV2", "StatelessRandomNormalV2",
+    "RandomUniform", "RandomStandardNormal", "TruncatedNormal", "RandomUniformInt",
+    "StatelessRandomUniform", "StatelessRandomNormal", "StatelessTruncatedNormal",
+    "StatelessRandomUniformV2", "StatelessRandomNormalV2",
     "StatelessTruncatedNormalV2", "RandomGamma", "Empty",
     does="issues", note="made from a shape, which follows", numbers=True,
 )  # fmt: skip
@@ -99,7 +131,7 @@ def count(call: OpCall) -> Any:
             for number in numbers.flat:
                 call.use_value(number)
     if all(numbers is not None and numbers[()].value is not None for numbers in held):
-        values = range(*(int(numbers[()].value) for numbers in held))  # type: ignore[index]
+        values = range(*(int(numbers[()].value) for numbers in held))
         if len(values) <= _MOST:
             found = np.empty(len(values), object)
             found[:] = [Number(value) for value in values]
@@ -113,10 +145,10 @@ def placeholder(call: OpCall) -> Any:
 
 
 @op(
-    "VarIsInitializedOp", "IsVariableInitialized", "NoOp", "SaveV2", "DisableCopyOnRead", "Assert", "Print", "PrintV2",
+    "VarIsInitializedOp", "IsVariableInitialized", "NoOp", "SaveV2", "DisableCopyOnRead",
+    "Assert", "Print", "PrintV2",
     "VariableShape", "Size",
     does="passes", note="gives nothing on in which a unit stands",
 )  # fmt: skip
 def nothing(call: OpCall) -> Any:
-    recorded = [shape for shape in call.recorded.values()]
-    return [Labels(shape) for shape in recorded]
+    return [Labels(shape) for shape in call.recorded.values()]

@@ -1,0 +1,234 @@
+"""Runs the signatures of two SavedModels in TensorFlow, and compares them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kprune.analysis import Analysis
+from kprune.errors import CannotPruneError, CheckError, UsageError
+from kprune.formats import Source, write_model
+from kprune.labels.closure import Closure, close
+from kprune.pruning.carrying import analyse
+from kprune.report.counts import count
+from kprune.report.report import Note
+from kprune.running.verification import OutputDifference, ParameterCount, Verification
+from kprune.saved_model.contents import reading
+from kprune.saved_model.runtime import tensorflow
+from kprune.surgery.provenance import KEY
+from kprune.surgery.zero import zero, zero_through
+from kprune.text import clean
+from kprune.version import __version__
+
+TOLERANCE = 1e-4
+_OPEN = 7
+"""What stands for a size that a signature leaves open, other than the batch."""
+
+
+def verify_saved_models(
+    before: Source,
+    after: Source,
+    folder: Path,
+    *,
+    data: str | os.PathLike[str] | None,
+    samples: int,
+    seed: int,
+    tolerance: float | None,
+    rules: Iterable[str],
+) -> Verification:
+    """Run every signature of both, and compare the pruned one with the masked original.
+
+    Args:
+        folder: a temporary one, for the masked original.
+        data, samples, seed, tolerance, rules: see `kprune.verify`.
+    Raises: CheckError if the pruned one lacks a signature, UsageError if data do not fit.
+    """
+    tf = tensorflow()
+    analysis = analyse(before, rules)
+    notes: list[Note] = []
+    original, gone, against = _reference(before, after, analysis, folder, notes)
+    loaded = []
+    for source, path in ((before, original), (after, after.path)):
+        with reading(source.path, "its functions"):
+            loaded.append(tf.saved_model.load(str(path)))
+    given = None if data is None else _arrays(data)
+    exact = not any(gone[mix.ids].any() for mix in analysis.map.mixes)
+    for mix in analysis.map.mixes:
+        if gone[mix.ids].any():
+            notes.append(
+                Note(
+                    "inexact",
+                    mix.at,
+                    f"differences are expected: the removed units {clean(mix.why, 300)}",
+                )
+            )
+    limit = TOLERANCE if tolerance is None else tolerance
+    outputs: list[OutputDifference] = []
+    missing = sorted(set(loaded[0].signatures) - set(loaded[1].signatures))
+    if missing:
+        raise CheckError(f"{clean(after.path)} lacks the signature '{clean(missing[0])}'")
+    for name, signature in loaded[0].signatures.items():
+        inputs = (
+            _inputs(signature, samples, seed) if given is None else _chosen(signature, given, name)
+        )
+        inputs = {key: tf.constant(value) for key, value in inputs.items()}
+        other = loaded[1].signatures[name]
+        if set(other.structured_input_signature[1]) != set(inputs):
+            raise CheckError(
+                f"the signature '{clean(name)}' takes other inputs in {clean(after.path)}"
+            )
+        expected, got = signature(**inputs), other(**inputs)
+        for key in sorted(expected):
+            label = key if len(loaded[0].signatures) == 1 else f"{name}/{key}"
+            outputs.append(_difference(label, got.get(key), expected[key].numpy(), limit))
+    return Verification(
+        kprune=__version__,
+        original=str(before.path),
+        pruned=str(after.path),
+        passed=all(
+            output.equal or (not exact and output.relative is not None) for output in outputs
+        ),
+        against=against,
+        exact=exact,
+        tolerance=limit,
+        samples=samples if given is None else len(next(iter(given.values()))),
+        seed=seed if given is None else None,
+        data=None if data is None else str(data),
+        outputs=outputs,
+        parameters={
+            name: ParameterCount(total, total)
+            for name, total in (
+                ("original", count(analysis).parameters),
+                ("pruned", count(analyse(after, rules)).parameters),
+            )
+        },
+        metrics=None,
+        notes=notes,
+    )
+
+
+def _reference(
+    before: Source, after: Source, analysis: Analysis, folder: Path, notes: list[Note]
+) -> tuple[Path, np.ndarray, str]:
+    """What the pruned model should equal.
+
+    Returns: its folder, bool (labels,) of what the pruned one lost, and what it is called.
+    """
+    assert before.path is not None
+    nothing = np.zeros(analysis.map.count, bool)
+    steps = _steps(before, after)
+    direct = before.path, nothing, "original"
+    if steps is None:
+        notes.append(
+            Note(
+                "direct",
+                "",
+                "the pruned model does not say what was done to it: compared as they are",
+            )
+        )
+        return direct
+    if len(steps) != 1 or steps[0].get("backend") not in ("remove", "zero"):
+        notes.append(
+            Note(
+                "direct",
+                "",
+                "more than one step, or masks, lie between the two: compared as they are",
+            )
+        )
+        return direct
+    step = steps[0]
+    units = {address: np.array(indices, np.int64) for address, indices in step["layers"].items()}
+    if any(
+        address not in analysis.map.axes
+        or units[address].max(initial=0) >= len(analysis.map.axes[address])
+        for address in units
+    ):
+        notes.append(
+            Note(
+                "direct",
+                "",
+                "what was done to the pruned model does not fit the original: compared as they are",
+            )
+        )
+        return direct
+    if step["backend"] == "zero" and not step.get("outgoing"):
+        edit, gone = zero(analysis, units, silence=bool(step.get("silence"))), nothing
+    else:
+        closure: Closure = close(analysis.groups, units)
+        edit, gone = zero_through(analysis, closure), closure.gone
+    copy = folder / "masked"
+    write_model(before, edit, copy, force=True)
+    return copy, gone if step["backend"] == "remove" else nothing, "masked original"
+
+
+def _steps(before: Source, after: Source) -> list[dict[str, Any]] | None:
+    """What was done to the second since the first."""
+    listed = []
+    for source in (before, after):
+        noted = source.metadata.get(KEY)
+        plan = noted.get("plan") if isinstance(noted, dict) else None
+        listed.append(plan.get("steps", []) if isinstance(plan, dict) else [])
+    old, new = listed
+    return new[len(old) :] if new and new[: len(old)] == old else None
+
+
+def _inputs(signature: Any, samples: int, seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    found = {}
+    for name, spec in sorted(signature.structured_input_signature[1].items()):
+        if spec.shape.rank is None or spec.dtype.name == "string":
+            raise CannotPruneError(
+                f"cannot make random values for the input '{clean(name)}'",
+                why=f"it takes {spec.dtype.name} of shape {spec.shape}",
+                do="give inputs with --data FILE.npz",
+            )
+        shape = [
+            (samples if axis == 0 else _OPEN) if size is None else size
+            for axis, size in enumerate(spec.shape)
+        ]
+        values = rng.normal(size=shape) if spec.dtype.is_floating else rng.integers(0, 2, shape)
+        found[name] = values.astype(spec.dtype.as_numpy_dtype)
+    return found
+
+
+def _arrays(data: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    try:
+        with np.load(data, allow_pickle=False) as held:
+            return {name: held[name] for name in held.files}
+    except (OSError, ValueError) as error:
+        from kprune.errors import FileError
+
+        raise FileError(
+            f"cannot read {clean(data)}", why=clean(error, 200), do="give an .npz file"
+        ) from error
+
+
+def _chosen(signature: Any, given: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    specs = signature.structured_input_signature[1]
+    if set(specs) <= set(given):
+        return {key: given[key].astype(spec.dtype.as_numpy_dtype) for key, spec in specs.items()}
+    if len(specs) == 1 and "x" in given:
+        ((key, spec),) = specs.items()
+        return {key: given["x"].astype(spec.dtype.as_numpy_dtype)}
+    raise UsageError(
+        f"the data lack the inputs of the signature '{clean(name)}'",
+        why=f"it takes {', '.join(sorted(specs))}, and there are {', '.join(sorted(given))}",
+        do="name the arrays in the .npz file as the inputs are named",
+    )
+
+
+def _difference(name: str, got: Any, expected: np.ndarray, limit: float) -> OutputDifference:
+    shape = list(expected.shape[1:])
+    if got is None or tuple(got.shape) != expected.shape:
+        return OutputDifference(name, shape, None, None, False)
+    one, other = got.numpy().astype(np.float64), expected.astype(np.float64)
+    worst = float(np.abs(one - other).max(initial=0.0))
+    scale = float(np.abs(other).max(initial=0.0))
+    relative = worst / scale if scale else worst
+    return OutputDifference(
+        name, shape, worst, relative, bool(np.isfinite(worst)) and relative <= limit
+    )
