@@ -73,6 +73,41 @@ def _matches(output: str, shown: str) -> bool:
     return re.fullmatch(pattern, output) is not None
 
 
+def coverage() -> str:
+    """The table of what kprune knows, made from the rules themselves."""
+    from collections import Counter
+
+    from kprune.rules import builtin
+    from kprune.rules.registry import ANSWERS
+
+    rules = builtin()
+    rows = [
+        "| | classes | " + " | ".join(ANSWERS) + " |",
+        "|---|---|" + "---|" * len(ANSWERS),
+    ]
+    for name, table in (
+        ("layers of Keras", rules.layers),
+        ("operations of `keras.ops`", rules.operations),
+        ("layers of KerasHub", rules.packages),
+    ):
+        counts = Counter(rule.does for rule in table.values())
+        rows.append(f"| {name} | {len(table)} | " + " | ".join(str(counts[a] or "") for a in ANSWERS) + " |")
+    return "\n".join(rows)
+
+
+_COVERAGE = re.compile(r"(?<=<!-- coverage -->\n).*?(?=<!-- /coverage -->)", re.DOTALL)
+
+
+def test_the_table_of_what_kprune_knows_is_made_from_the_rules() -> None:
+    text = README.read_text()
+    if UPDATE:
+        text = _COVERAGE.sub(lambda _: coverage() + "\n", text)
+        README.write_text(text)
+    found = _COVERAGE.search(text)
+    assert found is not None
+    assert found.group().strip() == coverage()
+
+
 def test_the_python_examples_run(place: Path) -> None:
     blocks = [block for block in _PYTHON.findall(README.read_text()) if not block.startswith("# my_layers.py")]
     assert blocks
