@@ -1,15 +1,15 @@
 """Layers of KerasHub's backbones: BERT, GPT-2, Llama, Mistral, Qwen, Phi-3, Gemma, ViT, T5.
 
-These are composites: a whole block of attention and feed-forward is one layer, with sizes of its own
-that a config entry holds:
+These are composites: a whole block of attention and feed-forward is one layer, with sizes of its
+own that a config entry holds:
 
     intermediate_dim   the units between the two halves of a feed-forward (ViT: mlp_dim)
     heads              attention heads, where the config says how large a head is
 
-Where it does not say (TransformerEncoder, Llama, Qwen2 …), the size of a head is worked out from the
-width and the number of heads, so that with one head less every other would change: no axis of heads
-there. And the width of the stream that runs through all blocks stays as it is: every block adds to
-it, normalises over it and, for many, cuts its heads from it.
+Where it does not say (TransformerEncoder, Llama, Qwen2 …), the size of a head is worked out from
+the width and the number of heads, so that with one head less every other would change: no axis of
+heads there. And the width of the stream that runs through all blocks stays as it is: every block
+adds to it, normalises over it and, for many, cuts its heads from it.
 
 Weights stand under the attributes that hold the inner layers (keras_hub/src, release 0.32). Each is
 held against the file; a release that built a layer otherwise loses its rule, and nothing else.
@@ -71,7 +71,9 @@ class Block:
         for place in at:
             self.call.weight("scale", size or self.width, at=place, uses=self.steps)
 
-    def dense(self, at: str, into: Any, out: Any, *, bias: bool = False, made: int | None = None) -> None:
+    def dense(
+        self, at: str, into: Any, out: Any, *, bias: bool = False, made: int | None = None
+    ) -> None:
         """A Dense, or an EinsumDense of two axes."""
         self.call.weight("kernel", into, out, at=at, uses=self.steps, out=made)
         self.call.weight("bias", out, at=at, when=bias, uses=self.steps, flops=1, out=made and 0)
@@ -94,18 +96,18 @@ class Block:
             self.dense(gate, self.width, units, bias=bias, made=1)
         self.dense(last, units, self.width, bias=bias)
 
-    def attention(self, at: str, heads: int, size: int, *, underscore: str = "", bias: bool = True) -> None:
+    def attention(self, at: str, heads: int, size: int, *, bias: bool = True) -> None:
         """MultiHeadAttention as Keras has it, whose heads stay."""
         for name in ("query", "key", "value"):
-            place = f"{at}/{underscore}{name}_dense"
+            place = f"{at}/{name}_dense"
             self.call.weight("kernel", self.width, heads, size, at=place, uses=self.steps)
             self.call.weight("bias", heads, size, at=place, when=bias, uses=self.steps, flops=1)
-        place = f"{at}/{underscore}output_dense"
+        place = f"{at}/output_dense"
         self.call.weight("kernel", heads, size, self.width, at=place, uses=self.steps)
         self.call.weight("bias", self.width, at=place, when=bias, uses=self.steps, flops=1)
 
     def shared_heads(self, *, issued: bool) -> tuple[Any, Any]:
-        """Query heads, and the key heads that runs of them share: labels, or sizes where they stay."""
+        """Query heads, and key heads that runs of them share: labels, or sizes where they stay."""
         queries, keys = int(self.config["num_query_heads"]), int(self.config["num_key_value_heads"])
         if not issued:
             return queries, keys
@@ -183,7 +185,7 @@ PACKAGES.rule(HUB + "CachedMultiHeadAttention", does="issues")(multi_head_attent
 
 @PACKAGES.rule(HUB + "PositionEmbedding", does="passes")
 def position_embedding(call: LayerCall) -> Labels:
-    """embeddings (positions, the input's last axis); gives a vector for each position, whatever comes in"""
+    """embeddings (positions, the input's last axis); what comes in gives no more than its shape"""
     call.weight("embeddings", int(call.config["sequence_length"]), call.x.last)
     return call.x.without(*range(call.x.rank - 1))
 
@@ -205,13 +207,21 @@ def token_and_position_embedding(call: LayerCall) -> Labels:
 @PACKAGES.rule(HUB + "RotaryEmbedding", does="opaque", note="turns pairs of its features")
 def rotary_embedding(call: LayerCall) -> Any:
     """pairs of features are turned by angles that depend on how many there are"""
-    return call.opaque(f"{call.layer.path!r} turns its features in pairs, by angles that depend on their number")
+    return call.opaque(
+        f"{call.layer.path!r} turns its features in pairs, by angles that depend on their number"
+    )
 
 
-@PACKAGES.rule(HUB + "SinePositionEncoding", does="opaque", note="its waves depend on how many features there are")
+@PACKAGES.rule(
+    HUB + "SinePositionEncoding",
+    does="opaque",
+    note="its waves depend on how many features there are",
+)
 def sine_position_encoding(call: LayerCall) -> Any:
     """a wave for each feature, whose length depends on how many there are"""
-    return call.opaque(f"{call.layer.path!r} gives waves whose lengths depend on the number of features")
+    return call.opaque(
+        f"{call.layer.path!r} gives waves whose lengths depend on the number of features"
+    )
 
 
 # -- decoders with a gated feed-forward -----------------------------------------------------------
@@ -222,10 +232,14 @@ def _decoder(call: LayerCall, size: int | None, *, bias: bool = False) -> Block:
     block = Block(call)
     heads, key_heads = block.shared_heads(issued=size is not None)
     size = size or _head_size(block, int(call.config["num_query_heads"]))
-    block.grouped_attention("_self_attention_layer", heads, key_heads, size, underscore="_", bias=bias)
+    block.grouped_attention(
+        "_self_attention_layer", heads, key_heads, size, underscore="_", bias=bias
+    )
     block.norm("_self_attention_layernorm", "_feedforward_layernorm")
     block.feed_forward(
-        "_feedforward_intermediate_dense", "_feedforward_output_dense", gate="_feedforward_gate_dense"
+        "_feedforward_intermediate_dense",
+        "_feedforward_output_dense",
+        gate="_feedforward_gate_dense",
     )
     return block
 
@@ -365,7 +379,9 @@ def vit_patches(call: LayerCall) -> Labels:
     count = positions(grid) + token
     call.weight("class_token", 1, 1, units, when=token, out=2)
     at, uses = "patch_embedding", positions(grid)
-    call.weight("kernel", high, wide, int(config.get("num_channels", 3)), units, at=at, uses=uses, out=3)
+    call.weight(
+        "kernel", high, wide, int(config.get("num_channels", 3)), units, at=at, uses=uses, out=3
+    )
     bias = config.get("use_patch_bias", True)
     call.weight("bias", units, at=at, when=bias, uses=uses, flops=1, out=0)
     call.weight("embeddings", count, units, at="position_embedding", out=1)
@@ -374,13 +390,15 @@ def vit_patches(call: LayerCall) -> Labels:
 
 @PACKAGES.rule(HUB + "ViTEncoder", does="issues")
 def vit_encoder(call: LayerCall) -> Labels:
-    """.mlp_dim, the same in all of its blocks; heads stay, as their size is worked out from the width"""
+    """.mlp_dim, the same in all its blocks; heads stay, their size is worked out from the width"""
     config = call.config
     block = Block(call)
     heads = int(config["num_heads"])
     for number in range(int(config["num_layers"])):
         at = "encoder_layers/vi_t_encoder_block" + (f"_{number}" if number else "")
-        block.attention(f"{at}/mha", heads, _head_size(block, heads), bias=config.get("use_mha_bias", True))
+        block.attention(
+            f"{at}/mha", heads, _head_size(block, heads), bias=config.get("use_mha_bias", True)
+        )
         block.bias_norm(f"{at}/layer_norm_1", f"{at}/layer_norm_2")
         bias = config.get("use_mlp_bias", True)
         block.feed_forward(f"{at}/mlp/dense_1", f"{at}/mlp/dense_2", bias=bias, field="mlp_dim")

@@ -6,7 +6,7 @@ registered with what it does to units, in one of five words:
     issues      makes units of its own (Dense, Conv2D, LSTM, Embedding)
     passes      hands units on, wherever it moves them (Flatten, pooling, BatchNormalization)
     combines    brings several tensors together, which ties or joins their units (Add, Concatenate)
-    mixes       takes a statistic over units, so removing one changes the others (LayerNormalization)
+    mixes       takes a statistic over units: removing one changes the others (LayerNormalization)
     opaque      nothing can be removed through it, and the rule says why (Lambda)
 """
 
@@ -53,7 +53,9 @@ class Table:
     builtin: bool
     rules: dict[str, Rule] = field(default_factory=dict)
 
-    def rule(self, *names: str, does: str, note: str = "") -> Callable[[RuleFunction], RuleFunction]:
+    def rule(
+        self, *names: str, does: str, note: str = ""
+    ) -> Callable[[RuleFunction], RuleFunction]:
         """Decorator: the function answers for these classes.
 
         Raises: ValueError if `does` is not one of the five words, or a class has a rule already.
@@ -63,8 +65,9 @@ class Table:
 
         def register(function: RuleFunction) -> RuleFunction:
             for name in names:
-                if name in self.rules and self.rules[name].function.__code__ is not function.__code__:
-                    raise ValueError(f"{name} has a rule already, in {self.rules[name].source}")
+                known = self.rules.get(name)
+                if known is not None and known.function.__code__ is not function.__code__:
+                    raise ValueError(f"{name} has a rule already, in {known.source}")
                 summary = note or (function.__doc__ or "").strip().partition("\n")[0]
                 self.rules[name] = Rule(
                     name, function, does, summary, self.builtin, function.__code__.co_filename
@@ -97,11 +100,14 @@ class Rules:
     packages: dict[str, Rule] = field(default_factory=dict)
 
     def find(self, layer: Layer) -> Rule | None:
-        """The rule for a layer, or None. A custom class never gets the rule of a Keras class of the same name."""
+        """The rule for a layer, or None.
+
+        A custom class never gets the rule of a Keras class of the same name.
+        """
         if layer.is_operation:
             return self.operations.get(layer.kind)
         if layer.is_builtin:
-            # A user's rule may answer for a Keras class that kprune has none for, never replace one.
+            # A user's rule may answer for a Keras class that has none here, never replace one.
             return self.layers.get(layer.kind) or self.custom.get(layer.kind)
         own = self.custom.get(layer.registered or "") or self.custom.get(layer.kind)
         return own or self.packages.get(package_name(layer))

@@ -121,7 +121,7 @@ def test_attention_written_by_hand() -> None:
 
 
 def test_a_transformer_block_written_by_hand_may_lose_its_hidden_units() -> None:
-    """What goes from the width, which is normalised over, changes the rest; what lies between not."""
+    """What goes from the width, which is normalised over, changes the rest; the rest does not."""
     x, y = sequence()
     y = layers.LayerNormalization()(y + by_hand(y, 3, 4))
     hidden = layers.Dense(16, "gelu", name="hidden")(y)

@@ -45,9 +45,10 @@ def operations() -> Iterator[type]:
         if module.name.endswith("_test"):
             continue
         for value in vars(importlib.import_module(f"keras.src.ops.{module.name}")).values():
-            if inspect.isclass(value) and issubclass(value, keras.Operation):
-                if value is not keras.Operation and value.__module__.startswith("keras.src.ops"):
-                    yield value
+            if not inspect.isclass(value) or not issubclass(value, keras.Operation):
+                continue
+            if value is not keras.Operation and value.__module__.startswith("keras.src.ops"):
+                yield value
 
 
 def test_every_layer_has_an_answer() -> None:
@@ -83,7 +84,7 @@ def saved_name(value: type) -> str:
     return str(get_name_from_symbol(value)).rpartition(".")[2]
 
 
-# -- one model for each class -----------------------------------------------------------------------
+# -- one model for each class ---------------------------------------------------------------------
 
 VECTOR, SEQUENCE, IMAGE, VOLUME = 1, 2, 3, 4
 UNITS = 8
@@ -144,7 +145,7 @@ MODELS: dict[str, tuple[int, Call]] = {
     "RMSNormalization": plain("RMSNormalization", SEQUENCE),
     "RandomBrightness": plain("RandomBrightness", IMAGE, 0.1),
     "RandomContrast": plain("RandomContrast", IMAGE, 0.1),
-    # Its shape inference and its call disagree at inference unless the picture is a square of its size.
+    # At inference its shape and its call disagree unless pictures have that size already.
     "RandomCrop": plain("RandomCrop", IMAGE, 6, 6),
     "RandomElasticTransform": plain("RandomElasticTransform", IMAGE),
     "RandomErasing": plain("RandomErasing", IMAGE),
@@ -238,14 +239,16 @@ MODELS: dict[str, tuple[int, Call]] = {
 
 # Nothing that could be pruned reaches these, or Keras does not save them by themselves.
 NOT_BUILT = {
-    "pictures of three colours only": "ContrastLimitedAdaptiveHistogramEqualization CutMix Equalization MixUp "
-    "RandAugment RandomColorDegeneration RandomColorJitter RandomGrayscale RandomHue "
-    "RandomPosterization RandomSaturation",
+    "pictures of three colours only": "ContrastLimitedAdaptiveHistogramEqualization CutMix "
+    "Equalization MixUp RandAugment RandomColorDegeneration RandomColorJitter RandomGrayscale "
+    "RandomHue RandomPosterization RandomSaturation",
     "boxes beside pictures": "MaxNumBoundingBoxes",
-    "strings and integers": "CategoryEncoding HashedCrossing Hashing IntegerLookup StringLookup TextVectorization",
+    "strings and integers": "CategoryEncoding HashedCrossing Hashing IntegerLookup StringLookup "
+    "TextVectorization",
     "sound": "MelSpectrogram STFTSpectrogram",
     "programs of other frameworks": "FlaxLayer JaxLayer TFSMLayer TorchModuleWrapper Lambda",
-    "bases and parts of others": "Layer Wrapper Pipeline LSTMCell GRUCell SimpleRNNCell StackedRNNCells",
+    "bases and parts of others": "Layer Wrapper Pipeline LSTMCell GRUCell SimpleRNNCell "
+    "StackedRNNCells",
     "inputs and tokens, tested below": "InputLayer Embedding ReversibleEmbedding",
 }
 

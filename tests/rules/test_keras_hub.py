@@ -1,4 +1,4 @@
-"""KerasHub's backbones, tiny and random: flattened, pruned, and held against the zeroed original."""
+"""KerasHub's backbones, tiny and random: flattened, pruned, held against the zeroed original."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_a_layer_with_the_name_of_a_keras_hub_layer_from_elsewhere_has_no_rule()
 def test_a_release_that_builds_a_layer_otherwise_loses_its_rule_and_nothing_else(
     tmp_path: Path,
 ) -> None:
-    """A matrix of another shape than the rule declares: the layer is frozen, the file is not refused."""
+    """A matrix of another shape than declared: the layer is frozen, the file is not refused."""
     from kprune.analysis import Analysis
     from kprune.formats import open_model
     from tests.oracle.zeroed import analysis_of
