@@ -221,7 +221,7 @@ class Statistics:
     def _kernel(self, axis: UnitAxis) -> np.ndarray:
         places = self._incoming(axis)
         if not places:
-            raise self._lacks(axis, "a kernel")
+            raise self._lacks(axis, "kernel")
         weight, number = places[0]
         values = as_float(self.source.read(weight.path))
         along = weight.axes[number]
@@ -236,7 +236,7 @@ class Statistics:
         for weight, _ in incoming(self.analysis, axis):
             if weight.name == "bias" and weight.axes[-1].size == len(axis) and len(weight.axes) == 1:
                 return as_float(self.source.read(weight.path))
-        raise self._lacks(axis, "one bias a unit")
+        raise self._lacks(axis, "bias with an entry for each unit")
 
     def _normalisation(self, axis: UnitAxis, name: str) -> np.ndarray:
         """gamma, beta … of the BatchNormalization that the units reach first."""
@@ -246,7 +246,7 @@ class Statistics:
             ids = weight.axes[0].ids
             if len(ids) == len(axis) and np.array_equal(ids, axis.ids):
                 return as_float(self.source.read(weight.path))
-        raise self._lacks(axis, f"a BatchNormalization with {name} right behind it")
+        raise self._lacks(axis, f"BatchNormalization with {name} right behind it")
 
     def _lacks(self, axis: UnitAxis, what: str) -> ExpressionError:
         return ExpressionError(
