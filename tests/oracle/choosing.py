@@ -43,7 +43,7 @@ def choose(path: str | os.PathLike[str], share: float, seed: int, *, mixed: bool
 
 
 def _named_earlier(analysis: Analysis, label: int) -> bool:
-    """Whether the group's first unit belongs to an axis that users can name, and so was met before."""
+    """Whether the group's first unit can be named by users, and so was met before."""
     return bool(analysis.groups.owner[analysis.groups.of[label]] >= 0)
 
 

@@ -62,13 +62,18 @@ def outputs(model: Any, inputs: Any) -> list[np.ndarray]:
     return [np.asarray(keras.ops.convert_to_numpy(y)) for y in tree.flatten(model(inputs))]
 
 
-def assert_equal(got: np.ndarray, expected: np.ndarray, tolerance: float = TOLERANCE) -> None:
-    """Equal relative to the largest value."""
+def difference(got: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference, relative to the largest value that is expected."""
     assert got.shape == expected.shape, f"{got.shape} instead of {expected.shape}"
     got, expected = got.astype(np.float64), expected.astype(np.float64)
     assert np.isfinite(expected).all(), "the oracle's own outputs are not finite"
     scale = np.abs(expected).max(initial=0.0) or 1.0
-    worst = np.abs(got - expected).max(initial=0.0) / scale
+    return float(np.abs(got - expected).max(initial=0.0) / scale)
+
+
+def assert_equal(got: np.ndarray, expected: np.ndarray, tolerance: float = TOLERANCE) -> None:
+    """Equal relative to the largest value."""
+    worst = difference(got, expected)
     assert worst <= tolerance, f"outputs differ by {worst:.3g} of the largest"
 
 

@@ -176,7 +176,7 @@ def draw_model(data: Any, calls: tuple[int, int] = (4, 13)) -> Any:
     """A built Keras model.
 
     Args:
-        data: of hypothesis's `st.data()`. The model is not drawn by a strategy of its own, since Keras
-            takes seeds from Python's `random`, which strategies must not.
+        data: of hypothesis's `st.data()`. A strategy of its own would not do: Keras takes seeds from
+            Python's `random`, which strategies must not touch.
     """
     return Builder(data.draw).model(data.draw(st.integers(*calls)))

@@ -1,0 +1,416 @@
+"""The oracle notices: break the labels on purpose, in one place, and the same check must fail.
+
+Two kinds of mutants are made systematically, over models in which every family of layers stands:
+the labels along each axis of each weight turned round, and the labels that each call gives turned
+round. No shape changes, so nothing but wrong numbers can tell. Further mutants are mistakes that a
+person would make.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import kprune.graph.parse
+import kprune.rules.convolutional
+import kprune.rules.merging
+import kprune.rules.reshaping
+from kprune.formats import open_model
+from kprune.graph.model import map_leaves
+from kprune.labels.closure import close
+from kprune.labels.labels import Axis, Labels
+from kprune.labels.layer_call import LayerCall
+from kprune.pruning import analyse
+from kprune.rules.registry import LAYERS
+from tests.oracle.law import check_removal, randomize
+
+pytestmark = pytest.mark.oracle
+
+# What tells that a pruned file is wrong: other outputs or counts, or Keras refuses to load it.
+NOTICED = (AssertionError, ValueError)
+
+
+def image(*middle):
+    return keras.Sequential(
+        [keras.Input((4, 5, 3)), *middle, layers.Flatten(name="flat"), layers.Dense(2, name="out")]
+    )
+
+
+def steps(*middle):
+    return keras.Sequential([keras.Input((4, 3)), *middle, layers.Dense(2, name="out")])
+
+
+def merged(merge):
+    x = keras.Input((4, 5, 3))
+    a, b = layers.Conv2D(6, 1, name="a")(x), layers.Conv2D(6, 2, padding="same", name="b")(x)
+    return keras.Model(x, layers.Dense(2, name="out")(layers.Flatten(name="flat")(merge([a, b]))))
+
+
+def conv(**options):
+    return layers.Conv2D(6, 2, name="a", **options)
+
+
+CASES: dict[str, tuple[Callable[[], keras.Model], dict[str, list[int]]]] = {
+    "dense": (
+        lambda: steps(layers.Dense(6, "relu", name="a"), layers.Dense(5, name="b")),
+        {"a": [0, 3], "b": [1]},
+    ),
+    "conv": (lambda: image(conv(), layers.Conv2D(5, 2, name="b")), {"a": [0, 3], "b": [1]}),
+    "transposed": (
+        lambda: image(conv(), layers.Conv2DTranspose(6, 2, name="b")),
+        {"a": [0, 3], "b": [1]},
+    ),
+    "depthwise": (
+        lambda: image(conv(), layers.DepthwiseConv2D(2, depth_multiplier=2, name="b")),
+        {"a": [0, 3]},
+    ),
+    "separable": (
+        lambda: image(conv(), layers.SeparableConv2D(5, 2, depth_multiplier=2, name="b")),
+        {"a": [0, 3], "b": [1]},
+    ),
+    "grouped": (
+        lambda: image(
+            conv(), layers.Conv2D(6, 2, groups=2, name="b"), layers.Conv2D(3, 1, name="c")
+        ),
+        {"a": [0, 4], "b": [0, 4]},
+    ),
+    "normalised": (
+        lambda: image(
+            conv(),
+            layers.BatchNormalization(name="bn"),
+            layers.PReLU(shared_axes=[1, 2], name="prelu"),
+        ),
+        {"a": [0, 3]},
+    ),
+    "prelu": (lambda: image(conv(), layers.PReLU(name="prelu")), {"a": [0, 3]}),
+    "moved": (
+        lambda: image(
+            conv(),
+            layers.Permute((2, 1, 3), name="permute"),
+            layers.Reshape((12, 6), name="reshape"),
+        ),
+        {"a": [0, 3]},
+    ),
+    "turned": (
+        lambda: keras.Sequential(
+            [
+                keras.Input((7, 7, 3)),
+                conv(),
+                layers.Permute((2, 3, 1), name="permute"),
+                layers.Flatten(name="flat"),
+                layers.Dense(2, name="out"),
+            ]
+        ),
+        {"a": [0, 3]},
+    ),
+    "pooled": (
+        lambda: image(
+            conv(),
+            layers.MaxPooling2D(2, name="pool"),
+            layers.ZeroPadding2D(1, name="pad"),
+            layers.UpSampling2D(2, name="up"),
+        ),
+        {"a": [0, 3]},
+    ),
+    "pooled globally": (
+        lambda: image(conv(), layers.GlobalAveragePooling2D(name="pool")),
+        {"a": [0, 3]},
+    ),
+    "rescaled": (
+        lambda: image(
+            conv(),
+            layers.Rescaling([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], name="scale"),
+            layers.Normalization(
+                mean=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6],
+                variance=[1.0, 1.2, 1.3, 1.4, 1.5, 1.6],
+                name="norm",
+            ),
+        ),
+        {"a": [0, 3]},
+    ),
+    "simple rnn": (lambda: steps(layers.SimpleRNN(6, name="a")), {"a": [0, 3]}),
+    "lstm": (lambda: steps(layers.LSTM(6, name="a")), {"a": [0, 3]}),
+    "gru": (lambda: steps(layers.GRU(6, name="a")), {"a": [0, 3]}),
+    "gru before": (lambda: steps(layers.GRU(6, reset_after=False, name="a")), {"a": [0, 3]}),
+    "both": (lambda: steps(layers.Bidirectional(layers.LSTM(5), name="a")), {"a": [0, 3]}),
+    "each step": (lambda: steps(layers.TimeDistributed(layers.Dense(6), name="a")), {"a": [0, 3]}),
+    "repeated": (
+        lambda: steps(
+            layers.GlobalMaxPooling1D(),
+            layers.Dense(6, name="a"),
+            layers.RepeatVector(3, name="repeat"),
+        ),
+        {"a": [0, 3]},
+    ),
+    "added": (lambda: merged(layers.Add(name="join")), {"a": [0, 3]}),
+    "joined": (lambda: merged(layers.Concatenate(name="join")), {"a": [0, 3], "b": [1]}),
+    "operations": (
+        lambda: merged(lambda pair: pair[0] * np.linspace(0.5, 1.5, 6).astype("float32") + pair[1]),
+        {"a": [0, 3]},
+    ),
+}
+
+
+def closed(case, folder):
+    """The analysis of a case's model, and bool (labels,): what goes."""
+    make, units = CASES[case]
+    randomize(make()).save(folder / "model.keras")
+    with open_model(folder / "model.keras") as source:
+        analysis = analyse(source)
+    return analysis, close(
+        analysis.groups, {name: np.array(indices) for name, indices in units.items()}
+    ).gone
+
+
+def unnumbered(layer):
+    """A layer's path without the number that Keras gives to a name that it made up."""
+    return re.sub(r"_\d+$", "", layer.path)
+
+
+def check(case):
+    make, units = CASES[case]
+    check_removal(make(), units)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_mutated_below_is_right_as_it_is(case):
+    check(case)
+
+
+# -- every axis of every weight -------------------------------------------------------------------
+
+
+def turned(axis: Axis) -> Axis:
+    return Axis(axis.size, tuple(factor[:, ::-1] for factor in axis.factors))
+
+
+def weight_axes(case, folder):
+    """(layer, weight, axis) of every weight axis on which units stand that go."""
+    analysis, gone = closed(case, folder)
+    return [
+        (unnumbered(weight.layer), weight.name, number)
+        for weight in analysis.weights
+        for number, axis in enumerate(weight.axes)
+        if gone[axis.all_ids()].any()
+    ]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_labels_turned_round_on_any_axis_of_any_weight_are_noticed(case, tmp_path, monkeypatch):
+    real = LayerCall.weight
+    places = weight_axes(case, tmp_path)
+    assert places
+    for path, name, number in places:
+
+        def weight(self, given, *axes, place=(path, name, number), **options):
+            if (unnumbered(self.layer), given) == place[:2]:
+                changed = [Axis.of(axis) if isinstance(axis, np.ndarray) else axis for axis in axes]
+                changed[place[2]] = turned(changed[place[2]])
+                axes = tuple(changed)
+            real(self, given, *axes, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(LayerCall, "weight", weight)
+            with pytest.raises(NOTICED):
+                check(case)
+                pytest.fail(
+                    f"axis {number} of the {name} of {path} was turned round, and nobody noticed"
+                )
+
+
+# -- what every call gives ------------------------------------------------------------------------
+
+
+def flipped(value):
+    if not isinstance(value, Labels):
+        return value
+    return Labels(value.shape, tuple(np.flip(factor) for factor in value.factors), value.silent)
+
+
+def labelled_calls(case, folder):
+    """Layers whose calls give units that go."""
+    analysis, gone = closed(case, folder)
+    return [
+        unnumbered(visit.layer)
+        for visit in analysis.map.visits
+        if any(gone[labels.all_ids()].any() for labels in visit.outputs)
+    ]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_labels_turned_round_behind_any_call_are_noticed(case, tmp_path, monkeypatch):
+    real = LayerCall.apply
+    places = labelled_calls(case, tmp_path)
+    assert places
+    for path in places:
+
+        def apply(self, rule, path=path):
+            outputs = real(self, rule)
+            return map_leaves(flipped, outputs) if unnumbered(self.layer) == path else outputs
+
+        with monkeypatch.context() as patch:
+            patch.setattr(LayerCall, "apply", apply)
+            with pytest.raises(NOTICED):
+                check(case)
+                pytest.fail(f"what {path} gives was turned round, and nobody noticed")
+
+
+# -- mistakes that a person would make ------------------------------------------------------------
+
+
+def replaced(table, kind, function):
+    """A rule table's entry with another function."""
+    return table.rules, kind, dataclasses.replace(table.rules[kind], function=function)
+
+
+def flatten_channels_first(call):
+    """As if Flatten walked over the channels first."""
+    x, shape = call.x, call.shape()
+    shape = (shape[0], shape[-1], *shape[1:-1])
+    x = x.move(lambda factor: np.moveaxis(factor, -1, 1), shape)
+    return kprune.rules.reshaping.reshaped(call, x, (shape[0], int(np.prod(shape[1:]))))
+
+
+def reshape_in_fortran_order(call):
+    x = call.x.move(
+        lambda factor: factor.transpose(0, 2, 1, 3), tuple(call.shape()[i] for i in (0, 2, 1, 3))
+    )
+    return kprune.rules.reshaping.reshaped(call, x, (None, *call.config["target_shape"]))
+
+
+def permute_the_other_way(call):
+    order = np.argsort([0, *call.config["dims"]])
+    shape = call.shape()
+    return call.x.move(lambda factor: factor.transpose(order), tuple(shape[axis] for axis in order))
+
+
+def gates_unit_by_unit(call):
+    """As if the four columns of a unit stood side by side."""
+    units = call.units("units")
+    columns = Axis.of(np.repeat(units, 4))
+    call.weight("kernel", call.x.last, columns, out=1, at="cell")
+    call.weight("recurrent_kernel", units, columns, out=1, at="cell")
+    call.weight("bias", columns, out=0, at="cell")
+    return Labels((None, len(units)), (units[None, :],))
+
+
+def without_the_recurrent_row(call):
+    units = call.units("units")
+    columns = Axis.of(np.tile(units, 4))
+    call.weight("kernel", call.x.last, columns, out=1, at="cell")
+    call.weight("recurrent_kernel", np.roll(units, 1), columns, out=1, at="cell")
+    call.weight("bias", columns, out=0, at="cell")
+    return Labels((None, len(units)), (units[None, :],))
+
+
+def normalisation_without_beta(call):
+    channels = call.x.last
+    call.weight("gamma", channels)
+    call.weight("moving_mean", channels, trainable=False)
+    call.weight("moving_variance", channels, trainable=False)
+    return call.x
+
+
+def joined_the_other_way(call):
+    return kprune.rules.merging.join(call, call.xs[::-1], -1)
+
+
+def sums_that_tie_nothing(call):
+    return call.xs[0]
+
+
+def depthwise_in_turns(call):
+    """As if output i came from input i modulo the number of inputs."""
+    geometry = kprune.rules.convolutional.Geometry(call)
+    units = call.issue(geometry.inputs.size * 2)
+    call.tie(np.tile(geometry.inputs.ids, 2), units)
+    labels, _ = geometry.output(units)
+    call.weight("depthwise_kernel", *geometry.kernel, geometry.inputs, 2, out=2)
+    call.weight("bias", units, out=0)
+    return labels
+
+
+def transposed_kernel_the_wrong_way_round(call):
+    geometry = kprune.rules.convolutional.Geometry(call)
+    filters = call.units("filters")
+    call.weight("kernel", *geometry.kernel, geometry.inputs, filters, out=2)
+    call.weight("bias", filters, out=0)
+    return geometry.x.with_axis(-1, filters, (None, 4, 5, 6))
+
+
+RULES = [
+    ("conv", "Flatten", flatten_channels_first),
+    ("moved", "Reshape", reshape_in_fortran_order),
+    ("turned", "Permute", permute_the_other_way),
+    ("lstm", "LSTM", gates_unit_by_unit),
+    ("lstm", "LSTM", without_the_recurrent_row),
+    ("normalised", "BatchNormalization", normalisation_without_beta),
+    ("joined", "Concatenate", joined_the_other_way),
+    ("added", "Add", sums_that_tie_nothing),
+    ("depthwise", "DepthwiseConv2D", depthwise_in_turns),
+    ("transposed", "Conv2DTranspose", transposed_kernel_the_wrong_way_round),
+]
+
+
+@pytest.mark.parametrize(
+    ("case", "kind", "mistake"), RULES, ids=lambda value: getattr(value, "__name__", value)
+)
+def test_a_mistake_in_a_rule_is_noticed(case, kind, mistake, monkeypatch):
+    check(case)
+    monkeypatch.setitem(*replaced(LAYERS, kind, mistake))
+    with pytest.raises(NOTICED):
+        check(case)
+
+
+def test_groups_off_by_one_are_noticed(monkeypatch):
+    check("grouped")
+    real = LayerCall.blocks
+    monkeypatch.setattr(
+        LayerCall,
+        "blocks",
+        lambda self, field, *sides: real(self, field, np.roll(sides[0], 1, axis=0), *sides[1:]),
+    )
+    with pytest.raises(NOTICED):
+        check("grouped")
+
+
+def test_a_constant_that_is_not_cut_is_noticed(monkeypatch):
+    check("operations")
+    monkeypatch.setattr(LayerCall, "constant", lambda self, *_: None)
+    with pytest.raises(NOTICED):
+        check("operations")
+
+
+def test_ties_that_are_forgotten_are_noticed(monkeypatch):
+    check("added")
+    monkeypatch.setattr(LayerCall, "tie", lambda self, a, b: None)
+    with pytest.raises(NOTICED):
+        check("added")
+
+
+def test_two_layers_of_equal_shape_that_are_mixed_up_are_noticed(monkeypatch):
+    """Which weights are a layer's follows from the order in which Keras counts layers."""
+
+    def make():
+        x = keras.Input((4,))
+        near = layers.Dense(6, name="near")(x)
+        far = layers.Dense(6, name="far")(layers.ReLU()(layers.Dense(6, name="first")(x)))
+        return keras.Model(x, layers.Dense(2, name="out")(layers.Concatenate()([near, far])))
+
+    units = {"near": [0, 3], "first": [1]}
+    check_removal(make(), units)
+    real = kprune.graph.parse.layer_order
+    exchanged = {"near": "first", "first": "near"}
+    monkeypatch.setattr(
+        kprune.graph.parse,
+        "layer_order",
+        lambda *args: [exchanged.get(name, name) for name in real(*args)],
+    )
+    with pytest.raises(NOTICED):
+        check_removal(make(), units)
