@@ -10,7 +10,7 @@ instead would give two layers of equal shape each other's weights.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from kprune.graph.model import Call, TensorRef
 
@@ -51,7 +51,7 @@ def _walk_back(
     first_seen: dict[str, int] = {}
     for output in outputs:
         # Keras recurses here; a loop takes models of any depth.
-        stack = [(output.layer, output.node, None)]
+        stack: list[tuple[str, int, Iterator[TensorRef] | None]] = [(output.layer, output.node, None)]
         while stack:
             name, node, todo = stack.pop()
             key = (name, node)

@@ -294,7 +294,8 @@ def _argument(item: Any) -> Any:
         return [_argument(part) for part in item]
     if not isinstance(item, dict):
         return item
-    kind, config = item.get("class_name"), item.get("config")
+    kind = item.get("class_name")
+    config: Any = item.get("config")
     if kind == "__keras_tensor__":
         layer, node, index = config["keras_history"]
         return TensorRef(layer, node, index, as_shape(config.get("shape")), config.get("dtype"), config)

@@ -137,7 +137,7 @@ def _combine_along(
         supports = [[f.shape for f in factors] for factors in bearers]
         if len(counts) > 1 or any(s != supports[0] for s in supports):
             result.stuck.extend(f.ravel() for factors in bearers for f in factors)
-            return bearers[0]
+            return tuple(bearers[0])
     for operand, factors in zip(operands, held, strict=True):
         if factors or operand.shape is None:
             continue

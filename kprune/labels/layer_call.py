@@ -248,7 +248,7 @@ class LayerCall:
     def _tie_weight(self, known: Weight, axes: tuple[Axis, ...]) -> None:
         """A shared layer's weights are the same at every call, so what stands along them is tied."""
         for one, other in zip(known.axes, axes, strict=True):
-            if None in (one.size, other.size):
+            if one.size is None or other.size is None:
                 ids = np.concatenate([one.all_ids(), other.all_ids()])
                 self.freeze(ids, "is shared between tensors of which one has an unknown size")
             elif one.size != other.size:

@@ -65,7 +65,7 @@ def build(
         selected=_lists(selected),
         changed=_lists(changed),
         layers=layers,
-        weights=[row for edited in edit.tensors if (row := _weight(analysis, edited)) is not None],
+        weights=[cut for edited in edit.tensors if (cut := _weight(analysis, edited)) is not None],
         notes=list(notes),
     )
 

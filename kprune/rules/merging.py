@@ -7,6 +7,7 @@ import numpy as np
 from kprune.labels.labels import Axis, Factors, Labels
 from kprune.labels.layer_call import CannotTell, LayerCall
 from kprune.rules.registry import LAYERS
+from kprune.rules.shapes import replaced
 
 
 @LAYERS.rule("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", does="combines")
@@ -44,7 +45,9 @@ def join(call: LayerCall, xs: list[Labels], axis: int) -> Labels:
     kept: Factors = ()
     if any(x.factors for x in elsewhere):
         # What stands along the other axes must agree in every part.
-        kept = call.combine([x.with_shape((*x.shape[:axis], 1, *x.shape[axis + 1 :])) for x in elsewhere]).factors
+        kept = call.combine(
+            [x.with_shape(replaced(call.shape(x), [axis], [1])) for x in elsewhere]
+        ).factors
     joined = Labels(shape, kept)
     if total is None or not any(one.factors for one in along):
         for one in along:

@@ -211,7 +211,7 @@ class Activations:
             combined = keras.ops.matmul(together, signs) / np.sqrt(PROJECTIONS)
             return [combined[:, k] for k in range(PROJECTIONS)]
 
-        return self._by_gate(outputs_one_by_one, lambda gates: 0.5 * sum(gate**2 for gate in gates))
+        return self._by_gate(outputs_one_by_one, lambda gates: 0.5 * np.sum(np.square(gates), axis=0))
 
     def _by_gate(
         self,

@@ -313,7 +313,7 @@ def _fit(
     if on_epoch is not None:
         on_epoch(0, settings.epochs, epochs[0])
 
-    class AfterBatch(keras.callbacks.Callback):  # type: ignore[misc,name-defined]
+    class AfterBatch(keras.callbacks.Callback):  # type: ignore[name-defined]
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             if zeros is not None:
                 zeros.hold()
@@ -356,7 +356,7 @@ def _distiller(teacher: Any, student: Any) -> Any:
     keras = import_keras()
     ops = keras.ops
 
-    class Softened(keras.distillation.DistillationLoss):  # type: ignore[misc,name-defined]
+    class Softened(keras.distillation.DistillationLoss):  # type: ignore[name-defined]
         """KL divergence of softened class probabilities; the mean square for anything else."""
 
         def compute_loss(self, teacher_outputs: Any, student_outputs: Any, **_: Any) -> Any:

@@ -80,8 +80,12 @@ def _with_modules(value: Any) -> Any:
             _with_modules(item)
     elif isinstance(value, dict):
         kind = value.get("class_name")
-        names_class = isinstance(kind, str) and isinstance(value.get("config"), dict)
-        if names_class and "module" not in value and not kind.startswith("__"):
+        if (
+            isinstance(kind, str)
+            and isinstance(value.get("config"), dict)
+            and "module" not in value
+            and not kind.startswith("__")
+        ):
             value["module"], value["registered_name"] = _home(kind, value)
         for item in list(value.values()):
             _with_modules(item)

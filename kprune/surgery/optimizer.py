@@ -167,14 +167,13 @@ def _layouts(
             yield from _layouts(*inner, GROUPS[0], variables)
             return
         for places in _layouts(*inner, GROUPS[0], variables):
-            for head in (
-                4,
-                3,
-            ):  # iteration, learning rate (none with a schedule), step counter, scale
-                yield [None] * head + places
+            # iteration, learning rate (none with a schedule), step counter, scale
+            for head in (4, 3):
+                yield [*[None] * head, *places]
         return
     for head in (2, 1, 0):
-        yield [None] * head
+        scalars: list[Expected] = [None] * head
+        yield scalars
         own = _own_slots(name, config, variables)
         if own is None:
             continue

@@ -98,7 +98,7 @@ def test_bn_scale_is_the_magnitude_of_gamma() -> None:
 
 
 def test_bn_scale_does_not_apply_where_no_normalisation_follows() -> None:
-    with pytest.raises(ExpressionError, match="has no a BatchNormalization with gamma"):
+    with pytest.raises(ExpressionError, match="has no BatchNormalization with gamma"):
         scored("bn-scale", dense())
 
 

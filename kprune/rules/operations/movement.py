@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,11 @@ from kprune.rules.operations.arguments import axes_of, one_axis, raw_argument, t
 from kprune.rules.registry import OPERATIONS
 from kprune.rules.reshaping import filled_in, reshaped
 from kprune.rules.shapes import replaced
+
+
+def taken(x: Labels, positions: Sequence[int] | np.ndarray, axis: int, shape: Shape) -> Labels:
+    """The labels of some positions along an axis."""
+    return x.move(lambda f: f.take(positions, axis) if f.shape[axis] > 1 else f, shape)
 
 
 def moved(x: Labels, function: Callable[[np.ndarray], np.ndarray], shape: Shape) -> Labels:
@@ -264,7 +269,7 @@ def split(call: LayerCall) -> Any:
     parts = []
     for run in np.split(np.arange(size), points):
         result = replaced(shape, [axis], [len(run)])
-        parts.append(call.x.move(lambda f, run=run: f.take(run, axis) if f.shape[axis] > 1 else f, result))
+        parts.append(taken(call.x, run, axis, result))
     return parts
 
 
@@ -279,11 +284,13 @@ def get_item(call: LayerCall) -> Labels:
     if isinstance(raw, dict) and raw.get("class_name") == "__tuple__":
         raw = raw["config"]["value"]
     raws = list(raw) if isinstance(key, (list, tuple)) else [raw]
+    written = list(range(len(parts)))  # where each part stands in the config
     used = sum(part is not None and part is not Ellipsis for part in parts)
     fill = [slice(None)] * (len(shape) - used)
     if Ellipsis in parts:
         spot = parts.index(Ellipsis)
         parts[spot : spot + 1], raws[spot : spot + 1] = fill, [None] * len(fill)
+        written[spot : spot + 1] = [spot] * len(fill)
     else:
         parts, raws = parts + fill, raws + [None] * len(fill)
     index: list[Any] = []
@@ -298,8 +305,9 @@ def get_item(call: LayerCall) -> Labels:
         if isinstance(part, bool) or not isinstance(part, (int, slice)):
             raise CannotTell(f"is indexed with {type(part).__name__}")
         if isinstance(part, int):
-            place, spot = (raw, number) if isinstance(key, (list, tuple)) else (holder, at)
-            x = _picked(call, x, axis, part, place, spot)
+            listed = isinstance(key, (list, tuple))
+            place = raw if listed else holder
+            x = _picked(call, x, axis, part, place, written[number] if listed else at)
             index.append(part)
         else:
             if not _whole(part):
@@ -309,7 +317,7 @@ def get_item(call: LayerCall) -> Labels:
         axis += 1
 
     def take(factor: np.ndarray) -> np.ndarray:
-        own = []
+        own: list[Any] = []
         at_axis = 0
         for part in index:
             if part is None:
@@ -320,8 +328,6 @@ def get_item(call: LayerCall) -> Labels:
             at_axis += 1
         return factor[tuple(own)]
 
-    if isinstance(index[0], int) or (isinstance(index[0], slice) and not _whole(index[0])):
-        result[0:1] = result[0:1]  # a slice of the batch: no unit stands there
     return x.move(take, tuple(result))
 
 
@@ -445,7 +451,10 @@ def depth_space(call: LayerCall) -> Labels:
     along = x.axis(channels)
     squared = block ** len(spatial)
     grow = call.kind == "DepthToSpace"
-    sizes = [None if shape[a] is None else shape[a] * block if grow else shape[a] // block for a in spatial]
+    sizes = [
+        None if size is None else size * block if grow else size // block
+        for size in (shape[axis] for axis in spatial)
+    ]
     width = None if along.size is None else along.size // squared if grow else along.size * squared
     result = replaced(shape, [*spatial, channels], [*sizes, width])
     if not along.factors or width is None:

@@ -7,6 +7,7 @@ from typing import Any
 from kprune.labels.labels import Labels
 from kprune.labels.layer_call import LayerCall
 from kprune.rules.operations.arguments import axes_of
+from kprune.rules.operations.movement import taken
 from kprune.rules.pooling import pooling
 from kprune.rules.registry import OPERATIONS
 from kprune.rules.shapes import ints, replaced, spatial_axes
@@ -78,7 +79,7 @@ def gated_halves(call: LayerCall, axis: int) -> Labels:
     half = size // 2
     result = replaced(shape, [axis], [half])
     first, second = (
-        x.move(lambda f, run=run: f.take(run, axis) if f.shape[axis] > 1 else f, result)
+        taken(x, run, axis, result)
         for run in (range(half), range(half, size))
     )
     return call.combine([first, second]).with_silence(x.silent)
