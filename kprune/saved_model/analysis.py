@@ -244,9 +244,6 @@ def _restored_nodes(meta: Any, library: Mapping[str, Any]) -> tuple[dict[str, st
                 found[args.get(target, target)] = bytes(keys.ravel()[index]).decode(
                     "utf-8", "replace"
                 )
-                if args:
-                    continue
-                skipped.add(name)
 
     scan(graph.nodes, graph.inputs, {})
     ends = {meta.saver_def.save_tensor_name.partition(":")[0], meta.saver_def.restore_op_name}

@@ -217,6 +217,8 @@ def saved_keys(meta: Any, graph: Any) -> Mapping[int, str]:
 def object_paths(meta: Any) -> dict[int, str]:
     """The shortest attribute path to each node of the object graph: `layers/0/kernel`."""
     nodes = meta.object_graph_def.nodes
+    if not nodes:
+        return {}
     paths = {0: ""}
     queue = [0]
     for here in queue:

@@ -205,20 +205,26 @@ def _check_layers(folder: Path) -> None:
         metadata.ParseFromString((folder / METADATA).read_bytes())
         found = [json.loads(node.metadata) for node in metadata.nodes if node.metadata]
     for entry in found:
-        if _holds_code(entry):
+        name = _code_in(entry)
+        if name is not None:
             raise CannotPruneError(
-                f"{shown(str(folder))} has a Lambda layer '{clean(str(entry.get('name', '?')))}'",
+                f"{shown(str(folder))} has a Lambda layer '{clean(name)}'",
                 why="it carries Python bytecode, which kprune never runs",
                 do="build the model in code without Lambda layers",
             )
 
 
-def _holds_code(value: Any) -> bool:
+def _code_in(value: Any) -> str | None:
+    """The name of a Lambda layer somewhere in a config; None if there is none."""
     if isinstance(value, dict):
-        return value.get("class_name") in ("Lambda", "__lambda__") or any(
-            _holds_code(v) for v in value.values()
-        )
-    return isinstance(value, list) and any(_holds_code(item) for item in value)
+        if value.get("class_name") in ("Lambda", "__lambda__"):
+            config = value.get("config")
+            named = config.get("name") if isinstance(config, dict) else None
+            return str(value.get("name") or named or "?")
+        value = list(value.values())
+    if isinstance(value, list):
+        return next((name for item in value if (name := _code_in(item)) is not None), None)
+    return None
 
 
 def _note(folder: Path) -> dict[str, Any]:

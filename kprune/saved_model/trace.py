@@ -15,7 +15,7 @@ import numpy as np
 from kprune.graph.model import Layer, Model
 from kprune.labels.labels import Axis, Labels, Shape
 from kprune.labels.layer_call import CannotTell
-from kprune.labels.map import Freeze, LabelMap, LayerRecord, Visit
+from kprune.labels.map import Freeze, LabelMap, LayerRecord, Mix, Tie, Visit
 from kprune.saved_model.graph import (
     MAIN,
     Graph,
@@ -281,7 +281,6 @@ class GraphTracer:
         return False
 
     def _tie(self, one: np.ndarray, other: np.ndarray, at: str) -> None:
-        from kprune.labels.map import Tie
 
         paired = (one != 0) & (other != 0)
         self.map.ties.append(Tie(one[paired], other[paired], clean(at)))
@@ -326,7 +325,7 @@ class GraphTracer:
         outputs = self._outputs(call, rule)
         layer = self._layer_of(graph.name, node, record.layer, ins)
         self.layers_of_nodes[graph.name, node.name] = layer
-        said = (
+        said: tuple[Freeze | Tie | Mix, ...] = (
             *self.map.freezes[marks[0] :],
             *self.map.ties[marks[1] :],
             *self.map.mixes[marks[2] :],

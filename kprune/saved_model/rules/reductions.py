@@ -147,6 +147,11 @@ def batch_normalisation(call: OpCall) -> Any:
     return [result.with_silence(silent), *[vector] * 5]
 
 
+def _laid(extents: list[int], factor: np.ndarray) -> np.ndarray:
+    """A vector along the one axis that is longer than 1."""
+    return factor.reshape([factor.shape[0] if size > 1 else 1 for size in extents])
+
+
 @op(
     "MaxPool",
     "AvgPool",
