@@ -29,6 +29,7 @@ from kprune.surgery.fold import reader, removal_with_shares
 from kprune.surgery.mask import PREFIX, masked_layer
 from kprune.surgery.merge import Twins, twins, with_sums
 from kprune.surgery.provenance import with_provenance
+from kprune.surgery.relocate import with_names
 from kprune.text import clean
 
 SAMPLES = 8
@@ -152,18 +153,11 @@ def idle_masks(analysis: Analysis, gone: np.ndarray | None) -> list[str]:
 
 
 def _unchanged(source: Source, analysis: Analysis, change: Change, target: Target) -> Report:
-    """Nothing to do: the output is a copy, as whoever reads it next expects one; the input stays as it is."""
+    """Nothing to do: the output is a copy, as whoever reads it next expects one; the input stays."""
+    if not target.in_place:
+        return write(source, analysis, change, target)
     report = write(source, analysis, change, dataclasses.replace(target, dry_run=True))
-    if target.dry_run:
-        return report
-    path = target.path(source)
-    if target.in_place:
-        return with_output(report, path, source.bytes)
-    return with_output(
-        report,
-        path,
-        write_model(source, change.edit, path, force=target.force, progress=target.progress),
-    )
+    return report if target.dry_run else with_output(report, target.path(source), source.bytes)
 
 
 def _by_way_of(
@@ -180,10 +174,12 @@ def _by_way_of(
     path = None if target.dry_run else target.path(source)
     beside = None if path in (None, "-") else Path(str(path)).absolute().parent
     with tempfile.TemporaryDirectory(dir=beside, prefix=".kprune-") as folder:
-        place = Path(folder) / "0.keras"
+        # The name says in which format the result is written, here as in its own place.
+        named = Path(path) if path not in (None, "-") else source.path or Path("model.keras")
+        place = Path(folder) / f"0{named.suffix}"
         report = write(source, analysis, change, Target(place, limits=target.limits))
         if masks:
-            before, place = place, Path(folder) / "1.keras"
+            before, place = place, Path(folder) / f"1{named.suffix}"
             with open_model(before) as masked:
                 inner = analyse(masked, rules)
                 unmasked = write(masked, inner, unmasking(inner, masks), Target(place))
@@ -197,10 +193,18 @@ def _by_way_of(
             same_outputs(source, place, Path(folder), rules)
         if path is None:
             return with_output(report, None, report.output.bytes)
+        if not masks:  # what was checked, once more: the very bytes that it has without a check
+            written = write_model(
+                source, with_names(analysis, change.edit), path,
+                force=target.force or target.in_place, progress=target.progress,
+            )  # fmt: skip
+            return with_output(report, path, written)
         with open_model(place) as result:
-            edit = Edit(result.config, result.metadata)
-            force = target.force or target.in_place
-            written = write_model(result, edit, path, force=force, progress=target.progress)
+            edit = with_names(analyse(result, rules), Edit(result.config, result.metadata))
+            written = write_model(
+                result, edit, path,
+                force=target.force or target.in_place, progress=target.progress,
+            )  # fmt: skip
     return with_output(report, path, written)
 
 

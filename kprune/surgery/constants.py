@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from kprune.analysis import Analysis
+from kprune.errors import CannotPruneError
 from kprune.graph.model import Call, Constant, Layer, Model, TensorRef, leaves, map_leaves
 from kprune.graph.parse import INPUT
 from kprune.labels.labels import Axis, Labels
@@ -81,11 +82,18 @@ class Constants:
         held: by label, why a unit cannot go without a trace, wherever it is constant or not.
         lost: by label, where a constant ceased to be one.
         made: float64 (labels,): what a unit always gives where it is made; NaN for all others.
+    Raises: CannotPruneError for a SavedModel, whose graph is not one of Keras's layers.
     """
 
     def __init__(self, analysis: Analysis, read: Reader) -> None:
         from kprune.surgery.summing_rules import LAYERS, OPERATIONS
 
+        if type(analysis) is not Analysis:
+            raise CannotPruneError(
+                "constants cannot be followed in a SavedModel",
+                why="it holds operations of TensorFlow in the place of Keras's layers",
+                do="work on the .keras or .h5 file that it was exported from",
+            )
         self.analysis, self.read = analysis, read
         self.sites: dict[str, Any] = {}
         self.held: dict[int, str] = {}

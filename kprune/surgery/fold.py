@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,10 +27,14 @@ Units = Mapping[str, np.ndarray]
 
 def reader(source: Source, edit: Edit | None = None) -> Reader:
     """Tensors as they would be after an edit that only fills in values."""
-    overlay = {}
+    overlay: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {}
     for edited in edit.tensors if edit is not None else ():
-        overlay[edited.path] = lambda array, start, fills=edited.fills: filled(array, fills, start)
+        overlay[edited.path] = _filling(edited.fills)
     return Reader(source.read, source.blocks, overlay)
+
+
+def _filling(fills: tuple[Fill, ...]) -> Callable[[np.ndarray, int], np.ndarray]:
+    return lambda array, start: filled(array, fills, start)
 
 
 def filled(array: np.ndarray, fills: Iterable[Fill], start: int = 0) -> np.ndarray:

@@ -79,8 +79,7 @@ def twins(source: Source, analysis: Analysis, constants: Constants, search: Sear
     of, owner = analysis.groups.of, analysis.groups.owner
     order = np.flatnonzero(able[of])
     order = order[np.argsort(of[order], kind="stable")]
-    starts = np.flatnonzero(np.r_[True, of[order][1:] != of[order][:-1]]) if order.size else []
-    groups = np.split(order, starts[1:]) if order.size else []
+    groups = np.split(order, np.flatnonzero(np.diff(of[order])) + 1) if order.size else []
     first: dict[tuple[object, ...], np.ndarray] = {}
     single = []
     for labels in groups:
@@ -129,7 +128,7 @@ def _digests(
 ) -> dict[int, bytes]:
     """By label, what tells a unit from others: all that is held for it but what its readers hold."""
     of = analysis.groups.of
-    hashes: dict[int, hashlib.blake2b] = {}  # type: ignore[name-defined]
+    hashes: dict[int, hashlib.blake2b] = {}
     for weight, axis, array in _own_slices(source, analysis, constants, able, found):
         rows = np.ascontiguousarray(np.moveaxis(array, axis, 0)) + 0.0  # -0.0 is 0.0
         for position, label in enumerate(weight.axes[axis].ids):

@@ -329,7 +329,8 @@ def einsum_dense(walk: Constants, at: At) -> list[Known]:
     values = values.transpose([*read, *(axis for axis in range(x.labels.rank) if axis not in read)])
     sizes = [kernel.axes[i].size or 0 for i in summed]
     values = np.broadcast_to(values.reshape(values.shape[: len(read)]), sizes).ravel()
-    room, added = Room(why=f"'{at.layer.path}' {NO_BIAS}"), 0.0
+    room = Room(why=f"'{at.layer.path}' {NO_BIAS}")
+    added: np.ndarray | float = 0.0
     extents = [kernel.axes[i].size or 0 for i in fresh]
     names = [letter for letter in output if letter in (at.config.get("bias_axes") or "")]
     if bias is not None and set(names) == {letters[i] for i in fresh}:
