@@ -153,7 +153,7 @@ def idle_masks(analysis: Analysis, gone: np.ndarray | None) -> list[str]:
 
 
 def _unchanged(source: Source, analysis: Analysis, change: Change, target: Target) -> Report:
-    """Nothing to do: the output is a copy, as whoever reads it next expects one; the input stays."""
+    """Nothing to do: the output is a copy, which whoever reads it next expects; the input stays."""
     if not target.in_place:
         return write(source, analysis, change, target)
     report = write(source, analysis, change, dataclasses.replace(target, dry_run=True))
@@ -228,6 +228,6 @@ def same_outputs(source: Source, result: Path, folder: Path, rules: list[str]) -
         worst = max((output.relative or 0.0 for output in found.outputs), default=0.0)
         raise CheckError(
             "the compacted model does not compute what the original does",
-            why=f"outputs differ by up to {worst:.2g} of their magnitude on {found.samples} random inputs",
-            do="nothing was written; please report this. 'kprune remove --dry-run' shows other ways",
+            why=f"outputs differ by up to {worst:.2g} of their magnitude on random inputs",
+            do="nothing was written; please report this",
         )

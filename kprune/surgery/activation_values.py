@@ -38,7 +38,7 @@ def relu(
     max_value: float | None = None,
     threshold: float = 0.0,
 ) -> np.ndarray:
-    """x from `threshold` on, at most `max_value`; below it the distance to it times `negative_slope`."""
+    """x from `threshold` on, at most `max_value`; below, its distance times `negative_slope`."""
     below = negative_slope * (x - threshold)
     y = np.where(x > threshold if threshold else x >= 0.0, x, below)
     return y if max_value is None else np.minimum(y, max_value)
@@ -163,7 +163,7 @@ def layer_function(kind: str, config: Mapping[str, Any]) -> Function | None:
 
 
 def homogeneous(kind: str, config: Mapping[str, Any]) -> bool:
-    """Whether a layer's function, or the activation in its config, satisfies f(a x) = a f(x) for a > 0."""
+    """Whether f(a x) = a f(x) for a > 0 holds of a layer, or of the activation in its config."""
     if kind == "ReLU":
         return not config.get("max_value") and not config.get("threshold")
     if kind in ("LeakyReLU", "Relu", "LeakyRelu", "Abs", "Absolute", "Negative"):

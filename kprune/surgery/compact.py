@@ -1,4 +1,4 @@
-"""Which units can leave without a trace: everything that is dead or constant, less what would be missed.
+"""Which units can leave without a trace: all that is dead or constant, less what would be missed.
 
 The search starts from all units and takes back what a layer that stays would miss, until nothing is
 taken back: a unit whose only readers leave can leave too.
@@ -49,7 +49,7 @@ class Search:
         return gone
 
     def keep(self, ids: np.ndarray, why: str) -> bool:
-        """Say that units stay, with all that is tied to them. Returns whether any of them was going."""
+        """Say that units stay, with all that is tied to them. Returns: whether any was going."""
         ids = ids[ids != 0]
         fresh = ids[~self.stays[ids]]
         if not fresh.size:

@@ -1,6 +1,6 @@
 """What layers do to units that always give the same number: a rule for each kind of layer.
 
-The kinds that sum over units, and so note a `Site`, are in `summing_rules`.
+Those that sum over units, and so note a `Site`, are in `summing_rules` and `sequence_rules`.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ RANKS = (1, 2, 3)
 
 # What they give where they are used is what they get, moved perhaps.
 HANDS_ON = (
-    "Dropout", "AlphaDropout", "GaussianDropout", "GaussianNoise", "SpatialDropout1D", "SpatialDropout2D",
-    "SpatialDropout3D", "StochasticDepth", "Identity", "ActivityRegularization",
+    "Dropout", "AlphaDropout", "GaussianDropout", "GaussianNoise",
+    "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "StochasticDepth", "Identity",
+    "ActivityRegularization",
     "Flatten", "Reshape", "Permute", "RepeatVector",
 )  # fmt: skip
 # A window on a constant gives the constant; padding is left out of averages and maxima.
@@ -51,8 +52,9 @@ POOLS = tuple(
 CROPS = tuple(f"Cropping{rank}D" for rank in RANKS)
 UPSAMPLING = tuple(f"UpSampling{rank}D" for rank in RANKS)
 MOVES = (
-    "Reshape", "Transpose", "Moveaxis", "Swapaxes", "ExpandDims", "Squeeze", "BroadcastTo", "Flip", "Fliplr",
-    "Flipud", "Repeat", "Tile", "Split", "ArraySplit", "Hsplit", "Vsplit", "Dsplit", "Unstack", "GetItem",
+    "Reshape", "Transpose", "Moveaxis", "Swapaxes", "ExpandDims", "Squeeze", "BroadcastTo",
+    "Flip", "Fliplr", "Flipud", "Repeat", "Tile", "Unstack", "GetItem",
+    "Split", "ArraySplit", "Hsplit", "Vsplit", "Dsplit",
     "SpaceToDepth", "DepthToSpace", "Rearrange", "Cast", "Copy", "StopGradient",
 )  # fmt: skip
 
@@ -195,7 +197,7 @@ def layer_scale(walk: Constants, at: At) -> list[Known]:
 
 @rule("Rescaling")
 def rescaling(walk: Constants, at: At) -> list[Known]:
-    """scale * x + offset; a scale of 0 gives the offset whatever comes in (a mask of kprune's is such a layer)"""
+    """scale * x + offset; a scale of 0, as in a mask of kprune's, gives the offset in any case"""
     scale, offset = number(at.config["scale"]), number(at.config["offset"])
     if scale is None or offset is None or at.x.labels.shape is None:
         return walk.otherwise(at)
@@ -206,7 +208,7 @@ def rescaling(walk: Constants, at: At) -> list[Known]:
     return [read_off(at.outputs[0], result)]
 
 
-# -- several tensors --------------------------------------------------------------------------------
+# -- several tensors -----------------------------------------------------------------------------
 
 
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -271,7 +273,7 @@ def settled(walk: Constants, at: At, values: np.ndarray) -> Known:
 
 @rule("Concatenate")
 def concatenate(walk: Constants, at: At) -> list[Known]:
-    """Along the joined axis each part keeps its own; units along another axis must agree in every part."""
+    """Along the joined axis each part keeps its own; nothing is known of units along others."""
     axis = int(at.config.get("axis", -1))
     if any(x.labels.shape is None for x in at.xs):
         return walk.otherwise(at)
@@ -291,7 +293,7 @@ def concatenate_operation(walk: Constants, at: At) -> list[Known]:
     return [NOTHING]
 
 
-# -- layers that hold layers ------------------------------------------------------------------------
+# -- layers that hold layers ---------------------------------------------------------------------
 
 
 @rule("TimeDistributed")

@@ -1,8 +1,8 @@
 """Which units always give the same number, pushed through a model like labels.
 
-A unit whose incoming weights are 0 gives act(bias) whatever the input, a BatchNormalization behind it
-makes another constant of that, and so on through everything that works channel by channel. What is
-known of a tensor is kept by label (`Known`); layers that only move data therefore hand it on as it is.
+A unit whose incoming weights are 0 gives act(bias) whatever the input, a BatchNormalization behind
+it makes another constant of that, and so on through everything that works channel by channel. What
+is known of a tensor is kept by label (`Known`), so layers that only move data hand it on as it is.
 Where a layer sums over units, the walk notes a `Site`: what leaves nothing behind when it goes.
 
 A layer of which nothing is said in `constant_rules` is no obstacle to units that give 0, where its
@@ -86,7 +86,7 @@ class Constants:
     """
 
     def __init__(self, analysis: Analysis, read: Reader) -> None:
-        from kprune.surgery.summing_rules import LAYERS, OPERATIONS
+        from kprune.surgery.sequence_rules import LAYERS, OPERATIONS
 
         if type(analysis) is not Analysis:
             raise CannotPruneError(
@@ -182,7 +182,7 @@ class Constants:
         return rule or Constants.otherwise
 
     def otherwise(self, at: At) -> list[Known]:
-        """Any other layer: 0 passes where the labels say that 0 stays 0; nothing else may go that reaches it."""
+        """Any other layer: 0 passes where 0 stays 0 by the labels; no other unit may go."""
         name = (
             f"'{at.layer.path}', a {at.layer.kind}, through which kprune does not follow constants"
         )
@@ -240,7 +240,7 @@ class Constants:
 
         Args:
             values: float64 (rows,), what each input always gives; NaN where that is not known.
-            uneven: whether a constant other than 0 is not one for the kernel, as zeros stand beside it.
+            uneven: whether zeros stand beside a constant, so that it is none for the kernel.
         Returns: what the kernel tells, given these values.
         """
         padded = np.zeros(len(values), bool)

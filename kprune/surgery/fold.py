@@ -1,4 +1,4 @@
-"""Removing units whose outputs never change, with what they always gave folded into their consumers' biases."""
+"""Removing units that always give the same, which their consumers' biases take over."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _filling(fills: tuple[Fill, ...]) -> Callable[[np.ndarray, int], np.ndarray]
 
 
 def filled(array: np.ndarray, fills: Iterable[Fill], start: int = 0) -> np.ndarray:
-    """A copy of an array, or of the run of it from a position of axis 0 on, with values filled in."""
+    """A copy of an array, or of its run from a position of axis 0 on, with values filled in."""
     result = np.array(array)
     for fill in fills:
         index: list[np.ndarray] = [np.arange(size) for size in array.shape]

@@ -1,4 +1,4 @@
-"""What is known of the values of a tensor: the units that give the same number whatever the input."""
+"""What is known of a tensor's values: the units that give the same number whatever the input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Known:
     """The units of one tensor that are constant.
 
     Attributes:
-        ids: sorted int64 (n,), labels: at every position where one of them stands, the tensor has …
+        ids: sorted int64 (n,), labels: at every position where one stands, the tensor has …
         values: float64 (n,), … this value.
     """
 
@@ -44,7 +44,7 @@ class Known:
         return cls(flat[starts][same], low[same])
 
     def at(self, ids: np.ndarray) -> np.ndarray:
-        """The values at positions where these labels stand; NaN where none is known. Shaped like `ids`."""
+        """The values where these labels stand, shaped like `ids`; NaN where none is known."""
         if not len(self.ids):
             return np.full(ids.shape, np.nan)
         place = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
@@ -55,7 +55,7 @@ class Known:
         return self if keep.all() else Known(self.ids[keep], self.values[keep])
 
     def over(self, labels: Labels) -> np.ndarray:
-        """The values over a tensor: its rank, extent 1 where they do not vary, NaN where unknown."""
+        """The values over a tensor: of its rank, extent 1 where they do not vary."""
         result = np.full((1,) * labels.rank, np.nan)
         for factor in labels.factors:
             here = self.at(factor)

@@ -31,7 +31,7 @@ LIMIT = 256 << 20
 """Bytes of the largest tensor that is looked at: what is merged is held in memory."""
 
 TOLERANCE = 2e-6
-"""How far two columns may be from proportional, relative to their largest entry: float32's rounding."""
+"""How far two columns may be from proportional, relative to their largest entry: rounding."""
 
 # The value of a unit passes through these times a factor as it does without.
 LINEAR = frozenset(
@@ -126,7 +126,7 @@ def _able(analysis: Analysis, constants: Constants, search: Search) -> np.ndarra
 def _digests(
     source: Source, analysis: Analysis, constants: Constants, able: np.ndarray, found: Twins
 ) -> dict[int, bytes]:
-    """By label, what tells a unit from others: all that is held for it but what its readers hold."""
+    """By label, what tells a unit from others: all weights of its own, none of its readers'."""
     of = analysis.groups.of
     hashes: dict[int, hashlib.blake2b] = {}
     for weight, axis, array in _own_slices(source, analysis, constants, able, found):
@@ -147,7 +147,7 @@ def _digests(
 def _own_slices(
     source: Source, analysis: Analysis, constants: Constants, able: np.ndarray, found: Twins
 ) -> Iterator[tuple[Weight, int, np.ndarray]]:
-    """Weights along whose axes units stand that the weight makes or works on: (weight, axis, values)."""
+    """Weights with units that they make or work on along an axis: (weight, axis, values)."""
     of = analysis.groups.of
     for weight in analysis.weights:
         site = constants.sites.get(weight.path)
@@ -180,7 +180,7 @@ def _parallel(constants: Constants, merge: Merge) -> bool:
     return True
 
 
-# -- equal up to a factor ---------------------------------------------------------------------------
+# -- equal up to a factor ------------------------------------------------------------------------
 
 
 def _proportional(
@@ -272,7 +272,7 @@ def _passes_factor(visit: Visit) -> bool:
     )
 
 
-# -- the edit ---------------------------------------------------------------------------------------
+# -- the edit ------------------------------------------------------------------------------------
 
 
 def with_sums(source: Source, constants: Constants, edit: Edit, found: list[Merge]) -> Edit:

@@ -1,4 +1,4 @@
-"""Places where a layer sums over units: what it takes from each, and where a constant share could go.
+"""Where layers sum over units: what they take from each, and where a constant share could go.
 
 A unit may leave without a trace where what the layer takes from it is nothing (it gives 0, or every
 weight that stays holds 0 for it), or where it is always the same number, which a bias takes over.
@@ -55,7 +55,7 @@ class Kernel:
     """How a kernel's axes are used.
 
     Attributes:
-        inputs: the axes that are summed over; outputs: those of what it makes. The rest is a window.
+        inputs: the axes that are summed over; outputs: those of what it makes; the rest: a window.
         grouped: for a grouped kernel, the runs of inputs and outputs; `inputs` then is one axis,
             whose positions mean another input in each run.
     """
@@ -94,7 +94,7 @@ class Kernel:
 
 
 def _spread_groups(array: np.ndarray, groups: int) -> np.ndarray:
-    """A grouped kernel (window, inputs of a run, columns) as if every input reached every column."""
+    """A grouped kernel (window, inputs of a run, columns) as if each input reached each column."""
     window, inputs, columns = array.shape
     wide = np.zeros((window, groups, inputs, groups, columns // groups), array.dtype)
     runs = array.reshape(window, inputs, groups, -1)
