@@ -28,7 +28,9 @@ def test_long_parts_too() -> None:
     assert crc.joined(told, (5 << 20) + 3) == zlib.crc32(b"".join(parts))
 
 
-@pytest.mark.parametrize("parts", [[(1, 2, 0)], [(0, 2, 0)], [(0, 2, 0), (1, 2, 0)], []])
+@pytest.mark.parametrize(
+    "parts", [[(1, 2, 0)], [(0, 2, 0)], [(0, 2, 0), (1, 2, 0)], [(0, 2, 0), (1, 1, 0)], []]
+)
 def test_a_hole_or_an_overlap_is_noticed(parts: list[tuple[int, int, int]]) -> None:
     with pytest.raises(AssertionError):
         crc.joined(parts, 3)

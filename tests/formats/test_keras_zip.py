@@ -187,6 +187,7 @@ def test_the_hdf5_file_is_as_keras_writes_it(tmp_path: Path) -> None:
         assert "nowhere" not in file["layers"]
         for path in some_tensors():
             assert file[path].chunks is None and file[path].compression is None
+            assert h5py.h5g.get_objinfo(file.id, path.encode()).mtime == 0, "no clock"
 
 
 def test_metadata_costs_no_more_than_in_a_file_by_keras(tmp_path: Path) -> None:
@@ -475,6 +476,15 @@ def test_an_edit_that_does_not_fit_is_a_bug_and_writes_nothing(
     with open_model(model) as source, pytest.raises((ValueError, KeyError)):
         write_model(source, edit_of(source, edit), tmp_path / "out.keras")
     assert not (tmp_path / "out.keras").exists()
+
+
+def test_two_tensors_of_one_name_are_noticed_before_hdf5_does(model: Path, tmp_path: Path) -> None:
+    edit = TensorEdit("layers/dense/vars/1", "layers/dense/vars/0")
+    with (
+        open_model(model) as source,
+        pytest.raises(ValueError, match=r"two tensors would be called layers/dense/vars/1"),
+    ):
+        source.output_size(edit_of(source, edit))
 
 
 def test_reading_and_writing_import_no_tensorflow(model: Path, tmp_path: Path) -> None:

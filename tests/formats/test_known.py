@@ -19,7 +19,7 @@ from tests.formats.making import some_tensors, write_folder, write_keras
 def refusal(path: Path | str) -> str:
     with pytest.raises(FileError) as caught:
         open_model(path)
-    return str(caught.value)
+    return str(caught.value).replace(str(path), "")
 
 
 def test_the_name_does_not_matter(tmp_path: Path) -> None:

@@ -38,6 +38,11 @@ def test_rounding_to_bfloat16_is_to_nearest_even(value: float) -> None:
     assert from_float(value, BFLOAT16).view("<u2") == expected
 
 
+def test_a_tie_goes_to_the_even_bfloat16() -> None:
+    ties = np.array([1 + 2.0**-8, 1 + 3 * 2.0**-8, -1 - 2.0**-8])
+    assert as_float(from_float(ties, BFLOAT16)).tolist() == [1.0, 1 + 2.0**-6, -1.0]
+
+
 @pytest.mark.parametrize("kind", ["<f2", "<f4", "V2"])
 def test_a_finite_number_stays_finite(kind: str) -> None:
     found = as_float(from_float(np.array([-1e300, 1e300, 3.4028234e38]), np.dtype(kind)))
