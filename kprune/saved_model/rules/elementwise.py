@@ -149,11 +149,23 @@ def _silent(kind: str, operands: list[Labels], call: OpCall) -> bool:
 
     count = len(operands)
     if kind in PRODUCTS:
-        return any(zero(index) for index in range(count))
+        # One flag speaks for all axes: a factor that is 0 silences units on its own axes only.
+        axes = [_axes_from_the_end(labels) for labels in operands]
+        together = frozenset().union(*axes)
+        return any(zero(index) and axes[index] == together for index in range(count)) or all(
+            zero(index) for index in range(count)
+        )
     if kind in QUOTIENTS:
         return zero(0) and not (operands[-1].factors and operands[-1].silent)
     return kind in SUMS and all(
         zero(index) or _constant_zero(call, index) for index in range(count)
+    )
+
+
+def _axes_from_the_end(labels: Labels) -> frozenset[int]:
+    """The axes along which units stand, counted as broadcasting does."""
+    return frozenset(
+        axis - labels.rank for factor in labels.factors for axis in labels.support(factor)
     )
 
 

@@ -176,8 +176,7 @@ def pooling(call: OpCall) -> Labels:
 
 
 @op(
-    "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea", "ScaleAndTranslate",
-    "CropAndResize",
+    "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea",
     does="passes", note="channel by channel",
 )  # fmt: skip
 def resize(call: OpCall) -> Labels:
