@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -142,17 +143,12 @@ def _load_error(source: Source, error: Exception) -> KpruneError:
             why="it has a Lambda layer, whose code Keras only runs if it is told to trust the file",
             do="compare the models in a script of your own, with load_model(…, safe_mode=False)",
         )
-    if (
-        "Could not locate" in text
-        or "register_keras_serializable" in text
-        or "Unknown layer" in text
-    ):
-        missing = text.partition("'")[2].partition("'")[0]
+    missing = re.search(r"(?:Could not locate (?:class|function)|Unknown layer:?) '([^']+)'", text)
+    if missing or "register_keras_serializable" in text:
+        what = f"'{clean(missing[1])}', which" if missing else "a class that"
         return CannotPruneError(
             f"cannot run {name}",
-            why=f"it uses '{clean(missing)}', which is neither part of Keras nor registered"
-            if missing
-            else "it uses a class that is neither part of Keras nor registered",
+            why=f"it uses {what} is neither part of Keras nor registered",
             do="give --rules a file that imports it (@keras.saving.register_keras_serializable)",
         )
     return FileError(
