@@ -172,7 +172,9 @@ class Constants:
         given = {name: map_leaves(place, given[name]) for name in sorted(given)}
         xs = [leaf for leaf in leaves([args, given]) if isinstance(leaf, Tensor)]
         at = At(record, xs, seen.outputs, args, given, model, call)
-        outputs = self._rule(record)(self, at)
+        # Called as if it were trained, dropout drops and statistics are the batch's own.
+        training = given.get("training") is True
+        outputs = self.otherwise(at) if training else self._rule(record)(self, at)
         return [*outputs, *[NOTHING] * (len(seen.outputs) - len(outputs))]
 
     def _rule(self, record: LayerRecord) -> Rule:

@@ -34,6 +34,7 @@ class Known:
         flat, given = ids.ravel(), np.asarray(values, np.float64).ravel()
         standing = flat != 0
         flat, given = flat[standing], given[standing]
+        given = np.where(np.isfinite(given), given, np.nan)  # an infinity cannot be folded
         if not len(flat) or np.isnan(given).all():
             return NOTHING
         order = np.argsort(flat, kind="stable")

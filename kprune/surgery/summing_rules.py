@@ -67,6 +67,8 @@ def room_for(walk: Constants, at: At, bias: Weight | None, columns: np.ndarray) 
         if not readers:
             return Room(why=name)
         for reader in readers:
+            if reader.kwargs.get("training") is True:
+                return Room(why=name)
             if (
                 reader.layer.is_builtin
                 and not reader.layer.is_operation

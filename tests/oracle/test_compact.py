@@ -177,6 +177,17 @@ def test_the_last_unit_stays(tmp_path: Path):
     assert all("last unit" in left(report)[name] for name in ("c1", "c2", "d"))
 
 
+def test_a_layer_that_is_called_as_in_training_lets_nothing_constant_pass(tmp_path: Path):
+    x = keras.Input((6,))
+    y = layers.Dense(10, activation="sigmoid", name="d")(x)
+    y = layers.BatchNormalization()(y, training=True)
+    model = randomised(keras.Model(x, layers.Dense(3, name="out")(y)))
+    zeroed_by_another_tool(model)
+    report = compacted(model, tmp_path)
+    assert report.changed == {}
+    assert "does not follow constants" in left(report)["d"]
+
+
 def test_masked_units_go_and_a_mask_without_zeros_is_taken_out(tmp_path: Path):
     model = images("valid", normalised=True)
     model.save(tmp_path / "m.keras")
