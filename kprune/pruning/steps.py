@@ -119,8 +119,10 @@ def followed_by(first: Report, second: Report, left: Mapping[str, list[int]]) ->
             change,
             shape_before=early.shape_before,
             kept=[
-                now if was is None else was if now is None else [was[i] for i in now]
-                for was, now in zip(early.kept, change.kept, strict=True)
+                _kept_of_both(was, now, cut=old != new)
+                for was, now, old, new in zip(
+                    early.kept, change.kept, early.shape_before, early.shape_after, strict=True
+                )
             ],
         )
     return msgspec.structs.replace(
@@ -135,6 +137,17 @@ def followed_by(first: Report, second: Report, left: Mapping[str, list[int]]) ->
         weights=list(weights.values()),
         notes=[*first.notes, *second.notes],
     )
+
+
+def _kept_of_both(was: list[int] | None, now: list[int] | None, *, cut: bool) -> list[int] | None:
+    """What two steps left along one axis, as positions in the first model.
+
+    Args:
+        cut: whether the first step took positions away; else it only set some to 0.
+    """
+    if was is None or now is None:
+        return now if was is None else was
+    return [was[i] for i in now] if cut else sorted({*was} & {*now})
 
 
 def _check_model(analysis: Analysis, plan: Plan) -> None:

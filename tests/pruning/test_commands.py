@@ -155,6 +155,13 @@ def test_a_plan_of_several_steps_reports_in_terms_of_the_first_input(model: Path
     assert left_in(model.parent) == {"model.keras", "out.keras"}
 
 
+def test_units_zeroed_and_then_removed_count_once(model: Path) -> None:
+    plan = steps(("zero", {"a": [1]}), ("remove", {"a": [1, 2]}))
+    report = kprune.apply(model, plan, output=model.with_name("out.keras"))
+    kernel = next(row for row in report.weights if row.path == "layers/dense/vars/0")
+    assert kernel.kept == [None, [0, 3, 4, 5, 6, 7]]
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_nothing_is_written_when_an_expectation_fails(model: Path, several: bool) -> None:
     before = left_in(model.parent)
