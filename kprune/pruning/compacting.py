@@ -56,6 +56,8 @@ def compact(model: Any, target: Target, rules: Iterable[str], *, merge: bool, ch
 
 def compacting(source: Source, analysis: Analysis, *, merge: bool = False) -> Change:
     """The change that takes out whatever nothing would miss."""
+    if analysis.model.kind == "SavedModel":
+        return compacting_graph(source, analysis, merge=merge)
     constants = Constants(analysis, reader(source))
     search = removable(analysis, constants)
     notes = left_notes(analysis, constants, search)
@@ -88,6 +90,29 @@ def compacting(source: Source, analysis: Analysis, *, merge: bool = False) -> Ch
         gone,
         told,
     )
+
+
+def compacting_graph(source: Source, analysis: Any, *, merge: bool) -> Change:
+    """The same for a graph of operations: units that nobody reads, or that give nothing."""
+    from kprune.saved_model.dead import dead_units
+    from kprune.surgery.remove import remove
+
+    if merge:
+        raise CannotPruneError(
+            "units of a SavedModel are not merged",
+            do="leave out --merge; dead ones are still removed",
+        )
+    gone = dead_units(source, analysis)
+    if not gone.any():
+        note = Note("nothing", "", "nothing to remove: no unit is dead")
+        edit = Edit(analysis.config, analysis.metadata)
+        return Change("compact", "compact", edit, {}, {}, None, (note,))
+    closure = Closure(analysis.groups, {}, gone)
+    check_closure(closure)
+    affected = closure.affected
+    metadata = with_provenance(analysis, backend="compact", units=affected, options={}, gone=gone)
+    edit = dataclasses.replace(remove(analysis, closure), metadata=metadata)
+    return Change("compact", "compact", edit, affected, affected, gone)
 
 
 def merge_notes(analysis: Analysis, found: Twins) -> list[Note]:

@@ -187,6 +187,23 @@ class OpCall(LayerCall):
                 self.tracer.made(int(label))
         self.tracer.used(int(ids[0]), uses, 2.0)
 
+    def consumes(self, weight: Labels, axis: int, *, loud: bool) -> None:
+        """Say that units are multiplied with a weight along one of its axes, and summed.
+
+        Args:
+            loud: whether a masked unit might give something else than 0 there.
+        """
+        ids = weight.axis(axis).all_ids()
+        if not ids.size:
+            return
+        found = self.tracer.owner(int(ids[0]))
+        if found is not None:
+            self.tracer.consumed.add(found)
+        else:
+            self.tracer.summed.append(ids)
+        if loud:
+            self.tracer.loud.append(ids)
+
 
 def positions(sizes: Sequence[int | None]) -> float:
     """How many positions there are; unknown sizes count as 1."""

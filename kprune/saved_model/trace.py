@@ -69,6 +69,9 @@ class GraphTracer:
         meta: the MetaGraphDef.
         variables_by_node: VarHandleOp nodes of the main graph and what they stand for.
         constants: constants that are weights, by (graph, node).
+        consumed: axes of weights that are multiplied with units and summed.
+        loud, summed: labels of units that meet such an axis though a masked one gives no 0 there,
+            or that are summed without a weight.
         parameters: all weights, labelled.
     """
 
@@ -88,6 +91,9 @@ class GraphTracer:
         self.variables_by_node, self.constants = variables_by_node, constants
         self.library = {f.signature.name: f for f in meta.graph_def.library.function}
         self.valued: set[Place] = set()
+        self.consumed: set[tuple[Parameter, int]] = set()
+        self.loud: list[np.ndarray] = []
+        self.summed: list[np.ndarray] = []
         self.list_shapes: list[tuple[TensorList, np.ndarray, OpCall]] = []
         self.skipped = skipped
         self._rules = table()

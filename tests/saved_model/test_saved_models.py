@@ -222,6 +222,28 @@ def test_a_dynamic_mask_silences_what_is_small(exported, tmp_path):
     np.testing.assert_allclose(got, (hidden @ held["second/kernel:0"]).sum(-1), rtol=1e-4)
 
 
+def test_compact_takes_out_what_nobody_would_miss(exported, tmp_path):
+    import tensorflow as tf
+
+    folder, zeroed, small = exported("module"), tmp_path / "zeroed", tmp_path / "small"
+    kprune.zero(folder, {"first": [1, 2]}, output=zeroed)
+    kprune.compact(zeroed, output=small)
+    rows = {layer.name: layer.units for layer in kprune.inspect(small).layers}
+    assert (rows["first"], rows["second"]) == (14, 12)
+    before, after = (plain.outputs(tf.saved_model.load(str(path))) for path in (zeroed, small))
+    assert plain.worst(before, after) < 1e-5
+
+
+def test_compact_keeps_units_that_still_give_a_constant(exported, tmp_path):
+    kprune.zero(exported("digits_cnn"), {"conv_1": [0]}, output=tmp_path / "zeroed")
+    report = kprune.compact(tmp_path / "zeroed", output=tmp_path / "small")
+    assert not report.changed  # a BatchNormalization behind it makes something of its zeros
+    units = {"conv_1": [0], "hidden": [4, 5]}
+    kprune.zero(exported("digits_cnn"), units, outgoing=True, output=tmp_path / "through")
+    report = kprune.compact(tmp_path / "through", output=tmp_path / "smaller")
+    assert {layer: report.changed[layer] for layer in units} == units
+
+
 # -- what is refused, and what stays ---------------------------------------------------------------
 
 

@@ -29,6 +29,10 @@ def product(call: OpCall, operands: Sequence[tuple[Labels, str]], output: str) -
         }
         uses = positions([size for letter, size in list(sizes.items())[1:] if letter not in own])
         call.makes(labels, made, uses)
+        silent = all(other.silent for place, (other, _) in enumerate(operands) if place != index)
+        for axis, letter in enumerate(own):
+            if letter not in output:
+                call.consumes(labels, axis, loud=not silent)
     return contract(call, operands, output)
 
 
@@ -92,6 +96,7 @@ def convolution(call: OpCall) -> Labels:
         call.freeze(kernel, why)
         return Labels(shape)
     _meet(call, x, channels, kernel, rank - 2)
+    call.consumes(kernel, rank - 2, loud=not x.silent)
     if not outputs.factors:
         return Labels(shape)
     return Labels(shape).with_axis(channels, outputs, shape)
@@ -166,6 +171,7 @@ def transposed(call: OpCall) -> Labels:
     shape = _convolved(call, x, channels, space, outputs.size)
     call.makes(call.labels(1), [rank - 2], positions([call.shape(x)[axis] for axis in space]))
     _meet(call, x, channels, kernel, rank - 1)
+    call.consumes(kernel, rank - 1, loud=not x.silent)
     result = Labels(shape)
     if outputs.factors:
         result = result.with_axis(channels, outputs, shape)

@@ -49,6 +49,7 @@ def reduce(call: OpCall, *, exact: bool) -> Any:
     for axis in axes:
         if not exact:
             call.mix(x.axis(axis), f"are brought down to one figure by {call.layer.path!r}")
+        call.tracer.summed.append(x.axis(axis).all_ids())
     x = call.collapse(x, axes)
     if not keep:
         x = x.move(
