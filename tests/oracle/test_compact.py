@@ -149,6 +149,22 @@ def test_a_unit_that_nobody_reads_goes_and_with_it_what_it_alone_reads(tmp_path:
     assert compacted(model, tmp_path).changed == {"a": [1], "b": [3]}
 
 
+@pytest.mark.parametrize("dead", [[1], [1, 5]], ids=["one of two", "both"])
+def test_units_that_are_taken_apart_and_go_together_are_dead_together(dead, tmp_path: Path):
+    x = keras.Input((6,))
+    rows = layers.Reshape((2, 4))(layers.Dense(8, name="d")(x))
+    one, other = keras.ops.unstack(rows, 2, axis=1)
+    output = layers.Concatenate()([layers.Dense(3)(one), layers.Dense(3, name="out")(other)])
+    model = randomised(keras.Model(x, output))
+    kernel, bias = model.get_layer("d").get_weights()
+    kernel[:, dead] = 0
+    model.get_layer("d").set_weights([kernel, bias])
+    # Units 1 and 5 stand at one place of the two rows, which share the labels of the first.
+    report = compacted(model, tmp_path)
+    assert set(report.changed.get("d", [])) <= set(dead)
+    assert len(dead) == 2 or not report.changed
+
+
 def test_weights_that_add_up_to_0_are_not_dead(tmp_path: Path):
     model = randomised(
         keras.Sequential(
