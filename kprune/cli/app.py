@@ -2,44 +2,36 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Annotated, Any
 
 import typer
 
-from kprune.cli import change, compact, diff, explain, flat, inspect, plan, reference, tune, verify
 from kprune.cli.groups import grouped
 from kprune.cli.values import prepare
 
 LOOK, CHANGE, CHECK, REFERENCE = "Look", "Change", "Check and train", "Reference"
 
+# Each command with the module that holds it, imported when it is called or its help is shown.
 COMMANDS = (
-    (LOOK, "inspect", inspect.inspect),
-    (LOOK, "explain", explain.explain),
-    (LOOK, "diff", diff.diff),
-    (CHANGE, "remove", change.remove),
-    (CHANGE, "zero", change.zero),
-    (CHANGE, "mask", change.mask),
-    (CHANGE, "unmask", change.unmask),
-    (CHANGE, "compact", compact.compact),
-    (CHANGE, "plan", plan.plan),
-    (CHANGE, "apply", plan.apply),
-    (CHANGE, "flatten", flat.flatten),
-    (CHECK, "verify", verify.verify),
-    (CHECK, "tune", tune.tune),
-    (REFERENCE, "rules", reference.rules),
-    (REFERENCE, "schema", reference.schema),
+    (LOOK, "inspect", "kprune.cli.inspect"),
+    (LOOK, "explain", "kprune.cli.explain"),
+    (LOOK, "diff", "kprune.cli.diff"),
+    (CHANGE, "remove", "kprune.cli.change"),
+    (CHANGE, "zero", "kprune.cli.change"),
+    (CHANGE, "mask", "kprune.cli.change"),
+    (CHANGE, "unmask", "kprune.cli.change"),
+    (CHANGE, "compact", "kprune.cli.compact"),
+    (CHANGE, "plan", "kprune.cli.plan"),
+    (CHANGE, "apply", "kprune.cli.plan"),
+    (CHANGE, "flatten", "kprune.cli.flat"),
+    (CHECK, "verify", "kprune.cli.verify"),
+    (CHECK, "tune", "kprune.cli.tune"),
+    (REFERENCE, "rules", "kprune.cli.reference"),
+    (REFERENCE, "schema", "kprune.cli.reference"),
 )
 
 HELP = ["--help", "-h"]
-
-app = typer.Typer(
-    name="kprune",
-    add_completion=True,
-    pretty_exceptions_enable=False,  # the boundary shows them
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": HELP},
-)
-
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -49,7 +41,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
 def kprune(
     context: typer.Context,
     version: Annotated[
@@ -70,12 +61,26 @@ def kprune(
     return 2
 
 
-for panel, name, function in COMMANDS:
-    app.command(name, rich_help_panel=panel)(grouped(function))
+def command(called: str | None = None) -> Any:
+    """The app as a command that can be invoked.
 
-
-def command() -> Any:
-    """The app as a command that can be invoked."""
+    Args:
+        called: the first word of the command line. If it names a command, only that one is made,
+            which halves the time until it starts.
+    """
+    app = typer.Typer(
+        name="kprune",
+        add_completion=True,
+        pretty_exceptions_enable=False,  # the boundary shows them
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": HELP},
+    )
+    app.callback(invoke_without_command=True)(kprune)
+    alone = called in {name for _, name, _ in COMMANDS}
+    for panel, name, module in COMMANDS:
+        if not alone or name == called:
+            function = getattr(importlib.import_module(module), name)
+            app.command(name, rich_help_panel=panel)(grouped(function))
     group = typer.main.get_command(app)
     for made in (group, *group.commands.values()):  # type: ignore[attr-defined]
         context = typer.Context(made, help_option_names=HELP)

@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
 
             if COMPLETION in os.environ:
                 return _complete(command())
-            code = _invoke(command(), arguments)
+            code = _invoke(command(next(iter(arguments), None)), arguments)
             sys.stdout.flush()
             return code
     except BaseException as error:

@@ -8,7 +8,7 @@ import numpy as np
 
 from kprune.graph.model import Call, Layer, Model, TensorRef, leaves, map_leaves
 from kprune.graph.parse import INPUT, is_keras3_node
-from kprune.labels.labels import Axis, Labels, Shape
+from kprune.labels.labels import Labels, Shape
 from kprune.labels.layer_call import LayerCall
 from kprune.labels.map import Freeze, LabelMap, UnitAxis, Visit
 

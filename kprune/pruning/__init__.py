@@ -24,16 +24,15 @@ from kprune.pruning.changes import Change, masking, removal, unmasking, zeroing
 from kprune.pruning.selection import Selection, statistics_of
 from kprune.report.counts import count
 from kprune.report.report import Note
-from kprune.select.choose import Choice
 from kprune.text import clean
 
 if TYPE_CHECKING:
+    from kprune.select.choose import Choice
     from kprune.select.plans import Plan
 
 BACKENDS = ("remove", "zero", "mask")
 
 __all__ = [
-    "Choice",
     "Selection",
     "Target",
     "analyse",

@@ -19,10 +19,7 @@ from kprune.report.report import Note
 from kprune.select.indices import compact_text
 from kprune.select.resolve import layers_named, specs_from
 from kprune.select.specs import parse_layer
-from kprune.surgery import emitted
-from kprune.surgery import mask as keras_masks
 from kprune.surgery.edit import Edit
-from kprune.surgery.fold import fold, together
 from kprune.surgery.optimizer import find_slots, is_state
 from kprune.surgery.provenance import with_provenance, without_masks
 from kprune.surgery.remove import remove as remove_edit
@@ -72,6 +69,8 @@ def removal(
     if folding is None:
         edit = remove_edit(analysis, closure)
     else:
+        from kprune.surgery.fold import fold, together
+
         edit, layers, coupled_too = fold(folding, analysis, closure)
         found += fold_notes(layers, coupled_too)
         # The step then says of itself which units `zero` would have to be given.
@@ -134,6 +133,8 @@ def zeroing(
     else:
         edit = zero_edit(analysis, chosen, silence=silence)
         if not silence:
+            from kprune.surgery import emitted
+
             found += [Note("emits", e.layer, e.text) for e in emitted.emissions(analysis, source.read, chosen)]
     metadata = with_provenance(analysis, backend="zero", units=chosen, options=options, gone=None)
     return Change("zero", "zero", _with_metadata(edit, metadata), chosen, changed, None, tuple(found))
@@ -204,6 +205,8 @@ def masks_of(analysis: Analysis) -> Any:
         from kprune.saved_model import masks as in_graphs
 
         return in_graphs
+    from kprune.surgery import mask as keras_masks
+
     return keras_masks
 
 

@@ -5,23 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kprune.analysis import Analysis
 from kprune.errors import ExpressionError, UsageError
 from kprune.formats import Source
-from kprune.pruning.measures import measure_of
 from kprune.report.report import Note
-from kprune.select.choose import Choice, choose, prunable_axes
-from kprune.select.expressions import parse_expression
 from kprune.select.indices import Where
-from kprune.select.pointing import Source as Text
 from kprune.select.resolve import axes_named, excluded, indices_of, is_glob, resolve, specs_from
 from kprune.select.specs import parse_layer
-from kprune.select.statistics import Statistics
 from kprune.text import clean
+
+# What ranks units is imported where units are ranked: most calls name them.
+if TYPE_CHECKING:
+    from kprune.select.choose import Choice
+    from kprune.select.statistics import Statistics
 
 Units = Mapping[str, np.ndarray]
 
@@ -34,6 +34,8 @@ def statistics_of(
     Args:
         data: path of an .npz file; the model is then run in TensorFlow as far as it is asked for.
     """
+    from kprune.select.statistics import Statistics
+
     if data is None:
         return Statistics(analysis, source)
     from kprune.running.activations import Activations
@@ -84,6 +86,11 @@ class Selection:
         return {address: indices for address, indices in chosen.items() if indices.size}, notes
 
     def _by_rank(self, analysis: Analysis, statistics: Statistics) -> tuple[dict[str, np.ndarray], list[Note]]:
+        from kprune.pruning.measures import measure_of
+        from kprune.select.choose import choose, prunable_axes
+        from kprune.select.expressions import parse_expression
+        from kprune.select.pointing import Source as Text
+
         left_out = excluded(analysis, self.exclude)
         if self.layers:
             names = [parse_layer(name) for name in self.layers]

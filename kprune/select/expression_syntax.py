@@ -12,15 +12,8 @@ from types import EllipsisType
 import numpy as np
 
 from kprune.errors import ExpressionError
+from kprune.select.names import ALL_NAMES
 from kprune.select.pointing import Source, did_you_mean, quoted
-
-WEIGHT_NAMES = frozenset(
-    {"mean", "std", "min", "max", "l1", "l2", "absmax", "sparsity", "bias", "w", "index"}
-)
-OUTGOING_NAMES = frozenset({"outgoing_l1", "outgoing_l2"})
-BATCHNORM_NAMES = frozenset({"gamma", "beta", "moving_mean", "moving_variance"})
-DATA_NAMES = frozenset({"activation_mean", "activation_std", "activation_absmax", "apoz"})
-ALL_NAMES = WEIGHT_NAMES | OUTGOING_NAMES | BATCHNORM_NAMES | DATA_NAMES
 
 MAX_LENGTH = 2000
 MAX_DEPTH = 100

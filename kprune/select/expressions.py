@@ -20,15 +20,10 @@ import numpy as np
 
 from kprune.errors import ExpressionError
 from kprune.select.expression_syntax import (
-    ALL_NAMES,
     ARITHMETIC,
-    BATCHNORM_NAMES,
     COMPARISONS,
-    DATA_NAMES,
     MAX_LENGTH,
-    OUTGOING_NAMES,
     SIGNS,
-    WEIGHT_NAMES,
     WHAT_IS_ALLOWED,
     Check,
     Places,
@@ -37,6 +32,13 @@ from kprune.select.expression_syntax import (
     one_line,
     refusal,
     share_error,
+)
+from kprune.select.names import (
+    ALL_NAMES,
+    BATCHNORM_NAMES,
+    DATA_NAMES,
+    OUTGOING_NAMES,
+    WEIGHT_NAMES,
 )
 from kprune.select.pointing import Source, quoted
 

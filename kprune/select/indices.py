@@ -16,14 +16,16 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kprune.errors import IndexRangeError, SpecError, UsageError
-from kprune.select.expressions import Expression, parse_expression
 from kprune.select.pointing import Source, quoted
 from kprune.text import clean
+
+if TYPE_CHECKING:
+    from kprune.select.expressions import Expression
 
 HOW_TO_WRITE = "write 3,7,12 or 0-7 or 0-99/2 or -1 or !3,7 or @FILE or where(EXPRESSION)"
 
@@ -262,6 +264,8 @@ def parse_indices(text: str, *, source: Source | None = None, base: Path | None 
             raise SpecError(
                 "'where(' has no closing bracket at the end", where=source.at(len(text.rstrip()))
             )
+        from kprune.select.expressions import parse_expression
+
         start = opening.end()
         inner = text.rstrip()[start:-1]
         return Where(parse_expression(inner, source=source.piece(start)), source)

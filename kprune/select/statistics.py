@@ -15,7 +15,7 @@ from kprune.analysis import Analysis
 from kprune.errors import ExpressionError
 from kprune.formats.numbers import as_float
 from kprune.labels.map import UnitAxis, Weight
-from kprune.select.expressions import BATCHNORM_NAMES, DATA_NAMES, OUTGOING_NAMES, WEIGHT_NAMES
+from kprune.select.names import BATCHNORM_NAMES, DATA_NAMES, OUTGOING_NAMES, WEIGHT_NAMES
 from kprune.surgery.zero import incoming
 from kprune.text import clean
 
