@@ -81,7 +81,9 @@ __all__ = [
 # Where each name comes from. Imported when first asked for, so that `import kprune` costs nothing.
 _HOMES = {
     **{name: "kprune.errors" for name in __all__ if name.endswith("Error")},
-    **dict.fromkeys(("apply", "compact", "mask", "plan", "remove", "unmask", "zero"), "kprune.pruning"),
+    **dict.fromkeys(
+        ("apply", "compact", "mask", "plan", "remove", "unmask", "zero"), "kprune.pruning"
+    ),
     "Choice": "kprune.select.choose",
     "__version__": "kprune.version",
     "diff": "kprune.report.diff",

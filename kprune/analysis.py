@@ -103,7 +103,9 @@ class Analysis:
         return (
             stored is not None
             and len(stored.shape) == len(weight.shape)
-            and all(want in (None, have) for want, have in zip(weight.shape, stored.shape, strict=True))
+            and all(
+                want in (None, have) for want, have in zip(weight.shape, stored.shape, strict=True)
+            )
         )
 
     @cached_property

@@ -33,6 +33,7 @@ COMMANDS = (
 
 HELP = ["--help", "-h"]
 
+
 def _version(wanted: bool) -> None:
     if wanted:
         from kprune.version import __version__

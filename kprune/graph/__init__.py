@@ -1,8 +1,8 @@
 """From a config to a graph of layer calls.
 
-    model.py      Model, Layer, Call, TensorRef: what a config says, as plain objects
-    parse.py      reads the config dialects of Keras 3 (and the list style of Keras 2) into them
-    order.py      the order in which Keras counts layers, which decides where each one's weights are stored
+model.py      Model, Layer, Call, TensorRef: what a config says, as plain objects
+parse.py      reads the config dialects of Keras 3 (and the list style of Keras 2) into them
+order.py      the order in which Keras counts layers, which decides where each one's weights are stored
 """
 
 from kprune.graph.model import Call, Constant, Layer, Model, TensorRef

@@ -17,7 +17,9 @@ from kprune.graph.model import Call, TensorRef
 CallKey = tuple[str, int]
 
 
-def layer_order(calls: dict[CallKey, Call], outputs: Iterable[TensorRef], unused_inputs: Iterable[str]) -> list[str]:
+def layer_order(
+    calls: dict[CallKey, Call], outputs: Iterable[TensorRef], unused_inputs: Iterable[str]
+) -> list[str]:
     """Layer names in the order of `model.layers`, operations included.
 
     Args:
@@ -51,7 +53,9 @@ def _walk_back(
     first_seen: dict[str, int] = {}
     for output in outputs:
         # Keras recurses here; a loop takes models of any depth.
-        stack: list[tuple[str, int, Iterator[TensorRef] | None]] = [(output.layer, output.node, None)]
+        stack: list[tuple[str, int, Iterator[TensorRef] | None]] = [
+            (output.layer, output.node, None)
+        ]
         while stack:
             name, node, todo = stack.pop()
             key = (name, node)

@@ -40,7 +40,12 @@ def holds_graph(spec: dict[str, Any]) -> bool:
 
 
 def _parse(
-    spec: dict[str, Any], path: str, store: str, trainable: bool, seen: dict[int, Layer], nesting: int
+    spec: dict[str, Any],
+    path: str,
+    store: str,
+    trainable: bool,
+    seen: dict[int, Layer],
+    nesting: int,
 ) -> Model:
     if nesting > MAX_NESTING:
         raise ValueError(f"models are nested deeper than {MAX_NESTING}")
@@ -235,7 +240,12 @@ def is_keras3_node(data: Any) -> bool:
 
 
 def _is_row(data: Any) -> bool:
-    return isinstance(data, list) and len(data) > 2 and isinstance(data[0], str) and isinstance(data[1], int)
+    return (
+        isinstance(data, list)
+        and len(data) > 2
+        and isinstance(data[0], str)
+        and isinstance(data[1], int)
+    )
 
 
 def legacy_rows(data: Any) -> list[list[Any]]:
@@ -282,10 +292,16 @@ def _count_from_one(calls: list[Call], outputs: Any) -> None:
     count: dict[str, int] = {}
     for call in calls:
         count[call.layer.name] = count.get(call.layer.name, 0) + 1
-    read = {(ref.layer, ref.node) for ref in [*_refs(outputs), *(r for c in calls for r in c.inputs)]}
+    read = {
+        (ref.layer, ref.node) for ref in [*_refs(outputs), *(r for c in calls for r in c.inputs)]
+    }
     for call in calls:
         name, spec = call.layer.name, call.layer.spec
-        if (name, count[name]) in read and holds_graph(spec) and not is_keras3_node(spec["inbound_nodes"][0]):
+        if (
+            (name, count[name]) in read
+            and holds_graph(spec)
+            and not is_keras3_node(spec["inbound_nodes"][0])
+        ):
             call.node += 1
 
 
@@ -298,7 +314,9 @@ def _argument(item: Any) -> Any:
     config: Any = item.get("config")
     if kind == "__keras_tensor__":
         layer, node, index = config["keras_history"]
-        return TensorRef(layer, node, index, as_shape(config.get("shape")), config.get("dtype"), config)
+        return TensorRef(
+            layer, node, index, as_shape(config.get("shape")), config.get("dtype"), config
+        )
     if kind in ("__numpy__", "__tensor__"):
         return Constant(item)
     if kind == "__slice__":

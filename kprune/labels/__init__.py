@@ -1,16 +1,16 @@
 """The idea kprune stands on: give every unit a number, and push the numbers through the model as if they were data.
 
-    labels.py      Labels: which unit stands where in a tensor
-    combine.py     several tensors element by element, and what that ties
-    map.py         LabelMap: units, weights, and what ties, freezes and mixes them
-    trace.py       runs the rules over a graph, which fills the map
-    layer_call.py  what a rule is given, and how it says what a layer does
-    groups.py      ties, solved: which units stay or go as one
-    closure.py     from chosen units to everything that goes with them, or the reason why it cannot
-    branches.py    branches that go as a whole
-    explain.py     by which road units get from here to there
-    by_order.py    files that store weights by order, not by path (legacy .h5)
-    by_path.py     files of Keras 2, whose paths count differently
+labels.py      Labels: which unit stands where in a tensor
+combine.py     several tensors element by element, and what that ties
+map.py         LabelMap: units, weights, and what ties, freezes and mixes them
+trace.py       runs the rules over a graph, which fills the map
+layer_call.py  what a rule is given, and how it says what a layer does
+groups.py      ties, solved: which units stay or go as one
+closure.py     from chosen units to everything that goes with them, or the reason why it cannot
+branches.py    branches that go as a whole
+explain.py     by which road units get from here to there
+by_order.py    files that store weights by order, not by path (legacy .h5)
+by_path.py     files of Keras 2, whose paths count differently
 """
 
 from kprune.labels.labels import Axis, Labels

@@ -48,12 +48,17 @@ def _dead_in(groups: Groups, model: Model, gone: np.ndarray) -> set[Layer]:
     dead = {
         call.layer
         for call in made
-        if call.layer.model is None and is_dead(groups, model, TensorRef(call.layer.name, call.node, 0), gone)
+        if call.layer.model is None
+        and is_dead(groups, model, TensorRef(call.layer.name, call.node, 0), gone)
     }
     if not dead:
         return set()
     # A layer stays if any call of it gives something, or if a layer that stays needs what it gives.
-    dead -= {call.layer for call in made if not is_dead(groups, model, TensorRef(call.layer.name, call.node, 0), gone)}
+    dead -= {
+        call.layer
+        for call in made
+        if not is_dead(groups, model, TensorRef(call.layer.name, call.node, 0), gone)
+    }
     outputs = {ref.layer for ref in leaves(model.outputs) if isinstance(ref, TensorRef)}
     dead = {layer for layer in dead if layer.name not in outputs}
     while True:

@@ -187,7 +187,11 @@ def _check_last_unit(closure: Closure) -> None:
 
 
 def last_unit(axis: UnitAxis, chosen: np.ndarray | None) -> LastUnitError:
-    along = "" if chosen is not None and len(chosen) == len(axis) else ", counting the units tied to the chosen ones"
+    along = (
+        ""
+        if chosen is not None and len(chosen) == len(axis)
+        else ", counting the units tied to the chosen ones"
+    )
     return LastUnitError(
         f"all {len(axis)} units of '{clean(axis.address)}' would go{along}",
         why="no layer loses its last unit: Keras has no layer of width 0",

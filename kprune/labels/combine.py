@@ -36,7 +36,9 @@ def broadcast_shape(shapes: Sequence[Shape]) -> Shape:
     """
     rank = max(len(shape) for shape in shapes)
     result: list[int | None] = []
-    for sizes in zip(*(((1,) * (rank - len(shape)) + tuple(shape)) for shape in shapes), strict=True):
+    for sizes in zip(
+        *(((1,) * (rank - len(shape)) + tuple(shape)) for shape in shapes), strict=True
+    ):
         known = {size for size in sizes if size is not None and size != 1}
         if len(known) > 1:
             raise ValueError(f"sizes {sorted(known)} do not broadcast")
@@ -146,9 +148,7 @@ def _combine_along(
             result.stuck.extend(f.ravel() for other in bearers for f in other)
     if not several:
         spread = [factors[0] for factors in bearers]
-        sizes = [
-            operand.shape for operand, factors in zip(operands, held, strict=True) if factors
-        ]
+        sizes = [operand.shape for operand, factors in zip(operands, held, strict=True) if factors]
         extents = {tuple(extent > 1 for extent in factor.shape) for factor in spread}
         if len(extents) > 1:
             return _combine_nested(spread, sizes, shape, result)
@@ -178,7 +178,14 @@ def _combine_nested(
         axes = {axis for axis, extent in enumerate(factor.shape) if extent > 1}
         missing = wide_axes - axes
         spread = size is not None and all(size[axis] == 1 for axis in missing)
-        if axes <= wide_axes and axes and missing and spread and (factor != 0).all() and (widest != 0).all():
+        if (
+            axes <= wide_axes
+            and axes
+            and missing
+            and spread
+            and (factor != 0).all()
+            and (widest != 0).all()
+        ):
             order = sorted(axes)
             moved = np.moveaxis(widest, order, range(len(order)))
             members = moved.reshape(int(np.prod([widest.shape[axis] for axis in order])), -1)

@@ -178,7 +178,9 @@ class Labels:
             return tuple(ones[-1:])
         return axes
 
-    def move(self, function: Callable[[np.ndarray], np.ndarray], shape: Shape, *, spread: bool = False) -> Labels:
+    def move(
+        self, function: Callable[[np.ndarray], np.ndarray], shape: Shape, *, spread: bool = False
+    ) -> Labels:
         """What a layer that only moves data makes of the labels: the same operation on each factor.
 
         Args:

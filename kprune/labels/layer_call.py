@@ -108,7 +108,9 @@ class LayerCall:
 
     # -- units ----------------------------------------------------------------------------------
 
-    def units(self, field: str | tuple[str | int, ...], axis: str = "units", *, size: int | None = None) -> np.ndarray:
+    def units(
+        self, field: str | tuple[str | int, ...], axis: str = "units", *, size: int | None = None
+    ) -> np.ndarray:
         """Fresh labels for the layer's own units; the config field follows what is left of them.
 
         Args:
@@ -127,7 +129,9 @@ class LayerCall:
         known = self._record.axes.get(axis)
         if known is not None:
             return known.ids
-        new = UnitAxis(self.layer, axis, self._map.issue(size), axis == "units" if default is None else default)
+        new = UnitAxis(
+            self.layer, axis, self._map.issue(size), axis == "units" if default is None else default
+        )
         self._record.axes[axis] = new
         self._map.axes[new.address] = new
         return new.ids
@@ -152,7 +156,9 @@ class LayerCall:
         if self._first:
             self._map.sizes.append(Size(self.layer, (), _axis(axis)))
 
-    def follow(self, field: str | int, value: Callable[..., Any], *axes: Axis, record: Any = None) -> None:
+    def follow(
+        self, field: str | int, value: Callable[..., Any], *axes: Axis, record: Any = None
+    ) -> None:
         """Say that a config entry is a function of what is left along some axes.
 
         Args:
@@ -181,7 +187,9 @@ class LayerCall:
             record, key = self.config, constant if isinstance(constant, str) else constant[0]
             if isinstance(record[key], dict):
                 record, key = record[key]["config"], "value"
-        self._map.arrays.append(ConfigArray(self.layer, record, key, tuple(_axis(axis) for axis in axes)))
+        self._map.arrays.append(
+            ConfigArray(self.layer, record, key, tuple(_axis(axis) for axis in axes))
+        )
 
     @property
     def _first(self) -> bool:
@@ -259,7 +267,10 @@ class LayerCall:
                 for a, b in zip(one.factors, other.factors, strict=True):
                     self.tie(a.ravel(), b.ravel())
             else:
-                self.freeze(np.concatenate([one.all_ids(), other.all_ids()]), "reach a shared layer by different roads")
+                self.freeze(
+                    np.concatenate([one.all_ids(), other.all_ids()]),
+                    "reach a shared layer by different roads",
+                )
 
     # -- what happens to units ------------------------------------------------------------------
 
@@ -304,7 +315,9 @@ class LayerCall:
             elif support <= held:
                 self.freeze(factor, why)
             else:
-                first = factor[tuple(slice(0, 1) if axis in held else slice(None) for axis in range(x.rank))]
+                first = factor[
+                    tuple(slice(0, 1) if axis in held else slice(None) for axis in range(x.rank))
+                ]
                 self.tie(np.broadcast_to(first, factor.shape).ravel(), factor.ravel())
                 factors.append(first)
         return Labels(x.shape, tuple(factors), x.silent)
@@ -329,7 +342,9 @@ class LayerCall:
                 factors.append(factor)
             elif left:
                 order = [*left, *(axis for axis in range(x.rank) if axis not in left)]
-                members = factor.transpose(order).reshape(int(np.prod([factor.shape[axis] for axis in left])), -1)
+                members = factor.transpose(order).reshape(
+                    int(np.prod([factor.shape[axis] for axis in left])), -1
+                )
                 extents = [factor.shape[axis] if axis in left else 1 for axis in range(x.rank)]
                 factors.append(self._map.derive(np.ascontiguousarray(members)).reshape(extents))
         return Labels(shape, tuple(factors), x.silent)
@@ -381,12 +396,23 @@ class LayerCall:
         for a, b in combined.ties:
             self.tie(a.ravel(), b.ravel())
         for ids in combined.stuck:
-            self.freeze(ids, f"meet positions in {self.layer.path!r} where the other operand has no unit that could go with them")
+            self.freeze(
+                ids,
+                f"meet positions in {self.layer.path!r} where the other operand has no unit that could go with them",
+            )
         return combined.labels
 
     # -- layers inside a layer ------------------------------------------------------------------
 
-    def inner(self, spec: dict[str, Any], at: str, x: Labels, *, more: Sequence[Labels] = (), times: int = 1) -> Any:
+    def inner(
+        self,
+        spec: dict[str, Any],
+        at: str,
+        x: Labels,
+        *,
+        more: Sequence[Labels] = (),
+        times: int = 1,
+    ) -> Any:
         """Trace a layer that this layer holds (what a wrapper wraps).
 
         Args:
@@ -401,7 +427,9 @@ class LayerCall:
             name = spec.get("name") or spec["config"].get("name", at)
             layer = make_layer(str(name), spec, self.layer.path + "/")
             layer.store = f"{self.layer.store}/{at}"
-            layer.trainable = self.layer.trainable and layer.config.get("trainable", True) is not False
+            layer.trainable = (
+                self.layer.trainable and layer.config.get("trainable", True) is not False
+            )
             if "layers" in layer.config and isinstance(layer.config["layers"], list):
                 layer.model = nested_model(layer, layer.trainable)
             child = self._map.record(layer)
@@ -437,7 +465,9 @@ class LayerCall:
             raise DamagedFileError(
                 f"the config of layer '{clean(self.layer.path)}' is not that of a {clean(self.kind)}",
                 why=f"{type(error).__name__}: {clean(str(error))}",
-                do="check the file, or report this if plain Keras loads it" if rule.builtin else f"check the rule in {rule.source}",
+                do="check the file, or report this if plain Keras loads it"
+                if rule.builtin
+                else f"check the rule in {rule.source}",
             ) from error
 
     def checked(self, outputs: Any) -> Any:

@@ -94,10 +94,17 @@ class Tracer:
         shape = _declared_shape(layer) or ref.shape
         self.map.record(layer).answer = "input"
         labels = Labels(shape)
-        if shape and len(shape) > 1 and shape[-1] and "float" in str(config.get("dtype", "float32")):
+        if (
+            shape
+            and len(shape) > 1
+            and shape[-1]
+            and "float" in str(config.get("dtype", "float32"))
+        ):
             axis = UnitAxis(layer, "features", self.map.issue(shape[-1]))
             labels = labels.with_last(axis.ids)
-            self.map.freezes.append(Freeze("input", axis.ids, "are features of the model's input", layer.path))
+            self.map.freezes.append(
+                Freeze("input", axis.ids, "are features of the model's input", layer.path)
+            )
             self.map.axes[axis.address] = self.map.record(layer).axes["features"] = axis
         self.map.visits.append(Visit(layer, [], [labels]))
         return labels

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from kprune.analysis import Analysis
 from kprune.errors import UsageError
@@ -92,7 +92,9 @@ def remove(
             coupled=coupled, allow_output_change=allow_output_change, folding=source if fold else None,
         )  # fmt: skip
 
-    return carry_out(model, Target(output, in_place, force, dry_run, limits or {}, progress), rules, make)
+    return carry_out(
+        model, Target(output, in_place, force, dry_run, limits or {}, progress), rules, make
+    )
 
 
 def zero(
@@ -128,9 +130,13 @@ def zero(
 
     def make(source: Source, analysis: Analysis) -> Change:
         chosen, notes = selection.resolve(analysis, statistics_of(source, analysis, data))
-        return zeroing(source, analysis, chosen, notes, outgoing=outgoing, silence=silence, coupled=coupled)
+        return zeroing(
+            source, analysis, chosen, notes, outgoing=outgoing, silence=silence, coupled=coupled
+        )
 
-    return carry_out(model, Target(output, in_place, force, dry_run, limits or {}, progress), rules, make)
+    return carry_out(
+        model, Target(output, in_place, force, dry_run, limits or {}, progress), rules, make
+    )
 
 
 def mask(
@@ -164,7 +170,9 @@ def mask(
         selection = Selection(units, layers, where, choice, exclude)
         return masking(source, analysis, [selection], below=below, data=data)
 
-    return carry_out(model, Target(output, in_place, force, dry_run, limits or {}, progress), rules, make)
+    return carry_out(
+        model, Target(output, in_place, force, dry_run, limits or {}, progress), rules, make
+    )
 
 
 def unmask(
@@ -186,7 +194,6 @@ def unmask(
     Returns: the Report; for a Keras model, the unmasked Keras model.
     Raises: UsageError if there is no mask to take out.
     """
-
 
     def make(source: Source, analysis: Analysis) -> Change:
         return unmasking(analysis, layers)
@@ -287,13 +294,21 @@ def plan(
 
 
 def planned(
-    model: str | os.PathLike[str], units: Any = None, *, backend: str = "remove", data: Any = None, rules: Iterable[str] = (), **choosing: Any
+    model: str | os.PathLike[str],
+    units: Any = None,
+    *,
+    backend: str = "remove",
+    data: Any = None,
+    rules: Iterable[str] = (),
+    **choosing: Any,
 ) -> tuple[Plan, list[Note]]:
     """The same with notes on what was left out. `choosing` are further arguments of `plan`."""
-    from kprune.select.plans import ModelCheck, Plan, Step
+    from kprune.select.plans import Backend, ModelCheck, Plan, Step
 
     if backend not in BACKENDS:
-        raise UsageError(f"there is no backend '{clean(backend)}'", do=f"choose one of {', '.join(BACKENDS)}")
+        raise UsageError(
+            f"there is no backend '{clean(backend)}'", do=f"choose one of {', '.join(BACKENDS)}"
+        )
     with open_model(model) as source:
         analysis = analyse(source, rules)
         chosen, notes = Selection(units, **choosing).resolve(
@@ -301,5 +316,8 @@ def planned(
         )
         if backend == "remove":
             check(close(analysis.groups, chosen))
-        step = Step(backend=backend, layers={address: [int(i) for i in found] for address, found in chosen.items()})
+        step = Step(
+            backend=cast(Backend, backend),
+            layers={address: [int(i) for i in found] for address, found in chosen.items()},
+        )
         return Plan(version=1, model=ModelCheck(count(analysis).parameters), steps=[step]), notes

@@ -60,7 +60,9 @@ class Target:
             )
         if self.in_place:
             return str(source.path)
-        return str(self.output) if self.output is not None else str(default_output(str(source.path)))
+        return (
+            str(self.output) if self.output is not None else str(default_output(str(source.path)))
+        )
 
 
 def carry_out(model: Any, target: Target, rules: Iterable[str], make: Make) -> Any:
@@ -85,7 +87,9 @@ def analyse(source: Source, rules: Iterable[str] = ()) -> Analysis:
         return found
     from kprune.rules.loading import load_rules
 
-    return Analysis.of(source.config, source.metadata, source.tensors, load_rules(rules), source.order)
+    return Analysis.of(
+        source.config, source.metadata, source.tensors, load_rules(rules), source.order
+    )
 
 
 def write(source: Source, analysis: Analysis, change: Change, target: Target) -> Report:
@@ -97,7 +101,9 @@ def write(source: Source, analysis: Analysis, change: Change, target: Target) ->
         change.edit,
         command=change.command,
         backend=change.backend,
-        before=facts(old, None if source.path is None else str(source.path), source.format, source.bytes),
+        before=facts(
+            old, None if source.path is None else str(source.path), source.format, source.bytes
+        ),
         selected=change.selected,
         changed=change.changed,
         gone=change.gone,
@@ -120,7 +126,9 @@ def write(source: Source, analysis: Analysis, change: Change, target: Target) ->
     return with_output(report, path, written)
 
 
-_CONVERTED = "written as .keras, which Keras 3 loads uncompiled: what compile() set stays behind in the .h5"
+_CONVERTED = (
+    "written as .keras, which Keras 3 loads uncompiled: what compile() set stays behind in the .h5"
+)
 _LEGACY = (".h5", ".hdf5")
 
 
@@ -168,10 +176,13 @@ def _live(model: Any, target: Target, rules: Iterable[str], make: Make) -> Any:
     """Save a Keras model, change the file, load it again."""
     if not (hasattr(model, "save") and hasattr(model, "get_config")):
         raise UsageError(
-            f"a model is given as a {type(model).__name__}", do="give the path of a model file, or a Keras model"
+            f"a model is given as a {type(model).__name__}",
+            do="give the path of a model file, or a Keras model",
         )
     if target.output is not None or target.in_place or target.dry_run:
-        raise UsageError("output, in_place and dry_run go with model files", do="save the model first")
+        raise UsageError(
+            "output, in_place and dry_run go with model files", do="save the model first"
+        )
     import keras
 
     with tempfile.TemporaryDirectory() as folder:

@@ -79,7 +79,9 @@ def removal(
     options = {"allow_output_change": True} if allow_output_change else {}
     if folding is not None:
         options["fold"] = True
-    metadata = with_provenance(analysis, backend="remove", units=chosen, options=options, gone=closure.gone)
+    metadata = with_provenance(
+        analysis, backend="remove", units=chosen, options=options, gone=closure.gone
+    )
     return Change(
         "remove",
         "remove",
@@ -118,7 +120,9 @@ def zeroing(
     found = list(notes)
     options = {name: True for name, on in (("outgoing", outgoing), ("silence", silence)) if on}
     if outgoing and silence:
-        raise UsageError("--silence is for an output layer, which has no consumers", do="leave out --outgoing")
+        raise UsageError(
+            "--silence is for an output layer, which has no consumers", do="leave out --outgoing"
+        )
     for address in chosen:
         if analysis.map.axes[address].name == "features":
             raise CannotPruneError(
@@ -135,9 +139,14 @@ def zeroing(
         if not silence:
             from kprune.surgery import emitted
 
-            found += [Note("emits", e.layer, e.text) for e in emitted.emissions(analysis, source.read, chosen)]
+            found += [
+                Note("emits", e.layer, e.text)
+                for e in emitted.emissions(analysis, source.read, chosen)
+            ]
     metadata = with_provenance(analysis, backend="zero", units=chosen, options=options, gone=None)
-    return Change("zero", "zero", _with_metadata(edit, metadata), chosen, changed, None, tuple(found))
+    return Change(
+        "zero", "zero", _with_metadata(edit, metadata), chosen, changed, None, tuple(found)
+    )
 
 
 def check_coupled(closure: Closure, coupled: bool) -> None:
@@ -147,7 +156,12 @@ def check_coupled(closure: Closure, coupled: bool) -> None:
 
 
 def masking(
-    source: Source, analysis: Analysis, selections: Iterable[Selection], *, below: float | None = None, data: Any = None
+    source: Source,
+    analysis: Analysis,
+    selections: Iterable[Selection],
+    *,
+    below: float | None = None,
+    data: Any = None,
 ) -> Change:
     """The change that masks.
 
@@ -171,7 +185,9 @@ def masking(
             for address, indices in named.items():
                 add(analysis.map.axes[address].layer.path, indices)
             continue
-        left_out = {path for name in selection.exclude for path in layers_named(analysis, parse_layer(name))}
+        left_out = {
+            path for name in selection.exclude for path in layers_named(analysis, parse_layer(name))
+        }
         for spec in specs_from(selection.units or []):
             for path in layers_named(analysis, spec):
                 if path not in left_out:
@@ -189,14 +205,25 @@ def masking(
         raise UsageError("no unit is chosen", do="write LAYER:INDICES, such as dense_1:3,7,12")
     if below is not None and not below > 0:
         raise UsageError(
-            f"a threshold of {below:g}", why="magnitudes are never under 0", do="give --below a positive number"
+            f"a threshold of {below:g}",
+            why="magnitudes are never under 0",
+            do="give --below a positive number",
         )
-    selected = {path: np.zeros(0, np.int64) if indices is None else indices for path, indices in chosen.items()}
-    edit = masks.mask(analysis, selected) if below is None else masks.mask_below(analysis, chosen, below)
+    selected = {
+        path: np.zeros(0, np.int64) if indices is None else indices
+        for path, indices in chosen.items()
+    }
+    edit = (
+        masks.mask(analysis, selected)
+        if below is None
+        else masks.mask_below(analysis, chosen, below)
+    )
     notes += _dropped_state(analysis, edit)
     options = {} if below is None else {"below": below}
     metadata = with_provenance(analysis, backend="mask", units=selected, options=options, gone=None)
-    return Change("mask", "mask", _with_metadata(edit, metadata), selected, selected, None, tuple(notes))
+    return Change(
+        "mask", "mask", _with_metadata(edit, metadata), selected, selected, None, tuple(notes)
+    )
 
 
 def masks_of(analysis: Analysis) -> Any:
@@ -217,7 +244,11 @@ def unmasking(analysis: Analysis, layers: Sequence[str] | None) -> Change:
         paths = {path for name in layers for path in layers_named(analysis, parse_layer(name))}
     edit, freed = masks_of(analysis).unmask(analysis, paths)
     if not freed:
-        raise UsageError("the model has no mask to take out" if paths is None else "none of these layers is masked")
+        raise UsageError(
+            "the model has no mask to take out"
+            if paths is None
+            else "none of these layers is masked"
+        )
     none = {path: np.zeros(0, np.int64) for path in freed}
     notes = tuple(_dropped_state(analysis, edit))
     metadata = without_masks(analysis.metadata, freed)
@@ -231,5 +262,8 @@ def _with_metadata(edit: Edit, metadata: dict[str, Any]) -> Edit:
 def _dropped_state(analysis: Analysis, edit: Edit) -> list[Note]:
     if not any(map(is_state, edit.dropped)):
         return []
-    why = find_slots(analysis).why or "the order of the variables changed, so the optimizer's state was left out"
+    why = (
+        find_slots(analysis).why
+        or "the order of the variables changed, so the optimizer's state was left out"
+    )
     return [Note("optimizer", "", why)]

@@ -61,13 +61,17 @@ class Selection:
     choice: Choice | None = None
     exclude: Sequence[str] = ()
 
-    def resolve(self, analysis: Analysis, statistics: Statistics) -> tuple[dict[str, np.ndarray], list[Note]]:
+    def resolve(
+        self, analysis: Analysis, statistics: Statistics
+    ) -> tuple[dict[str, np.ndarray], list[Note]]:
         """By address, sorted int64 indices; and what was left out.
 
         Raises: UsageError if nothing is chosen.
         """
         if self.where is not None and self.choice is not None:
-            raise UsageError("--where and --criterion are two ways to choose", do="give one of them")
+            raise UsageError(
+                "--where and --criterion are two ways to choose", do="give one of them"
+            )
         chosen = resolve(analysis, specs_from(self.units), statistics) if self.units else {}
         notes: list[Note] = []
         if self.where is not None or self.choice is not None:
@@ -85,7 +89,9 @@ class Selection:
             raise UsageError("no unit is chosen", do="write LAYER:INDICES, such as dense_1:3,7,12")
         return {address: indices for address, indices in chosen.items() if indices.size}, notes
 
-    def _by_rank(self, analysis: Analysis, statistics: Statistics) -> tuple[dict[str, np.ndarray], list[Note]]:
+    def _by_rank(
+        self, analysis: Analysis, statistics: Statistics
+    ) -> tuple[dict[str, np.ndarray], list[Note]]:
         from kprune.pruning.measures import measure_of
         from kprune.select.choose import choose, prunable_axes
         from kprune.select.expressions import parse_expression
@@ -100,9 +106,15 @@ class Selection:
             axes, named = prunable_axes(analysis), False
         axes = [axis for axis in dict.fromkeys(axes) if axis.address not in left_out]
         if self.choice is not None:
-            measure = measure_of(self.choice.target.kind, analysis, statistics.source) if self.choice.target else None
+            measure = (
+                measure_of(self.choice.target.kind, analysis, statistics.source)
+                if self.choice.target
+                else None
+            )
             result = choose(analysis, statistics, self.choice, axes, named=named, measure=measure)
-            notes = [Note("skipped", address, clean(why, 300)) for address, why in result.skipped.items()]
+            notes = [
+                Note("skipped", address, clean(why, 300)) for address, why in result.skipped.items()
+            ]
             if result.achieved is not None and self.choice.target is not None:
                 text = f"{self.choice.target.amount} asked for, {result.achieved:,.0f} left"
                 notes.append(Note("budget", "", f"{self.choice.target.kind}: {text}"))

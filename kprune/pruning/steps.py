@@ -41,11 +41,15 @@ def load_plan(plan: Plan | str | os.PathLike[str]) -> tuple[Plan, Path | None]:
     except OSError as error:
         raise file_error(error, "read", f"the plan {shown(path)}") from error
     except UnicodeDecodeError as error:
-        raise FileError(f"cannot read the plan {shown(path)}", why="it is not text in UTF-8") from error
+        raise FileError(
+            f"cannot read the plan {shown(path)}", why="it is not text in UTF-8"
+        ) from error
     return parse_plan(text, path.name), path.parent
 
 
-def apply_plan(model: Any, plan: Plan, base: Path | None, target: Target, rules: Iterable[str]) -> Any:
+def apply_plan(
+    model: Any, plan: Plan, base: Path | None, target: Target, rules: Iterable[str]
+) -> Any:
     """See `kprune.pruning.apply`."""
     rules = list(rules)
     last = len(plan.steps) - 1
@@ -64,19 +68,30 @@ def apply_plan(model: Any, plan: Plan, base: Path | None, target: Target, rules:
     if last == 0:
         return carry_out(model, target, rules, make(0))
     if not isinstance(model, (str, os.PathLike)):
-        raise UsageError("a plan of several steps goes with a model file", do="save the model first")
-    with open_model(model) as source, tempfile.TemporaryDirectory(
-        dir=None if target.dry_run else _beside(target.path(source)), prefix=".kprune-"
-    ) as folder:
+        raise UsageError(
+            "a plan of several steps goes with a model file", do="save the model first"
+        )
+    with (
+        open_model(model) as source,
+        tempfile.TemporaryDirectory(
+            dir=None if target.dry_run else _beside(target.path(source)), prefix=".kprune-"
+        ) as folder,
+    ):
         # What a step writes is the next one's input; only the last one's output is the user's.
-        final = target if target.output or not source.path else dataclasses.replace(target, output=target.path(source))
+        final = (
+            target
+            if target.output or not source.path
+            else dataclasses.replace(target, output=target.path(source))
+        )
         final = dataclasses.replace(final, in_place=False, force=target.force or target.in_place)
         report: Report | None = None
         here: str | os.PathLike[str] = model
         for number in range(last + 1):
             place = Path(folder) / f"{number}.model"
             with open_model(here) as between:
-                step = carry_out_source(between, rules, make(number), final if number == last else Target(place))
+                step = carry_out_source(
+                    between, rules, make(number), final if number == last else Target(place)
+                )
                 left = between.metadata.get(KEY) or {}
             report = step if report is None else followed_by(report, step, left.get("units") or {})
             here = place
@@ -106,29 +121,39 @@ def followed_by(first: Report, second: Report, left: Mapping[str, list[int]]) ->
     layers = {row.name: row for row in first.layers}
     for row in second.layers:
         before = layers.get(row.name)
-        layers[row.name] = row if before is None else msgspec.structs.replace(
-            row,
-            units_before=before.units_before,
-            parameters_before=before.parameters_before,
-            flops_before=before.flops_before,
+        layers[row.name] = (
+            row
+            if before is None
+            else msgspec.structs.replace(
+                row,
+                units_before=before.units_before,
+                parameters_before=before.parameters_before,
+                flops_before=before.flops_before,
+            )
         )
     weights = {row.path: row for row in first.weights}
     for change in second.weights:
         early = weights.get(change.path)
-        weights[change.path] = change if early is None else msgspec.structs.replace(
-            change,
-            shape_before=early.shape_before,
-            kept=[
-                _kept_of_both(was, now, cut=old != new)
-                for was, now, old, new in zip(
-                    early.kept, change.kept, early.shape_before, early.shape_after, strict=True
-                )
-            ],
+        weights[change.path] = (
+            change
+            if early is None
+            else msgspec.structs.replace(
+                change,
+                shape_before=early.shape_before,
+                kept=[
+                    _kept_of_both(was, now, cut=old != new)
+                    for was, now, old, new in zip(
+                        early.kept, change.kept, early.shape_before, early.shape_after, strict=True
+                    )
+                ],
+            )
         )
     return msgspec.structs.replace(
         second,
         command="apply",
-        backend=first.backend if first.backend == second.backend else f"{first.backend}, {second.backend}",
+        backend=first.backend
+        if first.backend == second.backend
+        else f"{first.backend}, {second.backend}",
         exact=first.exact and second.exact,
         input=first.input,
         selected=union(first.selected, original(second.selected)),
@@ -176,7 +201,9 @@ def _step(source: Source, analysis: Analysis, plan: Plan, number: int, base: Pat
                 found, more = selections[-1].resolve(analysis, statistics)
                 notes += more
                 for address, indices in found.items():
-                    chosen[address] = np.union1d(chosen.get(address, np.zeros(0, np.int64)), indices)
+                    chosen[address] = np.union1d(
+                        chosen.get(address, np.zeros(0, np.int64)), indices
+                    )
         if step.backend == "mask":
             made = masking(source, analysis, selections)
         elif step.backend == "zero":
@@ -186,8 +213,11 @@ def _step(source: Source, analysis: Analysis, plan: Plan, number: int, base: Pat
             )  # fmt: skip
         else:
             made = removal(
-                analysis, chosen, notes,
-                coupled=step.coupled, allow_output_change=step.allow_output_change,
+                analysis,
+                chosen,
+                notes,
+                coupled=step.coupled,
+                allow_output_change=step.allow_output_change,
                 folding=source if step.fold else None,
             )
     except KpruneError as error:
@@ -205,7 +235,12 @@ def selection_of(name: str, value: Any, exclude: list[str], base: Path | None) -
     if value.where is not None:
         return Selection(layers=[name], where=value.where, exclude=exclude)
     choice = Choice(
-        str(value.criterion), value.ratio, value.count, value.threshold, value.round_to, value.min_units
+        str(value.criterion),
+        value.ratio,
+        value.count,
+        value.threshold,
+        value.round_to,
+        value.min_units,
     )
     return Selection(layers=[name], choice=choice, exclude=exclude)
 
@@ -230,4 +265,3 @@ def _expect(source: Source, analysis: Analysis, change: Change, plan: Plan) -> N
             why="; ".join(failed),
             do="nothing was written",
         )
-

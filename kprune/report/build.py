@@ -21,7 +21,9 @@ Units = Mapping[str, np.ndarray]
 
 def facts(counts: Counts, path: str | None, format_name: str, size: int) -> FileFacts:
     """The figures of one file."""
-    return FileFacts(path, format_name, size, counts.parameters, counts.trainable, counts.flops, counts.units)
+    return FileFacts(
+        path, format_name, size, counts.parameters, counts.trainable, counts.flops, counts.units
+    )
 
 
 def build(
@@ -53,7 +55,16 @@ def build(
         if row == now and name not in touched:
             continue
         layers.append(
-            LayerChange(name, row.kind, row.units, now.units, row.parameters, now.parameters, row.flops, now.flops)
+            LayerChange(
+                name,
+                row.kind,
+                row.units,
+                now.units,
+                row.parameters,
+                now.parameters,
+                row.flops,
+                now.flops,
+            )
         )
     return Report(
         kprune=__version__,
@@ -85,7 +96,8 @@ def _weight(analysis: Analysis, edited: TensorEdit) -> WeightChange | None:
         return None
     shape = analysis.tensors[edited.source].shape
     kept: list[list[int] | None] = [
-        None if keep is None else [int(i) for i in keep] for keep in (edited.keep or [None] * len(shape))
+        None if keep is None else [int(i) for i in keep]
+        for keep in (edited.keep or [None] * len(shape))
     ]
     after = [size if keep is None else len(keep) for size, keep in zip(shape, kept, strict=True)]
     if edited.blocks is not None:
@@ -94,7 +106,9 @@ def _weight(analysis: Analysis, edited: TensorEdit) -> WeightChange | None:
         if not fill.within:
             rest = np.setdiff1d(np.arange(shape[fill.axis]), fill.positions)
             before = kept[fill.axis]
-            kept[fill.axis] = [int(i) for i in (rest if before is None else np.intersect1d(rest, before))]
+            kept[fill.axis] = [
+                int(i) for i in (rest if before is None else np.intersect1d(rest, before))
+            ]
     return WeightChange(edited.source, list(shape), after, kept)
 
 

@@ -72,7 +72,9 @@ def count(
     for path, tensor in analysis.tensors.items():
         if is_state(path) or path.startswith("metrics/"):
             continue
-        row = _owner(stores, analysis.home(path)) or counts.layers.setdefault("", LayerCount("", ""))
+        row = _owner(stores, analysis.home(path)) or counts.layers.setdefault(
+            "", LayerCount("", "")
+        )
         counts.layers.setdefault(row.name, row)
         weight = weights.get(path)
         if any(path == prefix or path.startswith(prefix + "/") for prefix in dropped):

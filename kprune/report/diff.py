@@ -366,8 +366,7 @@ def _left(analysis: Analysis) -> dict[str, list[int]]:
 def _optimizer(old: Source, new: Source) -> list[Note]:
     """A difference in the optimizer's state, in one sentence: its tensors have no names."""
     here, there = (
-        {path: t for path, t in source.tensors.items() if is_state(path)}
-        for source in (old, new)
+        {path: t for path, t in source.tensors.items() if is_state(path)} for source in (old, new)
     )
     if not here and not there:
         return []

@@ -45,7 +45,9 @@ class WeightChange(Struct, frozen=True):
     shape_after: list[int]
     kept: Annotated[
         list[list[int] | None],
-        Meta(description="an entry an axis: null where it is whole, else the original indices that are left"),
+        Meta(
+            description="an entry an axis: null where it is whole, else the original indices that are left"
+        ),
     ]
 
 

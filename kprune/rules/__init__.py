@@ -55,7 +55,18 @@ FAMILIES = (
 
 ENTRY_POINTS = "kprune.rules"
 
-__all__ = ["CUSTOM", "ENTRY_POINTS", "FAMILIES", "LAYERS", "OPERATIONS", "PACKAGES", "Rule", "Rules", "Table", "builtin"]
+__all__ = [
+    "CUSTOM",
+    "ENTRY_POINTS",
+    "FAMILIES",
+    "LAYERS",
+    "OPERATIONS",
+    "PACKAGES",
+    "Rule",
+    "Rules",
+    "Table",
+    "builtin",
+]
 
 
 @functools.cache

@@ -56,7 +56,9 @@ def activate(call: LayerCall, labels: Labels, field: str = "activation") -> Labe
     if name in ELEMENTWISE or name in ELEMENTWISE_LAYERS:
         return labels.with_silence(False) if name in AWAY_FROM_ZERO else labels
     if name in OVER_LAST_AXIS or name == "Softmax":
-        call.mix(labels.last, f"are normalised against each other by the {name} of {call.layer.path!r}")
+        call.mix(
+            labels.last, f"are normalised against each other by the {name} of {call.layer.path!r}"
+        )
         return labels.with_silence(False)
     raise CannotTell(f"has the activation {name!r}, for which kprune has no rule")
 

@@ -17,7 +17,11 @@ from kprune.rules.shapes import positions
 def _inputs(call: LayerCall, least: int) -> dict[str, Labels]:
     """query, value and key, given by position, by name or as a list."""
     given = call.args[0] if call.args and isinstance(call.args[0], (list, tuple)) else call.args
-    found = {name: item for name, item in zip(("query", "value", "key"), given, strict=False) if isinstance(item, Labels)}
+    found = {
+        name: item
+        for name, item in zip(("query", "value", "key"), given, strict=False)
+        if isinstance(item, Labels)
+    }
     for name in ("query", "value", "key"):
         if isinstance(call.kwargs.get(name), Labels):
             found[name] = call.kwargs[name]
@@ -32,15 +36,22 @@ def _inputs(call: LayerCall, least: int) -> dict[str, Labels]:
 
 
 def _hold_time(call: LayerCall, x: Labels) -> Labels:
-    return call.hold_axes(x, range(1, x.rank - 1), f"stand along the time axis of {call.layer.path!r}")
+    return call.hold_axes(
+        x, range(1, x.rank - 1), f"stand along the time axis of {call.layer.path!r}"
+    )
 
 
 @LAYERS.rule("MultiHeadAttention", does="issues")
 def multi_head_attention(call: LayerCall) -> Any:
     """units: the width; .heads, .key_dim, .value_dim; the softmax scale is kept when key dimensions go"""
     config = call.config
-    if isinstance(config.get("dtype"), dict) and config["dtype"].get("class_name") not in ("DTypePolicy", None):
-        raise CannotTell("is quantized, and kprune does not cut quantized attention: prune before you quantize")
+    if isinstance(config.get("dtype"), dict) and config["dtype"].get("class_name") not in (
+        "DTypePolicy",
+        None,
+    ):
+        raise CannotTell(
+            "is quantized, and kprune does not cut quantized attention: prune before you quantize"
+        )
     inputs = {name: _hold_time(call, x) for name, x in _inputs(call, 2).items()}
     query, key, value = inputs["query"], inputs["key"], inputs["value"]
     shape = call.shape(query)
@@ -52,9 +63,32 @@ def multi_head_attention(call: LayerCall) -> Any:
     steps = {"query": positions(shape[1:-1]), "key": positions(call.shape(key)[1:-1])}
     bias = config.get("use_bias", True)
 
-    def projection(at: str, x: Labels, dims: np.ndarray, uses: int, *, scaled: bool = False) -> None:
-        call.weight("kernel", x.last, heads, dims, at=at, uses=uses, out=2, also=(1,), scaled=2 if scaled else None)
-        call.weight("bias", heads, dims, at=at, when=bias, uses=uses, flops=1, out=1, also=(0,), scaled=1 if scaled else None)
+    def projection(
+        at: str, x: Labels, dims: np.ndarray, uses: int, *, scaled: bool = False
+    ) -> None:
+        call.weight(
+            "kernel",
+            x.last,
+            heads,
+            dims,
+            at=at,
+            uses=uses,
+            out=2,
+            also=(1,),
+            scaled=2 if scaled else None,
+        )
+        call.weight(
+            "bias",
+            heads,
+            dims,
+            at=at,
+            when=bias,
+            uses=uses,
+            flops=1,
+            out=1,
+            also=(0,),
+            scaled=1 if scaled else None,
+        )
 
     # Scores are divided by sqrt(key_dim); with fewer key dimensions that would be less, so the query
     # is scaled by sqrt(after / before) in its place.
@@ -116,17 +150,33 @@ def grouped_query_attention(call: LayerCall) -> Any:
     if query.last.factors:
         call.tie(query.last, width)
     else:
-        call.freeze(width, f"have the width of the query of {call.layer.path!r}, which has no units")
+        call.freeze(
+            width, f"have the width of the query of {call.layer.path!r}, which has no units"
+        )
     bias = config.get("use_bias", True)
     queries, keys = positions(shape[1:-1]), positions(call.shape(key)[1:-1])
-    call.weight("kernel", query.last, heads, dims, at="_query_dense", uses=queries, out=2, also=(1,), scaled=2)
+    call.weight(
+        "kernel",
+        query.last,
+        heads,
+        dims,
+        at="_query_dense",
+        uses=queries,
+        out=2,
+        also=(1,),
+        scaled=2,
+    )
     call.weight("bias", heads, dims, at="_query_dense", when=bias, out=1, also=(0,), scaled=1)
     call.weight("kernel", key.last, key_heads, dims, at="_key_dense", uses=keys, out=2, also=(1,))
     call.weight("bias", key_heads, dims, at="_key_dense", when=bias, out=1, also=(0,))
     if config.get("use_gate"):
-        call.weight("kernel", query.last, heads, dims, at="_gate_dense", uses=queries, out=2, also=(1,))
+        call.weight(
+            "kernel", query.last, heads, dims, at="_gate_dense", uses=queries, out=2, also=(1,)
+        )
         call.weight("bias", heads, dims, at="_gate_dense", when=bias, out=1, also=(0,))
-    call.weight("kernel", value.last, key_heads, dims, at="_value_dense", uses=keys, out=2, also=(1,))
+    call.weight(
+        "kernel", value.last, key_heads, dims, at="_value_dense", uses=keys, out=2, also=(1,)
+    )
     call.weight("bias", key_heads, dims, at="_value_dense", when=bias, out=1, also=(0,))
     call.weight("kernel", heads, dims, width, at="_output_dense", uses=queries, out=2)
     call.weight("bias", width, at="_output_dense", when=bias, out=0)
@@ -143,11 +193,18 @@ def attention(call: LayerCall) -> Any:
     inputs = {name: _hold_time(call, x) for name, x in _inputs(call, 2).items()}
     query, key, value = inputs["query"], inputs["key"], inputs["value"]
     additive = call.kind == "AdditiveAttention"
-    call.weight("scale", *([query.last] if additive else []), when=call.config.get("use_scale", additive))
+    call.weight(
+        "scale", *([query.last] if additive else []), when=call.config.get("use_scale", additive)
+    )
     call.weight("concat_score_weight", when=call.config.get("score_mode") == "concat")
     scores = contract(call, [(query, "bqd"), (key, "bkd")], "bqk")
-    if (additive or call.config.get("score_mode") == "concat") and not (query.silent and key.silent):
-        call.mix(query.last, f"are added and summed by {call.layer.path!r}, where a masked unit gives no 0")
+    if (additive or call.config.get("score_mode") == "concat") and not (
+        query.silent and key.silent
+    ):
+        call.mix(
+            query.last,
+            f"are added and summed by {call.layer.path!r}, where a masked unit gives no 0",
+        )
     shape = (*call.shape(query)[:-1], call.shape(value)[-1])
     output = value.with_shape(shape)
     if call.argument(2, "return_attention_scores"):

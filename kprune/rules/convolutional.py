@@ -48,14 +48,18 @@ class Geometry:
         """The labels of what an ordinary convolution gives, and at how many places it works."""
         sizes = [
             window(self.shape[axis], k, s, self.padding, d)
-            for axis, k, s, d in zip(self.spatial, self.kernel, self.stride, self.dilation, strict=True)
+            for axis, k, s, d in zip(
+                self.spatial, self.kernel, self.stride, self.dilation, strict=True
+            )
         ]
         axis = filters if isinstance(filters, Axis) else Axis.of(filters)
         shape = replaced(self.shape, [*self.spatial, self.channels], [*sizes, axis.size])
         return self.x.with_axis(self.channels, axis, shape), positions(sizes)
 
 
-@LAYERS.rule("Conv1D", "Conv2D", "Conv3D", "Convolution1D", "Convolution2D", "Convolution3D", does="issues")
+@LAYERS.rule(
+    "Conv1D", "Conv2D", "Conv3D", "Convolution1D", "Convolution2D", "Convolution3D", does="issues"
+)
 def conv(call: LayerCall) -> Labels:
     """units: filters; kernel (…, inputs / groups, units), bias (units)"""
     geometry = Geometry(call)
@@ -63,24 +67,40 @@ def conv(call: LayerCall) -> Labels:
     labels, places = geometry.output(filters)
     groups = call.config.get("groups", 1)
     if groups == 1:
-        call.weight("kernel", *geometry.kernel, geometry.inputs, filters, uses=places, out=len(geometry.kernel) + 1)
+        call.weight(
+            "kernel",
+            *geometry.kernel,
+            geometry.inputs,
+            filters,
+            uses=places,
+            out=len(geometry.kernel) + 1,
+        )
     else:
         _grouped(call, geometry, filters, groups, places)
     call.weight("bias", filters, when=call.config["use_bias"], uses=places, flops=1, out=0)
     return activate(call, labels)
 
 
-def _grouped(call: LayerCall, geometry: Geometry, filters: np.ndarray, groups: int, places: int) -> None:
+def _grouped(
+    call: LayerCall, geometry: Geometry, filters: np.ndarray, groups: int, places: int
+) -> None:
     """Input run g feeds filter run g alone, and the kernel's input axis is as long as one run."""
     size = geometry.inputs.size
     if size is None or size % groups:
-        call.weight("kernel", *geometry.kernel, None, filters, uses=places, out=len(geometry.kernel) + 1)
-        call.freeze(geometry.inputs, f"reach {call.layer.path!r}, a grouped convolution, in unknown number")
+        call.weight(
+            "kernel", *geometry.kernel, None, filters, uses=places, out=len(geometry.kernel) + 1
+        )
+        call.freeze(
+            geometry.inputs, f"reach {call.layer.path!r}, a grouped convolution, in unknown number"
+        )
         return
     inputs = geometry.inputs.ids.reshape(groups, -1) if geometry.inputs.factors else None
     outputs = filters.reshape(groups, -1)
     if inputs is None or not geometry.inputs.plain:
-        call.freeze(geometry.inputs, f"reach the grouped convolution {call.layer.path!r} along two axes at once")
+        call.freeze(
+            geometry.inputs,
+            f"reach the grouped convolution {call.layer.path!r} along two axes at once",
+        )
         sides = [outputs]
     elif inputs.shape[1] == 1:
         # One input a run: a filter cannot outlive its only input.
@@ -110,21 +130,38 @@ def conv_transpose(call: LayerCall) -> Labels:
     geometry = Geometry(call)
     filters = call.units("filters")
     padding = call.config.get("output_padding")
-    paddings = [None] * len(geometry.kernel) if padding is None else ints(padding, len(geometry.kernel))
+    paddings = (
+        [None] * len(geometry.kernel) if padding is None else ints(padding, len(geometry.kernel))
+    )
     sizes = [
         transposed_window(geometry.shape[axis], k, s, geometry.padding, p, d)
         for axis, k, s, p, d in zip(
-            geometry.spatial, geometry.kernel, geometry.stride, paddings, geometry.dilation, strict=True
+            geometry.spatial,
+            geometry.kernel,
+            geometry.stride,
+            paddings,
+            geometry.dilation,
+            strict=True,
         )
     ]
     shape = replaced(geometry.shape, [*geometry.spatial, geometry.channels], [*sizes, len(filters)])
     read = positions(geometry.shape[axis] for axis in geometry.spatial)
-    call.weight("kernel", *geometry.kernel, filters, geometry.inputs, uses=read, out=len(geometry.kernel))
-    call.weight("bias", filters, when=call.config["use_bias"], uses=positions(sizes), flops=1, out=0)
+    call.weight(
+        "kernel", *geometry.kernel, filters, geometry.inputs, uses=read, out=len(geometry.kernel)
+    )
+    call.weight(
+        "bias", filters, when=call.config["use_bias"], uses=positions(sizes), flops=1, out=0
+    )
     return activate(call, geometry.x.with_axis(geometry.channels, filters, shape))
 
 
-@LAYERS.rule("DepthwiseConv1D", "DepthwiseConv2D", "DepthwiseConvolution1D", "DepthwiseConvolution2D", does="issues")
+@LAYERS.rule(
+    "DepthwiseConv1D",
+    "DepthwiseConv2D",
+    "DepthwiseConvolution1D",
+    "DepthwiseConvolution2D",
+    does="issues",
+)
 def depthwise_conv(call: LayerCall) -> Labels:
     """units: inputs x depth_multiplier, each tied to the input it comes from; kernel (…, inputs, multiplier)"""
     geometry = Geometry(call)
@@ -161,7 +198,13 @@ def _per_input(units: np.ndarray, multiplier: int) -> Axis:
     return Axis(len(units) // multiplier, (units.reshape(-1, multiplier).T,))
 
 
-@LAYERS.rule("SeparableConv1D", "SeparableConv2D", "SeparableConvolution1D", "SeparableConvolution2D", does="issues")
+@LAYERS.rule(
+    "SeparableConv1D",
+    "SeparableConv2D",
+    "SeparableConvolution1D",
+    "SeparableConvolution2D",
+    does="issues",
+)
 def separable_conv(call: LayerCall) -> Labels:
     """units: filters; depthwise_kernel (…, inputs, multiplier), pointwise_kernel (1…, inputs x multiplier, units)"""
     geometry = Geometry(call)

@@ -12,7 +12,11 @@ from kprune.rules.registry import LAYERS
 from kprune.rules.shapes import positions
 
 
-@LAYERS.rule("InputLayer", does="issues", note="features of the model's input, which stay unless inputs may change")
+@LAYERS.rule(
+    "InputLayer",
+    does="issues",
+    note="features of the model's input, which stay unless inputs may change",
+)
 def input_layer(call: LayerCall) -> Any:
     """listed here for completeness: a graph starts at its inputs, and never calls one"""
     return call.opaque(f"{call.layer.path!r} is an input, and it is called like a layer")
@@ -53,7 +57,13 @@ def reversible_embedding(call: LayerCall) -> Labels:
     config = call.config
     units = call.units("output_dim")
     call.weight("embeddings", config["input_dim"], units, out=1)
-    call.weight("reverse_embeddings", units, config["input_dim"], when=not config.get("tie_weights", True), out=0)
+    call.weight(
+        "reverse_embeddings",
+        units,
+        config["input_dim"],
+        when=not config.get("tie_weights", True),
+        out=0,
+    )
     x, shape = call.x, call.shape()
     if call.argument(1, "reverse", False):
         call.tie(x.last, units)
@@ -70,7 +80,9 @@ def einsum_dense(call: LayerCall) -> Labels:
     if is_quantized(call):
         raise_quantized(call)
     x, shape, config = call.x, call.shape(), call.config
-    (own, kernel), output = parse_equation(config["equation"], [len(shape), _kernel_rank(config["equation"])])
+    (own, kernel), output = parse_equation(
+        config["equation"], [len(shape), _kernel_rank(config["equation"])]
+    )
     fresh = [letter for letter in kernel if letter not in own]
     sizes = _einsum_sizes(config, own, output, shape)
     if any(letter not in output for letter in fresh):
@@ -84,14 +96,29 @@ def einsum_dense(call: LayerCall) -> Labels:
         axes[letter] = Axis.of(call.issue(size, name))
     uses = positions(sizes[letter] for letter in own if letter not in kernel and letter != own[0])
     out = kernel.index(fresh[-1]) if fresh else None
-    call.weight("kernel", *(axes[letter] if letter in fresh else _einsum_axis(axes[letter], sizes[letter]) for letter in kernel), uses=uses, out=out, also=tuple(kernel.index(letter) for letter in fresh[:-1]))
+    call.weight(
+        "kernel",
+        *(
+            axes[letter] if letter in fresh else _einsum_axis(axes[letter], sizes[letter])
+            for letter in kernel
+        ),
+        uses=uses,
+        out=out,
+        also=tuple(kernel.index(letter) for letter in fresh[:-1]),
+    )
     bias = config.get("bias_axes")
     if bias:
         letters = [letter for letter in output if letter in bias]
-        call.weight("bias", *(_einsum_axis(axes[letter], sizes[letter]) for letter in letters), uses=uses, flops=1, out=letters.index(fresh[-1]) if fresh and fresh[-1] in letters else None)
+        call.weight(
+            "bias",
+            *(_einsum_axis(axes[letter], sizes[letter]) for letter in letters),
+            uses=uses,
+            flops=1,
+            out=letters.index(fresh[-1]) if fresh and fresh[-1] in letters else None,
+        )
     given = config["output_shape"]
     listed = [given] if isinstance(given, int) else list(given)
-    for place, letter in enumerate(output[-len(listed):]):
+    for place, letter in enumerate(output[-len(listed) :]):
         if listed[place] is not None and axes[letter].factors:
             if isinstance(given, int):
                 call.follow("output_shape", lambda alive: int(alive.sum()), axes[letter])
@@ -106,9 +133,15 @@ def einsum_dense(call: LayerCall) -> Labels:
     for factor in carried.factors:
         moved = factor.transpose([*order, *gone]).reshape([factor.shape[axis] for axis in order])
         extents = [moved.shape[kept.index(letter)] if letter in kept else 1 for letter in output]
-        factors.append(moved.transpose([kept.index(l) for l in output if l in kept]).reshape(extents))
+        factors.append(
+            moved.transpose([kept.index(letter) for letter in output if letter in kept]).reshape(
+                extents
+            )
+        )
     for letter in fresh:
-        factors.append(result.with_axis(output.index(letter), axes[letter], result.shape).factors[0])
+        factors.append(
+            result.with_axis(output.index(letter), axes[letter], result.shape).factors[0]
+        )
     # With a bias a position along an axis of the input gives the bias, not 0.
     labels = Labels(result.shape, tuple(factors), silent=not carried.factors or not bias)
     return activate(call, labels)
@@ -122,11 +155,13 @@ def _kernel_rank(equation: str) -> int:
     return len(equation.replace(" ", "").partition("->")[0].split(",")[1])
 
 
-def _einsum_sizes(config: dict[str, Any], own: str, output: str, shape: tuple[int | None, ...]) -> dict[str, int | None]:
+def _einsum_sizes(
+    config: dict[str, Any], own: str, output: str, shape: tuple[int | None, ...]
+) -> dict[str, int | None]:
     """The size of each letter: from the input, and from output_shape, which lacks the batch."""
     given = config["output_shape"]
     listed = [given] if isinstance(given, int) else list(given)
-    sizes: dict[str, int | None] = dict(zip(output[-len(listed):], listed, strict=True))
+    sizes: dict[str, int | None] = dict(zip(output[-len(listed) :], listed, strict=True))
     for letter, size in zip(own, shape, strict=True):
         if size is not None or letter not in sizes:
             sizes[letter] = size
@@ -148,9 +183,13 @@ def masking(call: LayerCall) -> Labels:
     return call.x
 
 
-@LAYERS.rule("Lambda", does="opaque", note="its code is in the file as bytecode, which kprune never runs")
+@LAYERS.rule(
+    "Lambda", does="opaque", note="its code is in the file as bytecode, which kprune never runs"
+)
 def lambda_layer(call: LayerCall) -> Any:
-    return call.opaque(f"{call.layer.path!r} is a Lambda layer: what its code does with units cannot be known")
+    return call.opaque(
+        f"{call.layer.path!r} is a Lambda layer: what its code does with units cannot be known"
+    )
 
 
 def is_quantized(call: LayerCall) -> bool:
@@ -159,4 +198,6 @@ def is_quantized(call: LayerCall) -> bool:
 
 
 def raise_quantized(call: LayerCall) -> NoReturn:
-    raise CannotTell("is quantized, and kprune does not cut quantized weights yet: prune before you quantize")
+    raise CannotTell(
+        "is quantized, and kprune does not cut quantized weights yet: prune before you quantize"
+    )

@@ -54,12 +54,18 @@ def join(call: LayerCall, xs: list[Labels], axis: int) -> Labels:
             call.freeze(one, f"are joined by {call.layer.path!r} along an axis of unknown size")
         return joined
     ids = [one.ids if one.factors else np.zeros(one.size or 0, np.int64) for one in along]
-    return joined.with_axis(axis, Axis.of(np.concatenate(ids)), shape) if not kept else Labels(
-        shape, (*Labels(shape).with_axis(axis, Axis.of(np.concatenate(ids))).factors, *kept)
+    return (
+        joined.with_axis(axis, Axis.of(np.concatenate(ids)), shape)
+        if not kept
+        else Labels(
+            shape, (*Labels(shape).with_axis(axis, Axis.of(np.concatenate(ids))).factors, *kept)
+        )
     )
 
 
-def _join_wide(call: LayerCall, xs: list[Labels], axis: int, shape: tuple[int | None, ...]) -> Labels:
+def _join_wide(
+    call: LayerCall, xs: list[Labels], axis: int, shape: tuple[int | None, ...]
+) -> Labels:
     """Parts whose units stand along several axes at once: joined as whole arrays, one factor each."""
     if any(len(x.factors) > 1 for x in xs) or any(size is None for size in shape[1:]):
         for x in xs:

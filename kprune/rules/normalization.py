@@ -57,7 +57,9 @@ def group_normalization(call: LayerCall) -> Labels:
         call.freeze(channels, f"reach the groups of {call.layer.path!r} along two axes at once")
         return call.x
     if groups != size:
-        call.mix(channels, f"share the mean and variance that {call.layer.path!r} takes over their group")
+        call.mix(
+            channels, f"share the mean and variance that {call.layer.path!r} takes over their group"
+        )
     if call.config["groups"] != -1:
         call.blocks("groups", channels.ids.reshape(groups, -1))
     return call.x.with_silence(bool(call.config["scale"]))
@@ -104,7 +106,10 @@ def normalization(call: LayerCall) -> Labels:
             # Normalization.build lays the numbers along the last of the axes that are kept apart.
             last = kept[len(kept) - len(sizes) :]
             if sizes:
-                call.constant(field, *(call.x.axis(a) if n != 1 else 1 for a, n in zip(last, sizes, strict=True)))
+                call.constant(
+                    field,
+                    *(call.x.axis(a) if n != 1 else 1 for a, n in zip(last, sizes, strict=True)),
+                )
     return call.x.with_silence(False)
 
 

@@ -22,7 +22,10 @@ def pooling(call: LayerCall) -> Labels:
     strides = call.config.get("strides")
     strides = pool if strides is None else ints(strides, len(spatial))
     padding = call.config.get("padding", "valid")
-    sizes = [window(shape[axis], k, s, padding) for axis, k, s in zip(spatial, pool, strides, strict=True)]
+    sizes = [
+        window(shape[axis], k, s, padding)
+        for axis, k, s in zip(spatial, pool, strides, strict=True)
+    ]
     return x.with_shape(replaced(shape, spatial, sizes))
 
 
@@ -39,7 +42,8 @@ def global_pooling(call: LayerCall) -> Labels:
 
 
 @LAYERS.rule(
-    *(f"Adaptive{kind}Pooling{rank}D" for kind in ("Max", "Average") for rank in (1, 2, 3)), does="passes"
+    *(f"Adaptive{kind}Pooling{rank}D" for kind in ("Max", "Average") for rank in (1, 2, 3)),
+    does="passes",
 )
 def adaptive_pooling(call: LayerCall) -> Labels:
     """channel by channel, to a size that is given"""

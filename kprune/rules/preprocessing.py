@@ -61,7 +61,9 @@ HOLDING = {
 @LAYERS.rule(*PASSING, does="passes", note="pixel by pixel or position by position; channels pass")
 def positions_change(call: LayerCall) -> Labels:
     shape = call.shape()
-    spatial = [axis for axis in spatial_axes(call.config.get("data_format"), len(shape)) if len(shape) > 2]
+    spatial = [
+        axis for axis in spatial_axes(call.config.get("data_format"), len(shape)) if len(shape) > 2
+    ]
     x = call.hold_axes(call.x, spatial, f"stand along an axis that {call.layer.path!r} changes")
     sizes = [call.config.get("height"), call.config.get("width")]
     if call.kind in ("CenterCrop", "RandomCrop", "Resizing") and None not in sizes:

@@ -14,20 +14,30 @@ from kprune.rules.registry import LAYERS
 from kprune.rules.shapes import channel_axis, ints, positions, replaced, spatial_axes, window
 
 
-@LAYERS.rule("SimpleRNN", does="issues", note="units: kernel (input, units), recurrent_kernel (units, units)")
+@LAYERS.rule(
+    "SimpleRNN", does="issues", note="units: kernel (input, units), recurrent_kernel (units, units)"
+)
 def simple_rnn(call: LayerCall) -> Any:
     return recurrent(call, gates=1, states=1)
 
 
-@LAYERS.rule("LSTM", does="issues", note="units: four gates side by side; a unit's columns in each, its recurrent row")
+@LAYERS.rule(
+    "LSTM",
+    does="issues",
+    note="units: four gates side by side; a unit's columns in each, its recurrent row",
+)
 def lstm(call: LayerCall) -> Any:
     return recurrent(call, gates=4, states=2)
 
 
-@LAYERS.rule("GRU", does="issues", note="units: three gates; reset_after=True gives the bias two rows")
+@LAYERS.rule(
+    "GRU", does="issues", note="units: three gates; reset_after=True gives the bias two rows"
+)
 def gru(call: LayerCall) -> Any:
     # GRUCell.build: with reset_after the input bias and the recurrent bias are kept apart, one row each.
-    return recurrent(call, gates=3, states=1, bias_rows=2 if call.config.get("reset_after", True) else 1)
+    return recurrent(
+        call, gates=3, states=1, bias_rows=2 if call.config.get("reset_after", True) else 1
+    )
 
 
 def recurrent(call: LayerCall, gates: int, states: int, bias_rows: int = 1) -> Any:
@@ -54,7 +64,15 @@ def recurrent(call: LayerCall, gates: int, states: int, bias_rows: int = 1) -> A
     call.weight("kernel", sequence.last, columns, uses=steps, out=1, at="cell")
     call.weight("recurrent_kernel", units, columns, uses=steps, out=1, at="cell")
     bias = (bias_rows, columns) if bias_rows > 1 else (columns,)
-    call.weight("bias", *bias, when=config.get("use_bias", True), uses=steps, flops=1, out=len(bias) - 1, at="cell")
+    call.weight(
+        "bias",
+        *bias,
+        when=config.get("use_bias", True),
+        uses=steps,
+        flops=1,
+        out=len(bias) - 1,
+        at="cell",
+    )
     state = Labels((shape[0], len(units)), (units[None, :],))
     for initial in call.xs[1 : 1 + states]:
         # The state passed in is added to, gated with and replaced by the layer's own, unit by unit.
@@ -83,14 +101,20 @@ def rnn(call: LayerCall) -> Any:
     spec = config["cell"]
     stacked = spec["class_name"] == "StackedRNNCells"
     cells = spec["config"]["cells"] if stacked else [spec]
-    stores = [f"cell/cells/{name}" for name in storage_names(cell["class_name"] for cell in cells)] if stacked else ["cell"]
+    stores = (
+        [f"cell/cells/{name}" for name in storage_names(cell["class_name"] for cell in cells)]
+        if stacked
+        else ["cell"]
+    )
     x = call.hold_axes(call.x, [1], f"stand along the time axis of {call.layer.path!r}").last
     fed = x
     outputs, states = np.zeros(0, np.int64), []
     silent = True
     for number, (cell, store) in enumerate(zip(cells, stores, strict=True)):
         last = number == len(cells) - 1
-        outputs, count, silent = _cell(call, cell, store, x, shape[1] or 1, "units" if last else f"cell_{number}")
+        outputs, count, silent = _cell(
+            call, cell, store, x, shape[1] or 1, "units" if last else f"cell_{number}"
+        )
         states.append([Labels((shape[0], len(outputs)), (outputs[None, :],), silent)] * count)
         call.rebuilt(cell, x, Axis.of(outputs))
         x = Axis.of(outputs)
@@ -106,7 +130,9 @@ def rnn(call: LayerCall) -> Any:
     return [output, *(states if stacked else states[0])]
 
 
-def _cell(call: LayerCall, spec: dict[str, Any], at: str, x: Axis, steps: int, name: str) -> tuple[np.ndarray, int, bool]:
+def _cell(
+    call: LayerCall, spec: dict[str, Any], at: str, x: Axis, steps: int, name: str
+) -> tuple[np.ndarray, int, bool]:
     """One cell: its units, how many states it has, and whether a masked unit gives 0."""
     kind, config = spec["class_name"], spec["config"]
     own = spec.get("module", "") in ("", "keras") or str(spec.get("module")).startswith("keras.")
@@ -114,7 +140,9 @@ def _cell(call: LayerCall, spec: dict[str, Any], at: str, x: Axis, steps: int, n
         raise CannotTell(f"runs a cell of class {kind}, for which kprune has no rule")
     for field in ("activation", "recurrent_activation"):
         if activation_name(config.get(field)) not in ELEMENTWISE:
-            raise CannotTell(f"has a cell with the {field} {activation_name(config.get(field))!r}, for which kprune has no rule")
+            raise CannotTell(
+                f"has a cell with the {field} {activation_name(config.get(field))!r}, for which kprune has no rule"
+            )
     gates, states = CELLS[kind]
     units = call.issue(int(config["units"]), name)
     call.follow("units", lambda alive: int(alive.sum()), Axis.of(units), record=config)
@@ -122,7 +150,15 @@ def _cell(call: LayerCall, spec: dict[str, Any], at: str, x: Axis, steps: int, n
     call.weight("kernel", x, columns, uses=steps, out=1, at=at)
     call.weight("recurrent_kernel", units, columns, uses=steps, out=1, at=at)
     rows = (2, columns) if kind == "GRUCell" and config.get("reset_after", True) else (columns,)
-    call.weight("bias", *rows, when=config.get("use_bias", True), uses=steps, flops=1, out=len(rows) - 1, at=at)
+    call.weight(
+        "bias",
+        *rows,
+        when=config.get("use_bias", True),
+        uses=steps,
+        flops=1,
+        out=len(rows) - 1,
+        at=at,
+    )
     return units, states, activation_name(config.get("activation")) not in AWAY_FROM_ZERO
 
 
@@ -134,23 +170,37 @@ def conv_lstm(call: LayerCall) -> Any:
     step = (shape[0], *shape[2:])
     channels = channel_axis(config.get("data_format"), len(step))
     spatial = spatial_axes(config.get("data_format"), len(step))
-    x = call.hold_axes(call.x, [1, *(axis + 1 for axis in spatial)], f"stand along an axis on which {call.layer.path!r} slides")
+    x = call.hold_axes(
+        call.x,
+        [1, *(axis + 1 for axis in spatial)],
+        f"stand along an axis on which {call.layer.path!r} slides",
+    )
     if len(call.xs) > 1:
         for state in call.xs[1:]:
             call.freeze(state, f"are passed to {call.layer.path!r} as a state")
     for field in ("activation", "recurrent_activation"):
         if activation_name(config.get(field)) not in ELEMENTWISE:
-            raise CannotTell(f"has the {field} {activation_name(config.get(field))!r}, for which kprune has no rule")
+            raise CannotTell(
+                f"has the {field} {activation_name(config.get(field))!r}, for which kprune has no rule"
+            )
     filters = call.units("filters")
     columns = Axis.of(np.tile(filters, 4))
-    kernel, stride = ints(config["kernel_size"], len(spatial)), ints(config["strides"], len(spatial))
+    kernel, stride = (
+        ints(config["kernel_size"], len(spatial)),
+        ints(config["strides"], len(spatial)),
+    )
     dilation = ints(config["dilation_rate"], len(spatial))
-    sizes = [window(step[a], k, s, config["padding"], d) for a, k, s, d in zip(spatial, kernel, stride, dilation, strict=True)]
+    sizes = [
+        window(step[a], k, s, config["padding"], d)
+        for a, k, s, d in zip(spatial, kernel, stride, dilation, strict=True)
+    ]
     uses = positions(sizes) * (shape[1] or 1)
     last = len(kernel) + 1
     call.weight("kernel", *kernel, x.axis(channels + 1), columns, uses=uses, out=last, at="cell")
     call.weight("recurrent_kernel", *kernel, filters, columns, uses=uses, out=last, at="cell")
-    call.weight("bias", columns, when=config.get("use_bias", True), uses=uses, flops=1, out=0, at="cell")
+    call.weight(
+        "bias", columns, when=config.get("use_bias", True), uses=uses, flops=1, out=0, at="cell"
+    )
     one = replaced(step, [*spatial, channels], [*sizes, len(filters)])
     silent = activation_name(config.get("activation")) not in AWAY_FROM_ZERO
     state = Labels(one).with_axis(channels, filters, one).with_silence(silent)

@@ -28,7 +28,10 @@ def reshaped(call: LayerCall, x: Labels, shape: Shape) -> Labels:
     head, tail = _shared_tail(old, shape)
     for factor in x.factors:
         if any(extent > 1 for extent in factor.shape[:head]):
-            call.freeze(factor, f"stand along an axis that {call.layer.path!r} folds into one of unknown size")
+            call.freeze(
+                factor,
+                f"stand along an axis that {call.layer.path!r} folds into one of unknown size",
+            )
     kept = Labels(old, tuple(f for f in x.factors if all(extent == 1 for extent in f.shape[:head])))
     inner = [size or 1 for size in old[head:]]
     outer = [size or 1 for size in shape[tail:]]
@@ -118,8 +121,12 @@ def _resized(call: LayerCall, grow: Any) -> Labels:
     """Sizes of the spatial axes change; nothing may be labelled along them."""
     shape = call.shape()
     spatial = spatial_axes(call.config.get("data_format"), len(shape))
-    x = call.hold_axes(call.x, spatial, f"stand along an axis whose size {call.layer.path!r} changes")
-    sizes = [None if shape[axis] is None else grow(i, shape[axis]) for i, axis in enumerate(spatial)]
+    x = call.hold_axes(
+        call.x, spatial, f"stand along an axis whose size {call.layer.path!r} changes"
+    )
+    sizes = [
+        None if shape[axis] is None else grow(i, shape[axis]) for i, axis in enumerate(spatial)
+    ]
     return x.with_shape(replaced(shape, spatial, sizes))
 
 
@@ -140,7 +147,11 @@ def cropping(call: LayerCall) -> Labels:
 @LAYERS.rule("UpSampling1D", "UpSampling2D", "UpSampling3D", does="passes")
 def up_sampling(call: LayerCall) -> Labels:
     """channel by channel"""
-    if call.config.get("data_format") is None and call.kind != "UpSampling1D" and len(call.shape()) < 4:
+    if (
+        call.config.get("data_format") is None
+        and call.kind != "UpSampling1D"
+        and len(call.shape()) < 4
+    ):
         raise CannotTell(f"is called on a tensor of shape {call.shape()}")
     factors = ints(call.config["size"], len(call.shape()) - 2)
     return _resized(call, lambda i, size: size * factors[i])

@@ -54,7 +54,9 @@ def spatial_axes(data_format: str | None, rank: int) -> list[int]:
     return [axis for axis in range(1, rank) if axis != channels]
 
 
-def replaced(shape: tuple[Size, ...], axes: Iterable[int], sizes: Iterable[Size]) -> tuple[Size, ...]:
+def replaced(
+    shape: tuple[Size, ...], axes: Iterable[int], sizes: Iterable[Size]
+) -> tuple[Size, ...]:
     """The shape with other sizes along some axes."""
     result = list(shape)
     for axis, size in zip(axes, sizes, strict=True):

@@ -27,7 +27,11 @@ def bidirectional(call: LayerCall) -> Any:
     # width would not load; and every other mode adds up unit i of both. So they are always tied.
     if one.last.ids.size and one.last.ids.size == other.last.ids.size:
         call.tie(one.last, other.last)
-        ids = np.concatenate([one.last.ids, other.last.ids]) if mode in ("concat", None) else one.last.ids
+        ids = (
+            np.concatenate([one.last.ids, other.last.ids])
+            if mode in ("concat", None)
+            else one.last.ids
+        )
         call.adopt("units", ids)
     else:
         raise CannotTell("has halves of unequal width")

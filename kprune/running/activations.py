@@ -148,16 +148,17 @@ class Activations:
         count = len(tree.flatten(data.inputs)[0])
         for start in range(0, count, self.batch_size):
             part = slice(start, min(start + self.batch_size, count))
-            yield tree.map_structure(lambda array: array[part], data.inputs), (  # noqa: B023
-                None if data.labels is None else data.labels[part]
-            )
+            inputs = tree.map_structure(lambda array: array[part], data.inputs)  # noqa: B023
+            yield inputs, None if data.labels is None else data.labels[part]
             if self.progress is not None:
                 self.progress(part.stop, count)
 
     def _moments(self) -> dict[str, dict[str, np.ndarray]]:
         model, data = self._model()
         axes = self._axes()
-        sums = {axis.address: np.zeros((4, len(axis))) for axis, *_ in axes}  # total, squares, zeros, count
+        sums = {
+            axis.address: np.zeros((4, len(axis))) for axis, *_ in axes
+        }  # total, squares, zeros, count
         largest = {axis.address: np.zeros(len(axis)) for axis, *_ in axes}
         with captured(model, {layer.path for _, layer, _, _ in axes}) as seen:
             for x, _ in self._batches(data):
@@ -165,13 +166,22 @@ class Activations:
                 model(x, training=False)
                 for axis, layer, along, positions in axes:
                     for output in seen[layer.path]:
-                        values = np.moveaxis(np.asarray(output, np.float64), along, -1)[..., positions]
+                        values = np.moveaxis(np.asarray(output, np.float64), along, -1)[
+                            ..., positions
+                        ]
                         values = values.reshape(-1, len(axis))
                         own = sums[axis.address]
-                        own += np.stack([
-                            values.sum(0), (values**2).sum(0), (values == 0).sum(0), np.full(len(axis), len(values))
-                        ])
-                        np.maximum(largest[axis.address], np.abs(values).max(0), out=largest[axis.address])
+                        own += np.stack(
+                            [
+                                values.sum(0),
+                                (values**2).sum(0),
+                                (values == 0).sum(0),
+                                np.full(len(axis), len(values)),
+                            ]
+                        )
+                        np.maximum(
+                            largest[axis.address], np.abs(values).max(0), out=largest[axis.address]
+                        )
         result: dict[str, dict[str, np.ndarray]] = {name: {} for name in MOMENTS}
         for address, (total, squares, zeros, count) in sums.items():
             mean = total / count
@@ -211,7 +221,9 @@ class Activations:
             combined = keras.ops.matmul(together, signs) / np.sqrt(PROJECTIONS)
             return [combined[:, k] for k in range(PROJECTIONS)]
 
-        return self._by_gate(outputs_one_by_one, lambda gates: 0.5 * np.sum(np.square(gates), axis=0))
+        return self._by_gate(
+            outputs_one_by_one, lambda gates: 0.5 * np.sum(np.square(gates), axis=0)
+        )
 
     def _by_gate(
         self,
@@ -244,20 +256,28 @@ class Activations:
                     for (path, output), gradient in zip(flat, gradients, strict=True):
                         if gradient is not None:
                             dense = tf.convert_to_tensor(gradient)
-                            products.setdefault(path, []).append(np.asarray(output * dense, np.float64))
+                            products.setdefault(path, []).append(
+                                np.asarray(output * dense, np.float64)
+                            )
                     for axis, layer, along, positions in axes:
                         gates[axis.address].append(
-                            _over_positions(products.get(layer.path, []), along, positions, len(axis))
+                            _over_positions(
+                                products.get(layer.path, []), along, positions, len(axis)
+                            )
                         )
                 del tape
                 seen.watch = None
                 for address, own in gates.items():
-                    totals[address] += np.broadcast_to(score(own), (len(own[0]), len(totals[address]))).sum(0)
+                    totals[address] += np.broadcast_to(
+                        score(own), (len(own[0]), len(totals[address]))
+                    ).sum(0)
                 samples += len(import_keras().tree.flatten(x)[0])
         return {address: total / samples for address, total in totals.items()}
 
 
-def _over_positions(products: list[np.ndarray], along: int, positions: np.ndarray, units: int) -> np.ndarray:
+def _over_positions(
+    products: list[np.ndarray], along: int, positions: np.ndarray, units: int
+) -> np.ndarray:
     """(samples, units): products summed over all positions of each sample, and over calls of a shared layer."""
     if not products:
         return np.zeros((1, units))

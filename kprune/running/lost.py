@@ -58,9 +58,7 @@ class Lost:
 
     @property
     def nothing(self) -> bool:
-        return not (
-            self.silent_weights.any() or self.zeroed or self.silenced or self.masks
-        )
+        return not (self.silent_weights.any() or self.zeroed or self.silenced or self.masks)
 
 
 def lost(analysis: Analysis, pruned: Mapping[str, Any]) -> Lost:

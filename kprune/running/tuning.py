@@ -84,9 +84,15 @@ class Settings:
         if self.epochs < 1 or self.batch_size < 1:
             raise UsageError("epochs and batch size must be at least 1")
         if not 0 <= self.validation_split < 1:
-            raise UsageError(f"a validation split of {self.validation_split:g}", why="it must lie between 0 and 1")
+            raise UsageError(
+                f"a validation split of {self.validation_split:g}",
+                why="it must lie between 0 and 1",
+            )
         if self.learning_rate is not None and not self.learning_rate > 0:
-            raise UsageError(f"a learning rate of {self.learning_rate:g}", do="give a positive number, such as 1e-4")
+            raise UsageError(
+                f"a learning rate of {self.learning_rate:g}",
+                do="give a positive number, such as 1e-4",
+            )
 
 
 def tune(
@@ -155,7 +161,10 @@ def _target(source: Source, output: str | os.PathLike[str] | None, in_place: boo
     if output is not None:
         return os.fspath(output)
     if source.path is None:
-        raise UsageError("the model comes from standard input, so it has no name to write beside", do="name the output with -o PATH")
+        raise UsageError(
+            "the model comes from standard input, so it has no name to write beside",
+            do="name the output with -o PATH",
+        )
     beside = str(default_output(str(source.path)))
     return beside.replace(".pruned", ".tuned")
 
@@ -172,14 +181,26 @@ def _prepare(live: Any, data: Any, settings: Settings) -> list[str]:
             loss = _loss_for(live, data_for(live, data))
             notes.append("the file was not compiled: the loss follows from the labels")
         optimizer: Any = settings.optimizer or (live.optimizer if own else "adam")
-        metrics = [settings.metric] if settings.metric else ["accuracy"] if "crossentropy" in str(loss).lower() else []
+        metrics = (
+            [settings.metric]
+            if settings.metric
+            else ["accuracy"]
+            if "crossentropy" in str(loss).lower()
+            else []
+        )
         try:
             with quiet():
                 live.compile(optimizer=optimizer, loss=loss, metrics=metrics)
         except (ValueError, TypeError) as error:
-            raise UsageError("the model cannot be compiled like that", why=clean(" ".join(str(error).split()), 300)) from error
+            raise UsageError(
+                "the model cannot be compiled like that",
+                why=clean(" ".join(str(error).split()), 300),
+            ) from error
     if settings.learning_rate is not None:
-        if isinstance(getattr(live.optimizer, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule):
+        if isinstance(
+            getattr(live.optimizer, "_learning_rate", None),
+            keras.optimizers.schedules.LearningRateSchedule,
+        ):
             live.optimizer._learning_rate = keras.Variable(settings.learning_rate, trainable=False)
             notes.append("the file's learning rate schedule gave way to a fixed rate")
         else:
@@ -190,25 +211,35 @@ def _prepare(live: Any, data: Any, settings: Settings) -> list[str]:
 def _loss_for(live: Any, found: Data) -> str:
     labels = found.labels
     if labels is None:
-        raise UsageError("training needs labels", where=clean(found.path), do="save them as 'y' beside 'x'")
+        raise UsageError(
+            "training needs labels", where=clean(found.path), do="save them as 'y' beside 'x'"
+        )
     if labels.dtype.kind in "iub":
-        return "binary_crossentropy" if live.outputs[0].shape[-1] == 1 else "sparse_categorical_crossentropy"
-    return "categorical_crossentropy" if labels.ndim == 2 and np.allclose(labels.sum(-1), 1) else "mse"
+        return (
+            "binary_crossentropy"
+            if live.outputs[0].shape[-1] == 1
+            else "sparse_categorical_crossentropy"
+        )
+    return (
+        "categorical_crossentropy" if labels.ndim == 2 and np.allclose(labels.sum(-1), 1) else "mse"
+    )
 
 
-def _divided(
-    live: Any, data: Any, validation: Any, settings: Settings
-) -> tuple[Data, Data | None]:
+def _divided(live: Any, data: Any, validation: Any, settings: Settings) -> tuple[Data, Data | None]:
     found = data_for(live, data)
     if found.labels is None:
-        raise UsageError("training needs labels", where=clean(found.path), do="save them as 'y' beside 'x'")
+        raise UsageError(
+            "training needs labels", where=clean(found.path), do="save them as 'y' beside 'x'"
+        )
     if validation is not None:
         held = data_for(live, validation)
         if held.labels is None:
-            raise UsageError("validation needs labels", where=clean(held.path), do="save them as 'y' beside 'x'")
+            raise UsageError(
+                "validation needs labels", where=clean(held.path), do="save them as 'y' beside 'x'"
+            )
         return found, held
     count = _count(found)
-    back = int(round(count * settings.validation_split))
+    back = round(count * settings.validation_split)
     if not back:
         return found, None
     order = np.random.default_rng(settings.seed).permutation(count)
@@ -240,7 +271,9 @@ class _Zeros:
     """
 
     def __init__(self, live: Any, analysis: Analysis) -> None:
-        weights = [weight for weight in analysis.weights if weight.trainable and not weight.duplicate]
+        weights = [
+            weight for weight in analysis.weights if weight.trainable and not weight.duplicate
+        ]
         variables = list(live.trainable_variables)
         if len(weights) != len(variables) or any(
             tuple(variable.shape) != tuple(analysis.tensors[weight.path].shape)
@@ -251,11 +284,15 @@ class _Zeros:
                 why="the model has layers for which kprune has no rule, so it cannot tell which variable is whose",
                 do="leave out --keep-zeros, or give the layers a rule (--rules)",
             )
-        of_path = {weight.path: variable for weight, variable in zip(weights, variables, strict=True)}
+        of_path = {
+            weight.path: variable for weight, variable in zip(weights, variables, strict=True)
+        }
         self._masks: dict[str, tuple[Any, np.ndarray]] = {}
         self.units = 0
         for axis in analysis.map.axes.values():
-            places = [(w, n, of_path[w.path]) for w, n in incoming(analysis, axis) if w.path in of_path]
+            places = [
+                (w, n, of_path[w.path]) for w, n in incoming(analysis, axis) if w.path in of_path
+            ]
             silent = np.ones(len(axis), bool)
             ids = axis.ids
             for weight, number, variable in places:
@@ -303,7 +340,9 @@ def _fit(
 
     def measure() -> Epoch:
         live.run_eagerly = False
-        figures = live.evaluate(judge.inputs, judge.labels, batch_size=settings.batch_size, verbose=0, return_dict=True)
+        figures = live.evaluate(
+            judge.inputs, judge.labels, batch_size=settings.batch_size, verbose=0, return_dict=True
+        )
         prefix = "val_" if held is not None else ""
         return {prefix + name: float(value) for name, value in figures.items()}
 
@@ -360,7 +399,11 @@ def _distiller(teacher: Any, student: Any) -> Any:
         """KL divergence of softened class probabilities; the mean square for anything else."""
 
         def compute_loss(self, teacher_outputs: Any, student_outputs: Any, **_: Any) -> Any:
-            pairs = zip(keras.tree.flatten(teacher_outputs), keras.tree.flatten(student_outputs), strict=True)
+            pairs = zip(
+                keras.tree.flatten(teacher_outputs),
+                keras.tree.flatten(student_outputs),
+                strict=True,
+            )
             return sum(self._one(ops.stop_gradient(t), s) for t, s in pairs)
 
         def _one(self, taught: Any, learned: Any) -> Any:
@@ -377,12 +420,17 @@ def _distiller(teacher: Any, student: Any) -> Any:
     try:
         with quiet():
             trainer = keras.distillation.Distiller(
-                teacher=teacher, student=student, distillation_losses=Softened(), student_loss_weight=0.5
+                teacher=teacher,
+                student=student,
+                distillation_losses=Softened(),
+                student_loss_weight=0.5,
             )
             optimizer = student.optimizer.__class__.from_config(student.optimizer.get_config())
             trainer.compile(optimizer=optimizer, loss=student.loss)
     except (ValueError, TypeError) as error:
-        raise UsageError("the teacher does not fit the model", why=clean(" ".join(str(error).split()), 300)) from error
+        raise UsageError(
+            "the teacher does not fit the model", why=clean(" ".join(str(error).split()), 300)
+        ) from error
     return trainer
 
 

@@ -81,7 +81,14 @@ def verify(
             from kprune.saved_model.verifying import verify_saved_models
 
             return verify_saved_models(
-                before, after, Path(folder), data=data, samples=samples, seed=seed, tolerance=tolerance, rules=rules
+                before,
+                after,
+                Path(folder),
+                data=data,
+                samples=samples,
+                seed=seed,
+                tolerance=tolerance,
+                rules=rules,
             )
         both = _Both(before, after, Path(folder), list(rules))
         return both.compare(data, samples, seed, tolerance, batch_size, progress)

@@ -10,7 +10,9 @@ import numpy as np
 
 from kprune.errors import CheckError, UsageError
 
-_AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?(?:e[0-9]+)?)\s*(%|k|m|g|b|t)?(?:b|params?|flops)?\s*", re.IGNORECASE)
+_AMOUNT = re.compile(
+    r"\s*([0-9]+(?:\.[0-9]+)?(?:e[0-9]+)?)\s*(%|k|m|g|b|t)?(?:b|params?|flops)?\s*", re.IGNORECASE
+)
 _FACTORS = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
 KINDS = ("parameters", "flops", "bytes")
 
@@ -47,11 +49,15 @@ class Budget:
     def _parsed(self) -> tuple[float, bool]:
         match = _AMOUNT.fullmatch(str(self.amount))
         if match is None:
-            raise UsageError(f"'{self.amount}' is no amount of {self.kind}", do="write 40%, 1.2M or 500000")
+            raise UsageError(
+                f"'{self.amount}' is no amount of {self.kind}", do="write 40%, 1.2M or 500000"
+            )
         number, unit = float(match.group(1)), (match.group(2) or "").lower()
         if unit == "%":
             if not 0 < number < 100:
-                raise UsageError(f"a budget of {number:g} %", why="it must lie between 0 and 100, both excluded")
+                raise UsageError(
+                    f"a budget of {number:g} %", why="it must lie between 0 and 100, both excluded"
+                )
             return number / 100, True
         return number * _FACTORS.get(unit, 1), False
 

@@ -62,7 +62,9 @@ class Choice:
             )
         for ratio in (self.ratio, self.max_ratio, *self.per_layer.values()):
             if ratio is not None and not 0 < ratio < 1:
-                raise UsageError(f"a ratio of {ratio:g}", why="it must lie between 0 and 1, both excluded")
+                raise UsageError(
+                    f"a ratio of {ratio:g}", why="it must lie between 0 and 1, both excluded"
+                )
         if self.count is not None and self.count < 1:
             raise UsageError(f"a count of {self.count}", why="it must be at least 1")
 
@@ -157,7 +159,12 @@ class _Picker:
     """Takes groups, the lowest score first, as long as every layer keeps what it must."""
 
     def __init__(
-        self, analysis: Analysis, statistics: Statistics, choice: Choice, axes: list[UnitAxis], named: bool
+        self,
+        analysis: Analysis,
+        statistics: Statistics,
+        choice: Choice,
+        axes: list[UnitAxis],
+        named: bool,
     ) -> None:
         self.analysis, self.choice = analysis, choice
         self.groups: Groups = blockwise(analysis.groups)
@@ -221,7 +228,11 @@ class _Picker:
             for index in _order(self.analysis, axis, own, free):
                 label = int(axis.ids[index])
                 share = int(np.isin(self.groups.members(label), axis.ids).sum())
-                if not self.gone[label] and taken + share <= wanted and self.take(label) is not None:
+                if (
+                    not self.gone[label]
+                    and taken + share <= wanted
+                    and self.take(label) is not None
+                ):
                     taken += share
 
     def from_all(self, choice: Choice) -> None:
@@ -233,7 +244,9 @@ class _Picker:
         elif choice.count is not None:
             wanted = choice.count
         else:
-            wanted = int(np.floor((choice.ratio or 0) * sum(len(axis) for axis in self.axes) + 1e-9))
+            wanted = int(
+                np.floor((choice.ratio or 0) * sum(len(axis) for axis in self.axes) + 1e-9)
+            )
         self._take_ranked(order, wanted)
         self._give_back()
 

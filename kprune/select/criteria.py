@@ -117,7 +117,9 @@ CRITERIA: dict[str, Criterion] = {
     "taylor": taylor,
     "hessian": hessian,
 }
-NEED_DATA = frozenset({"apoz", "activation-mean", "activation-std", "activation-absmax", "taylor", "hessian"})
+NEED_DATA = frozenset(
+    {"apoz", "activation-mean", "activation-std", "activation-absmax", "taylor", "hessian"}
+)
 
 
 def criterion(name: str) -> Criterion:

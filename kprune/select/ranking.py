@@ -58,7 +58,12 @@ class Scores:
 
 
 def score_groups(
-    groups: Groups, statistics: Statistics, ranking: Ranking, axes: Iterable[UnitAxis], *, strict: bool
+    groups: Groups,
+    statistics: Statistics,
+    ranking: Ranking,
+    axes: Iterable[UnitAxis],
+    *,
+    strict: bool,
 ) -> Scores:
     """Score every group that has units in the given axes.
 

@@ -105,12 +105,18 @@ def _no_such_axis(analysis: Analysis, name: LayerName, layer: str, axis: str | N
         for labels in visit.inputs:
             owners = np.unique(analysis.groups.owner[labels.all_ids()])
             makers += [list(analysis.map.axes)[owner] for owner in owners if owner >= 0]
-    hint = f"the units that pass through it belong to {', '.join(map(clean, dict.fromkeys(makers[:4])))}" if makers else ""
+    hint = (
+        f"the units that pass through it belong to {', '.join(map(clean, dict.fromkeys(makers[:4])))}"
+        if makers
+        else ""
+    )
     return UsageError(
         f"layer '{clean(layer)}' ({clean(record.layer.kind)}) has no units of its own",
         where=name.where(),
         why=record.opaque or hint,
-        do="name one of those layers" if hint and not record.opaque else "'kprune inspect' lists the layers that have units",
+        do="name one of those layers"
+        if hint and not record.opaque
+        else "'kprune inspect' lists the layers that have units",
     )
 
 
@@ -124,7 +130,9 @@ def _unknown(analysis: Analysis, name: LayerName, layers: Mapping[str, Any]) -> 
     )
 
 
-def resolve(analysis: Analysis, specs: Iterable[Spec], environment: Environment) -> dict[str, np.ndarray]:
+def resolve(
+    analysis: Analysis, specs: Iterable[Spec], environment: Environment
+) -> dict[str, np.ndarray]:
     """Units by address of their axis, sorted int64 indices; what is named twice counts once.
 
     Raises: the errors of `axes_named` and of `Indices.resolve`.

@@ -52,7 +52,15 @@ class Moments:
     @classmethod
     def empty(cls, units: int) -> Moments:
         zero = [np.zeros(units) for _ in range(5)]
-        return cls(zero[0], zero[1], zero[2], zero[3], np.full(units, np.inf), np.full(units, -np.inf), zero[4])
+        return cls(
+            zero[0],
+            zero[1],
+            zero[2],
+            zero[3],
+            np.full(units, np.inf),
+            np.full(units, -np.inf),
+            zero[4],
+        )
 
     def add(self, values: np.ndarray, units: np.ndarray) -> None:
         """Take in more weights.
@@ -86,7 +94,12 @@ class Moments:
             return np.maximum(np.abs(self.smallest), np.abs(self.largest))
         if name == "sparsity":
             return self.zeros / count
-        return {"min": self.smallest, "max": self.largest, "l1": self.absolute, "l2": np.sqrt(self.squares)}[name]
+        return {
+            "min": self.smallest,
+            "max": self.largest,
+            "l1": self.absolute,
+            "l2": np.sqrt(self.squares),
+        }[name]
 
 
 def _by_unit(figures: np.ndarray, units: np.ndarray, count: int) -> np.ndarray:
@@ -152,7 +165,9 @@ class Statistics:
             found = Moments.empty(len(axis))
             places = self._outgoing(axis) if outgoing else self._incoming(axis)
             if not places:
-                raise self._lacks(axis, "weights that are read behind it" if outgoing else "weights of its own")
+                raise self._lacks(
+                    axis, "weights that are read behind it" if outgoing else "weights of its own"
+                )
             for weight, number in places:
                 self._read_into(found, weight, number, axis)
             self._moments[key] = found
@@ -199,7 +214,9 @@ class Statistics:
         for values, units in self._columns(weight, number, axis):
             moments.add(values, units)
 
-    def _columns(self, weight: Weight, number: int, axis: UnitAxis) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _columns(
+        self, weight: Weight, number: int, axis: UnitAxis
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """A weight in blocks, units in columns: (n, positions), and the unit of each position, -1 for none."""
         along = weight.axes[number]
         if len(along.factors) == 1 and len(along.factors[0]) > 1:
@@ -207,7 +224,9 @@ class Statistics:
             values = as_float(self.source.read(weight.path)).reshape(-1, along.factors[0].size)
             yield values, np.arange(len(axis))
             return
-        position = np.full(max(int(along.ids.max(initial=0)), int(axis.ids.max())) + 1, -1, np.int64)
+        position = np.full(
+            max(int(along.ids.max(initial=0)), int(axis.ids.max())) + 1, -1, np.int64
+        )
         position[axis.ids] = np.arange(len(axis))
         units = position[along.ids]
         for start, block in self.source.blocks(weight.path):
@@ -234,7 +253,11 @@ class Statistics:
 
     def _bias(self, axis: UnitAxis) -> np.ndarray:
         for weight, _ in incoming(self.analysis, axis):
-            if weight.name == "bias" and weight.axes[-1].size == len(axis) and len(weight.axes) == 1:
+            if (
+                weight.name == "bias"
+                and weight.axes[-1].size == len(axis)
+                and len(weight.axes) == 1
+            ):
                 return as_float(self.source.read(weight.path))
         raise self._lacks(axis, "bias with an entry for each unit")
 

@@ -74,7 +74,11 @@ def emissions(
         value = 0.0 if axis.layer.kind in RECURRENT else AT_ZERO.get(name, 0.0)
         if value:
             found.append(
-                Emission(axis.layer.path, "activation", f"zeroed units of '{clean(address)}' emit {name}(0) = {value:.6g}")
+                Emission(
+                    axis.layer.path,
+                    "activation",
+                    f"zeroed units of '{clean(address)}' emit {name}(0) = {value:.6g}",
+                )
             )
         found += _behind(analysis, read, axis, ids, value)
     return found
@@ -82,18 +86,24 @@ def emissions(
 
 def _softmax_follows(analysis: Analysis, ids: np.ndarray) -> bool:
     return any(
-        "normalised against each other" in mix.why and np.isin(mix.ids, ids).any() for mix in analysis.map.mixes
+        "normalised against each other" in mix.why and np.isin(mix.ids, ids).any()
+        for mix in analysis.map.mixes
     )
 
 
 def _behind(
-    analysis: Analysis, read: Callable[[str], np.ndarray], axis: UnitAxis, ids: np.ndarray, value: float
+    analysis: Analysis,
+    read: Callable[[str], np.ndarray],
+    axis: UnitAxis,
+    ids: np.ndarray,
+    value: float,
 ) -> list[Emission]:
     """BatchNormalizations that the units reach before any other layer has made something else of them."""
     found = []
     for record in analysis.map.records.values():
         gamma_axis = next(
-            (weight.axes[0] for weight in record.weights.values() if weight.name == "moving_mean"), None
+            (weight.axes[0] for weight in record.weights.values() if weight.name == "moving_mean"),
+            None,
         )
         if record.layer.kind != "BatchNormalization" or gamma_axis is None or not gamma_axis.plain:
             continue
@@ -109,13 +119,21 @@ def _behind(
             Emission(
                 record.layer.path,
                 "batch_normalization",
-                f"'{clean(record.layer.path)}' turns the {value:.4g} of zeroed units of '{clean(axis.address)}' into {span}",
+                f"'{clean(record.layer.path)}' turns the {value:.4g} of zeroed units of "
+                f"'{clean(axis.address)}' into {span}",
             )
         )
     return found
 
 
-def _normalised(record: LayerRecord, read: Callable[[str], np.ndarray], at: np.ndarray, value: float) -> np.ndarray:
-    arrays = {weight.name: as_float(read(weight.path))[at].astype(np.float64) for weight in record.weights.values()}
-    scale = arrays.get("gamma", 1.0) / np.sqrt(arrays["moving_variance"] + record.layer.config["epsilon"])
+def _normalised(
+    record: LayerRecord, read: Callable[[str], np.ndarray], at: np.ndarray, value: float
+) -> np.ndarray:
+    arrays = {
+        weight.name: as_float(read(weight.path))[at].astype(np.float64)
+        for weight in record.weights.values()
+    }
+    scale = arrays.get("gamma", 1.0) / np.sqrt(
+        arrays["moving_variance"] + record.layer.config["epsilon"]
+    )
     return np.asarray(arrays.get("beta", 0.0) + scale * (value - arrays["moving_mean"]))

@@ -34,7 +34,9 @@ def channels(analysis: Analysis, layer: Layer) -> int:
     """
     width = output_labels(analysis, layer).shape
     others = _outputs(analysis, layer)[1:]
-    if width is not None and any(other.shape is None or other.shape[-1] != width[-1] for other in others):
+    if width is not None and any(
+        other.shape is None or other.shape[-1] != width[-1] for other in others
+    ):
         raise CannotPruneError(
             f"'{clean(layer.path)}' cannot be masked",
             why="its outputs differ in width, and a mask has one",
@@ -63,7 +65,9 @@ def mask(analysis: Analysis, chosen: Mapping[str, np.ndarray]) -> Edit:
     )
 
 
-def mask_below(analysis: Analysis, chosen: Mapping[str, np.ndarray | None], threshold: float) -> Edit:
+def mask_below(
+    analysis: Analysis, chosen: Mapping[str, np.ndarray | None], threshold: float
+) -> Edit:
     """The edit that zeroes, at run time, activations whose magnitude is under a threshold.
 
     Args:
@@ -113,7 +117,9 @@ def _static(analysis: Analysis, layer: Layer, indices: np.ndarray) -> dict[str, 
         "config": {
             "name": PREFIX + layer.name,
             "trainable": False,
-            "dtype": copy.deepcopy(layer.config.get("dtype", "float32")) if not layer.is_operation else "float32",
+            "dtype": copy.deepcopy(layer.config.get("dtype", "float32"))
+            if not layer.is_operation
+            else "float32",
             "scale": scale.reshape(extents).tolist(),
             "offset": 0.0,
         },
@@ -125,7 +131,9 @@ def _dynamic(
     analysis: Analysis, layer: Layer, indices: np.ndarray | None, threshold: float
 ) -> dict[str, Any]:
     """input -> hard_shrink -> output; for some channels only: input - chosen * input + shrunk(chosen * input)."""
-    if analysis.order is not None or str(analysis.metadata.get("keras_version", "")).startswith("2"):
+    if analysis.order is not None or str(analysis.metadata.get("keras_version", "")).startswith(
+        "2"
+    ):
         raise CannotPruneError(
             f"'{clean(layer.path)}' cannot be masked below a threshold",
             why="that takes the operation hard_shrink, which neither a legacy .h5 nor Keras 2 can hold",
@@ -134,9 +142,12 @@ def _dynamic(
     shape = output_labels(analysis, layer).shape
     if shape is None:
         raise CannotPruneError(
-            f"'{clean(layer.path)}' cannot be masked", why="the shape of its output is not known from the file"
+            f"'{clean(layer.path)}' cannot be masked",
+            why="the shape of its output is not known from the file",
         )
-    if any(other.shape is None or len(other.shape) != len(shape) for other in _outputs(analysis, layer)):
+    if any(
+        other.shape is None or len(other.shape) != len(shape) for other in _outputs(analysis, layer)
+    ):
         raise CannotPruneError(
             f"'{clean(layer.path)}' cannot be masked as it runs",
             why="its outputs differ in rank, and the mask is a model that takes one",
@@ -155,7 +166,11 @@ def _dynamic(
     def rescaling(suffix: str, on: np.ndarray) -> dict[str, Any]:
         spec = _static(analysis, layer, np.flatnonzero(~on))
         spec["config"]["name"] = name + suffix
-        return {**spec, "name": name + suffix, "inbound_nodes": [{"args": [tensor(entry)], "kwargs": {}}]}
+        return {
+            **spec,
+            "name": name + suffix,
+            "inbound_nodes": [{"args": [tensor(entry)], "kwargs": {}}],
+        }
 
     # hard_shrink keeps what is strictly larger; a magnitude equal to the threshold is not under it.
     bound = float(np.nextafter(np.float32(threshold), np.float32(0)))
@@ -163,7 +178,13 @@ def _dynamic(
         {
             "module": "keras.layers",
             "class_name": INPUT,
-            "config": {"batch_shape": list(shape), "dtype": dtype, "sparse": False, "ragged": False, "name": entry},
+            "config": {
+                "batch_shape": list(shape),
+                "dtype": dtype,
+                "sparse": False,
+                "ragged": False,
+                "name": entry,
+            },
             "registered_name": None,
             "name": entry,
             "inbound_nodes": [],
@@ -194,7 +215,9 @@ def _dynamic(
                 "config": {"name": result, "trainable": True, "dtype": dtype},
                 "registered_name": None,
                 "name": result,
-                "inbound_nodes": [{"args": [[tensor(name + "_others"), tensor(name + "_shrunk")]], "kwargs": {}}],
+                "inbound_nodes": [
+                    {"args": [[tensor(name + "_others"), tensor(name + "_shrunk")]], "kwargs": {}}
+                ],
             }
         )
     return {
@@ -228,7 +251,9 @@ def output_labels(analysis: Analysis, layer: Layer) -> Labels:
 
 
 def channel_axis(layer: Layer, rank: int) -> int:
-    return 1 if layer.config.get("data_format") == "channels_first" and rank > 2 else max(rank - 1, 0)
+    return (
+        1 if layer.config.get("data_format") == "channels_first" and rank > 2 else max(rank - 1, 0)
+    )
 
 
 def _dtype_name(layer: Layer) -> str:
@@ -253,7 +278,11 @@ def _insert(analysis: Analysis, specs: Mapping[str, dict[str, Any]]) -> Edit:
         owner = _owner(analysis.model, layer)
         target = copies[id(owner.spec["config"])]
         if "module" not in layer.spec:  # a legacy .h5 names classes alone
-            spec = {key: value for key, value in spec.items() if key not in ("module", "registered_name")}
+            spec = {
+                key: value
+                for key, value in spec.items()
+                if key not in ("module", "registered_name")
+            }
         existing = next((e for e in target["layers"] if _name(e) == spec["config"]["name"]), None)
         if existing is not None:
             _compose(existing, spec)
@@ -278,7 +307,11 @@ def _compose(existing: dict[str, Any], spec: dict[str, Any]) -> None:
 
 
 def _insert_functional(
-    config: dict[str, Any], layer: Layer, spec: dict[str, Any], nodes: list[int], shape: Shape | None
+    config: dict[str, Any],
+    layer: Layer,
+    spec: dict[str, Any],
+    nodes: list[int],
+    shape: Shape | None,
 ) -> None:
     """Put a layer behind every tensor that another one gives.
 
@@ -294,7 +327,9 @@ def _insert_functional(
         if record["shape"] is not None:
             shapes.setdefault((history[1], history[2]), record)
         tensors.add((history[1], history[2]))
-    order = {key: number for number, key in enumerate(sorted(tensors, key=lambda key: (key[1], key[0])))}
+    order = {
+        key: number for number, key in enumerate(sorted(tensors, key=lambda key: (key[1], key[0])))
+    }
     for history, _ in _histories(config, layer.name):
         history[:3] = [name, order[history[1], history[2]], 0]
     inbound: list[Any] = []
@@ -327,7 +362,8 @@ def _count_outputs(config: dict[str, Any], step: int) -> None:
     nested = {
         _name(entry): len(entry["inbound_nodes"])
         for entry in config["layers"]
-        if "input_layers" in entry["config"] and is_keras3_node((entry.get("inbound_nodes") or [None])[0])
+        if "input_layers" in entry["config"]
+        and is_keras3_node((entry.get("inbound_nodes") or [None])[0])
     }
 
     def count(value: Any) -> None:
@@ -409,7 +445,9 @@ def _has_keras3_nodes(config: dict[str, Any]) -> bool:
 
 def _first_source(node: Any) -> list[Any]:
     """[layer, node, tensor] of what a call reads first, in either dialect."""
-    row = node["args"][0]["config"]["keras_history"] if is_keras3_node(node) else legacy_rows(node)[0]
+    row = (
+        node["args"][0]["config"]["keras_history"] if is_keras3_node(node) else legacy_rows(node)[0]
+    )
     return list(row[:3])
 
 
@@ -438,7 +476,6 @@ def _owner(model: Model, layer: Layer) -> Model:
 
 def _name(entry: dict[str, Any]) -> str:
     return str(entry.get("name") or entry["config"]["name"])
-
 
 
 __all__ = ["channels", "layer_at", "mask", "mask_below", "masked_layer", "unmask"]

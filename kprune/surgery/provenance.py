@@ -14,7 +14,12 @@ KEY = "kprune"
 
 
 def with_provenance(
-    analysis: Analysis, *, backend: str, units: Mapping[str, np.ndarray], options: Mapping[str, Any], gone: np.ndarray | None
+    analysis: Analysis,
+    *,
+    backend: str,
+    units: Mapping[str, np.ndarray],
+    options: Mapping[str, Any],
+    gone: np.ndarray | None,
 ) -> dict[str, Any]:
     """metadata.json with this step added.
 
@@ -49,7 +54,11 @@ def with_provenance(
                 left[address] = [int(i) for i in alive]
     return {
         **analysis.metadata,
-        KEY: {"version": __version__, "plan": {"version": 1, "steps": [*steps, step]}, "units": left},
+        KEY: {
+            "version": __version__,
+            "plan": {"version": 1, "steps": [*steps, step]},
+            "units": left,
+        },
     }
 
 

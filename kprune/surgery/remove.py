@@ -36,7 +36,11 @@ def remove(analysis: Analysis, closure: Closure) -> Edit:
         return Edit(config, analysis.metadata, edits, slots.dropped)
     moved = relocate(analysis, config, edits)
     return Edit(
-        config, analysis.metadata, moved.tensors, (*slots.dropped, *moved.dropped), order=moved.order
+        config,
+        analysis.metadata,
+        moved.tensors,
+        (*slots.dropped, *moved.dropped),
+        order=moved.order,
     )
 
 

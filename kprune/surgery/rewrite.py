@@ -52,7 +52,10 @@ class Rewriter:
         """Take a layer out of its model, and what it gives out of the lists that it was joined with."""
         owner = next(
             model
-            for model in [self._map.model, *(r.layer.model for r in self._map.records.values() if r.layer.model)]
+            for model in [
+                self._map.model,
+                *(r.layer.model for r in self._map.records.values() if r.layer.model),
+            ]
             if model.layers.get(layer.name) is layer
         )
         config = self.new(owner.spec["config"])
@@ -130,7 +133,9 @@ class Rewriter:
         if first is not None and isinstance(config.get("build_input_shape"), list):
             labels = self._map.tensors.get((model.path, *first.key))
             if labels is not None:
-                self.new(config)["build_input_shape"] = self.shape(labels, config["build_input_shape"])
+                self.new(config)["build_input_shape"] = self.shape(
+                    labels, config["build_input_shape"]
+                )
 
     def _build_config(self, record: LayerRecord) -> None:
         """Keras builds a layer from its build_config before it is called: one that is not true is an error.
@@ -185,13 +190,20 @@ def _source(tensor: Any) -> Any:
     return tensor["config"]["keras_history"][0] if isinstance(tensor, dict) else tensor[0]
 
 
-def _matching(shape: Shape, became: Mapping[Shape, set[tuple[int | None, ...]]]) -> set[tuple[int | None, ...]]:
+def _matching(
+    shape: Shape, became: Mapping[Shape, set[tuple[int | None, ...]]]
+) -> set[tuple[int | None, ...]]:
     """What a shape in a build_config became; sizes that it leaves open match any."""
     found: set[tuple[int | None, ...]] = set()
     for old, new in became.items():
-        if len(old) == len(shape) and all(a is None or b is None or a == b for a, b in zip(old, shape, strict=True)):
+        if len(old) == len(shape) and all(
+            a is None or b is None or a == b for a, b in zip(old, shape, strict=True)
+        ):
             found |= {
-                tuple(None if there is None else size for size, there in zip(sizes, shape, strict=True))
+                tuple(
+                    None if there is None else size
+                    for size, there in zip(sizes, shape, strict=True)
+                )
                 for sizes in new
             }
     return found

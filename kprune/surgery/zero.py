@@ -36,7 +36,10 @@ def zero(analysis: Analysis, chosen: Mapping[str, np.ndarray], *, silence: bool 
         for weight, number in incoming(analysis, axis):
             fills = _incoming_fills(weight, number, ids)
             if silence and weight.name == "bias":
-                half = np.dtype(getattr(analysis.tensors[weight.path], "dtype", np.float32)) == np.float16
+                half = (
+                    np.dtype(getattr(analysis.tensors[weight.path], "dtype", np.float32))
+                    == np.float16
+                )
                 value = SILENT_FLOAT16 if half else SILENT
                 fills = tuple(Fill(fill.axis, fill.positions, value) for fill in fills)
                 silenced = True
@@ -45,7 +48,9 @@ def zero(analysis: Analysis, chosen: Mapping[str, np.ndarray], *, silence: bool 
                 _add(edits, weight, fills)
         if not found:
             why = analysis.map.record(axis.layer).opaque or "the units have no weights of their own"
-            raise CannotPruneError(f"cannot zero units of '{clean(address)}'", why=why, do="use 'kprune mask'")
+            raise CannotPruneError(
+                f"cannot zero units of '{clean(address)}'", why=why, do="use 'kprune mask'"
+            )
         if silence and not silenced:
             raise CannotPruneError(
                 f"'{clean(address)}' has no bias that could silence a class",

@@ -46,7 +46,9 @@ class Run:
 
 def run(*command: str) -> Run:
     started = time.perf_counter()
-    process = subprocess.Popen(command, env=QUIET, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env=QUIET, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -64,7 +66,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {}
     for name in SPECS:
         made[name] = folder / f"{name}.keras"
-        subprocess.run([sys.executable, "-c", MAKE, name, str(made[name])], env=QUIET, check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-c", MAKE, name, str(made[name])],
+            env=QUIET,
+            check=True,
+            capture_output=True,
+        )
     return made
 
 
@@ -131,7 +138,9 @@ def check_output(model: Path, out: Path) -> None:
     with open_model(model) as before, open_model(out) as after:
         assert list(before.tensors) == list(after.tensors)
         changed = [
-            path for path in before.tensors if before.tensors[path].shape != after.tensors[path].shape
+            path
+            for path in before.tensors
+            if before.tensors[path].shape != after.tensors[path].shape
         ]
         assert 2 <= len(changed) <= 8
         untouched = next(path for path in before.tensors if path not in changed)

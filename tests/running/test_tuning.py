@@ -42,30 +42,47 @@ def test_a_model_that_lost_half_its_units_learns_again(
     halved: Path, training: Path, samples: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "tuned.keras"
-    found = kprune.tune(halved, data=training, validation=samples / "digits_test.npz", output=out, epochs=4)
+    found = kprune.tune(
+        halved, data=training, validation=samples / "digits_test.npz", output=out, epochs=4
+    )
     assert found.epochs[0]["val_accuracy"] < 0.6
     assert found.epochs[found.best]["val_accuracy"] > 0.9
     proof = kprune.verify(out, out, data=samples / "digits_test.npz")
     assert proof.metrics is not None
-    assert proof.metrics["after"]["accuracy"] == pytest.approx(found.epochs[found.best]["val_accuracy"], abs=1e-3)
+    assert proof.metrics["after"]["accuracy"] == pytest.approx(
+        found.epochs[found.best]["val_accuracy"], abs=1e-3
+    )
 
 
-def test_what_is_known_of_the_pruning_stays_with_the_file(halved: Path, training: Path, tmp_path: Path) -> None:
+def test_what_is_known_of_the_pruning_stays_with_the_file(
+    halved: Path, training: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "tuned.keras"
     kprune.tune(halved, data=training, output=out, epochs=1)
     assert metadata(out)["kprune"] == metadata(halved)["kprune"]
 
 
-def test_the_epoch_that_is_written_is_the_best_one(halved: Path, training: Path, tmp_path: Path) -> None:
-    found = kprune.tune(halved, data=training, output=tmp_path / "t.keras", epochs=3, learning_rate=1e-3)
+def test_the_epoch_that_is_written_is_the_best_one(
+    halved: Path, training: Path, tmp_path: Path
+) -> None:
+    found = kprune.tune(
+        halved, data=training, output=tmp_path / "t.keras", epochs=3, learning_rate=1e-3
+    )
     losses = [epoch["val_loss"] for epoch in found.epochs]
     assert found.best == int(np.argmin(losses))
 
 
-def test_training_that_makes_it_worse_changes_nothing(samples: Path, training: Path, tmp_path: Path) -> None:
+def test_training_that_makes_it_worse_changes_nothing(
+    samples: Path, training: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "t.keras"
     found = kprune.tune(
-        samples / "digits_mlp.keras", data=training, output=out, epochs=2, learning_rate=50.0, patience=1
+        samples / "digits_mlp.keras",
+        data=training,
+        output=out,
+        epochs=2,
+        learning_rate=50.0,
+        patience=1,
     )
     assert (found.best, len(found.epochs)) == (0, 2)
     import keras
@@ -75,7 +92,9 @@ def test_training_that_makes_it_worse_changes_nothing(samples: Path, training: P
     assert all((a == b).all() for a, b in zip(before, after, strict=True))
 
 
-def test_zeroed_units_stay_at_zero_only_if_they_are_held(samples: Path, training: Path, tmp_path: Path) -> None:
+def test_zeroed_units_stay_at_zero_only_if_they_are_held(
+    samples: Path, training: Path, tmp_path: Path
+) -> None:
     import keras
 
     zeroed = tmp_path / "zeroed.keras"
@@ -84,7 +103,9 @@ def test_zeroed_units_stay_at_zero_only_if_they_are_held(samples: Path, training
     left = {}
     for held in (True, False):
         out = tmp_path / f"held_{held}.keras"
-        found = kprune.tune(zeroed, data=training, output=out, epochs=1, keep_zeros=held, learning_rate=1e-3)
+        found = kprune.tune(
+            zeroed, data=training, output=out, epochs=1, keep_zeros=held, learning_rate=1e-3
+        )
         assert found.held_zero == (8 if held else 0)
         kernel, recurrent, bias = keras.models.load_model(out).get_layer("lstm").get_weights()
         left[held] = [np.abs(array[..., columns]).max() for array in (kernel, recurrent, bias)]
@@ -92,9 +113,15 @@ def test_zeroed_units_stay_at_zero_only_if_they_are_held(samples: Path, training
     assert all(value > 0 for value in left[False])
 
 
-def test_a_teacher_is_learned_from(halved: Path, training: Path, samples: Path, tmp_path: Path) -> None:
+def test_a_teacher_is_learned_from(
+    halved: Path, training: Path, samples: Path, tmp_path: Path
+) -> None:
     found = kprune.tune(
-        halved, data=training, teacher=samples / "digits_cnn.keras", output=tmp_path / "t.keras", epochs=3
+        halved,
+        data=training,
+        teacher=samples / "digits_cnn.keras",
+        output=tmp_path / "t.keras",
+        epochs=3,
     )
     assert found.epochs[found.best]["val_accuracy"] > 0.85
 

@@ -32,7 +32,11 @@ def tensors_of(call: LayerCall) -> list[Labels]:
 
     Raises: CannotTell if anything else is among them.
     """
-    items = call.args[0] if len(call.args) == 1 and isinstance(call.args[0], (list, tuple)) else call.args
+    items = (
+        call.args[0]
+        if len(call.args) == 1 and isinstance(call.args[0], (list, tuple))
+        else call.args
+    )
     if not items or not all(isinstance(item, Labels) for item in items):
         raise CannotTell("is given something other than tensors")
     return list(items)

@@ -33,7 +33,9 @@ def contract(call: LayerCall, operands: Sequence[tuple[Labels, str]], output: st
         order = sorted(range(len(own)), key=lambda axis: letters.index(own[axis]))
         spots = [letters.index(own[axis]) for axis in order]
 
-        def lay(factor: np.ndarray, order: list[int] = order, spots: list[int] = spots) -> np.ndarray:
+        def lay(
+            factor: np.ndarray, order: list[int] = order, spots: list[int] = spots
+        ) -> np.ndarray:
             extents = [1] * len(letters)
             for axis, spot in zip(order, spots, strict=True):
                 extents[spot] = factor.shape[axis]
@@ -49,7 +51,10 @@ def contract(call: LayerCall, operands: Sequence[tuple[Labels, str]], output: st
         along = product.axis(axis)
         # Where one factor of the product is 0 the product is: one silent operand is enough.
         if along.factors and not any(labels.silent and labels.varies(axis) for labels in wide):
-            call.mix(along, f"are multiplied and summed by {call.layer.path!r}, where a masked unit gives no 0")
+            call.mix(
+                along,
+                f"are multiplied and summed by {call.layer.path!r}, where a masked unit gives no 0",
+            )
     left = call.collapse(product, summed)
     shape = tuple(size for axis, size in enumerate(call.shape(left)) if axis not in summed)
     result = left.move(lambda factor: factor.squeeze(tuple(summed)), shape)
@@ -68,7 +73,14 @@ def parse_equation(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]
     if len(inputs) != len(ranks):
         raise CannotTell(f"has the equation {equation!r} for {len(ranks)} tensors")
     free = [letter for letter in string.ascii_letters if letter not in equation]
-    hidden = max((rank - len(own.replace("...", "")) for own, rank in zip(inputs, ranks, strict=True) if "..." in own), default=0)
+    hidden = max(
+        (
+            rank - len(own.replace("...", ""))
+            for own, rank in zip(inputs, ranks, strict=True)
+            if "..." in own
+        ),
+        default=0,
+    )
     dots = "".join(free[:hidden])
     spelled = []
     for own, rank in zip(inputs, ranks, strict=True):
@@ -78,7 +90,9 @@ def parse_equation(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]
         output = right.replace("...", dots)
     else:
         every = "".join(spelled)
-        output = dots + "".join(sorted(letter for letter in set(every) - set(dots) if every.count(letter) == 1))
+        output = dots + "".join(
+            sorted(letter for letter in set(every) - set(dots) if every.count(letter) == 1)
+        )
     if any(len(own) != rank for own, rank in zip(spelled, ranks, strict=True)):
         raise CannotTell(f"has the equation {equation!r}")
     return spelled, output
@@ -98,7 +112,9 @@ def einsum(call: LayerCall) -> Labels:
     return product(call, operands, letters, output)
 
 
-def product(call: LayerCall, operands: Sequence[Any], letters: Sequence[str], output: str) -> Labels:
+def product(
+    call: LayerCall, operands: Sequence[Any], letters: Sequence[str], output: str
+) -> Labels:
     """An einsum of which some operands are arrays in the config, which are cut along."""
     given = []
     for operand, own in zip(operands, letters, strict=True):
@@ -114,7 +130,10 @@ def product(call: LayerCall, operands: Sequence[Any], letters: Sequence[str], ou
             extents = [1] * len(sizes)
             extents[axis] = size
             factors.append(fresh.reshape(extents))
-            meets = any(own[axis] in other for other in [*(o for i, o in enumerate(letters) if operands[i] is not operand)])
+            meets = any(
+                own[axis] in other
+                for other in [*(o for i, o in enumerate(letters) if operands[i] is not operand)]
+            )
             if not meets:
                 call.freeze(fresh, f"are rows of an array in the config of {call.layer.path!r}")
         call.constant(operand, *ids)
@@ -131,8 +150,14 @@ def matmul(call: LayerCall) -> Labels:
         raise CannotTell("multiplies scalars")
     first, second = ranks
     batch = string.ascii_lowercase[: max(first, second) - 2] if max(ranks) > 2 else ""
-    left = (batch[len(batch) - (first - 2) :] if first > 2 else "") + ("Y" if first > 1 else "") + "K"
-    right = (batch[len(batch) - (second - 2) :] if second > 2 else "") + "K" + ("Z" if second > 1 else "")
+    left = (
+        (batch[len(batch) - (first - 2) :] if first > 2 else "") + ("Y" if first > 1 else "") + "K"
+    )
+    right = (
+        (batch[len(batch) - (second - 2) :] if second > 2 else "")
+        + "K"
+        + ("Z" if second > 1 else "")
+    )
     output = batch + ("Y" if first > 1 else "") + ("Z" if second > 1 else "")
     return product(call, [one, other], [left, right], output)
 
@@ -162,7 +187,15 @@ def tensordot(call: LayerCall) -> Labels:
     return product(call, [one, other], ["".join(left), "".join(right)], output)
 
 
-@OPERATIONS.rule("Outer", "Vdot", "Cross", "Kron", "Correlate", does="opaque", note="its sizes follow no single axis")
+@OPERATIONS.rule(
+    "Outer",
+    "Vdot",
+    "Cross",
+    "Kron",
+    "Correlate",
+    does="opaque",
+    note="its sizes follow no single axis",
+)
 def flattened_product(call: LayerCall) -> Any:
     return call.opaque(f"{call.layer.path!r} ({call.kind}) multiplies flattened tensors")
 
@@ -174,12 +207,18 @@ def dot_product_attention(call: LayerCall) -> Labels:
     heads = (call.shape(query)[2], call.shape(key)[2])
     if len(call.xs) > 3 or heads[0] != heads[1]:
         for x in call.xs:
-            call.freeze(x, f"reach {call.layer.path!r} with a bias, a mask, or key heads that are shared")
+            call.freeze(
+                x, f"reach {call.layer.path!r} with a bias, a mask, or key heads that are shared"
+            )
         return Labels((*call.shape(query)[:-1], call.shape(value)[-1]))
     if call.argument(5, "scale") is None:
         # 1 / sqrt(dim) would change with dim.
-        query = call.hold_axes(query, [3], f"are a dimension whose number scales the scores of {call.layer.path!r}")
-        key = call.hold_axes(key, [3], f"are a dimension whose number scales the scores of {call.layer.path!r}")
+        query = call.hold_axes(
+            query, [3], f"are a dimension whose number scales the scores of {call.layer.path!r}"
+        )
+        key = call.hold_axes(
+            key, [3], f"are a dimension whose number scales the scores of {call.layer.path!r}"
+        )
     scores = contract(call, [(query, "bthd"), (key, "bshd")], "bhts")
     scores = call.hold_axes(scores, [2, 3], f"stand along the time axis of {call.layer.path!r}")
     value = call.hold_axes(value, [1], f"stand along the time axis of {call.layer.path!r}")

@@ -43,7 +43,11 @@ def elementwise(call: LayerCall) -> Labels:
     return call.x
 
 
-@OPERATIONS.rule(*GIVES_OTHER, does="passes", note="element by element; a masked unit gives a constant other than 0")
+@OPERATIONS.rule(
+    *GIVES_OTHER,
+    does="passes",
+    note="element by element; a masked unit gives a constant other than 0",
+)
 def elementwise_shifted(call: LayerCall) -> Labels:
     return call.x.with_silence(False)
 
@@ -101,7 +105,9 @@ def with_constant(call: LayerCall, x: Labels, constant: Any) -> Labels:
             axes.append(x.axis(axis))
         else:
             # The constant widens an axis of size 1 (or of unknown size): no unit can go there.
-            x = call.hold_axes(x, [axis], f"are spread along an axis by a constant in {call.layer.path!r}")
+            x = call.hold_axes(
+                x, [axis], f"are spread along an axis by a constant in {call.layer.path!r}"
+            )
             axes.append(size)
     call.constant(constant, *axes)
     return x.with_shape(shape)

@@ -39,7 +39,12 @@ def reshape(call: LayerCall) -> Labels:
             raise CannotTell("reshapes to two unknown sizes")
         shape = filled_in(rest, old)
     elif old[0] is not None and None not in old:
-        shape = (target[0], *filled_in(target[1:], (target[0], math.prod(size or 1 for size in old) // max(target[0], 1)))[1:])
+        shape = (
+            target[0],
+            *filled_in(
+                target[1:], (target[0], math.prod(size or 1 for size in old) // max(target[0], 1))
+            )[1:],
+        )
     else:
         raise CannotTell(f"reshapes the batch axis to {target}")
     if call.x.factors and shape[0] != old[0]:
@@ -66,8 +71,12 @@ def transpose(call: LayerCall) -> Labels:
     """transpose"""
     shape = call.shape()
     axes = call.argument(1, "axes")
-    order = list(reversed(range(len(shape)))) if axes is None else [axis % len(shape) for axis in axes]
-    return moved(call.x, lambda factor: factor.transpose(order), tuple(shape[axis] for axis in order))
+    order = (
+        list(reversed(range(len(shape)))) if axes is None else [axis % len(shape) for axis in axes]
+    )
+    return moved(
+        call.x, lambda factor: factor.transpose(order), tuple(shape[axis] for axis in order)
+    )
 
 
 @OPERATIONS.rule("Moveaxis", does="passes")
@@ -77,7 +86,9 @@ def moveaxis(call: LayerCall) -> Labels:
     shape = call.shape()
     order = list(np.moveaxis(np.empty([1] * len(shape)), source, target).shape)
     order = _order(len(shape), source, target)
-    return moved(call.x, lambda factor: factor.transpose(order), tuple(shape[axis] for axis in order))
+    return moved(
+        call.x, lambda factor: factor.transpose(order), tuple(shape[axis] for axis in order)
+    )
 
 
 def _order(rank: int, source: Any, target: Any) -> list[int]:
@@ -98,7 +109,9 @@ def swapaxes(call: LayerCall) -> Labels:
     one, other = call.argument(1, "axis1") % rank, call.argument(2, "axis2") % rank
     order = list(range(rank))
     order[one], order[other] = other, one
-    return moved(call.x, lambda factor: factor.transpose(order), tuple(shape[axis] for axis in order))
+    return moved(
+        call.x, lambda factor: factor.transpose(order), tuple(shape[axis] for axis in order)
+    )
 
 
 @OPERATIONS.rule("ExpandDims", does="passes")
@@ -117,7 +130,11 @@ def squeeze(call: LayerCall) -> Labels:
     """squeeze"""
     shape = call.shape()
     axis = call.argument(1, "axis")
-    axes = [a for a, size in enumerate(shape) if size == 1] if axis is None else axes_of(call, axis, len(shape))
+    axes = (
+        [a for a, size in enumerate(shape) if size == 1]
+        if axis is None
+        else axes_of(call, axis, len(shape))
+    )
     x = call.hold_axes(call.x, axes, f"are squeezed away by {call.layer.path!r}")
     left = tuple(size for a, size in enumerate(shape) if a not in axes)
     return moved(x, lambda factor: factor.squeeze(tuple(axes)), left)
@@ -129,21 +146,29 @@ def broadcast_to(call: LayerCall) -> Labels:
     shape = tuple(call.argument(1, "shape"))
     x = call.x
     extra = len(shape) - x.rank
-    wide = moved(x, lambda factor: factor.reshape((1,) * extra + factor.shape), (1,) * extra + call.shape())
-    grown = [axis for axis in range(len(shape)) if (wide.shape or ())[axis] == 1 and shape[axis] != 1]
+    wide = moved(
+        x, lambda factor: factor.reshape((1,) * extra + factor.shape), (1,) * extra + call.shape()
+    )
+    grown = [
+        axis for axis in range(len(shape)) if (wide.shape or ())[axis] == 1 and shape[axis] != 1
+    ]
     wide = call.hold_axes(wide, grown, f"are spread along an axis by {call.layer.path!r}")
     holder, key = raw_argument(call, 1, "shape")
     for axis in range(1, len(shape)):
         if wide.varies(axis) and isinstance(holder[key], list):
             call.follow(axis, lambda alive: int(alive.sum()), wide.axis(axis), record=holder[key])
-    return wide.with_shape(tuple((wide.shape or ())[a] if a == 0 else s for a, s in enumerate(shape)))
+    return wide.with_shape(
+        tuple((wide.shape or ())[a] if a == 0 else s for a, s in enumerate(shape))
+    )
 
 
 @OPERATIONS.rule("Flip", "Fliplr", "Flipud", does="passes")
 def flip(call: LayerCall) -> Labels:
     """flip"""
     fixed = {"Fliplr": 1, "Flipud": 0}.get(call.kind)
-    axes = tuple(axes_of(call, call.argument(1, "axis") if fixed is None else fixed, len(call.shape())))
+    axes = tuple(
+        axes_of(call, call.argument(1, "axis") if fixed is None else fixed, len(call.shape()))
+    )
     return moved(call.x, lambda factor: np.flip(factor, axes), call.shape())
 
 
@@ -158,7 +183,12 @@ def roll(call: LayerCall) -> Labels:
     if along.factors and along.size:
         # What was at the end comes to the front: as many as are left of the last `shift`.
         turn = shift % along.size
-        call.follow("shift", lambda alive: int(alive[len(alive) - turn :].sum()) if turn else 0, along, record=raw_argument(call, 1, "shift")[0])
+        call.follow(
+            "shift",
+            lambda alive: int(alive[len(alive) - turn :].sum()) if turn else 0,
+            along,
+            record=raw_argument(call, 1, "shift")[0],
+        )
     return moved(call.x, lambda factor: np.roll(factor, shift, axis), shape)
 
 
@@ -170,14 +200,20 @@ def repeat(call: LayerCall) -> Labels:
     if isinstance(times, list) and len(times) == 1:
         times = times[0]
     if not isinstance(times, int):
-        return call.hold_axes(call.x, [axis], f"are repeated by {call.layer.path!r}, each a number of times of its own")
+        return call.hold_axes(
+            call.x,
+            [axis],
+            f"are repeated by {call.layer.path!r}, each a number of times of its own",
+        )
     size = shape[axis]
     result = replaced(shape, [axis], [None if size is None else size * times])
     if axis == 0:
         return call.x.with_shape(result)
-    return call.x.move(lambda f: np.repeat(f, times, axis) if f.shape[axis] > 1 else f, result) if size != 1 else call.hold_axes(
-        call.x, [axis], f"are spread by {call.layer.path!r}"
-    ).with_shape(result)
+    return (
+        call.x.move(lambda f: np.repeat(f, times, axis) if f.shape[axis] > 1 else f, result)
+        if size != 1
+        else call.hold_axes(call.x, [axis], f"are spread by {call.layer.path!r}").with_shape(result)
+    )
 
 
 @OPERATIONS.rule("Tile", does="passes")
@@ -192,10 +228,14 @@ def tile(call: LayerCall) -> Labels:
     times = [1] * -extra + times
     grown = [axis for axis, count in enumerate(times) if count > 1 and shape[axis] == 1]
     x = call.hold_axes(call.x, grown, f"are spread by {call.layer.path!r}")
-    result = tuple(None if size is None else size * count for size, count in zip(shape, times, strict=True))
+    result = tuple(
+        None if size is None else size * count for size, count in zip(shape, times, strict=True)
+    )
 
     def each(factor: np.ndarray) -> np.ndarray:
-        return np.tile(factor, [count if factor.shape[axis] > 1 else 1 for axis, count in enumerate(times)])
+        return np.tile(
+            factor, [count if factor.shape[axis] > 1 else 1 for axis, count in enumerate(times)]
+        )
 
     return x.move(each, result)
 
@@ -206,7 +246,9 @@ def concatenate(call: LayerCall) -> Labels:
     xs = tensors_of(call)
     rank = len(call.shape(xs[0]))
     if call.kind in ("Concatenate", "Append"):
-        axis = call.config.get("axis", call.kwargs.get("axis", 0 if call.kind == "Concatenate" else None))
+        axis = call.config.get(
+            "axis", call.kwargs.get("axis", 0 if call.kind == "Concatenate" else None)
+        )
         return join(call, xs, one_axis(call, axis, rank))
     least, axis = {"Hstack": (2, 1), "Vstack": (2, 0), "Dstack": (3, 2)}[call.kind]
     if rank < least:
@@ -222,7 +264,9 @@ def stack(call: LayerCall) -> Labels:
     axis = one_axis(call, call.argument(1, "axis", 0), rank)
     together = call.combine(xs)
     shape = call.shape(together)
-    return moved(together, lambda f: np.expand_dims(f, axis), (*shape[:axis], len(xs), *shape[axis:]))
+    return moved(
+        together, lambda f: np.expand_dims(f, axis), (*shape[:axis], len(xs), *shape[axis:])
+    )
 
 
 @OPERATIONS.rule("Unstack", does="passes")
@@ -379,12 +423,16 @@ def take(call: LayerCall) -> Labels:
         x = call.hold_axes(x, [axis], f"are looked up by {call.layer.path!r} as the model runs")
         at = indices.rank
         result = (*shape[:axis], *call.shape(indices), *shape[axis + 1 :])
-        return x.move(lambda f: f.reshape(*f.shape[:axis], *([1] * at), *f.shape[axis + 1 :]), result)
+        return x.move(
+            lambda f: f.reshape(*f.shape[:axis], *([1] * at), *f.shape[axis + 1 :]), result
+        )
     value = indices.value if isinstance(indices, Constant) else np.asarray(indices)
     if value.ndim != 1:
         x = call.hold_axes(x, [axis], f"are taken by {call.layer.path!r} by an array of indices")
         result = (*shape[:axis], *value.shape, *shape[axis + 1 :])
-        return x.move(lambda f: f.reshape(*f.shape[:axis], *([1] * value.ndim), *f.shape[axis + 1 :]), result)
+        return x.move(
+            lambda f: f.reshape(*f.shape[:axis], *([1] * value.ndim), *f.shape[axis + 1 :]), result
+        )
     along = x.axis(axis)
     if along.factors and along.size:
         whole = value.astype(np.int64) % along.size
@@ -400,7 +448,9 @@ def take(call: LayerCall) -> Labels:
             call.follow(key, follow, along, record=holder)
         call.size_left(Axis(len(whole), tuple(factor[:, whole] for factor in along.factors)))
     result = replaced(shape, [axis], [len(value)])
-    return x.move(lambda f: f.take(value.astype(np.int64), axis) if f.shape[axis] > 1 else f, result)
+    return x.move(
+        lambda f: f.take(value.astype(np.int64), axis) if f.shape[axis] > 1 else f, result
+    )
 
 
 @OPERATIONS.rule("Pad", does="passes")
@@ -415,10 +465,15 @@ def pad(call: LayerCall) -> Labels:
     elif widths and isinstance(widths[0], int):
         widths = [widths] * len(shape)
     pairs = [(int(before), int(after)) for before, after in widths]
-    result = tuple(None if n is None else n + sum(pair) for n, pair in zip(shape, pairs, strict=True))
+    result = tuple(
+        None if n is None else n + sum(pair) for n, pair in zip(shape, pairs, strict=True)
+    )
     grown = [axis for axis, pair in enumerate(pairs) if any(pair) and x.varies(axis)]
     mode = call.config.get("mode", "constant")
-    if len(grown) > 1 or (grown and (mode != "constant" or len(x.axis(grown[0]).factors) > 1 or not x.axis(grown[0]).plain)):
+    if len(grown) > 1 or (
+        grown
+        and (mode != "constant" or len(x.axis(grown[0]).factors) > 1 or not x.axis(grown[0]).plain)
+    ):
         x = call.hold_axes(x, grown, f"are padded by {call.layer.path!r}")
         grown = []
     silent = x.silent and call.argument(2, "constant_values") in (None, 0)
@@ -430,9 +485,15 @@ def pad(call: LayerCall) -> Labels:
     ids = np.concatenate([filled[0], x.axis(axis).ids, filled[1]])
     holder, key = raw_argument(call, 1, "pad_width")
     raw = holder[key]
-    row = raw[axis] if isinstance(raw, list) and len(raw) == len(shape) and isinstance(raw[axis], list) else None
+    row = (
+        raw[axis]
+        if isinstance(raw, list) and len(raw) == len(shape) and isinstance(raw[axis], list)
+        else None
+    )
     if row is None:
-        return Labels(result, call.hold_axes(x, grown, f"are padded by {call.layer.path!r}").factors, silent)
+        return Labels(
+            result, call.hold_axes(x, grown, f"are padded by {call.layer.path!r}").factors, silent
+        )
     for side in (0, 1):
         call.follow(side, lambda alive: int(alive.sum()), Axis.of(filled[side]), record=row)
     others = x.without(axis)
@@ -501,7 +562,9 @@ def rearrange(call: LayerCall) -> Labels:
     order = [flat_before.index(name) for name in flat_after]
     x = moved(x, lambda f: f.transpose(order), tuple((x.shape or ())[axis] for axis in order))
     joined = tuple(
-        None if any(sizes[name] is None for name in names) else math.prod(sizes[name] or 1 for name in names)
+        None
+        if any(sizes[name] is None for name in names)
+        else math.prod(sizes[name] or 1 for name in names)
         for names in after
     )
     result = reshaped(call, x, (shape[0], *joined[1:]))

@@ -16,7 +16,9 @@ OTHERS = (
 ).split()
 
 
-@OPERATIONS.rule(*SUMS, does="passes", note="over units: a unit that gives 0 is not missed, any other mixes")
+@OPERATIONS.rule(
+    *SUMS, does="passes", note="over units: a unit that gives 0 is not missed, any other mixes"
+)
 def sums(call: LayerCall) -> Labels:
     return reduce(call, exact=call.x.silent)
 
@@ -47,7 +49,16 @@ def reduce(call: LayerCall, *, exact: bool) -> Labels:
     return x.move(lambda factor: factor.squeeze(tuple(axes)), kept)
 
 
-@OPERATIONS.rule("Softmax", "LogSoftmax", "Sparsemax", "Normalize", "RMSNorm", "LayerNorm", does="mixes", note="normalises over an axis: its units depend on each other")
+@OPERATIONS.rule(
+    "Softmax",
+    "LogSoftmax",
+    "Sparsemax",
+    "Normalize",
+    "RMSNorm",
+    "LayerNorm",
+    does="mixes",
+    note="normalises over an axis: its units depend on each other",
+)
 def normalised(call: LayerCall) -> Labels:
     x = call.x
     axes = axes_of(call, call.config.get("axis", call.kwargs.get("axis", -1)), len(call.shape()))
@@ -77,7 +88,12 @@ def _over(call: LayerCall) -> Labels:
     return x.move(lambda factor: factor.squeeze(tuple(axes)), kept)
 
 
-@OPERATIONS.rule("Cumsum", "Nancumsum", does="passes", note="running sums along an axis: a unit that gives 0 is not missed")
+@OPERATIONS.rule(
+    "Cumsum",
+    "Nancumsum",
+    does="passes",
+    note="running sums along an axis: a unit that gives 0 is not missed",
+)
 def running(call: LayerCall) -> Labels:
     x = call.x
     for axis in axes_of(call, call.argument(1, "axis"), len(call.shape())):

@@ -41,7 +41,9 @@ def _channelwise(call: LayerCall, sizes: Any) -> Labels:
     if sizes is not None:
         return x.with_shape(replaced(shape, spatial, ints(sizes, len(spatial))))
     recorded = call.recorded.get(0)
-    return x.with_shape(recorded if recorded is not None else replaced(shape, spatial, [None] * len(spatial)))
+    return x.with_shape(
+        recorded if recorded is not None else replaced(shape, spatial, [None] * len(spatial))
+    )
 
 
 @OPERATIONS.rule("OneHot", "MultiHot", does="opaque", note="turns values into positions")
@@ -78,8 +80,5 @@ def gated_halves(call: LayerCall, axis: int) -> Labels:
         return x.with_axis(axis, call.x.axis(axis))
     half = size // 2
     result = replaced(shape, [axis], [half])
-    first, second = (
-        taken(x, run, axis, result)
-        for run in (range(half), range(half, size))
-    )
+    first, second = (taken(x, run, axis, result) for run in (range(half), range(half, size)))
     return call.combine([first, second]).with_silence(x.silent)
