@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kprune.errors import CannotPruneError, FileError, UsageError
+from kprune.formats.faults import shown
 from kprune.running.keras_runtime import import_keras
 from kprune.text import clean
 
@@ -123,7 +124,7 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
     Raises: FileError if it cannot be read.
     """
-    name = clean(path)
+    name = shown(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
             if not hasattr(archive, "files"):
@@ -162,7 +163,7 @@ def data_for(model: Any, path: str | os.PathLike[str]) -> Data:
     missing = [name for name in names if name not in arrays]
     if missing:
         raise UsageError(
-            f"{clean(path)} has no array '{clean(missing[0])}'",
+            f"{shown(path)} has no array '{clean(missing[0])}'",
             where=f"it holds {', '.join(map(clean, arrays)) or 'nothing'}",
             do=f"save the inputs as {', '.join(map(clean, names))}"
             + (" (or their layer's name)" if names == ["x"] else ""),
@@ -177,11 +178,11 @@ def data_for(model: Any, path: str | os.PathLike[str]) -> Data:
     )
     if len(counts) > 1:
         raise UsageError(
-            f"the arrays of {clean(path)} have different numbers of samples: {sorted(counts)}",
+            f"the arrays of {shown(path)} have different numbers of samples: {sorted(counts)}",
             do="save as many labels as inputs",
         )
     if counts == {0}:
-        raise UsageError(f"the arrays of {clean(path)} are empty", do="save some samples")
+        raise UsageError(f"the arrays of {shown(path)} are empty", do="save some samples")
     return Data(keras.tree.pack_sequence_as(wanted, found), labels, os.fspath(path))
 
 
@@ -202,7 +203,7 @@ def _fitting(array: np.ndarray, tensor: Any, name: str, path: Any) -> np.ndarray
     if not array.ndim or not fits:
         sizes = ", ".join("any" if size is None else str(size) for size in want)
         raise UsageError(
-            f"the array '{clean(name)}' of {clean(path)} has shape {array.shape}",
+            f"the array '{clean(name)}' of {shown(path)} has shape {array.shape}",
             why=f"the model takes (samples, {sizes})",
             do="save arrays of that shape, samples first",
         )

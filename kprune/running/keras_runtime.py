@@ -20,6 +20,7 @@ import numpy as np
 
 from kprune.errors import CannotPruneError, FileError, KpruneError
 from kprune.formats import Source
+from kprune.formats.faults import shown
 from kprune.text import clean
 
 Progress = Callable[[int, int], None]
@@ -93,7 +94,7 @@ def keras_of(source: Source) -> ModuleType:
             import tf_keras
     except Exception as error:
         raise KpruneError(
-            f"{clean(source.path)} was saved by Keras 2, and tf_keras, which runs it, cannot be imported",
+            f"{name_of(source)} was saved by Keras 2, and tf_keras, which runs it, cannot be imported",
             why=f"{type(error).__name__}: {clean(error, 300)}",
             do="install it: pip install 'kprune[keras2]'",
         ) from error
@@ -122,6 +123,11 @@ def load(source: Source, folder: Path, *, compiled: bool = False) -> Any:
         raise _load_error(source, error) from error
 
 
+def name_of(source: Source) -> str:
+    """How messages call a model file."""
+    return "standard input" if source.path is None else shown(source.path)
+
+
 def _under_a_name_that_keras_takes(source: Source, folder: Path) -> Path:
     """Keras goes by the name, kprune by the content."""
     assert source.path is not None
@@ -136,7 +142,7 @@ def _under_a_name_that_keras_takes(source: Source, folder: Path) -> Path:
 
 def _load_error(source: Source, error: Exception) -> KpruneError:
     text = str(error)
-    name = clean(source.path)
+    name = name_of(source)
     if "Lambda" in text and "safe" in text:
         return CannotPruneError(
             f"cannot run {name}",

@@ -20,7 +20,7 @@ from kprune.pruning.carrying import analyse
 from kprune.report.counts import count
 from kprune.report.report import Note
 from kprune.running.inputs import data_for, random_inputs
-from kprune.running.keras_runtime import import_keras, load, output_names, run
+from kprune.running.keras_runtime import import_keras, load, name_of, output_names, run
 from kprune.running.lost import Lost, Unexplained, lost
 from kprune.running.metrics import Classes, measured
 from kprune.running.reference import silenced_original
@@ -222,7 +222,7 @@ class _Both:
             return load(self.after, self.folder, compiled=compiled)
         except KpruneError as error:
             raise CheckError(
-                f"plain Keras loads the original, but not {clean(self.after.path)}",
+                f"plain Keras loads the original, but not {name_of(self.after)}",
                 why=error.why or error.what,
                 do=error.do,
             ) from error
@@ -272,7 +272,7 @@ class _Both:
         keras_count = int(model.count_params())
         if own not in (-1, keras_count):
             self.wrong.append(
-                f"Keras counts {keras_count:,} parameters in {clean(source.path)}, "
+                f"Keras counts {keras_count:,} parameters in {name_of(source)}, "
                 f"and kprune {own:,}"
             )
         return ParameterCount(keras_count, keras_count if own == -1 else own)

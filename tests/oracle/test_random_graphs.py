@@ -22,7 +22,7 @@ pytestmark = pytest.mark.oracle
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
 slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
 QUICK = settings(
-    max_examples=100, deadline=None, derandomize=True, suppress_health_check=slow, phases=PHASES
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=slow, phases=PHASES
 )
 LONG = settings(max_examples=1500, deadline=None, suppress_health_check=slow, phases=PHASES)
 
