@@ -8,6 +8,7 @@ layer_call.py  what a rule is given, and how it says what a layer does
 groups.py      ties, solved: which units stay or go as one
 closure.py     from chosen units to everything that goes with them, or the reason why it cannot
 branches.py    branches that go as a whole
+nearest.py     from a choice that leaves no block to the nearest one that does
 explain.py     by which road units get from here to there
 by_order.py    files that store weights by order, not by path (legacy .h5)
 by_path.py     files of Keras 2, whose paths count differently

@@ -18,6 +18,7 @@ from kprune.graph.parse import parse_model
 from kprune.labels.closure import Closure, check, close
 from kprune.labels.explain import road_between
 from kprune.labels.map import UnitAxis
+from kprune.labels.nearest import completed
 from kprune.report.build import removal_notes
 from kprune.report.fields import FieldChange, field_changes
 from kprune.report.report import Note
@@ -77,7 +78,7 @@ class Explanation(Struct, frozen=True):
     refusal: Refusal | None
     nearest: Annotated[
         dict[str, list[int]] | None,
-        Meta(description="where they cannot go, the part of the choice that can"),
+        Meta(description="where they cannot go, the part of the choice that can, or more that can"),
     ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -214,8 +215,11 @@ def _fields(analysis: Analysis, closure: Closure) -> list[FieldChange]:
 def _nearest(
     analysis: Analysis, closure: Closure, refusal: CannotPruneError, allow_output_change: bool
 ) -> dict[str, list[int]] | None:
-    """The part of a choice that can go, where that is easily told."""
+    """The part of a choice that can go, or the choice with what it lacks, where that is easily told."""
     groups = analysis.groups
+    if not isinstance(refusal, (FrozenUnitsError, LastUnitError)):
+        whole = completed(closure, allow_output_change=allow_output_change)
+        return None if whole is None else _lists(whole.chosen)
     left = dict(closure.chosen)
     if isinstance(refusal, FrozenUnitsError):
         frozen = groups.frozen(("rule",) if allow_output_change else ("input", "output", "rule"))
