@@ -94,21 +94,18 @@ def _grouped(
             geometry.inputs, f"reach {call.layer.path!r}, a grouped convolution, in unknown number"
         )
         return
-    inputs = geometry.inputs.ids.reshape(groups, -1) if geometry.inputs.factors else None
+    # Where no unit stands the ids are 0, which never go: then no run of filters can go as a whole.
+    inputs = geometry.inputs.ids.reshape(groups, -1)
     outputs = filters.reshape(groups, -1)
-    if inputs is None or not geometry.inputs.plain:
+    if not geometry.inputs.plain:
         call.freeze(
             geometry.inputs,
             f"reach the grouped convolution {call.layer.path!r} along two axes at once",
         )
-        sides = [outputs]
-    elif inputs.shape[1] == 1:
+    elif geometry.inputs.factors and inputs.shape[1] == 1:
         # One input a run: a filter cannot outlive its only input.
         call.tie(np.repeat(inputs[:, 0], outputs.shape[1]), outputs.ravel())
-        sides = [inputs, outputs]
-    else:
-        sides = [inputs, outputs]
-    runs = call.blocks("groups", *sides)
+    runs = call.blocks("groups", inputs, outputs)
     call.weight(
         "kernel",
         *geometry.kernel,

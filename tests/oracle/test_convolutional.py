@@ -133,6 +133,31 @@ def test_a_whole_group_may_go_with_its_inputs():
     assert report.changed == {"a": [2, 3], "b": [3, 4, 5]}
 
 
+def test_a_whole_group_stays_with_inputs_on_which_no_unit_stands():
+    """Found among random graphs: features of the input on axis 1, and the last axis carries none."""
+    model = keras.Sequential(
+        [
+            keras.Input((6, 4, 3)),
+            layers.Permute((1, 3, 2)),
+            layers.Conv2D(4, 2, groups=2, name="a"),
+            layers.Flatten(),
+            layers.Dense(2, name="out"),
+        ]
+    )
+    with pytest.raises(CannotPruneError):
+        Removal(model, {"a": [2, 3]})
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_filters_of_groups_on_inputs_on_which_no_unit_stands(channels):
+    x = keras.Input((6, 6, channels), dtype="int32")
+    y = layers.Conv2D(8, 3, groups=2, name="a")(layers.Rescaling(0.5)(x))
+    model = keras.Model(x, layers.Dense(2, name="out")(layers.Flatten()(y)))
+    assert check_removal(model, {"a": [1, 6]}).changed == {"a": [1, 6]}
+    with pytest.raises(CannotPruneError, match="uneven"):
+        Removal(model, {"a": [4, 5, 6, 7]})
+
+
 def test_groups_of_one_input_are_tied_to_it():
     """A depthwise convolution in the guise of a grouped one."""
     model = chain(
