@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 
-import numpy as np
-
 from kprune.graph.model import Layer
 from kprune.labels.groups import Groups
 from kprune.labels.map import Freeze, UnitAxis
@@ -118,14 +116,3 @@ def _is_output(groups: Groups, layer: Layer, group: int) -> bool:
             if labels is not None and (groups.of[labels.all_ids()] == group).any():
                 return True
     return False
-
-
-def members(groups: Groups, ids: np.ndarray) -> dict[str, np.ndarray]:
-    """By address, the indices of every unit in the groups of some labels."""
-    gone = groups.spread(ids)
-    found = {}
-    for address, axis in groups.map.axes.items():
-        indices = np.flatnonzero(gone[axis.ids])
-        if indices.size:
-            found[address] = indices
-    return found

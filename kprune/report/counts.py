@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kprune.analysis import Analysis
-from kprune.graph.model import Layer
-from kprune.labels.map import LayerRecord, Weight
+from kprune.labels.map import Weight
 from kprune.surgery.optimizer import is_state
 
 
@@ -123,17 +122,3 @@ def _size(weight: Weight, shape: tuple[int, ...], gone: np.ndarray | None) -> in
         alive = (~gone[weight.grouped.sides[0]]).sum(axis=1)
         sizes[weight.out - 1] = int(alive.max())
     return math.prod(sizes)
-
-
-def records_of(analysis: Analysis, layer: Layer) -> list[LayerRecord]:
-    """The records of a layer and of all layers inside it."""
-    found: list[LayerRecord] = []
-
-    def collect(record: LayerRecord) -> None:
-        found.append(record)
-        for child in record.children.values():
-            collect(child)
-
-    if layer in analysis.map.records:
-        collect(analysis.map.records[layer])
-    return found

@@ -256,8 +256,3 @@ def _keep_one(closure: Closure, address: str, indices: np.ndarray) -> np.ndarray
         ):
             return indices[:-1]
     return indices
-
-
-def sentence(refusal: Refusal) -> str:
-    """The refusal as `kprune remove` prints it."""
-    return str(CannotPruneError(refusal.what, where=refusal.where, why=refusal.why, do=refusal.do))
