@@ -272,8 +272,7 @@ class _Both:
         keras_count = int(model.count_params())
         if own not in (-1, keras_count):
             self.wrong.append(
-                f"Keras counts {keras_count:,} parameters in {name_of(source)}, "
-                f"and kprune {own:,}"
+                f"Keras counts {keras_count:,} parameters in {name_of(source)}, and kprune {own:,}"
             )
         return ParameterCount(keras_count, keras_count if own == -1 else own)
 

@@ -153,7 +153,9 @@ def test_a_pixel_shuffle_keeps_blocks() -> None:
     assert outcome.report.changed["before"] in ([0, 2, 4, 6], [1, 3, 5, 7])
 
 
-@pytest.mark.parametrize("key", [(Ellipsis, 5), (Ellipsis, slice(2, 9)), (slice(None), Ellipsis, slice(3, None))])
+@pytest.mark.parametrize(
+    "key", [(Ellipsis, 5), (Ellipsis, slice(2, 9)), (slice(None), Ellipsis, slice(3, None))]
+)
 def test_an_index_behind_an_ellipsis_follows_the_units_before_it(key: Any) -> None:
     """`x[..., 5]` is 4 once one of the units before it has gone; the ellipsis counts for one place in the config."""
 
