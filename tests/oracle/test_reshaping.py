@@ -258,3 +258,36 @@ def test_units_on_an_axis_that_is_resized_stay(layer):
     )
     with pytest.raises(CannotPruneError):
         Removal(model, {"a": [1]})
+
+
+UNKNOWN = {
+    "reshape to a sequence": ((None, None, 3), lambda: [layers.Reshape((-1, 6))]),
+    "reshape by its tail": ((None, 4, 3), lambda: [layers.Reshape((-1, 24)), layers.LSTM(4)]),
+    "split channels": ((None, None, 3), lambda: [layers.Reshape((-1, 2, 3))]),
+    "permute": ((None, 4, 3), lambda: [layers.Permute((2, 1, 3))]),
+    "pad and crop": (
+        (None, None, 3),
+        lambda: [layers.ZeroPadding2D(1), layers.Cropping2D(1), layers.UpSampling2D(2)],
+    ),
+    "each step": ((None, 4, 3), lambda: [layers.TimeDistributed(layers.Flatten()), layers.GRU(4)]),
+}
+
+
+@pytest.mark.parametrize("kind", UNKNOWN)
+def test_sizes_that_are_not_known(kind):
+    shape, middle = UNKNOWN[kind]
+    x = keras.Input(shape)
+    y = layers.Dense(6, "relu", name="a")(x)
+    for layer in middle():
+        y = layer(y)
+    model = keras.Model(x, layers.Dense(2, name="out")(y))
+    chosen = [0, 3] if kind == "split channels" else [0, 4]
+    assert check_removal(model, {"a": chosen}).changed == {"a": chosen}
+
+
+def test_joined_along_an_axis_of_unknown_size():
+    x = keras.Input((None, 3))
+    parts = [layers.Dense(6, name="a")(x), layers.Dense(6, name="b")(x)]
+    y = layers.Concatenate(axis=1)(parts)
+    model = keras.Model(x, layers.Dense(2, name="out")(y))
+    assert check_removal(model, {"a": [0]}).changed == {"a": [0], "b": [0]}
