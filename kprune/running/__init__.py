@@ -2,8 +2,10 @@
 
 keras_runtime   Keras, imported without its chatter; a model file loaded; a model run in batches
 inputs          random inputs that a model accepts, and inputs from an .npz file
+lost            what a pruned file says it lost, replayed on the original's labels
 reference       the original with what a pruned file lost silenced, to compare with
 verify          runs both and compares them
+metrics         how well a model does on labelled data
 verification    what came of it, as data
 flatten         a model of a class of its own, written as a plain graph
 plain           the same on the model itself; configs that do not rebuild their layer, mended
