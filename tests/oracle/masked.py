@@ -147,6 +147,7 @@ class MaskedOriginal:
 
         def unfolded(y: Marked) -> Marked:
             value = keras.ops.reshape(y.value, (batch, steps, *y.value.shape[1:]))
+            _hand_on_mask(x.value, value)
             return Marked(value, np.repeat(y.gone[:, None], steps, axis=1))
 
         return tree.map_structure(unfolded, inner)
@@ -242,10 +243,15 @@ def _silenced(x: Marked) -> Any:
     if not x.gone.any():
         return x.value
     silent = keras.ops.where(x.gone, keras.ops.zeros((), x.value.dtype), x.value)
-    mask = getattr(x.value, "_keras_mask", None)
-    if mask is not None:
-        silent._keras_mask = mask
+    _hand_on_mask(x.value, silent)
     return silent
+
+
+def _hand_on_mask(x: Any, y: Any) -> None:
+    """Time steps that are padding stay padding."""
+    mask = getattr(x, "_keras_mask", None)
+    if mask is not None:
+        y._keras_mask = mask
 
 
 def _map(function: Any, structure: Any) -> Any:

@@ -9,7 +9,7 @@ import keras
 from hypothesis import strategies as st
 from keras import layers
 
-EXTENT, STEPS, CHANNELS = 6, 5, 8
+EXTENT, STEPS, CHANNELS, TOKENS = 6, 5, 8, 5
 ACTIVATIONS = ["linear", "relu", "tanh", "sigmoid", "softplus", "gelu"]
 
 
@@ -36,10 +36,17 @@ class Builder:
 
     def model(self, calls: int) -> Any:
         for _ in range(self.draw(st.integers(1, 2))):
-            rank = self.pick(2, 3, 4)
-            shape = {2: (5,), 3: (STEPS, 4), 4: (EXTENT, EXTENT, 3)}[rank]
-            self.inputs.append(keras.Input(shape))
-        self.tensors = list(self.inputs)
+            shape = self.pick((5,), (STEPS, 4), (EXTENT, EXTENT, 3), None)
+            if shape is None:
+                self.inputs.append(keras.Input((STEPS,), dtype="int32"))
+            else:
+                self.inputs.append(keras.Input(shape))
+        self.tensors = [
+            layers.Embedding(TOKENS, self.width(), mask_zero=self.draw(st.booleans()))(x)
+            if x.dtype == "int32"
+            else x
+            for x in self.inputs
+        ]
         for _ in range(calls):
             self.grow()
         return self.finished()
@@ -53,9 +60,6 @@ class Builder:
     def finished(self) -> Any:
         """Every tensor that nobody reads goes into one of the outputs."""
         loose = [x for x in self.tensors if not x._keras_history.operation._outbound_nodes]
-        for x in self.inputs:
-            if x not in loose and not x._keras_history.operation._outbound_nodes:
-                loose.append(x)
         flat = [x if len(x.shape) == 2 else layers.Flatten()(x) for x in loose]
         joined = flat[0] if len(flat) == 1 else layers.Concatenate()(flat)
         outputs = [layers.Dense(3)(joined)]
@@ -112,6 +116,7 @@ class Builder:
             lambda: layers.Bidirectional(rnn(width, return_sequences=sequences), merge_mode=mode)(
                 x
             ),
+            lambda: self.with_states(rnn, x),
             lambda: layers.Conv1D(self.width(), 2, padding="same")(x),
             lambda: layers.TimeDistributed(layers.Dense(self.width(), "relu"))(x),
             lambda: layers.Permute((2, 1))(x),
@@ -161,6 +166,14 @@ class Builder:
         if len(x.shape) == 4:
             gate = layers.Reshape((1, 1, x.shape[-1]))(gate)
         return layers.Multiply()([x, gate])
+
+    def with_states(self, rnn: Any, x: Any) -> Any:
+        """Its last state starts another, which may be of another kind."""
+        width = self.draw(st.integers(2, 5))
+        sequence, *states = rnn(width, return_sequences=True, return_state=True)(x)
+        self.tensors += [sequence, states[-1]]
+        start = states[0] if self.draw(st.booleans()) else layers.Dense(width, "tanh")(states[0])
+        return layers.GRU(width)(sequence, initial_state=start)
 
     def nested(self, x: Any) -> Any:
         inner = keras.Input(x.shape[1:])

@@ -29,7 +29,8 @@ LONG = settings(max_examples=1500, deadline=None, suppress_health_check=slow, ph
 
 def check_law(model, seed, mixed):
     """Remove what can go of a model, and hold it against the masked original."""
-    note(f"{[(layer.name, layer.output.shape) for layer in model.layers]}")
+    shapes = {x.name: keras.tree.map_structure(lambda y: y.shape, x.output) for x in model.layers}
+    note(f"{shapes}")
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "before.keras", Path(folder) / "after.keras"
         randomize(model, seed).save(before)
