@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from kprune.errors import FileError, UsageError
+from kprune.formats.faults import shown
 from kprune.rules import ENTRY_POINTS, builtin
 from kprune.rules.registry import CUSTOM, Rules
 from kprune.text import clean
@@ -40,10 +41,10 @@ def _load_file(path: str) -> None:
     if place in _loaded:
         return
     if not os.path.isfile(place):
-        raise FileError(f"cannot read the rules file {clean(path)}", why="there is no such file")
+        raise FileError(f"cannot read the rules file {shown(path)}", why="there is no such file")
     spec = importlib.util.spec_from_file_location(f"kprune_rules_{len(_loaded)}", place)
     if spec is None or spec.loader is None:
-        raise UsageError(f"{clean(path)} is not a Python file", do="rules are Python: my_layers.py")
+        raise UsageError(f"{shown(path)} is not a Python file", do="rules are Python: my_layers.py")
     module = importlib.util.module_from_spec(spec)
     before = dict(CUSTOM.rules)
     try:
@@ -53,9 +54,9 @@ def _load_file(path: str) -> None:
         CUSTOM.rules.update(before)
         line = error.lineno if isinstance(error, SyntaxError) else _line(error, place)
         raise UsageError(
-            f"the rules file {clean(path)} fails",
+            f"the rules file {shown(path)} fails",
             where=f"line {line}" if line else "",
-            why=f"{type(error).__name__}: {clean(error, 200)}",
+            why=f"{type(error).__name__}: {clean(error, 400)}",
         ) from error
     _loaded.add(place)
 
@@ -78,7 +79,7 @@ def _load_packages() -> None:
         except Exception as error:
             raise UsageError(
                 f"the rules of the package entry '{clean(point.name)}' fail",
-                why=f"{type(error).__name__}: {clean(error, 200)}",
+                why=f"{type(error).__name__}: {clean(error, 400)}",
             ) from error
     _loaded.add("")
 
