@@ -3,11 +3,12 @@
 Nothing of kprune's labels, rules or surgery is used here. A Keras model is run call by call, and
 beside each tensor goes an array that tells which of its positions are *gone*. Where a position goes
 is not looked up but found out: a layer is called twice on random tensors that differ at the gone
-positions alone, and what differs in its outputs is gone as well. Only three things are stated:
+positions alone, and what differs in its outputs is gone as well. Only four things are stated:
 
     READERS    have a kernel that sums over all inputs. What is gone is replaced by 0 before they
                see it, which is what setting the kernel's rows to 0 does.
     RECURRENT  read their own units of the step before: the recurrent kernel's rows are set to 0.
+    PADDERS    put constants around: those around a channel that is gone belong to it.
     LOOKERS    look at all units, and a unit that is 0 makes no difference to them. What is gone is
                replaced by 0, and still gone behind them.
 
@@ -41,6 +42,7 @@ READERS = (
     keras.layers.GRU,
     keras.layers.Bidirectional,
 )
+PADDERS = (keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D, keras.layers.ZeroPadding3D)
 LOOKERS = (keras.layers.Masking, keras.layers.UnitNormalization)
 RECURRENT = (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU)
 DRAWS = 8
@@ -119,6 +121,10 @@ class MaskedOriginal:
         else:
             result = _values(op, *_map(lambda x: x.value, (args, kwargs)))
             result = _found_out(op, args, kwargs, result)
+            if isinstance(op, PADDERS):
+                channels = _channel_axis(op, args[0])
+                places = tuple(axis for axis in range(1, args[0].gone.ndim) if axis != channels)
+                result.gone = result.gone | args[0].gone.all(axis=places, keepdims=True)
         return self._own_units(op, result)
 
     def _own_units(self, op: Any, result: Any) -> Any:
@@ -163,6 +169,10 @@ def layer_at(model: Any, path: str) -> Any:
                 continue
         layer = layer.get_layer(name)
     return layer
+
+
+def _channel_axis(layer: Any, x: Marked) -> int:
+    return 1 if getattr(layer, "data_format", None) == "channels_first" else x.gone.ndim - 1
 
 
 def _cut_recurrent_rows(layer: Any, indices: np.ndarray) -> None:

@@ -72,6 +72,21 @@ def test_batch_normalization_before_any_unit():
     check_removal(model, {"a": [0, 4]})
 
 
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_batch_normalization_of_a_padded_image(data_format):
+    """The border of a channel that goes is 0 before, and the channel's shift behind: it goes too."""
+    first = data_format == "channels_first"
+    model = chain(
+        (3, 5, 24) if first else (5, 6, 3),
+        layers.Conv2D(6, 2, name="a", data_format=data_format),
+        layers.ZeroPadding2D(1, data_format=data_format),
+        layers.BatchNormalization(axis=1 if first else -1),
+        layers.Flatten(data_format=data_format),
+        layers.Dense(2, name="out"),
+    )
+    check_removal(model, {"a": [0, 4]})
+
+
 MIXING = {
     "layer": lambda: layers.LayerNormalization(name="norm"),
     "layer, no scale": lambda: layers.LayerNormalization(scale=False, center=False, name="norm"),
