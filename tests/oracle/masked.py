@@ -137,10 +137,7 @@ class MaskedOriginal:
             _mark_bidirectional(op, outputs, indices)
             return result
         for output in outputs:
-            axis = (
-                1 if getattr(op, "data_format", None) == "channels_first" else output.gone.ndim - 1
-            )
-            np.moveaxis(output.gone, axis, -1)[..., indices] = True
+            np.moveaxis(output.gone, _channel_axis(op, output), -1)[..., indices] = True
         return result
 
     def _each_step(self, op: Any, x: Marked) -> Any:
