@@ -181,7 +181,7 @@ def changed(
     from kprune.cli.progress import Progress
 
     if reporting.report is not None:
-        from kprune.cli.render.console import check_place
+        from kprune.formats.faults import check_place
 
         check_place(reporting.report)
     with Progress("writing") as progress:

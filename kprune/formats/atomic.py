@@ -106,6 +106,16 @@ def _place(output: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None]
         raise file_error(error, "write", shown(output)) from error
 
 
+def write_bytes(output: str | os.PathLike[str], data: bytes, *, force: bool) -> None:
+    """Write a file of these bytes; see `new_file`."""
+    with new_file(output, force=force) as file:
+        with writing(file.name):
+            view = memoryview(data)
+            while view:
+                view = view[os.write(file.fd, view) :]
+        file.commit(lambda: None)
+
+
 class _Sibling(NewFile):
     """A file without a name in the target's folder, or with a hidden one where it needs one."""
 

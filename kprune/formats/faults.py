@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from kprune.errors import DamagedFileError, FileError, KpruneError
 from kprune.text import clean
@@ -128,3 +129,19 @@ def shown(path: str | os.PathLike[str]) -> str:
     """How messages call a file: by its path, fit to be printed; of a long one the end."""
     text = clean(os.fspath(path), 10_000)
     return text if len(text) <= _LONGEST_PATH else "…" + text[1 - _LONGEST_PATH :]
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Raises: FileError if no file can be written there; before work is done, not after."""
+    place = Path(path)
+    error = None
+    if place.is_dir():
+        error = errno.EISDIR
+    elif not place.absolute().parent.is_dir():
+        error = errno.ENOENT
+    elif not os.access(place if place.exists() else place.absolute().parent, os.W_OK):
+        error = errno.EACCES
+    if error == errno.ENOENT:
+        raise FileError(f"cannot write {shown(place)}", why="its folder is not there")
+    if error is not None:
+        raise file_error(OSError(error, os.strerror(error)), "write", shown(place))

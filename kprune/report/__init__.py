@@ -8,5 +8,5 @@ explanation.py  what goes along with some units and why, or why they cannot go
 diff.py         what differs between two model files
 fields.py       entries of configs that differ; values.py: values of tensors that do
 known_rules.py  the classes that have a rule
-json_text.py    JSON as kprune prints it
+json_text.py    JSON as kprune prints it; plot.py: curves as a picture
 """

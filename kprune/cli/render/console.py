@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from kprune.errors import FileError, UsageError
+from kprune.errors import UsageError
 from kprune.formats.faults import file_error, shown
 from kprune.report.json_text import json_text
 
@@ -133,22 +132,6 @@ def print_text(text: str, *, stderr: bool = False) -> None:
     stream = sys.stderr if stderr else sys.stdout
     stream.write(text)
     stream.flush()
-
-
-def check_place(path: str) -> None:
-    """Raises: FileError if no file can be written there; before work is done, not after."""
-    place = Path(path)
-    error = None
-    if place.is_dir():
-        error = errno.EISDIR
-    elif not place.absolute().parent.is_dir():
-        error = errno.ENOENT
-    elif not os.access(place if place.exists() else place.absolute().parent, os.W_OK):
-        error = errno.EACCES
-    if error == errno.ENOENT:
-        raise FileError(f"cannot write {shown(place)}", why="its folder is not there")
-    if error is not None:
-        raise file_error(OSError(error, os.strerror(error)), "write", shown(place))
 
 
 def write_text(path: str, text: str, *, force: bool) -> None:
