@@ -99,6 +99,25 @@ class Choosing(Naming):
             rich_help_panel=WHICH,
         ),
     ] = None
+    classes: Annotated[
+        list[str] | None,
+        Option(
+            "--classes",
+            metavar="NAMES",
+            help="Classes by name, such as cat,dog; with --class-names. --layer says of which output.",
+            rich_help_panel=WHICH,
+            show_default=False,
+        ),
+    ] = None
+    class_names: Annotated[
+        str | None,
+        Option(
+            "--class-names",
+            metavar="FILE",
+            help="One name a line, or JSON; 'remove' writes what is left of it as well.",
+            rich_help_panel=WHICH,
+        ),
+    ] = None
     criterion: Annotated[
         str | None,
         Option(
@@ -228,17 +247,18 @@ class Choosing(Naming):
     ] = None
 
     def selection(self, *, bare: bool = False) -> dict[str, Any]:
-        """The arguments `units, layers, where, choice, exclude` of the library's functions.
+        """The arguments of the library's functions that say which units (`Selecting`).
 
         Args:
             bare: whether a LAYER without units means something even with neither --where nor
-                --criterion.
+                --criterion nor --classes.
         Raises: UsageError if the options contradict each other.
         """
-        ranked = self.where is not None or self.criterion is not None
-        layers = [text for text in self.specs or [] if _is_bare(text)] if ranked or bare else []
+        chosen = (self.where, self.criterion, self.classes or None)
+        bare = bare or any(way is not None for way in chosen)
+        layers = [text for text in self.specs or [] if _is_bare(text)] if bare else []
         units: list[Any] = [text for text in self.specs or [] if text not in layers]
-        if (ranked or bare) and self.layer and not self.units:
+        if bare and self.layer and not self.units:
             layers += self.layer
         else:
             units += self.pairs()
@@ -247,6 +267,8 @@ class Choosing(Naming):
             "layers": layers or None,
             "where": self.where,
             "choice": self._choice(),
+            "classes": self.classes or None,
+            "class_names": self.class_names,
             "exclude": self.exclude or [],
             "data": self.data,
         }

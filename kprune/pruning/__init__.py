@@ -2,6 +2,7 @@
 
 Each opens the file, analyses it, chooses units, makes an Edit, and has `kprune.formats` carry it out.
 
+    arguments.py  the arguments that they have in common
     selection.py  which units, in any of the ways to say it
     changes.py    from chosen units to an edit
     carrying.py   where the result goes; open, analyse, report, write
@@ -11,15 +12,24 @@ Each opens the file, analyses it, chooses units, makes an Edit, and has `kprune.
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from kprune.analysis import Analysis
 from kprune.errors import UsageError
 from kprune.formats import Source, open_model
 from kprune.labels.closure import check, close
-from kprune.pruning.carrying import Progress, Target, analyse, carry_out
+from kprune.pruning.arguments import (
+    Changing,
+    Selecting,
+    Writing,
+    refuse_others,
+    selection_of,
+    target_of,
+)
+from kprune.pruning.carrying import Target, analyse, carry_out
 from kprune.pruning.changes import Change, masking, removal, unmasking, zeroing
 from kprune.pruning.selection import Selection, statistics_of
 from kprune.report.counts import count
@@ -27,7 +37,6 @@ from kprune.report.report import Note
 from kprune.text import clean
 
 if TYPE_CHECKING:
-    from kprune.select.choose import Choice
     from kprune.select.plans import Plan
 
 BACKENDS = ("remove", "zero", "mask")
@@ -51,28 +60,18 @@ def remove(
     model: Any,
     units: Any = None,
     *,
-    layers: Sequence[str] | None = None,
-    where: str | None = None,
-    choice: Choice | None = None,
-    exclude: Sequence[str] = (),
-    data: str | os.PathLike[str] | None = None,
-    output: str | os.PathLike[str] | None = None,
-    in_place: bool = False,
-    force: bool = False,
-    dry_run: bool = False,
     fold: bool = False,
     coupled: bool = True,
     allow_output_change: bool = False,
-    limits: Mapping[str, float] | None = None,
-    rules: Iterable[str] = (),
-    progress: Progress | None = None,
+    **arguments: Unpack[Changing],
 ) -> Any:
     """Remove units physically, with every consequence.
 
     Args:
         model: path of a model file, or a Keras model.
         units: a mapping from LAYER[.AXIS] to indices ({"dense_1": [3, 7, 12]}), or specs ("dense_1:3,7").
-        layers, where, choice, exclude: see `Selection`.
+        layers, where, choice, classes, class_names, exclude: see `Selection`. A file of class names
+            is written without those of removed classes, beside the result.
         data: an .npz file with `x` (and `y`), for criteria and expressions on activations.
         output, in_place, force, dry_run, limits, progress: see `Target`.
         fold: also add what zeroed units would still give (act(0), a BatchNormalization's shift) to
@@ -83,39 +82,30 @@ def remove(
     Returns: the Report; for a Keras model, the smaller Keras model.
     Raises: UsageError, CannotPruneError, FileError, CheckError.
     """
-    selection = Selection(units, layers, where, choice, exclude)
+    refuse_others("remove", Changing, arguments)
+    selection = selection_of(units, arguments)
 
     def make(source: Source, analysis: Analysis) -> Change:
-        chosen, notes = selection.resolve(analysis, statistics_of(source, analysis, data))
-        return removal(
+        chosen, notes = selection.resolve(
+            analysis, statistics_of(source, analysis, arguments.get("data"))
+        )
+        change = removal(
             analysis, chosen, notes,
             coupled=coupled, allow_output_change=allow_output_change, folding=source if fold else None,
         )  # fmt: skip
+        return dataclasses.replace(change, names=selection.names_left(analysis, change.changed))
 
-    return carry_out(
-        model, Target(output, in_place, force, dry_run, limits or {}, progress), rules, make
-    )
+    return carry_out(model, target_of(arguments), arguments.get("rules", ()), make)
 
 
 def zero(
     model: Any,
     units: Any = None,
     *,
-    layers: Sequence[str] | None = None,
-    where: str | None = None,
-    choice: Choice | None = None,
-    exclude: Sequence[str] = (),
-    data: str | os.PathLike[str] | None = None,
     outgoing: bool = False,
     silence: bool = False,
-    output: str | os.PathLike[str] | None = None,
-    in_place: bool = False,
-    force: bool = False,
-    dry_run: bool = False,
     coupled: bool = True,
-    limits: Mapping[str, float] | None = None,
-    rules: Iterable[str] = (),
-    progress: Progress | None = None,
+    **arguments: Unpack[Changing],
 ) -> Any:
     """Set the units' incoming weights and biases to 0; every shape stays.
 
@@ -126,36 +116,22 @@ def zero(
         model, units, …: see `remove`.
     Returns: the Report; for a Keras model, the changed Keras model.
     """
-    selection = Selection(units, layers, where, choice, exclude)
+    refuse_others("zero", Changing, arguments)
+    selection = selection_of(units, arguments)
 
     def make(source: Source, analysis: Analysis) -> Change:
-        chosen, notes = selection.resolve(analysis, statistics_of(source, analysis, data))
+        chosen, notes = selection.resolve(
+            analysis, statistics_of(source, analysis, arguments.get("data"))
+        )
         return zeroing(
             source, analysis, chosen, notes, outgoing=outgoing, silence=silence, coupled=coupled
         )
 
-    return carry_out(
-        model, Target(output, in_place, force, dry_run, limits or {}, progress), rules, make
-    )
+    return carry_out(model, target_of(arguments), arguments.get("rules", ()), make)
 
 
 def mask(
-    model: Any,
-    units: Any = None,
-    *,
-    layers: Sequence[str] | None = None,
-    where: str | None = None,
-    choice: Choice | None = None,
-    exclude: Sequence[str] = (),
-    data: str | os.PathLike[str] | None = None,
-    below: float | None = None,
-    output: str | os.PathLike[str] | None = None,
-    in_place: bool = False,
-    force: bool = False,
-    dry_run: bool = False,
-    limits: Mapping[str, float] | None = None,
-    rules: Iterable[str] = (),
-    progress: Progress | None = None,
+    model: Any, units: Any = None, *, below: float | None = None, **arguments: Unpack[Changing]
 ) -> Any:
     """Multiply the units' outputs by 0, by stock Keras parts only; `unmask` takes that out again.
 
@@ -165,27 +141,17 @@ def mask(
         model, units, …: see `remove`. Layers without weights can be masked as well.
     Returns: the Report; for a Keras model, the masked Keras model.
     """
+    refuse_others("mask", Changing, arguments)
+    selection = selection_of(units, arguments)
 
     def make(source: Source, analysis: Analysis) -> Change:
-        selection = Selection(units, layers, where, choice, exclude)
-        return masking(source, analysis, [selection], below=below, data=data)
+        statistics = statistics_of(source, analysis, arguments.get("data"))
+        return masking(analysis, statistics, [selection], below=below)
 
-    return carry_out(
-        model, Target(output, in_place, force, dry_run, limits or {}, progress), rules, make
-    )
+    return carry_out(model, target_of(arguments), arguments.get("rules", ()), make)
 
 
-def unmask(
-    model: Any,
-    layers: Sequence[str] | None = None,
-    *,
-    output: str | os.PathLike[str] | None = None,
-    in_place: bool = False,
-    force: bool = False,
-    dry_run: bool = False,
-    rules: Iterable[str] = (),
-    progress: Progress | None = None,
-) -> Any:
+def unmask(model: Any, layers: Sequence[str] | None = None, **arguments: Unpack[Writing]) -> Any:
     """Take masks out again.
 
     Args:
@@ -194,25 +160,16 @@ def unmask(
     Returns: the Report; for a Keras model, the unmasked Keras model.
     Raises: UsageError if there is no mask to take out.
     """
+    refuse_others("unmask", Writing, arguments)
 
     def make(source: Source, analysis: Analysis) -> Change:
         return unmasking(analysis, layers)
 
-    return carry_out(model, Target(output, in_place, force, dry_run, {}, progress), rules, make)
+    return carry_out(model, target_of(arguments), arguments.get("rules", ()), make)
 
 
 def compact(
-    model: Any,
-    *,
-    merge: bool = False,
-    check: bool = True,
-    output: str | os.PathLike[str] | None = None,
-    in_place: bool = False,
-    force: bool = False,
-    dry_run: bool = False,
-    limits: Mapping[str, float] | None = None,
-    rules: Iterable[str] = (),
-    progress: Progress | None = None,
+    model: Any, *, merge: bool = False, check: bool = True, **arguments: Unpack[Writing]
 ) -> Any:
     """Remove every unit that nothing would miss: the model computes the same, to rounding.
 
@@ -229,22 +186,12 @@ def compact(
     """
     from kprune.pruning.compacting import compact as run
 
-    target = Target(output, in_place, force, dry_run, limits or {}, progress)
-    return run(model, target, rules, merge=merge, check=check)
+    refuse_others("compact", Writing, arguments)
+    rules = arguments.get("rules", ())
+    return run(model, target_of(arguments), rules, merge=merge, check=check)
 
 
-def apply(
-    model: Any,
-    plan: Plan | str | os.PathLike[str],
-    *,
-    output: str | os.PathLike[str] | None = None,
-    in_place: bool = False,
-    force: bool = False,
-    dry_run: bool = False,
-    limits: Mapping[str, float] | None = None,
-    rules: Iterable[str] = (),
-    progress: Progress | None = None,
-) -> Any:
+def apply(model: Any, plan: Plan | str | os.PathLike[str], **arguments: Unpack[Writing]) -> Any:
     """Carry out a plan: its steps one after the other, each on what the one before it left.
 
     Args:
@@ -256,22 +203,17 @@ def apply(
     """
     from kprune.pruning.steps import apply_plan, load_plan
 
+    refuse_others("apply", Writing, arguments)
     loaded, base = load_plan(plan)
-    target = Target(output, in_place, force, dry_run, limits or {}, progress)
-    return apply_plan(model, loaded, base, target, rules)
+    return apply_plan(model, loaded, base, target_of(arguments), arguments.get("rules", ()))
 
 
 def plan(
     model: str | os.PathLike[str],
     units: Any = None,
     *,
-    layers: Sequence[str] | None = None,
-    where: str | None = None,
-    choice: Choice | None = None,
-    exclude: Sequence[str] = (),
-    data: str | os.PathLike[str] | None = None,
     backend: str = "remove",
-    rules: Iterable[str] = (),
+    **arguments: Unpack[Selecting],
 ) -> Plan:
     """Choose units, and give the choice as a plan with explicit indices.
 
@@ -280,17 +222,8 @@ def plan(
         model, units, …: see `remove`.
     Raises: UsageError, CannotPruneError if the units cannot go, FileError.
     """
-    return planned(
-        model,
-        units,
-        layers=layers,
-        where=where,
-        choice=choice,
-        exclude=exclude,
-        data=data,
-        backend=backend,
-        rules=rules,
-    )[0]
+    refuse_others("plan", Selecting, arguments)
+    return planned(model, units, backend=backend, **arguments)[0]
 
 
 def planned(
@@ -298,11 +231,9 @@ def planned(
     units: Any = None,
     *,
     backend: str = "remove",
-    data: Any = None,
-    rules: Iterable[str] = (),
-    **choosing: Any,
+    **arguments: Unpack[Selecting],
 ) -> tuple[Plan, list[Note]]:
-    """The same with notes on what was left out. `choosing` are further arguments of `plan`."""
+    """The same with notes on what was left out."""
     from kprune.select.plans import Backend, ModelCheck, Plan, Step
 
     if backend not in BACKENDS:
@@ -310,9 +241,9 @@ def planned(
             f"there is no backend '{clean(backend)}'", do=f"choose one of {', '.join(BACKENDS)}"
         )
     with open_model(model) as source:
-        analysis = analyse(source, rules)
-        chosen, notes = Selection(units, **choosing).resolve(
-            analysis, statistics_of(source, analysis, data)
+        analysis = analyse(source, arguments.get("rules", ()))
+        chosen, notes = selection_of(units, arguments).resolve(
+            analysis, statistics_of(source, analysis, arguments.get("data"))
         )
         if backend == "remove":
             check(close(analysis.groups, chosen))

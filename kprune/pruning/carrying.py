@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ import msgspec
 from kprune.analysis import Analysis
 from kprune.errors import CheckError, UsageError
 from kprune.formats import Source, default_output, open_model, write_model
+from kprune.formats.atomic import new_file
+from kprune.formats.faults import shown, writing
 from kprune.pruning.changes import Change
+from kprune.pruning.selection import NamesLeft
 from kprune.report.build import build, facts
 from kprune.report.counts import count
 from kprune.report.report import Note, Report
@@ -64,6 +68,19 @@ class Target:
             str(self.output) if self.output is not None else str(default_output(str(source.path)))
         )
 
+    def names_path(self, source: Source, names: NamesLeft) -> Path:
+        """Where the file of class names goes: beside the result, and called after it.
+
+        `small.keras` and `labels.txt` give `small.labels.txt`. In place means that file as well,
+        and beside standard output there is no place: then it goes beside the old one.
+        """
+        if self.in_place:
+            return names.file
+        if self.output == "-" or (self.output is None and source.path is None):
+            return default_output(names.file)
+        result = Path(self.path(source))
+        return result.with_name(f"{result.stem}.{names.file.name}")
+
 
 def carry_out(model: Any, target: Target, rules: Iterable[str], make: Make) -> Any:
     """Open, analyse, make the change, report, write. A live Keras model goes through a temporary file."""
@@ -94,6 +111,11 @@ def analyse(source: Source, rules: Iterable[str] = ()) -> Analysis:
 
 def write(source: Source, analysis: Analysis, change: Change, target: Target) -> Report:
     path = None if target.dry_run else target.path(source)
+    place = target.names_path(source, change.names) if change.names else None
+    notes = change.notes
+    if change.names and place:
+        text = f"the names of the {change.names.count} classes that are left: {shown(place)}"
+        notes = (*notes, Note("class-names", change.names.address, text))
     change = dataclasses.replace(change, edit=with_names(analysis, change.edit))
     old = count(analysis)
     report = build(
@@ -107,23 +129,42 @@ def write(source: Source, analysis: Analysis, change: Change, target: Target) ->
         selected=change.selected,
         changed=change.changed,
         gone=change.gone,
-        notes=change.notes,
+        notes=notes,
         exact=change.exact,
     )
     writer, edit = _writer(source, analysis, change.edit, target.output)
     if writer is not source:
         output = msgspec.structs.replace(report.output, format=writer.format)
-        notes = [*report.notes, Note("converted", "", _CONVERTED)]
-        report = msgspec.structs.replace(report, output=output, notes=notes)
+        told = [*report.notes, Note("converted", "", _CONVERTED)]
+        report = msgspec.structs.replace(report, output=output, notes=told)
     if target.dry_run or target.limits:
         report = with_output(report, None, writer.output_size(edit))
         check_limits(report, target.limits)
     if path is None:
         return report
-    written = write_model(
-        writer, edit, path, force=target.force or target.in_place, progress=target.progress
-    )
+    force = target.force or target.in_place
+    with names_beside(change.names, place, force=force) as commit_names:
+        written = write_model(writer, edit, path, force=force, progress=target.progress)
+        commit_names()
     return with_output(report, path, written)
+
+
+@contextmanager
+def names_beside(
+    names: NamesLeft | None, place: Path | None, *, force: bool
+) -> Iterator[Callable[[], None]]:
+    """Have a file of class names ready, so that it and the model come into being together or not at all.
+
+    Returns: what gives it its name.
+    """
+    if names is None or place is None:
+        yield lambda: None
+        return
+    with new_file(place, force=force) as file:
+        content = names.text.encode()
+        with writing(file.name):
+            os.write(file.fd, content)
+        yield lambda: file.commit(lambda: None)
 
 
 _CONVERTED = (
@@ -185,8 +226,12 @@ def _live(model: Any, target: Target, rules: Iterable[str], make: Make) -> Any:
         )
     import keras
 
+    def alone(source: Source, analysis: Analysis) -> Change:
+        # Beside a model in memory there is no place for a file of class names.
+        return dataclasses.replace(make(source, analysis), names=None)
+
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "model.keras", Path(folder) / "pruned.keras"
         model.save(before)
-        carry_out(before, Target(after, limits=target.limits), rules, make)
+        carry_out(before, Target(after, limits=target.limits), rules, alone)
         return keras.models.load_model(after)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError, UsageError
 from kprune.formats import Source
 from kprune.labels.closure import Closure, check, close, refuse_coupled
-from kprune.pruning.selection import Selection, Units, statistics_of
+from kprune.pruning.selection import NamesLeft, Selection, Units
 from kprune.report.build import removal_notes
 from kprune.report.report import Note
 from kprune.select.indices import compact_text
@@ -27,10 +27,18 @@ from kprune.surgery.zero import zero as zero_edit
 from kprune.surgery.zero import zero_through
 from kprune.text import clean
 
+if TYPE_CHECKING:
+    from kprune.select.statistics import Statistics
+
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """An edit with everything its report needs."""
+    """An edit with everything its report needs.
+
+    Attributes:
+        gone: bool (labels,) if units were physically removed.
+        names: a file of class names that goes with the result.
+    """
 
     command: str
     backend: str
@@ -40,6 +48,7 @@ class Change:
     gone: np.ndarray | None = None
     notes: tuple[Note, ...] = ()
     exact: bool = True
+    names: NamesLeft | None = None
 
 
 def removal(
@@ -156,12 +165,11 @@ def check_coupled(closure: Closure, coupled: bool) -> None:
 
 
 def masking(
-    source: Source,
     analysis: Analysis,
+    statistics: Statistics,
     selections: Iterable[Selection],
     *,
     below: float | None = None,
-    data: Any = None,
 ) -> Change:
     """The change that masks.
 
@@ -179,8 +187,8 @@ def masking(
         chosen[path] = indices if before is None else np.union1d(before, indices)
 
     for selection in selections:
-        if selection.where is not None or selection.choice is not None:
-            named, more = selection.resolve(analysis, statistics_of(source, analysis, data))
+        if not selection.by_spec:
+            named, more = selection.resolve(analysis, statistics)
             notes += more
             for address, indices in named.items():
                 add(analysis.map.axes[address].layer.path, indices)

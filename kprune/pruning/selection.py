@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,10 +22,29 @@ from kprune.text import clean
 
 # What ranks units is imported where units are ranked: most calls name them.
 if TYPE_CHECKING:
+    from kprune.labels.map import UnitAxis
     from kprune.select.choose import Choice
+    from kprune.select.class_names import ClassNames, Names
     from kprune.select.statistics import Statistics
 
 Units = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class NamesLeft:
+    """A file of class names once some are gone.
+
+    Attributes:
+        file: the one that was given.
+        text: the new content.
+        address: of the output layer.
+        count: how many names are left.
+    """
+
+    file: Path
+    text: str
+    address: str
+    count: int
 
 
 def statistics_of(
@@ -49,9 +70,12 @@ class Selection:
 
     Attributes:
         units: a mapping from LAYER[.AXIS] to indices, or specs.
-        layers: layers for `where` and `choice`; None for all that can be pruned.
+        layers: layers for `where` and `choice`, None for all that can be pruned; for `classes` the
+            output layer, None where there is one.
         where: an expression.
         choice: a criterion and how many.
+        classes: units of the output layer by name: "cat,dog", or a list; "!cat,dog" is all others.
+        class_names: all those names in order: the path of a file, or a list.
         exclude: layers that are left as they are.
     """
 
@@ -59,7 +83,19 @@ class Selection:
     layers: Sequence[str] | None = None
     where: str | None = None
     choice: Choice | None = None
+    classes: str | Sequence[str] | None = None
+    class_names: Names | None = None
     exclude: Sequence[str] = ()
+
+    @property
+    def by_rank(self) -> bool:
+        """Whether units are chosen by what they are like, not by name."""
+        return self.where is not None or self.choice is not None
+
+    @property
+    def by_spec(self) -> bool:
+        """Whether all units are given by layer and index."""
+        return not self.by_rank and self.classes is None and self.class_names is None
 
     def resolve(
         self, analysis: Analysis, statistics: Statistics
@@ -68,26 +104,66 @@ class Selection:
 
         Raises: UsageError if nothing is chosen.
         """
-        if self.where is not None and self.choice is not None:
+        ways = {"--where": self.where, "--criterion": self.choice, "--classes": self.classes}
+        given = [option for option, value in ways.items() if value is not None]
+        if len(given) > 1:
             raise UsageError(
-                "--where and --criterion are two ways to choose", do="give one of them"
+                f"{given[0]} and {given[1]} are two ways to choose", do="give one of them"
             )
         chosen = resolve(analysis, specs_from(self.units), statistics) if self.units else {}
         notes: list[Note] = []
-        if self.where is not None or self.choice is not None:
+        more: Units = {}
+        if self.by_rank:
             more, notes = self._by_rank(analysis, statistics)
-            for address, indices in more.items():
-                chosen[address] = np.union1d(chosen.get(address, np.zeros(0, np.int64)), indices)
+        elif self.classes is not None or self.class_names is not None:
+            more = self._by_class(analysis)
         elif self.layers:
             raise UsageError(
                 f"no units of '{clean(self.layers[0])}' are named",
                 do="write LAYER:INDICES, or give --units, --where or --criterion",
             )
+        for address, indices in more.items():
+            chosen[address] = np.union1d(chosen.get(address, np.zeros(0, np.int64)), indices)
         for address in excluded(analysis, self.exclude):
             chosen.pop(address, None)
         if not any(indices.size for indices in chosen.values()):
             raise UsageError("no unit is chosen", do="write LAYER:INDICES, such as dense_1:3,7,12")
         return {address: indices for address, indices in chosen.items() if indices.size}, notes
+
+    def _by_class(self, analysis: Analysis) -> Units:
+        if self.classes is None or self.class_names is None:
+            given, lacks = "--classes", "--class-names"
+            if self.classes is None:
+                given, lacks = lacks, given
+            raise UsageError(
+                f"{given} goes with {lacks}",
+                do="write --classes cat,dog --class-names labels.txt, the names in the order of the outputs",
+            )
+        wanted = [self.classes] if isinstance(self.classes, str) else self.classes
+        return {self._class_axis(analysis).address: self._names.indices(wanted)}
+
+    @cached_property
+    def _names(self) -> ClassNames:
+        from kprune.select.class_names import class_names
+
+        assert self.class_names is not None
+        return class_names(self.class_names)
+
+    def _class_axis(self, analysis: Analysis) -> UnitAxis:
+        if self.layers and len(self.layers) > 1:
+            raise UsageError(
+                f"--classes is given {len(self.layers)} output layers", do="give one --layer"
+            )
+        return self._names.axis(analysis, self.layers[0] if self.layers else None)
+
+    def names_left(self, analysis: Analysis, gone: Units) -> NamesLeft | None:
+        """The file of class names without those that are gone; None if no such file was given."""
+        if self.classes is None or self._names.file is None:
+            return None
+        address = self._class_axis(analysis).address
+        lost = gone.get(address, np.zeros(0, np.int64)).tolist()
+        left = len(self._names.names) - len(lost)
+        return NamesLeft(self._names.file, self._names.text_without(lost), address, left)
 
     def _by_rank(
         self, analysis: Analysis, statistics: Statistics

@@ -205,7 +205,7 @@ def _step(source: Source, analysis: Analysis, plan: Plan, number: int, base: Pat
                         chosen.get(address, np.zeros(0, np.int64)), indices
                     )
         if step.backend == "mask":
-            made = masking(source, analysis, selections)
+            made = masking(analysis, statistics, selections)
         elif step.backend == "zero":
             made = zeroing(
                 source, analysis, chosen, notes,

@@ -33,20 +33,9 @@ def read_indices(name: str, base: Path | None = None) -> Indices:
     Raises: FileError if it cannot be read, SpecError if it does not hold indices.
     """
     called = "standard input" if name == "-" else clean(name)
-    try:
-        if name == "-":
-            content = _rest_of_standard_input()
-        else:
-            with open((base or Path()) / name, "rb") as stream:
-                content = stream.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or a closed stream
-        raise FileError(
-            f"cannot read the units from {called}",
-            why=getattr(error, "strerror", None) or str(error),
-            do="" if name == "-" else "check the path after '@'",
-        ) from None
-    if len(content) > MAX_BYTES:
-        raise FileError(f"{called} is longer than any list of units ({MAX_BYTES >> 20} MiB)")
+    content = content_of(
+        name, base, what="units", do="" if name == "-" else "check the path after '@'"
+    )
     if content.startswith(b"\x93NUMPY") or name.endswith(".npy"):
         return _from_npy(content, called)
     try:
@@ -58,6 +47,32 @@ def read_indices(name: str, base: Path | None = None) -> Indices:
     if name.endswith(".json") or text.lstrip().startswith("["):
         return _from_json(text, called)
     return _from_text(text, called)
+
+
+def content_of(name: str, base: Path | None = None, *, what: str, do: str = "") -> bytes:
+    """The content of a small file, or of standard input for `-`.
+
+    Args:
+        name, base: see `read_indices`.
+        what, do: what it is read for and how a reader may help, for messages.
+    Raises: FileError if it cannot be read, or is far too long.
+    """
+    called = "standard input" if name == "-" else clean(name)
+    try:
+        if name == "-":
+            content = _rest_of_standard_input()
+        else:
+            with open((base or Path()) / name, "rb") as stream:
+                content = stream.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or a closed stream
+        raise FileError(
+            f"cannot read the {what} from {called}",
+            why=getattr(error, "strerror", None) or str(error),
+            do=do,
+        ) from None
+    if len(content) > MAX_BYTES:
+        raise FileError(f"{called} is longer than any list of {what} ({MAX_BYTES >> 20} MiB)")
+    return content
 
 
 def _rest_of_standard_input() -> bytes:
