@@ -47,10 +47,10 @@ def test_the_same_curves_give_the_same_bytes(tmp_path: Path, suffix: str) -> Non
 def test_what_a_user_set_for_matplotlib_is_left_alone(tmp_path: Path) -> None:
     import matplotlib
 
-    matplotlib.rcParams["font.size"] = 77.0
+    matplotlib.rcParams["axes.facecolor"] = "#123456"
     draw(tmp_path / "a.svg", [LOSS])
-    assert matplotlib.rcParams["font.size"] == 77.0
-    assert "77px" not in (tmp_path / "a.svg").read_text()
+    assert matplotlib.rcParams["axes.facecolor"] == "#123456"
+    assert "#123456" not in (tmp_path / "a.svg").read_text()
     matplotlib.rcdefaults()
 
 
