@@ -16,7 +16,7 @@ from kprune.errors import FileError, KpruneError, UsageError
 
 COMPLETION = "_KPRUNE_COMPLETE"
 INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143
-ASCII = {"→": ">", "×": "x", "…": ".", "─": "-", "│": "|", "’": "'"}
+ASCII = {"→": ">", "×": "x", "…": ".", "─": "-", "│": "|", "’": "'", "µ": "u"}
 
 
 class Terminated(BaseException):

@@ -7,8 +7,10 @@ from typing import Annotated
 from typer import Argument, Option
 
 from kprune.cli.options import Common, Json
+from kprune.errors import UsageError
 
 RUN = "How they are run"
+TIME = "How long they take"
 
 
 def verify(
@@ -47,6 +49,24 @@ def verify(
             rich_help_panel=RUN,
         ),
     ] = None,
+    time: Annotated[
+        bool,
+        Option(
+            "--time",
+            help="Time both as well, in this process: median of calls that take turns, after a "
+            "warm-up.",
+            rich_help_panel=TIME,
+        ),
+    ] = False,
+    batch_sizes: Annotated[
+        str | None,
+        Option(
+            "--batch-sizes",
+            metavar="N,N",
+            help="With --time: samples of one call [default: 1,32].",
+            rich_help_panel=TIME,
+        ),
+    ] = None,
     as_json: Json,
     common: Common,
 ) -> int:
@@ -60,6 +80,7 @@ def verify(
     from kprune.cli.render.console import print_json
     from kprune.running.verify import verify as run_both
 
+    sizes = _sizes(time, batch_sizes)
     with Progress("running", bytes_=False) as progress:
         found = run_both(
             original,
@@ -68,6 +89,7 @@ def verify(
             samples=samples,
             seed=seed,
             tolerance=tolerance,
+            time=sizes,
             rules=common.rules or (),
             progress=progress,
         )
@@ -78,3 +100,21 @@ def verify(
 
         show(found)
     return 0 if found.passed else 5
+
+
+def _sizes(wanted: bool, text: str | None) -> list[int]:
+    """The batch sizes to time. Raises: UsageError for text that lists none."""
+    if not wanted:
+        if text is not None:
+            raise UsageError("--batch-sizes goes with --time", do="add --time")
+        return []
+    if text is None:
+        from kprune.running.timing import SIZES
+
+        return list(SIZES)
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"--batch-sizes is given {text!r}", do="write sizes such as 1,32,256"
+        ) from None

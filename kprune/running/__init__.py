@@ -5,6 +5,7 @@ inputs          random inputs that a model accepts, and inputs from an .npz file
 lost            what a pruned file says it lost, replayed on the original's labels
 reference       the original with what a pruned file lost silenced, to compare with
 verify          runs both and compares them
+timing          how long both take, side by side
 metrics         how well a model does on labelled data
 verification    what came of it, as data
 flatten         a model of a class of its own, written as a plain graph

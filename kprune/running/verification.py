@@ -31,6 +31,21 @@ class ParameterCount(Struct, frozen=True):
     kprune: int
 
 
+class Timing(Struct, frozen=True):
+    """How long one batch takes in either model, in seconds: medians over pairs of calls."""
+
+    batch_size: int
+    original: float
+    pruned: float
+    ratio: Annotated[float, Meta(description="pruned over original")]
+    middle_half: Annotated[
+        list[float],
+        Meta(description="quartiles of the ratio over the pairs: half of them lie between"),
+    ]
+    pairs: Annotated[int, Meta(description="timed calls of each model, after the warm-up")]
+    device: str
+
+
 class Verification(Struct, frozen=True):
     """Two models, run side by side.
 
@@ -40,6 +55,7 @@ class Verification(Struct, frozen=True):
         exact: whether the two should be equal to float rounding; if not, differences do not fail.
         passed: whether nothing was found that should not be.
         metrics: with labelled data, `before` and `after`, by name.
+        time: an entry a batch size; None if it was not asked for.
     """
 
     kprune: str
@@ -56,6 +72,7 @@ class Verification(Struct, frozen=True):
     parameters: dict[str, ParameterCount]
     metrics: dict[str, dict[str, float]] | None
     notes: list[Note]
+    time: list[Timing] | None = None
     schema: int = SCHEMA
 
     def to_dict(self) -> dict[str, Any]:

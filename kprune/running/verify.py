@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from kprune.running.keras_runtime import import_keras, load, name_of, output_nam
 from kprune.running.lost import Lost, Unexplained, lost
 from kprune.running.metrics import Classes, measured
 from kprune.running.reference import silenced_original
+from kprune.running.timing import check_sizes, time_models
 from kprune.running.verification import OutputDifference, ParameterCount, Verification
 from kprune.text import clean
 from kprune.version import __version__
@@ -44,6 +45,7 @@ def verify(
     seed: int = 0,
     tolerance: float | None = None,
     batch_size: int = 32,
+    time: Sequence[int] = (),
     rules: Iterable[str] = (),
     progress: Progress | None = None,
 ) -> Verification:
@@ -60,6 +62,7 @@ def verify(
         tolerance: largest difference allowed, relative to an output's largest magnitude; by default
             1e-4, and more for models that compute in half precision.
         batch_size: how many samples are run at once.
+        time: batch sizes at which to time both models; see `kprune.running.timing`.
         rules: files with rules for layers that kprune does not know, where pruning needed them.
         progress: called with (samples done, samples in all).
     Raises: UsageError, CannotPruneError if a model needs code that is not there, FileError;
@@ -67,6 +70,7 @@ def verify(
     """
     if samples < 1 or batch_size < 1:
         raise UsageError("at least one sample has to be run", do="give --samples a positive number")
+    check_sizes(time)
     with (
         open_model(original) as before,
         open_model(pruned) as after,
@@ -88,10 +92,11 @@ def verify(
                 samples=samples,
                 seed=seed,
                 tolerance=tolerance,
+                time=time,
                 rules=rules,
             )
         both = _Both(before, after, Path(folder), list(rules))
-        return both.compare(data, samples, seed, tolerance, batch_size, progress)
+        return both.compare(data, samples, seed, tolerance, batch_size, time, progress)
 
 
 @dataclass
@@ -119,6 +124,7 @@ class _Both:
         seed: int,
         tolerance: float | None,
         batch_size: int,
+        time: Sequence[int],
         progress: Progress | None,
     ) -> Verification:
         analysis, known = self._known()
@@ -126,7 +132,9 @@ class _Both:
         small = self._load_pruned(compiled=data is not None)
         given = data_for(original, data) if data is not None else None
         inputs = given.inputs if given is not None else random_inputs(original, samples, seed)
-        inputs, batch_size, number = _whole_batches(original, inputs, batch_size)
+        fixed = _fixed_batch(original)
+        inputs, number = _whole_batches(inputs, fixed)
+        batch_size = fixed or batch_size
         if tolerance is None:
             tolerance = max(
                 [
@@ -179,6 +187,7 @@ class _Both:
         if not equal and not exact and all(output.relative is not None for output in outputs):
             equal = all(np.isfinite(array).all() for array in got)
         self.notes += [Note("wrong", "", text) for text in self.wrong]
+        timed = time_models(original, small, inputs, small_inputs, time, only=fixed)
         return Verification(
             kprune=__version__,
             original=str(self.before.path),
@@ -194,6 +203,7 @@ class _Both:
             parameters=parameters,
             metrics=metrics,
             notes=self.notes,
+            time=timed or None,
         )
 
     def _known(self) -> tuple[Analysis | None, Lost | None]:
@@ -296,22 +306,25 @@ def _holds_graph(source: Source) -> bool:
     return isinstance(config, dict) and isinstance(config.get("layers"), list)
 
 
-def _whole_batches(model: Any, inputs: Any, batch_size: int) -> tuple[Any, int, int]:
-    """Inputs, batch size, number of samples; a model with a fixed batch gets whole ones only."""
+def _fixed_batch(model: Any) -> int | None:
+    """The batch size that a model was built for, if it takes no other."""
+    tensors = import_keras().tree.flatten(model.inputs)
+    return next((int(tensor.shape[0]) for tensor in tensors if tensor.shape[0]), None)
+
+
+def _whole_batches(inputs: Any, fixed: int | None) -> tuple[Any, int]:
+    """Inputs, and how many samples there are; a model with a fixed batch gets whole ones only."""
     tree = import_keras().tree
     number = len(tree.flatten(inputs)[0])
-    fixed = next(
-        (tensor.shape[0] for tensor in tree.flatten(model.inputs) if tensor.shape[0]), None
-    )
     if fixed is None:
-        return inputs, batch_size, number
+        return inputs, number
     whole = number - number % fixed
     if not whole:
         raise UsageError(
             f"the model takes batches of {fixed} samples, and there are {number}",
             do="give more samples",
         )
-    return tree.map_structure(lambda array: array[:whole], inputs), fixed, whole
+    return tree.map_structure(lambda array: array[:whole], inputs), whole
 
 
 def _compute_dtypes(model: Any) -> set[str]:

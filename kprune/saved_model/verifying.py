@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from kprune.labels.closure import Closure, close
 from kprune.pruning.carrying import analyse
 from kprune.report.counts import count
 from kprune.report.report import Note
-from kprune.running.verification import OutputDifference, ParameterCount, Verification
+from kprune.running.timing import time_calls
+from kprune.running.verification import OutputDifference, ParameterCount, Timing, Verification
 from kprune.saved_model.contents import reading
 from kprune.saved_model.runtime import tensorflow
 from kprune.surgery.provenance import KEY
@@ -25,6 +26,7 @@ from kprune.text import clean
 from kprune.version import __version__
 
 TOLERANCE = 1e-4
+SERVED = "serving_default"
 _OPEN = 7
 """What stands for a size that a signature leaves open, other than the batch."""
 
@@ -38,13 +40,14 @@ def verify_saved_models(
     samples: int,
     seed: int,
     tolerance: float | None,
+    time: Sequence[int],
     rules: Iterable[str],
 ) -> Verification:
     """Run every signature of both, and compare the pruned one with the masked original.
 
     Args:
         folder: a temporary one, for the masked original.
-        data, samples, seed, tolerance, rules: see `kprune.verify`.
+        data, samples, seed, tolerance, time, rules: see `kprune.verify`.
     Raises: CheckError if the pruned one lacks a signature, UsageError if data do not fit.
     """
     tf = tensorflow()
@@ -71,6 +74,10 @@ def verify_saved_models(
     missing = sorted(set(loaded[0].signatures) - set(loaded[1].signatures))
     if missing:
         raise CheckError(f"{clean(after.path)} lacks the signature '{clean(missing[0])}'")
+    # Zeroed weights take as long as others, so the masked original stands for the original.
+    times: list[Timing] = []
+    timed = next((name for name in loaded[0].signatures if name == SERVED), None)
+    timed = timed or next(iter(loaded[0].signatures), None)
     for name, signature in loaded[0].signatures.items():
         inputs = (
             _inputs(signature, samples, seed) if given is None else _chosen(signature, given, name)
@@ -82,6 +89,8 @@ def verify_saved_models(
                 f"the signature '{clean(name)}' takes other inputs in {clean(after.path)}"
             )
         expected, got = signature(**inputs), other(**inputs)
+        if name == timed:
+            times = [time_calls(*_calls(signature, other, inputs, size), size) for size in time]
         for key in sorted(expected):
             label = key if len(loaded[0].signatures) == 1 else f"{name}/{key}"
             outputs.append(_difference(label, got.get(key), expected[key].numpy(), limit))
@@ -108,7 +117,32 @@ def verify_saved_models(
         },
         metrics=None,
         notes=notes,
+        time=times or None,
     )
+
+
+def _calls(
+    original: Any, pruned: Any, inputs: dict[str, Any], size: int
+) -> tuple[Callable[[], object], Callable[[], object]]:
+    """A signature of either model on a batch of that size, its outputs fetched."""
+    tf = tensorflow()
+    specs = original.structured_input_signature[1]
+    for name, spec in specs.items():
+        if spec.shape.rank and spec.shape[0] not in (None, size):
+            raise UsageError(
+                f"the model takes batches of {spec.shape[0]} samples only",
+                where=clean(name),
+                do=f"give --batch-sizes {spec.shape[0]}",
+            )
+    batch = {
+        name: tf.gather(value, np.arange(size) % len(value)) if specs[name].shape.rank else value
+        for name, value in inputs.items()
+    }
+
+    def call(signature: Any) -> Callable[[], object]:
+        return lambda: [value.numpy() for value in signature(**batch).values()]
+
+    return call(original), call(pruned)
 
 
 def _reference(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kprune.cli.options import amount
-from kprune.cli.render.figures import arrows, percent, shape, short, some
+from kprune.cli.render.figures import arrows, duration, percent, shape, short, some
 from kprune.errors import UsageError
 
 
@@ -68,3 +68,11 @@ def test_amounts_are_read_as_they_are_written(text: str, number: float) -> None:
 def test_what_is_no_amount_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="which is no number"):
         amount(text, "--max-bytes")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(4.12e-4, "412 µs"), (3.0712e-3, "3.07 ms"), (0.99951e-3, "1.00 ms"), (0.9996, "1.00 s"), (75.04, "75.0 s")],
+)  # fmt: skip
+def test_a_duration_has_three_digits(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown

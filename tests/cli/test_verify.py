@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,20 @@ def test_data_that_do_not_fit_are_refused(kprune: Kprune, model: Path, samples: 
     ran = kprune("verify", model, "small.keras", "--data", "nowhere.npz")
     assert ran.code == 4
     assert ran.err.startswith("error: ")
+
+
+def test_times_stand_below_for_each_batch_size(kprune: Kprune, model: Path) -> None:
+    kprune("remove", model, "conv_3:0-7", "-o", "small.keras")
+    ran = kprune("verify", model, "small.keras", "--time", "--batch-sizes", "1,8")
+    assert ran.code == 0
+    assert re.search(r"^batch +original +pruned +ratio +half of the pairs$", ran.out, re.MULTILINE)
+    assert re.search(r"^ +8 +[\d.]+ [mµ]s +[\d.]+ [mµ]s +\d\.\d\d", ran.out, re.MULTILINE)
+    assert max(map(len, ran.out.splitlines()[1:])) <= 80
+    found = kprune("verify", model, "small.keras", "--time", "--json").json["time"]
+    assert [row["batch_size"] for row in found] == [1, 32]
+
+
+def test_batch_sizes_that_say_nothing_are_refused(kprune: Kprune, model: Path) -> None:
+    for words in (["--batch-sizes", "8"], ["--time", "--batch-sizes", "8,x"]):
+        ran = kprune("verify", model, model, *words)
+        assert (ran.code, ran.err.partition(" ")[0]) == (2, "error:")

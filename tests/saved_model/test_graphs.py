@@ -155,7 +155,8 @@ def test_half_a_head_is_no_block(control, tmp_path):
 
 def test_verify_runs_every_signature_against_the_masked_original(control, tmp_path):
     kprune.remove(control, {"a": [1, 2, 15], "v": [1, 5, 9]}, output=tmp_path / "small")
-    found = kprune.verify(control, tmp_path / "small", samples=4)
+    found = kprune.verify(control, tmp_path / "small", samples=4, time=[1, 6])
+    assert [timed.batch_size for timed in found.time] == [1, 6]
     assert found.passed and found.against == "masked original"
     assert [output.name for output in found.outputs] == ["y"]
     other = kprune.verify(control, control, samples=4)

@@ -21,7 +21,7 @@ def short(number: int | None) -> str:
     size, power = number / 1000, 1
     while size >= 999.5 and power < len(UNITS) - 1:
         size, power = size / 1000, power + 1
-    return f"{size:.{2 if size < 9.995 else 1 if size < 99.95 else 0}f} {UNITS[power]}"
+    return f"{_three_digits(size)} {UNITS[power]}"
 
 
 def percent(before: int, after: int) -> str:
@@ -30,6 +30,18 @@ def percent(before: int, after: int) -> str:
         return ""
     change = 100 * (after - before) / before
     return f"{change:+.1f}%" if abs(change) >= 0.05 else f"{'-' if change < 0 else '+'}<0.1%"
+
+
+def duration(seconds: float) -> str:
+    """With three digits: `412 µs`, `3.07 ms`, `1.20 s`."""
+    unit, size = "µs", 1e-6
+    if seconds >= 0.9995e-3:
+        unit, size = ("ms", 1e-3) if seconds < 0.9995 else ("s", 1.0)
+    return f"{_three_digits(seconds / size)} {unit}"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
 
 
 def arrows(pairs: Sequence[tuple[str, str]]) -> list[str]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kprune.cli.render.console import console, show_table, show_texts
-from kprune.cli.render.figures import counted, shape
+from kprune.cli.render.figures import counted, duration, shape
 from kprune.cli.render.notes import show_notes
-from kprune.running.verification import Verification
+from kprune.running.verification import Timing, Verification
 from kprune.text import clean
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def show(found: Verification) -> None:
@@ -41,6 +46,9 @@ def show(found: Verification) -> None:
         rows.append((name, f"{counted(count.keras, 'parameter')} by Keras's count{agree}"))
     rows += _metrics(found)
     show_texts(on, rows)
+    if found.time:
+        on.print()
+        _show_times(on, found.time)
     show_notes(found.notes)
 
 
@@ -63,3 +71,22 @@ def _metrics(found: Verification) -> list[tuple[str, str]]:
         for name, value in before.items()
         if name in after
     ]
+
+
+def _show_times(on: Console, times: list[Timing]) -> None:
+    show_table(
+        on,
+        [">batch", ">original", ">pruned", ">ratio", "half of the pairs"],
+        [
+            (
+                f"{timing.batch_size:,}",
+                duration(timing.original),
+                duration(timing.pruned),
+                f"{timing.ratio:.2f}",
+                "{:.2f} to {:.2f}".format(*timing.middle_half),
+            )
+            for timing in times
+        ],
+    )
+    pairs = " and ".join(dict.fromkeys(f"{timing.pairs}" for timing in times))
+    on.print(f"\ntime of a batch: medians of {pairs} pairs of calls, on the {times[0].device}")
