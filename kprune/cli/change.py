@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from kprune.cli.complete import complete_layer
-from kprune.cli.options import WHICH, Choosing, Common, Limiting, Model, Reporting, Writing
+from kprune.cli.options import WHICH, Choosing, Limiting, Model, Reading, Reporting, Writing
 
 HOW = "How it is done"
 
@@ -45,7 +45,7 @@ def remove(
     writing: Writing,
     limiting: Limiting,
     reporting: Reporting,
-    common: Common,
+    common: Reading,
 ) -> None:
     """Remove units physically: smaller layers, in a smaller file.
 
@@ -89,7 +89,7 @@ def zero(
     no_coupled: NoCoupled = False,
     writing: Writing,
     reporting: Reporting,
-    common: Common,
+    common: Reading,
 ) -> None:
     """Set the units' incoming weights and biases to 0; shapes stay.
 
@@ -118,7 +118,7 @@ def mask(
     ] = None,
     writing: Writing,
     reporting: Reporting,
-    common: Common,
+    common: Reading,
 ) -> None:
     """Multiply the units' outputs by 0, by stock Keras parts: reversible.
 
@@ -157,7 +157,7 @@ def unmask(
     ] = None,
     writing: Writing,
     reporting: Reporting,
-    common: Common,
+    common: Reading,
 ) -> None:
     """Take masks out again: the model is what it was.
 
@@ -174,7 +174,7 @@ def changed(
     model: str,
     writing: Writing,
     reporting: Reporting,
-    common: Common,
+    common: Reading,
     **options: Any,
 ) -> None:
     """Carry out a change to a model file, and report it."""
@@ -192,6 +192,7 @@ def changed(
             force=writing.force,
             dry_run=writing.dry_run,
             rules=common.rules or (),
+            trust=common.trust,
             progress=progress,
             **options,
         )

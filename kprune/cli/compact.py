@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Option
 
 from kprune.cli.change import HOW, changed
-from kprune.cli.options import Common, Limiting, Model, Reporting, Writing
+from kprune.cli.options import Limiting, Model, Reading, Reporting, Writing
 
 
 def compact(
@@ -33,7 +33,7 @@ def compact(
     writing: Writing,
     limiting: Limiting,
     reporting: Reporting,
-    common: Common,
+    common: Reading,
 ) -> None:
     """Remove what is dead or constant: the same outputs, a smaller file.
 

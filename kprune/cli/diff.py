@@ -6,14 +6,14 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from kprune.cli.options import REPORTED, Common, Json
+from kprune.cli.options import REPORTED, Json, Reading
 
 
 def diff(
     a: Annotated[str, Argument(metavar="A", help="A model file; - reads standard input.")],
     b: Annotated[str, Argument(metavar="B", help="Another.")],
     as_json: Json,
-    common: Common,
+    common: Reading,
     exit_code: Annotated[
         bool,
         Option(
@@ -34,7 +34,7 @@ def diff(
     from kprune.report.diff import diff as compare
 
     with Progress("comparing") as progress:
-        found = compare(a, b, rules=common.rules or (), progress=progress)
+        found = compare(a, b, rules=common.rules or (), trust=common.trust, progress=progress)
     if as_json.json:
         print_json(found.to_dict())
     else:

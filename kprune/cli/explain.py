@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Option
 
-from kprune.cli.options import WHICH, Common, Json, Model, Naming
+from kprune.cli.options import WHICH, Json, Model, Naming, Reading
 from kprune.errors import UsageError
 
 
@@ -14,7 +14,7 @@ def explain(
     model: Model,
     naming: Naming,
     as_json: Json,
-    common: Common,
+    common: Reading,
     allow_output_change: Annotated[
         bool,
         Option(
@@ -35,7 +35,11 @@ def explain(
     if not units:
         raise UsageError("no unit is named", do="write LAYER:INDICES, such as dense_1:3,7,12")
     found = find_out(
-        model, units, allow_output_change=allow_output_change, rules=common.rules or ()
+        model,
+        units,
+        allow_output_change=allow_output_change,
+        rules=common.rules or (),
+        trust=common.trust,
     )
     if as_json.json:
         print_json(found.to_dict())

@@ -6,16 +6,13 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from kprune.cli.options import Debug, Json
+from kprune.cli.options import Debug, Json, Trust
 
 
 def flatten(
     model: Annotated[str, Argument(metavar="MODEL", help="A model of a class of its own.")],
     as_json: Json,
-    trust: Annotated[
-        bool,
-        Option("--trust", help="Import the packages that the file names, which runs their code."),
-    ] = False,
+    trust: Trust = False,
     output: Annotated[
         str | None,
         Option(

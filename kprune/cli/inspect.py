@@ -6,13 +6,13 @@ from typing import Annotated
 
 from typer import Option
 
-from kprune.cli.options import REPORTED, Common, Json, Model
+from kprune.cli.options import REPORTED, Json, Model, Reading
 
 
 def inspect(
     model: Model,
     as_json: Json,
-    common: Common,
+    common: Reading,
     all_layers: Annotated[
         bool,
         Option(
@@ -29,7 +29,7 @@ def inspect(
     from kprune.cli.render.console import print_json
     from kprune.report.inspect import inspect as look
 
-    found = look(model, rules=common.rules or ())
+    found = look(model, rules=common.rules or (), trust=common.trust)
     if as_json.json:
         print_json(found.to_dict())
         return

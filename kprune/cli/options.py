@@ -30,6 +30,16 @@ Debug = Annotated[
 ]
 
 
+Trust = Annotated[
+    bool,
+    Option(
+        "--trust",
+        help="Run code that is not Keras's own: of packages that the file names, or in the file.",
+        rich_help_panel=RULES,
+    ),
+]
+
+
 @dataclass(frozen=True)
 class Naming:
     """Units by name: specs, and pairs of --layer and --units."""
@@ -453,3 +463,10 @@ class Common:
         ),
     ] = None
     debug: Debug = False
+
+
+@dataclass(frozen=True)
+class Reading(Common):
+    """The same, where code may be needed to read the model at all."""
+
+    trust: Trust = False

@@ -11,10 +11,10 @@ from kprune.cli.options import (
     WHICH,
     WRITTEN,
     Choosing,
-    Common,
     Json,
     Limiting,
     Model,
+    Reading,
     Reporting,
     Writing,
 )
@@ -26,7 +26,7 @@ def apply(
     writing: Writing,
     limiting: Limiting,
     reporting: Reporting,
-    common: Common,
+    common: Reading,
 ) -> None:
     """Carry out a plan.
 
@@ -60,7 +60,7 @@ def plan(
         bool, Option("--force", help="Write over an existing file.", rich_help_panel=WRITTEN)
     ] = False,
     as_json: Json,
-    common: Common,
+    common: Reading,
 ) -> None:
     """Choose units, and print the choice as a plan with explicit indices.
 
@@ -71,7 +71,9 @@ def plan(
     from kprune.pruning import planned
     from kprune.select.plans import plan_to_dict, plan_to_yaml
 
-    made, notes = planned(model, **choosing.selection(), backend=backend, rules=common.rules or ())
+    made, notes = planned(
+        model, **choosing.selection(), backend=backend, rules=common.rules or (), trust=common.trust
+    )
     show_notes(notes)
     if output is not None and output != "-":
         write_text(output, plan_to_yaml(made), force=force)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from kprune.cli.options import Common, Json
+from kprune.cli.options import Json, Reading
 from kprune.errors import UsageError
 
 RUN = "How they are run"
@@ -68,7 +68,7 @@ def verify(
         ),
     ] = None,
     as_json: Json,
-    common: Common,
+    common: Reading,
 ) -> int:
     """Run both models in TensorFlow, and compare.
 
@@ -91,6 +91,7 @@ def verify(
             tolerance=tolerance,
             time=sizes,
             rules=common.rules or (),
+            trust=common.trust,
             progress=progress,
         )
     if as_json.json:

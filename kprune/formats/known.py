@@ -52,23 +52,28 @@ _LOOK_ALIKES = (
 _HEAD = 32
 
 
-def open_model(path: str | os.PathLike[str]) -> Source:
+def open_model(path: str | os.PathLike[str], *, trust: bool = False) -> Source:
     """Open a model file or folder. This reads its config and where its weights lie, no weights.
 
     Args:
         path: of the file or folder; '-' for standard input.
+        trust: whether code that is not Keras's own may be run to read it: code of packages that the
+            file names, or in the file itself.
     Returns: a Source, to be used in a `with` or closed.
     Raises: FileError if it is missing, not readable or not a model; DamagedFileError if it is
         a model and its parts contradict each other.
     """
     if os.fspath(path) != STANDARD_INPUT and os.path.isdir(path):
-        return _folder_opener(Path(path))(Path(path))
-    file = open_file(path)
-    try:
-        return _file_opener(file)(file)
-    except BaseException:
-        file.close()
-        raise
+        source = _folder_opener(Path(path))(Path(path))
+    else:
+        file = open_file(path)
+        try:
+            source = _file_opener(file)(file)
+        except BaseException:
+            file.close()
+            raise
+    source.trusted = trust
+    return source
 
 
 def _folder_opener(folder: Path) -> Callable[[Path], Source]:

@@ -80,6 +80,7 @@ class Source(ABC):
         metadata: metadata.json; {} if there is none.
         tensors: by path, in the order in which they stand in the file.
         order: which tensors are whose, where their paths do not say so.
+        trusted: whether code that is not Keras's own may be run for it.
     """
 
     format: str
@@ -89,6 +90,7 @@ class Source(ABC):
     metadata: dict[str, Any]
     weights: Weights
     order: Order | None = None
+    trusted: bool = False
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:

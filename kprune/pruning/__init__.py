@@ -28,6 +28,7 @@ from kprune.pruning.arguments import (
     refuse_others,
     selection_of,
     target_of,
+    trusts,
 )
 from kprune.pruning.carrying import Target, analyse, carry_out
 from kprune.pruning.changes import Change, masking, removal, unmasking, zeroing
@@ -79,6 +80,7 @@ def remove(
         coupled: whether units tied to the chosen ones may go along.
         allow_output_change: whether the model's inputs and outputs may change.
         rules: files with rules for layers that kprune does not know.
+        trust: whether code that is not Keras's own may be run to read the model.
     Returns: the Report; for a Keras model, the smaller Keras model.
     Raises: UsageError, CannotPruneError, FileError, CheckError.
     """
@@ -95,7 +97,9 @@ def remove(
         )  # fmt: skip
         return dataclasses.replace(change, names=selection.names_left(analysis, change.changed))
 
-    return carry_out(model, target_of(arguments), arguments.get("rules", ()), make)
+    return carry_out(
+        model, target_of(arguments), arguments.get("rules", ()), make, trust=trusts(arguments)
+    )
 
 
 def zero(
@@ -127,7 +131,9 @@ def zero(
             source, analysis, chosen, notes, outgoing=outgoing, silence=silence, coupled=coupled
         )
 
-    return carry_out(model, target_of(arguments), arguments.get("rules", ()), make)
+    return carry_out(
+        model, target_of(arguments), arguments.get("rules", ()), make, trust=trusts(arguments)
+    )
 
 
 def mask(
@@ -148,7 +154,9 @@ def mask(
         statistics = statistics_of(source, analysis, arguments.get("data"))
         return masking(analysis, statistics, [selection], below=below)
 
-    return carry_out(model, target_of(arguments), arguments.get("rules", ()), make)
+    return carry_out(
+        model, target_of(arguments), arguments.get("rules", ()), make, trust=trusts(arguments)
+    )
 
 
 def unmask(model: Any, layers: Sequence[str] | None = None, **arguments: Unpack[Writing]) -> Any:
@@ -165,7 +173,9 @@ def unmask(model: Any, layers: Sequence[str] | None = None, **arguments: Unpack[
     def make(source: Source, analysis: Analysis) -> Change:
         return unmasking(analysis, layers)
 
-    return carry_out(model, target_of(arguments), arguments.get("rules", ()), make)
+    return carry_out(
+        model, target_of(arguments), arguments.get("rules", ()), make, trust=trusts(arguments)
+    )
 
 
 def compact(
@@ -188,7 +198,8 @@ def compact(
 
     refuse_others("compact", Writing, arguments)
     rules = arguments.get("rules", ())
-    return run(model, target_of(arguments), rules, merge=merge, check=check)
+    target = target_of(arguments)
+    return run(model, target, rules, merge=merge, check=check, trust=trusts(arguments))
 
 
 def apply(model: Any, plan: Plan | str | os.PathLike[str], **arguments: Unpack[Writing]) -> Any:
@@ -205,7 +216,8 @@ def apply(model: Any, plan: Plan | str | os.PathLike[str], **arguments: Unpack[W
 
     refuse_others("apply", Writing, arguments)
     loaded, base = load_plan(plan)
-    return apply_plan(model, loaded, base, target_of(arguments), arguments.get("rules", ()))
+    rules = arguments.get("rules", ())
+    return apply_plan(model, loaded, base, target_of(arguments), rules, trust=trusts(arguments))
 
 
 def plan(
@@ -240,7 +252,7 @@ def planned(
         raise UsageError(
             f"there is no backend '{clean(backend)}'", do=f"choose one of {', '.join(BACKENDS)}"
         )
-    with open_model(model) as source:
+    with open_model(model, trust=trusts(arguments)) as source:
         analysis = analyse(source, arguments.get("rules", ()))
         chosen, notes = selection_of(units, arguments).resolve(
             analysis, statistics_of(source, analysis, arguments.get("data"))

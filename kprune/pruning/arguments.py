@@ -19,9 +19,11 @@ class Analysing(TypedDict, total=False):
     """How the model is read.
 
     rules: files with rules for layers that kprune does not know, and with criteria.
+    trust: whether code that is not Keras's own may be run: of packages that the file names, or in it.
     """
 
     rules: Iterable[str]
+    trust: bool
 
 
 class Writing(Analysing, total=False):
@@ -56,12 +58,17 @@ class Changing(Selecting, Writing, total=False):
 
 def selection_of(units: Any, arguments: Mapping[str, Any]) -> Selection:
     """What `units` and the arguments of `Selecting` choose."""
-    return Selection(units, **_of(Selecting, arguments, but=("rules", "data")))
+    return Selection(units, **_of(Selecting, arguments, but=("rules", "trust", "data")))
 
 
 def target_of(arguments: Mapping[str, Any]) -> Target:
     """Where the arguments of `Writing` let the result go."""
-    return Target(**_of(Writing, arguments, but=("rules",)))
+    return Target(**_of(Writing, arguments, but=("rules", "trust")))
+
+
+def trusts(arguments: Mapping[str, Any]) -> bool:
+    """Whether code that is not Keras's own may be run; see `Analysing`."""
+    return bool(arguments.get("trust", False))
 
 
 def _of(kind: Any, arguments: Mapping[str, Any], but: Iterable[str]) -> dict[str, Any]:

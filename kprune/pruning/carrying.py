@@ -82,11 +82,13 @@ class Target:
         return result.with_name(f"{result.stem}.{names.file.name}")
 
 
-def carry_out(model: Any, target: Target, rules: Iterable[str], make: Make) -> Any:
+def carry_out(
+    model: Any, target: Target, rules: Iterable[str], make: Make, *, trust: bool = False
+) -> Any:
     """Open, analyse, make the change, report, write. A live Keras model goes through a temporary file."""
     if not isinstance(model, (str, os.PathLike)):
         return _live(model, target, rules, make)
-    with open_model(model) as source:
+    with open_model(model, trust=trust) as source:
         return carry_out_source(source, rules, make, target)
 
 

@@ -36,14 +36,22 @@ SAMPLES = 8
 """Random inputs on which the result is held against the original."""
 
 
-def compact(model: Any, target: Target, rules: Iterable[str], *, merge: bool, check: bool) -> Any:
+def compact(
+    model: Any,
+    target: Target,
+    rules: Iterable[str],
+    *,
+    merge: bool,
+    check: bool,
+    trust: bool = False,
+) -> Any:
     """See `kprune.pruning.compact`."""
     rules = list(rules)
     if not isinstance(model, (str, os.PathLike)):
         return carry_out(
             model, target, rules, lambda source, analysis: compacting(source, analysis, merge=merge)
         )
-    with open_model(model) as source:
+    with open_model(model, trust=trust) as source:
         analysis = analyse(source, rules)
         change = compacting(source, analysis, merge=merge)
         masks = idle_masks(analysis, change.gone)
@@ -205,7 +213,7 @@ def _by_way_of(
         report = write(source, analysis, change, Target(place, limits=target.limits))
         if masks:
             before, place = place, Path(folder) / f"1{named.suffix}"
-            with open_model(before) as masked:
+            with open_model(before, trust=source.trusted) as masked:
                 inner = analyse(masked, rules)
                 unmasked = write(masked, inner, unmasking(inner, masks), Target(place))
             text = "masks that have nothing left to silence were taken out"
@@ -224,7 +232,7 @@ def _by_way_of(
                 force=target.force or target.in_place, progress=target.progress,
             )  # fmt: skip
             return with_output(report, path, written)
-        with open_model(place) as result:
+        with open_model(place, trust=source.trusted) as result:
             edit = with_names(analyse(result, rules), Edit(result.config, result.metadata))
             written = write_model(
                 result, edit, path,
@@ -245,7 +253,7 @@ def same_outputs(source: Source, result: Path, folder: Path, rules: list[str]) -
         original = folder / "original.keras"
         write_model(source, Edit(source.config, source.metadata), original)
     try:
-        found = verify(original, result, samples=SAMPLES, rules=rules)
+        found = verify(original, result, samples=SAMPLES, rules=rules, trust=source.trusted)
     except CannotPruneError as error:
         error.do = f"{error.do}; or pass --no-check" if error.do else "pass --no-check"
         raise

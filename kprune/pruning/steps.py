@@ -48,7 +48,13 @@ def load_plan(plan: Plan | str | os.PathLike[str]) -> tuple[Plan, Path | None]:
 
 
 def apply_plan(
-    model: Any, plan: Plan, base: Path | None, target: Target, rules: Iterable[str]
+    model: Any,
+    plan: Plan,
+    base: Path | None,
+    target: Target,
+    rules: Iterable[str],
+    *,
+    trust: bool = False,
 ) -> Any:
     """See `kprune.pruning.apply`."""
     rules = list(rules)
@@ -66,13 +72,13 @@ def apply_plan(
         return change
 
     if last == 0:
-        return carry_out(model, target, rules, make(0))
+        return carry_out(model, target, rules, make(0), trust=trust)
     if not isinstance(model, (str, os.PathLike)):
         raise UsageError(
             "a plan of several steps goes with a model file", do="save the model first"
         )
     with (
-        open_model(model) as source,
+        open_model(model, trust=trust) as source,
         tempfile.TemporaryDirectory(
             dir=None if target.dry_run else _beside(target.path(source)), prefix=".kprune-"
         ) as folder,
@@ -88,7 +94,7 @@ def apply_plan(
         here: str | os.PathLike[str] = model
         for number in range(last + 1):
             place = Path(folder) / f"{number}.model"
-            with open_model(here) as between:
+            with open_model(here, trust=trust) as between:
                 step = carry_out_source(
                     between, rules, make(number), final if number == last else Target(place)
                 )

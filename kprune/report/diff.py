@@ -95,6 +95,7 @@ def diff(
     b: str | os.PathLike[str],
     *,
     rules: Iterable[str] = (),
+    trust: bool = False,
     progress: Progress | None = None,
 ) -> Difference:
     """Say what differs between two model files. Values are compared block by block.
@@ -105,12 +106,13 @@ def diff(
     Args:
         a, b: paths of model files; one may be `-` for standard input.
         rules: files with rules for layers that kprune does not know.
+        trust: whether code that is not Keras's own may be run to read the model.
         progress: called with (bytes compared, bytes in all).
     Raises: FileError if a file cannot be read, CannotPruneError if one holds no graph.
     """
     from kprune.pruning import analyse
 
-    with open_model(a) as old, open_model(b) as new:
+    with open_model(a, trust=trust) as old, open_model(b, trust=trust) as new:
         return difference(old, analyse(old, rules), new, analyse(new, rules), progress)
 
 

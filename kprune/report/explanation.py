@@ -94,6 +94,7 @@ def explain(
     where: str | None = None,
     allow_output_change: bool = False,
     rules: Iterable[str] = (),
+    trust: bool = False,
 ) -> Explanation:
     """Say what goes along with some units and why, or why they cannot go. Nothing is written.
 
@@ -103,12 +104,13 @@ def explain(
         layers, where: as in `kprune.remove`.
         allow_output_change: whether the model's inputs and outputs may change.
         rules: files with rules for layers that kprune does not know.
+        trust: whether code that is not Keras's own may be run to read the model.
     Raises: UsageError if the choice makes no sense, FileError if the file cannot be read.
     """
     from kprune.pruning import Selection, analyse
     from kprune.select.statistics import Statistics
 
-    with open_model(model) as source:
+    with open_model(model, trust=trust) as source:
         analysis = analyse(source, rules)
         selection = Selection(units, layers, where)
         chosen, _ = selection.resolve(analysis, Statistics(analysis, source))

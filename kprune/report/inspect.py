@@ -90,7 +90,7 @@ class Carried(Struct, frozen=True):
         str, Meta(description="why that state would be left out, if it would")
     ]
     lambdas: Annotated[
-        list[str], Meta(description="layers with Python bytecode, which kprune never runs")
+        list[str], Meta(description="layers with Python bytecode, which kprune never runs unasked")
     ]
     foreign: Annotated[
         dict[str, str], Meta(description="by layer, classes that are not Keras's own")
@@ -118,17 +118,20 @@ class Inspection(Struct, frozen=True):
         return found
 
 
-def inspect(model: str | os.PathLike[str], *, rules: Iterable[str] = ()) -> Inspection:
+def inspect(
+    model: str | os.PathLike[str], *, rules: Iterable[str] = (), trust: bool = False
+) -> Inspection:
     """Say what a model file holds, layer by layer, what may be removed, and tied to what.
 
     Args:
         model: path of a model file; `-` for standard input.
         rules: files with rules for layers that kprune does not know.
+        trust: whether code that is not Keras's own may be run to read the model.
     Raises: FileError if the file cannot be read, CannotPruneError if it holds no graph.
     """
     from kprune.pruning import analyse
 
-    with open_model(model) as source:
+    with open_model(model, trust=trust) as source:
         return inspection(source, analyse(source, rules))
 
 

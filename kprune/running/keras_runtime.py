@@ -30,8 +30,11 @@ SUFFIXES = {"keras": ".keras", "h5": ".h5"}
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet(*, replay: bool = True) -> Iterator[None]:
     """Hold back what is written to standard error meanwhile; it is shown if something goes wrong.
+
+    Args:
+        replay: whether to show it then; no, if what is raised becomes a message of its own.
 
     TensorFlow writes several lines from C++ when it is imported and when it first looks for a
     device, whatever TF_CPP_MIN_LOG_LEVEL says, so the file descriptor itself is turned aside.
@@ -49,8 +52,9 @@ def quiet() -> Iterator[None]:
         except BaseException:
             sys.stderr.flush()
             os.dup2(kept, 2)
-            aside.seek(0)
-            os.write(2, aside.read())
+            if replay:
+                aside.seek(0)
+                os.write(2, aside.read())
             raise
         finally:
             sys.stderr.flush()

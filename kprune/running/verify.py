@@ -47,6 +47,7 @@ def verify(
     batch_size: int = 32,
     time: Sequence[int] = (),
     rules: Iterable[str] = (),
+    trust: bool = False,
     progress: Progress | None = None,
 ) -> Verification:
     """Run both models in plain Keras and compare the pruned one with what it should compute.
@@ -64,6 +65,7 @@ def verify(
         batch_size: how many samples are run at once.
         time: batch sizes at which to time both models; see `kprune.running.timing`.
         rules: files with rules for layers that kprune does not know, where pruning needed them.
+        trust: whether code that is not Keras's own may be run to read Keras 2 SavedModels.
         progress: called with (samples done, samples in all).
     Raises: UsageError, CannotPruneError if a model needs code that is not there, FileError;
         CheckError if plain Keras does not load the pruned file.
@@ -72,8 +74,8 @@ def verify(
         raise UsageError("at least one sample has to be run", do="give --samples a positive number")
     check_sizes(time)
     with (
-        open_model(original) as before,
-        open_model(pruned) as after,
+        open_model(original, trust=trust) as before,
+        open_model(pruned, trust=trust) as after,
         tempfile.TemporaryDirectory(prefix="kprune-") as folder,
     ):
         for source in (before, after):
@@ -160,7 +162,7 @@ class _Both:
         if analysis is not None and known is not None:
             expected, classes, exact = self._expected(analysis, known, full)
         outputs = [
-            _difference(name, one, other, tolerance)
+            difference(name, one, other, tolerance)
             for name, one, other in zip(output_names(small), got, expected, strict=True)
         ]
         metrics = None
@@ -247,12 +249,12 @@ class _Both:
         renormalised: list[str] = []
         for ref, values in zip(refs, full, strict=True):
             labels = analysis.map.tensors.get((analysis.model.path, *ref.key), Labels(None))
-            cut = _cut(values, labels, known.gone)
+            cut = cut_along(values, labels, known.gone)
             if labels.shape is not None and labels.last.dead(known.gone).any():
                 keep = ~labels.last.dead(known.gone)
                 if len(full) == 1:
                     classes = Classes(len(keep), np.flatnonzero(keep))
-                if _is_distribution(values):
+                if is_distribution(values):
                     cut = cut / cut.sum(axis=-1, keepdims=True)
                     renormalised.append(ref.layer)
                     self.notes.append(
@@ -331,7 +333,7 @@ def _compute_dtypes(model: Any) -> set[str]:
     return {str(getattr(layer, "compute_dtype", "float32")) for layer in model._flatten_layers()}
 
 
-def _cut(values: np.ndarray, labels: Labels, gone: np.ndarray) -> np.ndarray:
+def cut_along(values: np.ndarray, labels: Labels, gone: np.ndarray) -> np.ndarray:
     """Values of a tensor at the positions that are left."""
     if labels.shape is None:
         return values
@@ -350,19 +352,21 @@ def _cut_inputs(analysis: Analysis, gone: np.ndarray, inputs: Any) -> Any:
     if len(refs) != len(arrays):
         return inputs
     cut = [
-        _cut(array, analysis.map.tensors.get((analysis.model.path, *ref.key), Labels(None)), gone)
+        cut_along(
+            array, analysis.map.tensors.get((analysis.model.path, *ref.key), Labels(None)), gone
+        )
         for ref, array in zip(refs, arrays, strict=True)
     ]
     return tree.pack_sequence_as(inputs, cut)
 
 
-def _is_distribution(values: np.ndarray) -> bool:
+def is_distribution(values: np.ndarray) -> bool:
     """Whether the last axis holds probabilities, as a softmax gives them."""
     real = values.astype(np.float64)
     return bool((real >= 0).all() and np.allclose(real.sum(axis=-1), 1.0, atol=1e-2))
 
 
-def _difference(
+def difference(
     name: str, got: np.ndarray, expected: np.ndarray, tolerance: float
 ) -> OutputDifference:
     shape = [int(size) for size in got.shape[1:]]

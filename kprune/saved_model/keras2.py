@@ -7,20 +7,24 @@ as a SavedModel again, compile state included. Functions and signatures are trac
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError, DamagedFileError, UsageError
 from kprune.formats.atomic import new_folder
 from kprune.formats.faults import file_error, shown, writing
-from kprune.formats.source import Progress, Source, Tensor
+from kprune.formats.source import Order, Progress, Source, Tensor
+from kprune.running.foreign import Foreign, import_classes
 from kprune.running.keras_runtime import quiet
 from kprune.saved_model.contents import PB, VALUE, Contents, read, reading, tree_size
 from kprune.saved_model.runtime import tf_keras
@@ -42,27 +46,50 @@ class Keras2Source(Source):
     format = "savedmodel"
 
     def __init__(self, folder: Path) -> None:
-        from kprune.formats.known import open_model
-
         self.path = self.folder = folder
         self.bytes = tree_size(folder)
-        contents = read(folder)
-        for key in contents.shapes:  # tf_keras restores without a word what it can
-            contents.tensor(key)
-        _check_signatures(folder, contents.meta)
-        _check_layers(folder)
+        self._contents = read(folder)
+        for key in self._contents.shapes:  # tf_keras restores without a word what it can
+            self._contents.tensor(key)
+        _check_signatures(folder, self._contents.meta)
         self._scratch = tempfile.TemporaryDirectory(prefix="kprune-")
-        try:
-            model = load(folder)
-            _restore_optimizer(model, contents)
-            self._h5 = Path(self._scratch.name) / "model.h5"
-            save_h5(model, self._h5, folder)
-            self._inner = open_model(self._h5)
-        except BaseException:
-            self._scratch.cleanup()
-            raise
-        self.config, self.order = self._inner.config, self._inner.order
-        self.metadata = {**self._inner.metadata, **_note(folder)}
+        self._unknown: list[str] = []
+
+    @functools.cached_property
+    def _inner(self) -> Source:
+        """The model as a legacy `.h5`. Made when it is first asked for: only then is it known
+        whether the file is trusted, and have files with rules registered the classes they define.
+        """
+        from kprune.formats.known import open_model
+
+        check_code(self.folder, self.trusted)
+        model = load(self.folder)
+        self._unknown = revived(model)
+        _restore_optimizer(model, self._contents)
+        h5 = Path(self._scratch.name) / "model.h5"
+        save_h5(model, h5, self.folder)
+        found = open_model(h5)
+        found.config = with_shapes(found.config, model)
+        return found
+
+    def analyse(self, rules: Iterable[str] = ()) -> Analysis:
+        """The analysis of the layers, with rules from further files."""
+        from kprune.rules.loading import load_rules
+
+        known = load_rules(rules)
+        return Analysis.of(self.config, self.metadata, self.tensors, known, self.order)
+
+    @property
+    def config(self) -> dict[str, Any]:  # type: ignore[override]
+        return self._inner.config
+
+    @property
+    def metadata(self) -> dict[str, Any]:  # type: ignore[override]
+        return {**self._inner.metadata, **_note(self.folder)}
+
+    @property
+    def order(self) -> Order | None:  # type: ignore[override]
+        return self._inner.order
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
@@ -88,11 +115,13 @@ class Keras2Source(Source):
         """Opening read every tensor and compared its checksum."""
 
     def close(self) -> None:
-        self._inner.close()
+        if "_inner" in vars(self):
+            self._inner.close()
         self._scratch.cleanup()
 
     def output_size(self, edit: Edit) -> int:
         """About: what the weights lose. The graph itself is traced anew."""
+        require_classes(self.folder, self._unknown)
         return self.bytes - self._inner.bytes + self._inner.output_size(edit)
 
     def write(
@@ -103,11 +132,11 @@ class Keras2Source(Source):
             raise UsageError(
                 f"{shown(output)} lies inside the model", do="name another output with -o"
             )
+        require_classes(self.folder, self._unknown)
         changed = Path(self._scratch.name) / "changed.h5"
         with new_folder(output, force=force, replaceable=_is_saved_model) as new:
             self._inner.write(edit, changed, True, progress)
-            with reading(self.folder, "the changed model"), quiet():
-                model = tf_keras().models.load_model(changed)
+            model = _loaded(changed, self.folder)
             with writing(new.name), quiet():
                 model.save(new.path, save_format="tf")
             self._carry_over(new.path, new.name)
@@ -132,18 +161,25 @@ class Keras2Source(Source):
 
 
 def load(folder: Path) -> Any:
-    """The model in a folder.
+    """The model in a folder. Layers of classes that are not known here run as graphs.
 
     Raises: DamagedFileError if tf_keras refuses it, CannotPruneError if it needs code from outside.
     """
+    return _loaded(folder, folder)
+
+
+def _loaded(path: Path, folder: Path) -> Any:
     module = tf_keras()
     try:
-        with quiet():
-            return module.models.load_model(folder)
+        with quiet(replay=False):
+            return module.models.load_model(path)
     except Exception as error:
         text = " ".join(str(error).split())
-        if "Unknown" in text or "custom" in text:
-            raise _foreign(folder, text) from error
+        unknown = re.match(r"(Unknown [\w ]+): *'([^']+)'", text)
+        if unknown is not None:
+            raise _unknown_code(
+                folder, f"{unknown[1][0].lower()}{unknown[1][1:]}", unknown[2]
+            ) from error
         raise DamagedFileError(
             f"tf_keras does not load {shown(str(folder))}",
             why=f"{type(error).__name__}: {clean(text, 300)}",
@@ -172,10 +208,31 @@ def save_h5(model: Any, path: Path, folder: Path) -> None:
     if not hasattr(model, "get_config") or not hasattr(model, "layers"):
         raise _foreign(folder, "it loads as something else than a model")
     try:
-        with quiet():
+        with quiet(replay=False):
             model.save(path, save_format="h5")
     except (NotImplementedError, ValueError) as error:
         raise _foreign(folder, " ".join(str(error).split())) from error
+
+
+def with_shapes(config: dict[str, Any], model: Any) -> dict[str, Any]:
+    """The config of a model, with the shape that each of its layers was built on.
+
+    A legacy config records no shapes, and behind a layer of unknown code none can be inferred.
+    """
+    built = {layer.name: layer for layer in model.layers}
+    specs = []
+    for spec in config["config"].get("layers", []):
+        layer = built.get(spec["config"].get("name"))
+        if hasattr(layer, "layers") and "layers" in spec["config"]:
+            spec = with_shapes(spec, layer)
+        try:
+            shape = layer.input_shape if layer is not None else None
+        except (AttributeError, RuntimeError):  # called several times, on tensors that differ
+            shape = None
+        if isinstance(shape, tuple):
+            spec = {**spec, "build_config": {"input_shape": list(shape)}}
+        specs.append(spec)
+    return {**config, "config": {**config["config"], "layers": specs}}
 
 
 def _foreign(folder: Path, text: str) -> CannotPruneError:
@@ -196,22 +253,89 @@ def _check_signatures(folder: Path, meta: Any) -> None:
         )
 
 
-def _check_layers(folder: Path) -> None:
-    """No code from outside: Lambda layers carry Python bytecode, which loading would run."""
+# -- code that is not Keras's own -----------------------------------------------------------------
+
+
+def check_code(folder: Path, trust: bool) -> None:
+    """Refuse a file that holds code; import the packages that a trusted one names.
+
+    Lambda layers carry Python bytecode, which loading runs.
+
+    Raises: CannotPruneError without `trust`, or if a package is missing.
+    """
+    metadata = saved_metadata(folder)
+    name = next((name for entry in metadata if (name := _code_in(entry)) is not None), None)
+    if name is not None and not trust:
+        raise CannotPruneError(
+            f"reading {shown(str(folder))} needs code that is not Keras's own, and runs it",
+            where=f"the Lambda layer '{clean(name)}'",
+            why="it carries Python bytecode; a file may carry any",
+            do="pass --trust if you trust this file",
+        )
+    if trust:
+        known = tf_keras().saving.get_registered_object
+        named = sorted({pair for entry in metadata for pair in _packages(entry)})
+        try:
+            import_classes(
+                [
+                    Foreign(package, plain, f"{package}>{plain}")
+                    for package, plain in named
+                    if known(f"{package}>{plain}") is None
+                ]
+            )
+        except CannotPruneError as error:
+            error.do = f"{error.do}; or give --rules a file that registers the class"
+            raise
+
+
+def saved_metadata(folder: Path) -> list[Any]:
+    """What `keras_metadata.pb` says of each layer."""
     from tensorflow.python.keras.protobuf import saved_metadata_pb2
 
     metadata = saved_metadata_pb2.SavedMetadata()
     with reading(folder, METADATA):
         metadata.ParseFromString((folder / METADATA).read_bytes())
-        found = [json.loads(node.metadata) for node in metadata.nodes if node.metadata]
-    for entry in found:
-        name = _code_in(entry)
-        if name is not None:
-            raise CannotPruneError(
-                f"{shown(str(folder))} has a Lambda layer '{clean(name)}'",
-                why="it carries Python bytecode, which kprune never runs",
-                do="build the model in code without Lambda layers",
-            )
+        return [json.loads(node.metadata) for node in metadata.nodes if node.metadata]
+
+
+def _packages(value: Any) -> Iterator[tuple[str, str]]:
+    """(package, class) of everything that was registered with Keras: `package>Class`."""
+    if isinstance(value, dict):
+        package, sign, name = str(value.get("class_name") or "").partition(">")
+        if sign and package.isidentifier() and package != "Custom":
+            yield package, name
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _packages(item)
+
+
+def revived(model: Any) -> list[str]:
+    """Classes of layers that tf_keras knows only by their graphs."""
+    flat = getattr(model, "_flatten_layers", None)
+    layers = flat(include_self=False) if flat is not None else ()
+    found = {
+        type(layer).__name__
+        for layer in layers
+        if any(base.__name__.startswith("Revived") for base in type(layer).__mro__)
+    }
+    return sorted(found)
+
+
+def require_classes(folder: Path, names: Sequence[str]) -> None:
+    """Raises: CannotPruneError if classes are missing that a model has to be built of again."""
+    if names:
+        raise _unknown_code(folder, "class" if len(names) == 1 else "classes", ", ".join(names))
+
+
+def _unknown_code(folder: Path, kind: str, name: str) -> CannotPruneError:
+    return CannotPruneError(
+        f"writing {shown(str(folder))} again needs code that is not Keras's own, and runs it",
+        where=clean(name, 200),
+        why=f"tf_keras builds the model anew, and this {kind} is neither its own nor registered",
+        do="pass --trust if it is registered by an installed package of that name; or give --rules a "
+        "file that does: tf_keras.utils.get_custom_objects()[NAME] = …",
+    )
 
 
 def _code_in(value: Any) -> str | None:

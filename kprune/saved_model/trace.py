@@ -466,7 +466,8 @@ class GraphTracer:
 
     def _made_by(self, node: Any, parameter: Parameter) -> bool:
         """Whether a node outside of any scope makes a layer's units, or adds to them."""
-        return bool(parameter.made) or node.op in ("BiasAdd", "Add", "AddV2")
+        calls = node.op in self.library or "f" in node.attr  # runs many layers' nodes
+        return not calls and (bool(parameter.made) or node.op in ("BiasAdd", "Add", "AddV2"))
 
     def _continued(self, graph: str, node: Any, own: Layer) -> Layer:
         """A node outside of any scope that only goes on with one layer: its activation."""

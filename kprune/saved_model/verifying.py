@@ -12,21 +12,26 @@ import numpy as np
 from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError, CheckError, UsageError
 from kprune.formats import Source, write_model
+from kprune.graph.model import TensorRef, leaves
 from kprune.labels.closure import Closure, close
+from kprune.labels.labels import Labels
 from kprune.pruning.carrying import analyse
 from kprune.report.counts import count
 from kprune.report.report import Note
 from kprune.running.timing import time_calls
 from kprune.running.verification import OutputDifference, ParameterCount, Timing, Verification
+from kprune.running.verify import TOLERANCE, cut_along, difference, is_distribution
+from kprune.saved_model.analysis import GraphAnalysis
 from kprune.saved_model.contents import reading
+from kprune.saved_model.graph import MAIN
 from kprune.saved_model.runtime import tensorflow
 from kprune.surgery.provenance import KEY
 from kprune.surgery.zero import zero, zero_through
 from kprune.text import clean
 from kprune.version import __version__
 
-TOLERANCE = 1e-4
 SERVED = "serving_default"
+NO_LABELS = Labels(None)
 _OPEN = 7
 """What stands for a size that a signature leaves open, other than the batch."""
 
@@ -59,18 +64,9 @@ def verify_saved_models(
         with reading(source.path, "its functions"):
             loaded.append(tf.saved_model.load(str(path)))
     given = None if data is None else _arrays(data)
-    exact = not any(gone[mix.ids].any() for mix in analysis.map.mixes)
-    for mix in analysis.map.mixes:
-        if gone[mix.ids].any():
-            notes.append(
-                Note(
-                    "inexact",
-                    mix.at,
-                    f"differences are expected: the removed units {clean(mix.why, 300)}",
-                )
-            )
     limit = TOLERANCE if tolerance is None else tolerance
     outputs: list[OutputDifference] = []
+    renormalised = False
     missing = sorted(set(loaded[0].signatures) - set(loaded[1].signatures))
     if missing:
         raise CheckError(f"{clean(after.path)} lacks the signature '{clean(missing[0])}'")
@@ -82,18 +78,46 @@ def verify_saved_models(
         inputs = (
             _inputs(signature, samples, seed) if given is None else _chosen(signature, given, name)
         )
-        inputs = {key: tf.constant(value) for key, value in inputs.items()}
         other = loaded[1].signatures[name]
         if set(other.structured_input_signature[1]) != set(inputs):
             raise CheckError(
                 f"the signature '{clean(name)}' takes other inputs in {clean(after.path)}"
             )
-        expected, got = signature(**inputs), other(**inputs)
+        small = {
+            key: cut_along(value, _labels(analysis, before, name, key, "inputs"), gone)
+            for key, value in inputs.items()
+        }
+        inputs = {key: tf.constant(value) for key, value in inputs.items()}
+        small = {key: tf.constant(value) for key, value in small.items()}
+        expected, got = signature(**inputs), other(**small)
         if name == timed:
-            times = [time_calls(*_calls(signature, other, inputs, size), size) for size in time]
+            times = [
+                time_calls(*_calls(signature, other, inputs, small, size), size) for size in time
+            ]
         for key in sorted(expected):
             label = key if len(loaded[0].signatures) == 1 else f"{name}/{key}"
-            outputs.append(_difference(label, got.get(key), expected[key].numpy(), limit))
+            full, result = expected[key].numpy(), got.get(key)
+            left = cut_along(full, _labels(analysis, before, name, key, "outputs"), gone)
+            if left.shape != full.shape and is_distribution(full):
+                left = left / left.sum(axis=-1, keepdims=True)
+                renormalised = True
+                text = f"'{clean(label)}' is compared over the {left.shape[-1]} classes left"
+                notes.append(Note("renormalised", clean(label), text))
+            if result is None:
+                outputs.append(OutputDifference(label, list(left.shape[1:]), None, None, False))
+            else:
+                outputs.append(difference(label, result.numpy(), left, limit))
+    hit = [mix for mix in analysis.map.mixes if gone[mix.ids].any()]
+    exact = renormalised or not hit
+    if not exact:
+        notes += [
+            Note(
+                "inexact",
+                mix.at,
+                f"differences are expected: the removed units {clean(mix.why, 300)}",
+            )
+            for mix in hit
+        ]
     return Verification(
         kprune=__version__,
         original=str(before.path),
@@ -122,7 +146,7 @@ def verify_saved_models(
 
 
 def _calls(
-    original: Any, pruned: Any, inputs: dict[str, Any], size: int
+    original: Any, pruned: Any, inputs: dict[str, Any], small: dict[str, Any], size: int
 ) -> tuple[Callable[[], object], Callable[[], object]]:
     """A signature of either model on a batch of that size, its outputs fetched."""
     tf = tensorflow()
@@ -134,15 +158,15 @@ def _calls(
                 where=clean(name),
                 do=f"give --batch-sizes {spec.shape[0]}",
             )
-    batch = {
-        name: tf.gather(value, np.arange(size) % len(value)) if specs[name].shape.rank else value
-        for name, value in inputs.items()
-    }
 
-    def call(signature: Any) -> Callable[[], object]:
+    def call(signature: Any, given: dict[str, Any]) -> Callable[[], object]:
+        batch = {
+            name: tf.gather(value, np.arange(size) % len(value)) if value.shape.rank else value
+            for name, value in given.items()
+        }
         return lambda: [value.numpy() for value in signature(**batch).values()]
 
-    return call(original), call(pruned)
+    return call(original, inputs), call(pruned, small)
 
 
 def _reference(
@@ -199,6 +223,21 @@ def _reference(
     return copy, gone if step["backend"] == "remove" else nothing, "masked original"
 
 
+def _labels(analysis: Analysis, source: Source, signature: str, key: str, side: str) -> Labels:
+    """Which units stand where in what a signature takes or gives (`side`: inputs or outputs)."""
+    if isinstance(analysis, GraphAnalysis):
+        signatures = analysis.tracer.meta.signature_def
+        tensors = getattr(signatures[signature], side) if signature in signatures else {}
+        node, _, index = tensors[key].name.partition(":") if key in tensors else ("", "", "")
+        found: Labels = analysis.tracer.traced.tensors.get((MAIN, node, int(index or 0)), NO_LABELS)
+        return found
+    refs = [ref for ref in leaves(getattr(analysis.model, side)) if isinstance(ref, TensorRef)]
+    named = refs if len(refs) == 1 else [ref for ref in refs if ref.layer == key]
+    if len(named) != 1:
+        return NO_LABELS
+    return analysis.map.tensors.get((analysis.model.path, *named[0].key), NO_LABELS)
+
+
 def _steps(before: Source, after: Source) -> list[dict[str, Any]] | None:
     """What was done to the second since the first."""
     listed = []
@@ -252,17 +291,4 @@ def _chosen(signature: Any, given: dict[str, np.ndarray], name: str) -> dict[str
         f"the data lack the inputs of the signature '{clean(name)}'",
         why=f"it takes {', '.join(sorted(specs))}, and there are {', '.join(sorted(given))}",
         do="name the arrays in the .npz file as the inputs are named",
-    )
-
-
-def _difference(name: str, got: Any, expected: np.ndarray, limit: float) -> OutputDifference:
-    shape = list(expected.shape[1:])
-    if got is None or tuple(got.shape) != expected.shape:
-        return OutputDifference(name, shape, None, None, False)
-    one, other = got.numpy().astype(np.float64), expected.astype(np.float64)
-    worst = float(np.abs(one - other).max(initial=0.0))
-    scale = float(np.abs(other).max(initial=0.0))
-    relative = worst / scale if scale else worst
-    return OutputDifference(
-        name, shape, worst, relative, bool(np.isfinite(worst)) and relative <= limit
     )

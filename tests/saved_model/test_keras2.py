@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import kprune
-from kprune.errors import CannotPruneError, FileError
+from kprune.errors import CannotPruneError, FileError, FrozenUnitsError
 
 pytestmark = pytest.mark.oracle
 keras = pytest.importorskip("tf_keras")
@@ -140,18 +140,80 @@ def test_the_compile_state_comes_along_and_training_goes_on(tmp_path):
     assert small.fit(x, y, verbose=0).history["loss"]
 
 
-def test_a_lambda_layer_is_refused_before_its_code_could_run(tmp_path):
+# -- code that is not Keras's own -----------------------------------------------------------------
+
+
+def behind_a_dense(layer, folder):
+    """dense → layer → last, saved."""
     inputs = keras.Input((4,))
-    x = keras.layers.Lambda(lambda t: t * 2, name="twice")(
-        keras.layers.Dense(3, name="dense")(inputs)
-    )
-    keras.Model(inputs, keras.layers.Dense(2, name="last")(x)).save(
-        tmp_path / "model", save_format="tf"
-    )
-    with pytest.raises(CannotPruneError, match="twice") as refused:
-        kprune.remove(tmp_path / "model", {"dense": [0]}, output=tmp_path / "small")
-    assert "bytecode" in refused.value.why
+    x = layer(keras.layers.Dense(3, name="dense")(inputs))
+    model = randomised(keras.Model(inputs, keras.layers.Dense(5, name="last")(x)))
+    model.save(folder, save_format="tf")
+    return model
+
+
+def small_equals_sliced(model, folder, gone, **reading):
+    """`last` without some classes gives the others as before."""
+    report = kprune.remove(folder, {"last": gone}, output=folder.parent / "small", **reading)
+    assert report.changed == {"last": gone}
+    x = np.random.default_rng(2).normal(size=(6, 4)).astype("float32")
+    small = keras.models.load_model(folder.parent / "small")
+    expected = np.delete(np.asarray(model(x)), gone, axis=1)
+    np.testing.assert_allclose(np.asarray(small(x)), expected, rtol=1e-5, atol=1e-6)
+    assert kprune.verify(folder, folder.parent / "small", **reading).passed
+
+
+def test_the_code_of_a_lambda_layer_runs_only_in_a_file_that_is_trusted(tmp_path):
+    model = behind_a_dense(keras.layers.Lambda(lambda t: t * 2, name="twice"), tmp_path / "model")
+    for command in (kprune.inspect, lambda path: kprune.remove(path, {"last": [0]})):
+        with pytest.raises(CannotPruneError) as refused:
+            command(tmp_path / "model")
+        assert "twice" in refused.value.where and "--trust" in refused.value.do
+        assert "bytecode" in refused.value.why
     assert os.listdir(tmp_path) == ["model"]
+    small_equals_sliced(model, tmp_path / "model", [0, 3], trust=True)
+    with pytest.raises(FrozenUnitsError, match="Lambda"):
+        kprune.remove(tmp_path / "model", {"dense": [0]}, output=tmp_path / "no", trust=True)
+
+
+PACKAGE = """
+import tf_keras
+
+@tf_keras.saving.register_keras_serializable("PACKAGE")
+class Gain(tf_keras.layers.Layer):
+    def build(self, shape):
+        self.gain = self.add_weight(name="gain", shape=shape[-1:], initializer="ones")
+
+    def call(self, x):
+        return x * self.gain
+"""
+
+
+@pytest.mark.parametrize("how", ["a package that the file names", "a file with rules"])
+def test_a_class_from_elsewhere_needs_trust_or_a_file_that_registers_it(tmp_path, monkeypatch, how):
+    name = f"gains_{len(how)}"
+    (tmp_path / "code").mkdir()
+    code = tmp_path / "code" / f"{name}.py"
+    code.write_text(PACKAGE.replace("PACKAGE", name))
+    held = {}
+    exec(code.read_text(), held)
+    model = behind_a_dense(held["Gain"](name="gain"), tmp_path / "model")
+    del keras.utils.get_custom_objects()[f"{name}>Gain"]
+
+    assert {layer.name for layer in kprune.inspect(tmp_path / "model").layers} >= {"gain", "last"}
+    with pytest.raises(CannotPruneError) as refused:
+        kprune.remove(tmp_path / "model", {"last": [0]}, output=tmp_path / "small")
+    assert f"{name}>Gain" in refused.value.where and "--trust" in refused.value.do
+    with pytest.raises(CannotPruneError, match=f"cannot import {name}") as refused:
+        kprune.remove(tmp_path / "model", {"last": [0]}, output=tmp_path / "small", trust=True)
+    assert "--rules" in refused.value.do and not (tmp_path / "small").exists()
+
+    if how == "a file with rules":
+        reading = {"rules": [str(code)]}
+    else:
+        monkeypatch.syspath_prepend(code.parent)
+        reading = {"trust": True}
+    small_equals_sliced(model, tmp_path / "model", [1], **reading)
 
 
 def test_a_damaged_shard_is_refused(tmp_path):

@@ -60,6 +60,8 @@ def test_layers_are_named_as_in_keras(exported):
         "hidden",
         "classes",
     ]
+    rows = {layer.name: layer for layer in kprune.inspect(exported("digits_mlp")).layers}
+    assert [row.output for row in rows.values()] == [[None, 96], [None, 48], [None, 10]]
     rows = {layer.name: layer for layer in kprune.inspect(exported("digits_lstm")).layers}
     assert (rows["lstm"].units, rows["gru"].units) == (48, 32)
 
@@ -255,6 +257,8 @@ def test_outputs_are_refused_unless_they_are_named_themselves(exported, tmp_path
     report = kprune.remove(exported("digits_mlp"), {"classes": [1]}, output=tmp_path / "nine")
     assert report.output.units == report.input.units - 1
     assert plain.interface(tmp_path / "nine")["serving_default"]["out"]["output_0"][1] == [-1, 9]
+    found = kprune.verify(exported("digits_mlp"), tmp_path / "nine")
+    assert found.passed and found.outputs[0].shape == [9]
 
 
 def making_residual(folder):

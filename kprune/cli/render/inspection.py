@@ -175,7 +175,7 @@ def _carried(carried: Carried) -> Iterator[tuple[str, str]]:
         parts.append(f"the state of the optimizer ({clean(carried.optimizer)}){lost}")
     if carried.lambdas:
         names = some([clean(name) for name in carried.lambdas], 4)
-        parts.append(f"Python code in {names}, which kprune never runs")
+        parts.append(f"Python code in {names}, which kprune never runs unasked")
     if carried.foreign:
         names = some(
             [f"{clean(kind)} ({clean(name)})" for name, kind in carried.foreign.items()], 4
