@@ -14,12 +14,20 @@ from kprune.pruning.carrying import analyse
 BATCH, TIME = 3, 5
 
 
-def random_free_units(path: Path, ratio: float = 0.3, seed: int = 0) -> dict[str, list[int]]:
-    """A share of the free groups of every layer; whole groups, so that no layer loses all."""
+def random_free_units(
+    path: Path, ratio: float = 0.3, seed: int = 0, *, mixed: bool = True
+) -> dict[str, list[int]]:
+    """A share of the free groups of every layer; whole groups, so that no layer loses all.
+
+    Args:
+        mixed: whether units over which a statistic is taken are among them.
+    """
     rng = np.random.default_rng(seed)
     with open_model(path) as source:
         analysis = analyse(source)
     groups, frozen = analysis.groups, analysis.groups.frozen()
+    if not mixed:
+        frozen = frozen | groups.mixed()
     seen: set[int] = set()
     chosen: dict[str, list[int]] = {}
     for address, axis in analysis.map.axes.items():
@@ -139,3 +147,67 @@ def removal_equals_masked_original(
     assert interface(folder) == interface(output)
     assert report.output.parameters < report.input.parameters
     return report
+
+
+def same_weights(model_file: Path, small: Path) -> int:
+    """Holds a `.keras` file's variables against those that a SavedModel's signatures read; how many."""
+    import keras
+    import tensorflow as tf
+
+    held = variables(tf.saved_model.load(str(small)))
+    model = keras.models.load_model(model_file, compile=False)
+    own = {v.path: v.numpy() for v in model.variables if "seed" not in v.path}
+    assert {f"{path}:0" for path in own} >= set(held)
+    for name, variable in held.items():
+        np.testing.assert_array_equal(own[name.removesuffix(":0")], variable.numpy())
+    return len(held)
+
+
+def serves_in_keras(small: Path) -> None:
+    """`keras.layers.TFSMLayer` gives what the signature gives."""
+    import keras
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(small))
+    for name, signature in loaded.signatures.items():
+        inputs = random_inputs(signature)
+        expected = signature(**{key: tf.constant(value) for key, value in inputs.items()})
+        layer = keras.layers.TFSMLayer(str(small), call_endpoint=name)
+        got = layer(**inputs) if len(inputs) > 1 else layer(next(iter(inputs.values())))
+        if not isinstance(got, dict):  # as the exported model gave them
+            got = dict(zip(sorted(expected), got if isinstance(got, list) else [got], strict=True))
+        assert got.keys() == expected.keys()
+        for key, value in expected.items():
+            np.testing.assert_allclose(got[key], value, rtol=1e-5, atol=1e-6)
+
+
+def converts_to_less(
+    folder: Path, small: Path, tolerance: float = 1e-4, *, runs: bool = True
+) -> None:
+    """TFLite takes both; the second's file is smaller, and gives what its signature gives.
+
+    Args:
+        runs: no, for loops over open lengths: they stay TensorFlow's operations, which TFLite's
+            interpreter in Python lacks.
+    """
+    import tensorflow as tf
+
+    files = []
+    for path in (folder, small):
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(path))
+        converter.target_spec.supported_ops = [
+            tf.lite.OpsSet.TFLITE_BUILTINS,
+            tf.lite.OpsSet.SELECT_TF_OPS,
+        ]
+        files.append(converter.convert())
+    assert len(files[1]) < len(files[0])
+    if not runs:
+        return
+    signature = tf.saved_model.load(str(small)).signatures["serving_default"]
+    inputs = random_inputs(signature, batch=1)
+    expected = signature(**{key: tf.constant(value) for key, value in inputs.items()})
+    runner = tf.lite.Interpreter(model_content=files[1]).get_signature_runner("serving_default")
+    got = runner(**inputs)
+    for key, value in expected.items():
+        scale = float(np.abs(value).max())
+        assert np.abs(got[key] - value.numpy()).max() <= tolerance * max(scale, 1e-6)

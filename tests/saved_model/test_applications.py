@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import kprune
 from tests.saved_model import making, plain
 
-pytestmark = [pytest.mark.oracle, pytest.mark.nightly]
+pytestmark = pytest.mark.oracle
 
 SIZES = {
     "MobileNet": 64,
@@ -25,20 +26,43 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("name", SIZES)
-def test_an_architecture_loses_a_third_of_its_free_units(tmp_path, name):
+def application(name, size, **options):
+    """An architecture with weights near those that layers start with: far from them the signal of a
+    deep net is lost or explodes."""
     import keras
 
     keras.utils.set_random_seed(0)
-    size = SIZES[name]
-    model = getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), classes=10)
+    make = getattr(keras.applications, name)
+    model = make(weights=None, input_shape=(size, size, 3), classes=10, **options)
     rng = np.random.default_rng(0)
     for variable in model.weights:
-        # Around what layers start with: far from it the signal of a deep net is lost or explodes.
         if "variance" in variable.path:
             variable.assign(np.abs(rng.normal(size=variable.shape)) + 0.5)
         elif len(variable.shape) == 1:
             variable.assign(variable.numpy() + rng.normal(size=variable.shape) * 0.1)
-    plain.removal_equals_masked_original(
-        making.export(model, tmp_path / "model"), tmp_path / "small"
-    )
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("MobileNet", {"alpha": 0.25}), ("MobileNetV3Small", {"alpha": 0.75, "minimalistic": True})],
+)
+def test_a_mobile_net_loses_a_third_of_its_free_units(tmp_path, name, options):
+    folder = making.export(application(name, 32, **options), tmp_path / "model")
+    plain.removal_equals_masked_original(folder, tmp_path / "small")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", SIZES)
+def test_an_architecture_loses_a_third_of_its_free_units_and_still_serves(tmp_path, name):
+    """As a SavedModel, in Keras, in TFLite; and with the weights that the `.keras` file would keep."""
+    folder, small = tmp_path / "model", tmp_path / "small"
+    model = application(name, SIZES[name])
+    model.save(tmp_path / "model.keras")
+    making.export(model, folder)
+    units = plain.random_free_units(folder)
+    plain.removal_equals_masked_original(folder, small, units)
+    kprune.remove(tmp_path / "model.keras", units, output=tmp_path / "small.keras")
+    assert plain.same_weights(tmp_path / "small.keras", small) > 20
+    plain.serves_in_keras(small)
+    plain.converts_to_less(folder, small, tolerance=1e-3)
