@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from kprune.report.explanation import explain
     from kprune.report.inspect import inspect
     from kprune.rules.registry import CUSTOM
+    from kprune.running.sensitivity import sensitivity
     from kprune.running.tuning import tune
     from kprune.running.verify import verify
     from kprune.select.choose import Choice
@@ -72,6 +73,7 @@ __all__ = [
     "plan",
     "remove",
     "rule",
+    "sensitivity",
     "tune",
     "unmask",
     "verify",
@@ -89,6 +91,7 @@ _HOMES = {
     "diff": "kprune.report.diff",
     "explain": "kprune.report.explanation",
     "inspect": "kprune.report.inspect",
+    "sensitivity": "kprune.running.sensitivity",
     "tune": "kprune.running.tuning",
     "verify": "kprune.running.verify",
 }

@@ -44,3 +44,8 @@ def human_bytes(count: int) -> str:
         if size < 999.5 or unit == "TB":
             break
     return f"{size:.{2 if size < 9.995 else 1 if size < 99.95 else 0}f} {unit}"
+
+
+def metric_text(value: float) -> str:
+    """A metric with four digits behind the point, as far as they say something: `0.9711`, `1.2e-05`."""
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.4g}"

@@ -19,6 +19,8 @@ from kprune.cli.options import (
     Writing,
 )
 
+MEASURED = "Which units, by what was measured (one layer at a time: a heuristic)"
+
 
 def apply(
     model: Model,
@@ -43,6 +45,33 @@ def plan(
     model: Model,
     choosing: Choosing,
     *,
+    sensitivity: Annotated[
+        str | None,
+        Option(
+            "--sensitivity",
+            metavar="FILE",
+            help="The largest cuts that 'kprune sensitivity -o' found good enough; with one of:",
+            rich_help_panel=MEASURED,
+        ),
+    ] = None,
+    min_accuracy: Annotated[
+        float | None,
+        Option(
+            "--min-accuracy",
+            metavar="A",
+            help="The least of its metric, with one layer cut.",
+            rich_help_panel=MEASURED,
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        Option(
+            "--max-drop",
+            metavar="D",
+            help="How much worse its metric may become, say 0.01.",
+            rich_help_panel=MEASURED,
+        ),
+    ] = None,
     backend: Annotated[
         str,
         Option(
@@ -72,7 +101,14 @@ def plan(
     from kprune.select.plans import plan_to_dict, plan_to_yaml
 
     made, notes = planned(
-        model, **choosing.selection(), backend=backend, rules=common.rules or (), trust=common.trust
+        model,
+        **choosing.selection(),
+        sensitivity=sensitivity,
+        min_accuracy=min_accuracy,
+        max_drop=max_drop,
+        backend=backend,
+        rules=common.rules or (),
+        trust=common.trust,
     )
     show_notes(notes)
     if output is not None and output != "-":

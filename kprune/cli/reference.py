@@ -63,10 +63,10 @@ def _meant(name: str, patterns: list[str]) -> bool:
 
 
 def schema(
-    what: Annotated[str, Argument(metavar="plan|report", help="Which of the two.")],
+    what: Annotated[str, Argument(metavar="plan|report|sensitivity", help="Which of them.")],
     debug: Debug = False,
 ) -> None:
-    """JSON Schema of the plan and of the report.
+    """JSON Schema of the plan, of the report, or of the curves of 'sensitivity'.
 
     Example: kprune schema plan > plan.schema.json
     """
@@ -80,5 +80,11 @@ def schema(
         from kprune.report.report import report_schema
 
         print_json(report_schema())
+    elif what == "sensitivity":
+        from kprune.select.sensitivity import curves_schema
+
+        print_json(curves_schema())
     else:
-        raise UsageError(f"there is no schema of '{clean(what)}'", do="write plan or report")
+        raise UsageError(
+            f"there is no schema of '{clean(what)}'", do="write plan, report or sensitivity"
+        )

@@ -6,6 +6,7 @@ Each opens the file, analyses it, chooses units, makes an Edit, and has `kprune.
     selection.py  which units, in any of the ways to say it
     changes.py    from chosen units to an edit
     carrying.py   where the result goes; open, analyse, report, write
+    measured.py   which units, by what each group of layers was seen to cost
     steps.py      plans, step by step
     compacting.py what is dead already
 """
@@ -39,6 +40,7 @@ from kprune.text import clean
 
 if TYPE_CHECKING:
     from kprune.select.plans import Plan
+    from kprune.select.sensitivity import Curves
 
 BACKENDS = ("remove", "zero", "mask")
 
@@ -224,18 +226,34 @@ def plan(
     model: str | os.PathLike[str],
     units: Any = None,
     *,
+    sensitivity: Curves | str | os.PathLike[str] | None = None,
+    min_accuracy: float | None = None,
+    max_drop: float | None = None,
     backend: str = "remove",
     **arguments: Unpack[Selecting],
 ) -> Plan:
     """Choose units, and give the choice as a plan with explicit indices.
 
     Args:
+        sensitivity: what `kprune.sensitivity` measured, or the file it was written to: of each
+            group of layers the largest cut goes that alone leaves the model good enough. That is a
+            heuristic; see `kprune.select.sensitivity.Curves`.
+        min_accuracy, max_drop: how good that is: the least that the metric may come to, or how much
+            worse it may become.
         backend: what the plan is to do with them: `remove`, `zero` or `mask`.
         model, units, …: see `remove`.
     Raises: UsageError, CannotPruneError if the units cannot go, FileError.
     """
     refuse_others("plan", Selecting, arguments)
-    return planned(model, units, backend=backend, **arguments)[0]
+    return planned(
+        model,
+        units,
+        sensitivity=sensitivity,
+        min_accuracy=min_accuracy,
+        max_drop=max_drop,
+        backend=backend,
+        **arguments,
+    )[0]
 
 
 def planned(
@@ -243,6 +261,9 @@ def planned(
     units: Any = None,
     *,
     backend: str = "remove",
+    sensitivity: Curves | str | os.PathLike[str] | None = None,
+    min_accuracy: float | None = None,
+    max_drop: float | None = None,
     **arguments: Unpack[Selecting],
 ) -> tuple[Plan, list[Note]]:
     """The same with notes on what was left out."""
@@ -254,9 +275,17 @@ def planned(
         )
     with open_model(model, trust=trusts(arguments)) as source:
         analysis = analyse(source, arguments.get("rules", ()))
-        chosen, notes = selection_of(units, arguments).resolve(
-            analysis, statistics_of(source, analysis, arguments.get("data"))
-        )
+        selection = selection_of(units, arguments)
+        if sensitivity is None and min_accuracy is None and max_drop is None:
+            chosen, notes = selection.resolve(
+                analysis, statistics_of(source, analysis, arguments.get("data"))
+            )
+        else:
+            from kprune.pruning.measured import good_enough
+
+            chosen, notes = good_enough(
+                analysis, selection, sensitivity, min_accuracy=min_accuracy, max_drop=max_drop
+            )
         if backend == "remove":
             check(close(analysis.groups, chosen))
         step = Step(

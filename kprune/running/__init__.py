@@ -7,6 +7,7 @@ reference       the original with what a pruned file lost silenced, to compare w
 verify          runs both and compares them
 timing          how long both take, side by side
 metrics         how well a model does on labelled data
+sensitivity     what each group of layers costs when it alone is cut
 verification    what came of it, as data
 flatten         a model of a class of its own, written as a plain graph
 plain           the same on the model itself; configs that do not rebuild their layer, mended

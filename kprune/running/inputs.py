@@ -211,3 +211,24 @@ def _fitting(array: np.ndarray, tensor: Any, name: str, path: Any) -> np.ndarray
     if dtype in ("string", "bfloat16") or array.dtype.kind in "US":
         return array
     return array.astype(dtype, copy=False)
+
+
+def fixed_batch(model: Any) -> int | None:
+    """The batch size that a model was built for, if it takes no other."""
+    tensors = import_keras().tree.flatten(model.inputs)
+    return next((int(tensor.shape[0]) for tensor in tensors if tensor.shape[0]), None)
+
+
+def whole_batches(inputs: Any, fixed: int | None) -> tuple[Any, int]:
+    """Inputs, and how many samples there are; a model with a fixed batch gets whole ones only."""
+    tree = import_keras().tree
+    number = len(tree.flatten(inputs)[0])
+    if fixed is None:
+        return inputs, number
+    whole = number - number % fixed
+    if not whole:
+        raise UsageError(
+            f"the model takes batches of {fixed} samples, and there are {number}",
+            do="give more samples",
+        )
+    return tree.map_structure(lambda array: array[:whole], inputs), whole

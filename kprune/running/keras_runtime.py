@@ -49,7 +49,7 @@ def quiet(*, replay: bool = True) -> Iterator[None]:
         os.dup2(aside.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             sys.stderr.flush()
             os.dup2(kept, 2)
             if replay:

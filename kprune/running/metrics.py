@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from kprune.errors import UsageError
 from kprune.report.report import Note
-from kprune.running.keras_runtime import import_keras, quiet
+from kprune.running.keras_runtime import import_keras, quiet, run
 from kprune.text import clean
 
 
@@ -89,11 +90,46 @@ def measured(
     return _inferred(outputs[0][known], chosen)
 
 
-def _compiled(model: Any, inputs: Any, labels: np.ndarray) -> dict[str, float]:
+def evaluated(model: Any, inputs: Any, labels: np.ndarray, batch_size: int) -> dict[str, float]:
+    """The same metrics of a model that has all its classes, in one run over the data."""
+    if getattr(model, "compiled", False):
+        return _compiled(model, inputs, labels, batch_size)
+    outputs = run(model, inputs, batch_size=batch_size)
+    return measured(model, inputs, outputs, labels, Classes(), cut=False)
+
+
+# Metrics of which Keras 2 takes more to be better, by how their names end; and kprune's own.
+_UP, _DOWN = ("acc", "accuracy", "auc"), ("loss", "mean_squared_error")
+
+
+def directions(model: Any, names: Iterable[str]) -> dict[str, bool | None]:
+    """For each metric of a model whether more is better; None where nobody knows.
+
+    Keras 3 knows it of its own metrics (`_direction`, which ModelCheckpoint and EarlyStopping go by).
+    """
+    own = {}
+    for metric in getattr(model, "metrics", []):
+        for inner in getattr(metric, "metrics", None) or [metric]:
+            own[str(inner.name)] = getattr(inner, "_direction", None)
+    known = {"up": True, "down": False}
+
+    def direction(name: str) -> bool | None:
+        if name in _DOWN:
+            return False
+        return known.get(own.get(name) or "", True if name.endswith(_UP) else None)
+
+    return {name: direction(name) for name in names}
+
+
+def _compiled(
+    model: Any, inputs: Any, labels: np.ndarray, batch_size: int | None = None
+) -> dict[str, float]:
     model.run_eagerly = True  # tracing and compiling would take longer than the run
     try:
         with quiet():
-            found = model.evaluate(inputs, labels, verbose=0, return_dict=True)
+            found = model.evaluate(
+                inputs, labels, batch_size=batch_size, verbose=0, return_dict=True
+            )
     except Exception as error:
         raise UsageError(
             "the model cannot be evaluated on these labels",

@@ -19,7 +19,7 @@ from kprune.labels.labels import Labels
 from kprune.pruning.carrying import analyse
 from kprune.report.counts import count
 from kprune.report.report import Note
-from kprune.running.inputs import data_for, random_inputs
+from kprune.running.inputs import data_for, fixed_batch, random_inputs, whole_batches
 from kprune.running.keras_runtime import import_keras, load, name_of, output_names, run
 from kprune.running.lost import Lost, Unexplained, lost
 from kprune.running.metrics import Classes, measured
@@ -134,8 +134,8 @@ class _Both:
         small = self._load_pruned(compiled=data is not None)
         given = data_for(original, data) if data is not None else None
         inputs = given.inputs if given is not None else random_inputs(original, samples, seed)
-        fixed = _fixed_batch(original)
-        inputs, number = _whole_batches(inputs, fixed)
+        fixed = fixed_batch(original)
+        inputs, number = whole_batches(inputs, fixed)
         batch_size = fixed or batch_size
         if tolerance is None:
             tolerance = max(
@@ -306,27 +306,6 @@ class _Steps:
 def _holds_graph(source: Source) -> bool:
     config = source.config.get("config")
     return isinstance(config, dict) and isinstance(config.get("layers"), list)
-
-
-def _fixed_batch(model: Any) -> int | None:
-    """The batch size that a model was built for, if it takes no other."""
-    tensors = import_keras().tree.flatten(model.inputs)
-    return next((int(tensor.shape[0]) for tensor in tensors if tensor.shape[0]), None)
-
-
-def _whole_batches(inputs: Any, fixed: int | None) -> tuple[Any, int]:
-    """Inputs, and how many samples there are; a model with a fixed batch gets whole ones only."""
-    tree = import_keras().tree
-    number = len(tree.flatten(inputs)[0])
-    if fixed is None:
-        return inputs, number
-    whole = number - number % fixed
-    if not whole:
-        raise UsageError(
-            f"the model takes batches of {fixed} samples, and there are {number}",
-            do="give more samples",
-        )
-    return tree.map_structure(lambda array: array[:whole], inputs), whole
 
 
 def _compute_dtypes(model: Any) -> set[str]:

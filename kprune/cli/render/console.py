@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kprune.errors import UsageError
-from kprune.formats.faults import file_error, shown
+from kprune.formats.faults import check_place, file_error, shown
 from kprune.report.json_text import json_text
 
 if TYPE_CHECKING:
@@ -134,17 +134,25 @@ def print_text(text: str, *, stderr: bool = False) -> None:
     stream.flush()
 
 
-def write_text(path: str, text: str, *, force: bool) -> None:
-    """Write a small text file.
+def check_new(path: str, *, force: bool) -> None:
+    """Refuse a place where a small file cannot be written; before work is done, not after.
 
     Raises: UsageError if it exists and may not be replaced, FileError if it cannot be written.
     """
-    place = Path(path)
-    if not force and os.path.lexists(place):
+    if not force and os.path.lexists(path):
         raise UsageError(
-            f"{shown(place)} exists", do="name another file with -o, or write over it with --force"
+            f"{shown(path)} exists", do="name another file with -o, or write over it with --force"
         )
+    check_place(path)
+
+
+def write_text(path: str, text: str, *, force: bool) -> None:
+    """Write a small text file.
+
+    Raises: as `check_new`.
+    """
+    check_new(path, force=force)
     try:
-        place.write_text(text, encoding="utf-8")
+        Path(path).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise file_error(error, "write", shown(place)) from error
+        raise file_error(error, "write", shown(path)) from error
