@@ -207,7 +207,7 @@ USAGE = [
         "schema model",
         """
         error: there is no schema of 'model'
-        do:    write plan or report
+        do:    write plan, report or sensitivity
         """,
     ),
     (
