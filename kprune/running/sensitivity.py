@@ -80,7 +80,7 @@ def sensitivity(
         batch_size: how many samples are run at once.
         jobs: how many processes; None for what joblib's active configuration says (else 1), -1 for
             one a core.
-        rules: files with rules for layers that kprune does not know.
+        rules: files with rules for layers that kprune does not know, and with criteria.
         progress: called with (models measured, models in all).
     Raises: UsageError, CannotPruneError, FileError.
     """
