@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kprune.formats.cut import output_shape
-from kprune.formats.hdf5 import Table
 from kprune.formats.hdf5_layout import Space, type_code
+from kprune.formats.hdf5_table import Table
 from kprune.formats.numbers import BFLOAT16
 from kprune.formats.source import Tensor
 from kprune.surgery.edit import Edit, TensorEdit

@@ -1,9 +1,10 @@
 """Values from file to file: read once, checked, cut and written by a few threads, block by block.
 
-The input is read front to back in spans of up to a MiB. A span holds a part of one large tensor, or
+The input is read front to back in spans of about a MiB. A span holds a part of one large tensor, or
 many small tensors and what stands between them; all that it leaves behind goes out in as few writes
-as possible. Reading, zlib.crc32, numpy.take and writing release Python's lock, so two threads keep
-two cores busy. Each has its two buffers, and memory does not grow with the file.
+as possible. The checksum of a part that goes out as it came in is computed once, for both files.
+Reading, zlib.crc32, numpy.take and writing release Python's lock, so two threads keep two cores busy.
+Each has its two buffers, and memory does not grow with the file.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from kprune.surgery.edit import TensorEdit
 
 SPAN = 1 << 20
 _SMALL_GAP = 1 << 16  # reading on is cheaper than a second read
+_LONGEST_SPAN = SPAN + _SMALL_GAP
+_LARGE = 1 << 18  # a piece worth a span of its own, if it stays as it is
 _MOST_BUFFERS = 1000  # the kernel takes 1024 in one call
 _ALIGNMENT = 8  # numpy is slower on numbers that do not begin at a multiple of their size
 _WORTH_STARTING = 1 << 19  # bytes; below, the call costs more than it gains
@@ -52,6 +55,11 @@ class Piece:
     make: cut.Make | None = None
     lead: bytes = b""
 
+    @property
+    def alone(self) -> bool:
+        """Whether no other piece shares its span."""
+        return self.make is None and self.stop - self.start >= _LARGE
+
 
 @dataclass(slots=True)
 class Span:
@@ -68,6 +76,11 @@ class Span:
     pieces: list[Piece] = field(default_factory=list)
     counts: bool = True
 
+    @property
+    def lone(self) -> Piece | None:
+        """The one piece that ends the span and goes out as it is, if it holds such a piece."""
+        return self.pieces[0] if self.pieces and self.pieces[0].alone else None
+
 
 class Target:
     """A part of a file that is being written, and the checksums of what was put there.
@@ -82,17 +95,26 @@ class Target:
         self.fd, self.start, self.name = fd, start, name
         self._parts: list[tuple[int, int, int]] = []
 
-    def put(self, at: int, buffers: list[Any]) -> None:
-        """Write buffers (of bytes) one behind the other. Threads may call this at the same time."""
-        checksum = 0
-        for buffer in buffers:
-            checksum = zlib.crc32(buffer, checksum)
+    def put(self, at: int, buffers: list[Any], last: int | None = None) -> None:
+        """Write buffers (of bytes) one behind the other. Threads may call this at the same time.
+
+        Args:
+            at: where the first goes.
+            last: the CRC-32 of the last buffer, if it is known.
+        """
         size = sum(len(buffer) for buffer in buffers)
+        known = 0 if last is None else len(buffers[-1])
+        checksum = 0
+        for buffer in buffers if last is None else buffers[:-1]:
+            checksum = zlib.crc32(buffer, checksum)
         with writing(self.name):
             self._write(self.start + at, buffers, size)
         if size >= _WORTH_STARTING:
             start_writeback(self.fd, self.start + at, size)
-        self._parts.append((at, size, checksum))
+        if size > known:
+            self._parts.append((at, size - known, checksum))
+        if last is not None:
+            self._parts.append((at + size - known, known, last))
 
     def _write(self, offset: int, buffers: list[Any], size: int) -> None:
         done = os.pwritev(self.fd, buffers, offset)
@@ -160,8 +182,9 @@ def _pieces(
     tensor: Tensor, edit: TensorEdit | None, start: int, at: int, lead: bytes
 ) -> Iterator[Piece]:
     if edit is None or edit.copies:
-        for done in range(0, tensor.nbytes, SPAN):
-            stop = min(done + SPAN, tensor.nbytes)
+        parts = -(-tensor.nbytes // SPAN)
+        for part in range(parts):
+            done, stop = (tensor.nbytes * number // parts for number in (part, part + 1))
             yield Piece(start + done, start + stop, at + done, None, b"" if done else lead)
         return
     for block in cut.blocks(edit, tensor.shape, tensor.dtype, SPAN):
@@ -207,7 +230,8 @@ def spans(pieces: list[Piece], size: int, whole: bool, limit: int) -> Iterator[S
             yield Span(piece.start, piece.stop, [piece], counts=False)
             continue
         near = whole or piece.start - span.stop <= _SMALL_GAP
-        if not near or piece.stop - span.start > limit:
+        shared = not (span.lone or (span.pieces and piece.alone))
+        if not near or not shared or piece.stop - span.start > limit:
             yield span
             start = span.stop if whole else piece.start
             if piece.stop - start > limit:
@@ -239,7 +263,7 @@ class _Copy:
         self._errors: list[BaseException] = []
 
     def run(self, pieces: list[Piece]) -> None:
-        work = list(spans(pieces, self.window.size, self.verify, SPAN))
+        work = list(spans(pieces, self.window.size, self.verify, _LONGEST_SPAN))
         self._total = sum(span.stop - span.start for span in work)
         self._done = 0
         self._spans = iter(work)
@@ -294,8 +318,10 @@ class _Copy:
     def _carry(self, span: Span, buffers: _Buffers) -> None:
         view = buffers.input(span.stop - span.start, span.start)
         self.window.file.read_into(view, self.window.start + span.start)
-        if self.verify and span.counts:
-            self._seen.append((span.start, len(view), zlib.crc32(view)))
+        if span.lone:
+            self._carry_whole(span, span.lone, view)
+            return
+        self._see(span, span.start, view)
         out: list[Any] = []
         begin = end = 0
         for piece in span.pieces:
@@ -309,6 +335,23 @@ class _Copy:
             out += [piece.lead, data] if piece.lead else [data]
             end = piece.at + len(data)
         self._put(begin, out)
+
+    def _carry_whole(self, span: Span, piece: Piece, view: memoryview) -> None:
+        """A span that ends in one large piece, which goes out as it came in."""
+        before = piece.start - span.start
+        self._see(span, span.start, view[:before])
+        checksum = self._see(span, piece.start, view[before:])
+        if self.target:
+            buffers = [piece.lead, view[before:]] if piece.lead else [view[before:]]
+            self.target.put(piece.at - len(piece.lead), buffers, checksum)
+
+    def _see(self, span: Span, start: int, view: memoryview) -> int | None:
+        """Remember the checksum of a part of the input, if the whole has to be known."""
+        if not (self.verify and span.counts and view):
+            return None
+        checksum = zlib.crc32(view)
+        self._seen.append((start, len(view), checksum))
+        return checksum
 
     def _put(self, at: int, buffers: list[Any]) -> None:
         if buffers and self.target:
@@ -325,7 +368,7 @@ class _Buffers:
     """One thread's memory: a span as it is read, and what is made of it."""
 
     def __init__(self) -> None:
-        self._in = memoryview(bytearray(SPAN + _ALIGNMENT))
+        self._in = memoryview(bytearray(_LONGEST_SPAN + _ALIGNMENT))
         self._out = np.empty(SPAN + _ALIGNMENT * _MOST_BUFFERS, np.uint8)
         self._used = 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ class Call:
     args: list[Any]
     kwargs: dict[str, Any]
 
-    @property
+    @cached_property
     def inputs(self) -> list[TensorRef]:
         """The tensors among the arguments, in the order in which Keras flattens them."""
         return [leaf for leaf in leaves([self.args, self.kwargs]) if isinstance(leaf, TensorRef)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 
 from kprune.graph.model import Call, TensorRef
 
@@ -78,6 +79,7 @@ def _walk_back(
 PYTHON_NAMES = {"GroupQueryAttention": "GroupedQueryAttention"}
 
 
+@cache  # a model has few classes, each many times over
 def snake_case(class_name: str) -> str:
     """`Conv2D` -> `conv2d`, `MultiHeadAttention` -> `multi_head_attention` (keras/src/utils/naming.py)."""
     name = re.sub(r"\W+", "", class_name)

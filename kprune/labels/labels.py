@@ -119,8 +119,9 @@ class Labels:
         factors = []
         for factor in self.factors:
             if factor.shape[axis] == size and (size > 1 or _scalar_stands_on(self, factor, axis)):
-                moved = np.moveaxis(factor, axis, -1)
-                factors.append(moved.reshape(-1, size))
+                if factor.size != size:  # else it is one row, wherever its axis stands
+                    factor = np.moveaxis(factor, axis, -1)
+                factors.append(factor.reshape(-1, size))
         return Axis(size, tuple(factors))
 
     def varies(self, axis: int) -> bool:

@@ -59,6 +59,7 @@ def count(
     """
     counts = Counts()
     left, behind = set(), set()
+    dropped = tuple(dropped)
     stores: dict[str, LayerCount] = {}
     for layer in analysis.model.walk():
         if layer.is_operation or layer.twin is not None:

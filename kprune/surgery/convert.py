@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from typing import Any
 
 from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError
+from kprune.graph.copies import copied
 from kprune.graph.parse import holds_graph, parse_model
 from kprune.rules.registry import LAYERS
 from kprune.surgery.edit import Edit, TensorEdit
@@ -40,7 +40,7 @@ def as_keras(analysis: Analysis, edit: Edit) -> Edit:
             f"it was saved by Keras {clean(version) or 'of unknown version'}, "
             "whose layers Keras 3 configures differently"
         )
-    config = _with_modules(copy.deepcopy(edit.config))
+    config = _with_modules(copied(edit.config))
     stores = _stores(config)
     changes = {change.source: change for change in edit.tensors}
     duplicates = {weight.path for weight in analysis.weights if weight.duplicate}

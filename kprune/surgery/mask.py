@@ -8,7 +8,6 @@ name, `kprune_mask_<layer>`, and `unmask` takes them out again.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError, UsageError
+from kprune.graph.copies import copied
 from kprune.graph.model import Layer, Model
 from kprune.graph.parse import INPUT, is_keras3_node, legacy_rows
 from kprune.labels.labels import Labels, Shape
@@ -117,7 +117,7 @@ def _static(analysis: Analysis, layer: Layer, indices: np.ndarray) -> dict[str, 
         "config": {
             "name": PREFIX + layer.name,
             "trainable": False,
-            "dtype": copy.deepcopy(layer.config.get("dtype", "float32"))
+            "dtype": copied(layer.config.get("dtype", "float32"))
             if not layer.is_operation
             else "float32",
             "scale": scale.reshape(extents).tolist(),
@@ -267,7 +267,7 @@ def _dtype_name(layer: Layer) -> str:
 
 def _insert(analysis: Analysis, specs: Mapping[str, dict[str, Any]]) -> Edit:
     copies: dict[int, Any] = {}
-    config = copy.deepcopy(analysis.config, copies)
+    config = copied(analysis.config, copies)
     for path, spec in specs.items():
         layer = layer_at(analysis.model, path)
         if layer.kind == INPUT:
@@ -417,7 +417,7 @@ def unmask(analysis: Analysis, paths: set[str] | None = None) -> tuple[Edit, lis
     Returns: the edit, and the paths of the layers that were masked.
     """
     copies: dict[int, Any] = {}
-    config = copy.deepcopy(analysis.config, copies)
+    config = copied(analysis.config, copies)
     freed = []
     for layer in list(analysis.model.walk()):
         masked = masked_layer(layer)

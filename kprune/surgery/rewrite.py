@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
+from kprune.graph.copies import copied
 from kprune.graph.model import Layer, Model, leaves
 from kprune.graph.parse import INPUT
 from kprune.labels.labels import Labels, Shape
@@ -26,7 +26,7 @@ class Rewriter:
     def __init__(self, config: dict[str, Any], label_map: LabelMap, gone: np.ndarray) -> None:
         self._map, self._gone = label_map, gone
         self._copies: dict[int, Any] = {}
-        self.config: dict[str, Any] = copy.deepcopy(config, self._copies)
+        self.config: dict[str, Any] = copied(config, self._copies)
 
     def run(self, branches: Collection[Layer] = ()) -> dict[str, Any]:
         """The new config.
@@ -178,9 +178,9 @@ class Rewriter:
         for layer in self._map.model.walk():
             if layer.twin is not None:
                 first: Layer = layer.twin
-                self.new(layer.spec)["config"] = copy.deepcopy(self.new(first.spec)["config"])
+                self.new(layer.spec)["config"] = copied(self.new(first.spec)["config"])
                 if "build_config" in layer.spec:
-                    self.new(layer.spec)["build_config"] = copy.deepcopy(
+                    self.new(layer.spec)["build_config"] = copied(
                         self.new(first.spec).get("build_config")
                     )
 

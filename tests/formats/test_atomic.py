@@ -365,10 +365,10 @@ def test_work_goes_on_in_several_threads_and_ends_with_the_call(
     seen: set[int] = set()
     put = stream.Target.put
 
-    def noting(self: stream.Target, at: int, buffers: list[Any]) -> None:
+    def noting(self: stream.Target, *arguments: Any) -> None:
         seen.add(threading.get_ident())
         time.sleep(0.001)
-        put(self, at, buffers)
+        put(self, *arguments)
 
     monkeypatch.setattr(stream.Target, "put", noting)
     value = np.arange(8_000_000, dtype="f4")
@@ -386,11 +386,11 @@ def test_an_error_in_a_helping_thread_reaches_the_caller(
     main = threading.get_ident()
     put = stream.Target.put
 
-    def failing(self: stream.Target, at: int, buffers: list[Any]) -> None:
+    def failing(self: stream.Target, *arguments: Any) -> None:
         if threading.get_ident() != main:
             raise FileError("from the helper")
         time.sleep(0.001)
-        put(self, at, buffers)
+        put(self, *arguments)
 
     monkeypatch.setattr(stream.Target, "put", failing)
     model = write_keras(tmp_path / "m.keras", {"x": np.zeros(8_000_000, "f4")})

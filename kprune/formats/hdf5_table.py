@@ -1,0 +1,74 @@
+"""What an HDF5 file of weights holds, whoever read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from kprune.errors import FileError
+from kprune.formats.faults import damaged
+from kprune.formats.opening import Window
+from kprune.formats.source import Tensor
+from kprune.text import clean
+
+
+@dataclass(frozen=True)
+class Table:
+    """What an HDF5 file of weights holds.
+
+    Attributes:
+        tensors: by path, in file order.
+        groups: path of each group but the root.
+        types: for each tensor its number type as HDF5 encodes it.
+        places: for each tensor and group where it begins in the HDF5 file. What was written first
+            stands first, so this is the order of creation.
+    """
+
+    tensors: Mapping[str, Tensor]
+    groups: tuple[str, ...]
+    types: Mapping[str, bytes]
+    places: Mapping[str, int]
+
+
+@dataclass
+class Found:
+    """The objects of a file as they are met, in any order; `table` puts them in order.
+
+    Attributes: those of `Table`.
+    """
+
+    tensors: list[Tensor] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    types: dict[str, bytes] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)
+
+    def table(self, window: Window, where: str) -> Table:
+        """All of it, in file order.
+
+        Args:
+            window: the HDF5 file.
+            where: what messages call it.
+        Raises: DamagedFileError if the values of two tensors overlap.
+        """
+        tensors = sorted(self.tensors, key=lambda tensor: (self.places[tensor.path], tensor.path))
+        end, before = 0, ""
+        for tensor in tensors:
+            if tensor.offset is None:
+                continue
+            if tensor.offset < end:
+                raise bad(
+                    window, where, tensor.path, f"its values overlap those of {clean(before)}"
+                )
+            end, before = tensor.offset + tensor.nbytes, tensor.path
+        return Table(
+            MappingProxyType({tensor.path: tensor for tensor in tensors}),
+            tuple(sorted(self.groups, key=self.places.__getitem__)),
+            self.types,
+            self.places,
+        )
+
+
+def bad(window: Window, where: str, path: str, why: str) -> FileError:
+    """The refusal for an object that contradicts the file or itself."""
+    return damaged(window.file, why, where=f"{where}, {clean(path)}")

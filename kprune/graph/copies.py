@@ -1,0 +1,30 @@
+"""Copies of configs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def copied(config: Any, copies: dict[int, Any] | None = None) -> Any:
+    """A copy of a config, down to its last dict and list.
+
+    copy.deepcopy does this for objects of any kind, in ten times the time.
+
+    Args:
+        config: what JSON can hold, and tuples.
+        copies: is filled: the copy of each dict, list and tuple by the `id` of the old one. What the old
+            config holds in two places is one object in the copy as well.
+    """
+    copies = {} if copies is None else copies
+
+    def copy_of(old: Any) -> Any:
+        if not isinstance(old, (dict, list, tuple)):
+            return old
+        if id(old) not in copies:
+            if isinstance(old, dict):
+                copies[id(old)] = {key: copy_of(item) for key, item in old.items()}
+            else:
+                copies[id(old)] = type(old)([copy_of(item) for item in old])
+        return copies[id(old)]
+
+    return copy_of(config)
