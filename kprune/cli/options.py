@@ -10,6 +10,7 @@ from typer import Argument, Option
 
 from kprune.cli.complete import complete_layer, complete_spec
 from kprune.errors import UsageError
+from kprune.select.options import BUDGETS, OPTIONS
 
 if TYPE_CHECKING:
     from kprune.select.specs import Spec
@@ -38,6 +39,23 @@ Trust = Annotated[
         rich_help_panel=RULES,
     ),
 ]
+
+
+def described(name: str, panel: str = RANKED) -> Any:
+    """The option of a choice by rank, as `kprune.select.options` describes it."""
+    option = OPTIONS[name]
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in option.words if word.startswith(incomplete)]
+
+    return Option(
+        "--" + name.replace("_", "-"),
+        metavar=option.metavar or None,
+        help=option.text,
+        rich_help_panel=panel,
+        show_default=False,
+        autocompletion=complete if option.words else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -128,64 +146,14 @@ class Choosing(Naming):
             rich_help_panel=WHICH,
         ),
     ] = None
-    criterion: Annotated[
-        str | None,
-        Option(
-            "--criterion",
-            metavar="NAME",
-            help="The lowest by l1, l2, mean, bn-scale, fpgm, lamp or random; with one of these:",
-            rich_help_panel=WHICH,
-        ),
-    ] = None
-    ratio: Annotated[
-        float | None,
-        Option("--ratio", metavar="R", help="This share of each layer.", rich_help_panel=RANKED),
-    ] = None
-    count: Annotated[
-        int | None,
-        Option("--count", metavar="N", help="So many of each layer.", rich_help_panel=RANKED),
-    ] = None
-    threshold: Annotated[
-        float | None,
-        Option("--threshold", metavar="T", help="Those that score less.", rich_help_panel=RANKED),
-    ] = None
-    seed: Annotated[
-        int,
-        Option(
-            "--seed",
-            metavar="N",
-            help="For the criterion random.",
-            rich_help_panel=RANKED,
-            show_default=False,
-        ),
-    ] = 0
-    round_to: Annotated[
-        int | None,
-        Option(
-            "--round-to",
-            metavar="N",
-            help="Leave a multiple of N units.",
-            rich_help_panel=RANKED,
-        ),
-    ] = None
-    min_units: Annotated[
-        int | None,
-        Option(
-            "--min-units",
-            metavar="N",
-            help="Leave at least N units.",
-            rich_help_panel=RANKED,
-        ),
-    ] = None
-    max_ratio: Annotated[
-        float | None,
-        Option(
-            "--max-ratio",
-            metavar="R",
-            help="Take at most this share of any layer.",
-            rich_help_panel=RANKED,
-        ),
-    ] = None
+    criterion: Annotated[str | None, described("criterion", WHICH)] = None
+    ratio: Annotated[float | None, described("ratio")] = None
+    count: Annotated[int | None, described("count")] = None
+    threshold: Annotated[float | None, described("threshold")] = None
+    seed: Annotated[int, described("seed")] = 0
+    round_to: Annotated[int | None, described("round_to")] = None
+    min_units: Annotated[int | None, described("min_units")] = None
+    max_ratio: Annotated[float | None, described("max_ratio")] = None
     per_layer: Annotated[
         list[str] | None,
         Option(
@@ -196,54 +164,13 @@ class Choosing(Naming):
             show_default=False,
         ),
     ] = None
-    together: Annotated[
-        bool,
-        Option("--global", help="Rank all layers in one list.", rich_help_panel=RANKED),
-    ] = False
-    target_params: Annotated[
-        str | None,
-        Option(
-            "--target-params",
-            metavar="N",
-            help="As few as it takes to leave 40% or 1.2M parameters.",
-            rich_help_panel=RANKED,
-        ),
-    ] = None
-    target_flops: Annotated[
-        str | None,
-        Option("--target-flops", metavar="N", help="The same in FLOPs.", rich_help_panel=RANKED),
-    ] = None
-    target_bytes: Annotated[
-        str | None,
-        Option("--target-bytes", metavar="N", help="The same in bytes.", rich_help_panel=RANKED),
-    ] = None
-    reduce: Annotated[
-        str,
-        Option(
-            "--reduce",
-            metavar="HOW",
-            help="One score for tied units: mean, sum, max or l2.",
-            rich_help_panel=RANKED,
-        ),
-    ] = "mean"
-    normalize: Annotated[
-        str,
-        Option(
-            "--normalize",
-            metavar="HOW",
-            help="Make layers comparable: none, layer-mean, layer-max or layer-gauss.",
-            rich_help_panel=RANKED,
-        ),
-    ] = "none"
-    data: Annotated[
-        str | None,
-        Option(
-            "--data",
-            metavar="FILE",
-            help="An .npz file with x (and y), for what depends on activations.",
-            rich_help_panel=RANKED,
-        ),
-    ] = None
+    together: Annotated[bool, described("global")] = False
+    target_params: Annotated[str | None, described("target_params")] = None
+    target_flops: Annotated[str | None, described("target_flops")] = None
+    target_bytes: Annotated[str | None, described("target_bytes")] = None
+    reduce: Annotated[str, described("reduce")] = "mean"
+    normalize: Annotated[str, described("normalize")] = "none"
+    data: Annotated[str | None, described("data")] = None
     exclude: Annotated[
         list[str] | None,
         Option(
@@ -285,33 +212,23 @@ class Choosing(Naming):
 
     def _choice(self) -> Any:
         if self.criterion is None:
-            amounts = {
-                "--ratio": self.ratio,
-                "--count": self.count,
-                "--threshold": self.threshold,
-                "--round-to": self.round_to,
-                "--min-units": self.min_units,
-                "--max-ratio": self.max_ratio,
-                "--per-layer": next(iter(self.per_layer or ()), None),
-                "--target-params": self.target_params,
-                "--target-flops": self.target_flops,
-                "--target-bytes": self.target_bytes,
-            }
-            for option, value in amounts.items():
+            amounts = {name: getattr(self, name) for name in OPTIONS if hasattr(self, name)}
+            amounts["per_layer"] = next(iter(self.per_layer or ()), None)
+            amounts["global"] = "" if self.together else None
+            for name in ("seed", "reduce", "normalize", "data"):  # have a meaning or a value anyway
+                del amounts[name]
+            for name, value in amounts.items():
                 if value is not None:
+                    option = "--" + name.replace("_", "-")
                     raise UsageError(
                         f"{option} goes with a criterion",
-                        do=f"say what ranks the units: --criterion l1 {option} {value}",
+                        do=f"say what ranks the units: --criterion l1 {option} {value}".rstrip(),
                     )
             return None
         from kprune.select.budget import Budget
         from kprune.select.choose import Choice
 
-        budgets = {
-            "parameters": self.target_params,
-            "flops": self.target_flops,
-            "bytes": self.target_bytes,
-        }
+        budgets = {kind: getattr(self, name) for name, kind in BUDGETS.items()}
         targets = [Budget(kind, text) for kind, text in budgets.items() if text is not None]
         if len(targets) > 1:
             raise UsageError(

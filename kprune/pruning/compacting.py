@@ -15,10 +15,11 @@ import numpy as np
 from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError, CheckError
 from kprune.formats import Source, open_model, write_model
-from kprune.labels.closure import Closure
+from kprune.labels.closure import Closure, close
 from kprune.labels.closure import check as check_closure
-from kprune.pruning.carrying import Target, analyse, carry_out, with_output, write
+from kprune.pruning.carrying import Make, Target, analyse, carry_out, with_output, write
 from kprune.pruning.changes import Change, fold_notes, unmasking
+from kprune.pruning.selection import Units
 from kprune.report.build import removal_notes
 from kprune.report.report import Note, Report
 from kprune.select.indices import compact_text
@@ -46,33 +47,57 @@ def compact(
     trust: bool = False,
 ) -> Any:
     """See `kprune.pruning.compact`."""
-    rules = list(rules)
+
+    def make(source: Source, analysis: Analysis) -> Change:
+        return compacting(source, analysis, merge=merge)
+
     if not isinstance(model, (str, os.PathLike)):
-        return carry_out(
-            model, target, rules, lambda source, analysis: compacting(source, analysis, merge=merge)
-        )
+        return carry_out(model, target, rules, make)
     with open_model(model, trust=trust) as source:
-        analysis = analyse(source, rules)
-        change = compacting(source, analysis, merge=merge)
-        masks = idle_masks(analysis, change.gone)
-        if change.gone is None and not masks:
-            return _unchanged(source, analysis, change, target)
-        if not masks and (target.dry_run or not check):
-            return write(source, analysis, change, target)
-        return _by_way_of(source, analysis, change, target, rules, masks=masks, check=check)
+        return compact_source(source, list(rules), make, target, check=check)
 
 
-def compacting(source: Source, analysis: Analysis, *, merge: bool = False) -> Change:
-    """The change that takes out whatever nothing would miss."""
+def compact_source(
+    source: Source, rules: list[str], make: Make, target: Target, *, check: bool
+) -> Report:
+    """The same for a file that is open.
+
+    Args:
+        make: gives a change of `compacting`.
+    """
+    analysis = analyse(source, rules)
+    change = make(source, analysis)
+    masks = idle_masks(analysis, change.gone)
+    if change.gone is None and not masks:
+        return _unchanged(source, analysis, change, target)
+    if not masks and (target.dry_run or not check):
+        return write(source, analysis, change, target)
+    return _by_way_of(source, analysis, change, target, rules, masks=masks, check=check)
+
+
+def compacting(
+    source: Source, analysis: Analysis, *, merge: bool = False, only: Units | None = None
+) -> Change:
+    """The change that takes out whatever nothing would miss.
+
+    Args:
+        merge: also make one of units that are equal.
+        only: units that may go; None for all.
+    """
     if analysis.model.kind == "SavedModel":
-        return compacting_graph(source, analysis, merge=merge)
+        return compacting_graph(source, analysis, merge=merge, only=only)
+    may_go = None if only is None else close(analysis.groups, only).gone
     constants = Constants(analysis, reader(source))
-    search = removable(analysis, constants)
+    search = removable(analysis, constants, may_go)
     notes = left_notes(analysis, constants, search)
     gone = search.gone
     found = twins(source, analysis, constants, search) if merge else Twins()
+    if may_go is not None:
+        merges = [pair for pair in found.merges if may_go[pair.drop].all()]
+        found = dataclasses.replace(found, merges=merges)
     for pair in found.merges:
         gone[pair.drop] = True
+    notes += alive_notes(analysis, constants, gone, only or {})
     notes += merge_notes(analysis, found)
     if not gone.any():
         text = "nothing to remove: no unit is dead or constant that could go without a trace"
@@ -100,7 +125,7 @@ def compacting(source: Source, analysis: Analysis, *, merge: bool = False) -> Ch
     )
 
 
-def compacting_graph(source: Source, analysis: Any, *, merge: bool) -> Change:
+def compacting_graph(source: Source, analysis: Any, *, merge: bool, only: Units | None) -> Change:
     """The same for a graph of operations: units that nobody reads, or that give nothing."""
     from kprune.saved_model.dead import dead_units
     from kprune.surgery.remove import remove
@@ -111,6 +136,8 @@ def compacting_graph(source: Source, analysis: Any, *, merge: bool) -> Change:
             do="leave out --merge; dead ones are still removed",
         )
     gone = dead_units(source, analysis)
+    if only is not None:
+        gone &= close(analysis.groups, only).gone
     if not gone.any():
         note = Note("nothing", "", "nothing to remove: no unit is dead")
         edit = Edit(analysis.config, analysis.metadata)
@@ -165,6 +192,23 @@ def left_notes(analysis: Analysis, constants: Constants, search: Search) -> list
             notes.append(
                 Note("left", address, f"{units} of '{clean(address)}' {verb}: {clean(why, 300)}")
             )
+    return notes
+
+
+def alive_notes(
+    analysis: Analysis, constants: Constants, gone: np.ndarray, only: Units
+) -> list[Note]:
+    """Which of the units that a plan names are neither dead nor constant."""
+    notes = []
+    for address, indices in only.items():
+        ids = analysis.map.axes[address].ids[indices]
+        alive = indices[~gone[ids] & np.isnan(constants.made[ids])].tolist()
+        if alive:
+            units = clean(compact_text(alive), 120)
+            text = (
+                f"units {units} of '{clean(address)}' are neither dead nor constant, and were left"
+            )
+            notes.append(Note("left", address, text))
     return notes
 
 

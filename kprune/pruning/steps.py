@@ -18,13 +18,15 @@ from kprune.formats import Source, open_model
 from kprune.formats.faults import file_error, shown
 from kprune.pruning.carrying import Target, carry_out, carry_out_source
 from kprune.pruning.changes import Change, masking, removal, zeroing
-from kprune.pruning.selection import Selection
+from kprune.pruning.compacting import compact_source, compacting
+from kprune.pruning.selection import Selection, statistics_of
 from kprune.report.counts import count
 from kprune.report.report import Note, Report
+from kprune.select.budget import Budget
 from kprune.select.choose import Choice
-from kprune.select.plans import LayerChoice, Plan, failed_expectations, parse_plan
+from kprune.select.options import BUDGETS
+from kprune.select.plans import EVERY, LayerChoice, Plan, Step, failed_expectations, parse_plan
 from kprune.select.specs import spec_from_pair
-from kprune.select.statistics import Statistics
 from kprune.surgery.provenance import KEY
 
 
@@ -71,6 +73,15 @@ def apply_plan(
 
         return change
 
+    def step_of(source: Source, number: int, target: Target) -> Report:
+        step = plan.steps[number]
+        if step.backend == "compact":
+            return compact_source(source, rules, make(number), target, check=step.check)
+        return carry_out_source(source, rules, make(number), target)
+
+    if last == 0 and isinstance(model, (str, os.PathLike)):
+        with open_model(model, trust=trust) as source:
+            return step_of(source, 0, target)
     if last == 0:
         return carry_out(model, target, rules, make(0), trust=trust)
     if not isinstance(model, (str, os.PathLike)):
@@ -95,9 +106,7 @@ def apply_plan(
         for number in range(last + 1):
             place = Path(folder) / f"{number}.model"
             with open_model(here, trust=trust) as between:
-                step = carry_out_source(
-                    between, rules, make(number), final if number == last else Target(place)
-                )
+                step = step_of(between, number, final if number == last else Target(place))
                 left = between.metadata.get(KEY) or {}
             report = step if report is None else followed_by(report, step, left.get("units") or {})
             here = place
@@ -195,14 +204,16 @@ def _check_model(analysis: Analysis, plan: Plan) -> None:
 def _step(source: Source, analysis: Analysis, plan: Plan, number: int, base: Path | None) -> Change:
     """The change of one step. Errors tell the plan's line."""
     step = plan.steps[number]
-    statistics = Statistics(analysis, source)
     chosen: dict[str, np.ndarray] = {}
     notes: list[Note] = []
-    name = next(iter(step.layers))
+    place: tuple[str, ...] = ()
     try:
+        data = None if step.data is None else (base or Path()) / step.data
+        statistics = statistics_of(source, analysis, data)
         selections = []
-        for name, value in step.layers.items():
-            selections.append(selection_of(name, value, step.exclude, base))
+        for name in [step.whole] if step.whole else step.layers:
+            place = (name,) if step.whole else ("layers", name)
+            selections.append(selection_of(step, name, base))
             if step.backend != "mask":
                 found, more = selections[-1].resolve(analysis, statistics)
                 notes += more
@@ -210,8 +221,12 @@ def _step(source: Source, analysis: Analysis, plan: Plan, number: int, base: Pat
                     chosen[address] = np.union1d(
                         chosen.get(address, np.zeros(0, np.int64)), indices
                     )
-        if step.backend == "mask":
-            made = masking(analysis, statistics, selections)
+        if step.backend == "compact":
+            made = compacting(
+                source, analysis, merge=step.merge, only=chosen if step.layers else None
+            )
+        elif step.backend == "mask":
+            made = masking(analysis, statistics, selections, below=step.below)
         elif step.backend == "zero":
             made = zeroing(
                 source, analysis, chosen, notes,
@@ -227,28 +242,33 @@ def _step(source: Source, analysis: Analysis, plan: Plan, number: int, base: Pat
                 folding=source if step.fold else None,
             )
     except KpruneError as error:
-        place = plan.where("steps", number, "layers", name)
-        if place and place not in error.where:
-            error.where = f"{error.where} ({place})" if error.where else place
+        line = plan.where("steps", number, *place)
+        if line and line not in error.where:
+            error.where = f"{error.where} ({line})" if error.where else line
         raise
     return dataclasses.replace(made, command="apply")
 
 
-def selection_of(name: str, value: Any, exclude: list[str], base: Path | None) -> Selection:
-    """What one line of a step selects."""
+def selection_of(step: Step, name: str, base: Path | None) -> Selection:
+    """What one line of a step selects.
+
+    Args:
+        name: a layer's, or the option that makes one list of all layers.
+    """
+    if name == step.whole:
+        value = next(iter(step.layers.values()))
+        assert isinstance(value, LayerChoice)
+        budget = Budget(BUDGETS[step.target[0]], step.target[1]) if step.target else None
+        choice = Choice(**value.options(), target=budget, together=step.together)
+        return Selection(layers=[*step.layers], choice=choice, exclude=step.exclude)
+    value = step.layers[name]
+    if step.below is not None and value == EVERY:
+        return Selection(layers=[name], exclude=step.exclude)
     if not isinstance(value, LayerChoice):
-        return Selection(units=[spec_from_pair(name, value, base=base)], exclude=exclude)
+        return Selection(units=[spec_from_pair(name, value, base=base)], exclude=step.exclude)
     if value.where is not None:
-        return Selection(layers=[name], where=value.where, exclude=exclude)
-    choice = Choice(
-        str(value.criterion),
-        value.ratio,
-        value.count,
-        value.threshold,
-        value.round_to,
-        value.min_units,
-    )
-    return Selection(layers=[name], choice=choice, exclude=exclude)
+        return Selection(layers=[name], where=value.where, exclude=step.exclude)
+    return Selection(layers=[name], choice=Choice(**value.options()), exclude=step.exclude)
 
 
 def _expect(source: Source, analysis: Analysis, change: Change, plan: Plan) -> None:

@@ -102,7 +102,8 @@ def _replay(analysis: Analysis, step: Mapping[str, Any], found: Lost, removed: U
     backend = step["backend"]
     if backend == "mask":
         for path, indices in step["layers"].items():
-            channels = _original_channels(analysis, path, indices, found.gone) if indices else None
+            every = indices in ("all", [])  # a list without an index, before there was the word
+            channels = None if every else _original_channels(analysis, path, indices, found.gone)
             found.masks.append(Mask(path, channels, step.get("below")))
         return
     units = {

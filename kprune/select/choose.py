@@ -14,11 +14,26 @@ from kprune.labels.explain import reason
 from kprune.labels.groups import Groups
 from kprune.labels.map import UnitAxis
 from kprune.select.budget import Budget, Measure
+from kprune.select.options import OPTIONS
 from kprune.select.ranking import Ranking, Scores, blockwise, score_groups
 from kprune.select.statistics import Statistics
 from kprune.text import clean
 
 LIMITS = ("ratio", "count", "threshold", "target")
+
+
+def check_number(name: str, value: float | None) -> None:
+    """Raises: UsageError for a value that an option's description rules out."""
+    option = OPTIONS[name]
+    if value is None:
+        return
+    called = name.replace("_", " ")
+    if option.least is not None and value < option.least:
+        raise UsageError(f"a {called} of {value:g}", why=f"it must be at least {option.least}")
+    above, below = option.above, option.below
+    if above is not None and below is not None and not above < value < below:
+        why = f"it must lie between {above} and {below}, both excluded"
+        raise UsageError(f"a {called} of {value:g}", why=why)
 
 
 @dataclass(frozen=True)
@@ -60,13 +75,16 @@ class Choice:
                 f"criterion '{self.criterion}' is given {'no limit' if not limits else ' and '.join(limits)}",
                 do="give one of --ratio, --count, --threshold and --target-…",
             )
-        for ratio in (self.ratio, self.max_ratio, *self.per_layer.values()):
-            if ratio is not None and not 0 < ratio < 1:
+        for name in ("ratio", "max_ratio", "count", "round_to", "min_units", "seed"):
+            check_number(name, getattr(self, name))
+        for ratio in self.per_layer.values():
+            check_number("ratio", ratio)
+        for name, meant in (("a budget", self.target), ("one list of all layers", self.together)):
+            if meant and self.per_layer:
                 raise UsageError(
-                    f"a ratio of {ratio:g}", why="it must lie between 0 and 1, both excluded"
+                    f"a ratio for '{clean(next(iter(self.per_layer)))}' with {name}",
+                    do="leave out --per-layer; --max-ratio bounds every layer",
                 )
-        if self.count is not None and self.count < 1:
-            raise UsageError(f"a count of {self.count}", why="it must be at least 1")
 
     @property
     def ranking(self) -> Ranking:

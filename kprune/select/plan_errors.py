@@ -9,6 +9,7 @@ from typing import Any, get_args
 import msgspec
 
 from kprune.errors import PlanError
+from kprune.select.options import Normalization, Reduction
 from kprune.select.plan_structs import (
     Backend,
     Expect,
@@ -31,8 +32,8 @@ def refuse_unknown_keys(document: Document) -> None:
     """
     for path, mapping, struct in _structs(document.data):
         for key in mapping:
-            if key not in struct.__struct_fields__:
-                then = did_you_mean(key, struct.__struct_fields__)
+            if key not in struct.__struct_encode_fields__:
+                then = did_you_mean(key, struct.__struct_encode_fields__)
                 raise document.error(f"unknown key {quoted(key)}", *path, key, then=then)
 
 
@@ -61,6 +62,10 @@ _BOUND = re.compile(r"Expected `(?P<wanted>int|float)` (?P<sign>[<>]=?) (?P<boun
 _ENUM = re.compile(r"Invalid enum value (?P<got>.*)", re.DOTALL)
 
 
+_CHOICES: dict[str, Any] = {"backend": Backend, "reduce": Reduction, "normalize": Normalization}
+"""The keys whose value is one of a few words."""
+
+
 def explained(error: msgspec.ValidationError, document: Document) -> PlanError:
     """msgspec's message, as a sentence about a line of the plan.
 
@@ -69,7 +74,7 @@ def explained(error: msgspec.ValidationError, document: Document) -> PlanError:
     message, path = _place(error, document.data)
     if isinstance(error.__cause__, InvalidPlan):
         cause = error.__cause__
-        return document.error(cause.what, *path, *[cause.key] * bool(cause.key), do=cause.do)
+        return document.error(cause.what, *path, *cause.path, do=cause.do)
     if found := _MISSING.fullmatch(message):
         inside = f" in {called(path)}" if path else ""
         return document.error(f"no {quoted(found['key'])}{inside}", *path)
@@ -86,9 +91,9 @@ def explained(error: msgspec.ValidationError, document: Document) -> PlanError:
         if path == ("version",):
             then = "this kprune reads version 1"
             return document.error(f"'version' is {found['got']}", *path, then=then)
-        backends = get_args(Backend)
-        then = did_you_mean(found["got"].strip("'"), backends)
-        then = then or f"there are {', '.join(backends)}"
+        words = get_args(_CHOICES[str(path[-1])])
+        then = did_you_mean(found["got"].strip("'"), words)
+        then = then or f"there are {', '.join(words)}"
         return document.error(f"{called(path)} is {clean(found['got'])}", *path, then=then)
     if "of length >= 1" in message:
         return document.error(f"{called(path)} is empty", *path)

@@ -10,7 +10,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from kprune.errors import UsageError
+from kprune.select.budget import Budget
 from kprune.select.indices import compact_text
+from kprune.select.options import BUDGETS, OPTIONS, Normalization, Reduction
 from kprune.select.plan_yaml import Document
 from kprune.select.pointing import quoted
 
@@ -21,34 +23,43 @@ class InvalidPlan(UsageError, ValueError):
     """Values of a plan that contradict each other.
 
     Also a ValueError, since msgspec adds the path to those that a struct raises while it reads.
+
+    Attributes:
+        path: from the struct that raises it to the place that it means.
     """
 
-    def __init__(self, what: str, key: str = "", *, do: str = "") -> None:
+    def __init__(self, what: str, *path: str, do: str = "") -> None:
         super().__init__(what, do=do)
-        self.key = key
+        self.path = path
+
+
+def described(name: str) -> Meta:
+    """An option of a choice as `kprune.select.options` describes it."""
+    option = OPTIONS[name]
+    bounds: Any = {"gt": option.above, "lt": option.below, "ge": option.least}
+    return Meta(description=option.text, **bounds)
+
+
+LIMITS = ("ratio", "count", "threshold")
 
 
 class LayerChoice(Struct, frozen=True, forbid_unknown_fields=True):
     """Which units of a layer by what they are like: a criterion and how many, or an expression."""
 
-    criterion: Annotated[str, Meta(description="What ranks the units: l1, l2, mean, random.")] | (
-        None
-    ) = None
-    ratio: Annotated[float, Meta(gt=0, lt=1, description="The share of units to choose.")] | (
-        None
-    ) = None
-    count: Annotated[int, Meta(ge=1, description="How many units to choose.")] | None = None
-    threshold: Annotated[float, Meta(description="Choose the units that score less.")] | None = None
+    criterion: Annotated[str, described("criterion")] | None = None
+    ratio: Annotated[float, described("ratio")] | None = None
+    count: Annotated[int, described("count")] | None = None
+    threshold: Annotated[float, described("threshold")] | None = None
     where: Annotated[str, Meta(description="An expression, such as mean < 0.1.")] | None = None
-    round_to: (
-        Annotated[int, Meta(ge=1, description="Leave a multiple of this many units.")] | None
-    ) = None
-    min_units: Annotated[int, Meta(ge=1, description="Leave at least this many units.")] | None = (
-        None
-    )
+    round_to: Annotated[int, described("round_to")] | None = None
+    min_units: Annotated[int, described("min_units")] | None = None
+    max_ratio: Annotated[float, described("max_ratio")] | None = None
+    seed: Annotated[int, described("seed")] | None = None
+    reduce: Annotated[Reduction, described("reduce")] | None = None
+    normalize: Annotated[Normalization, described("normalize")] | None = None
 
     def __post_init__(self) -> None:
-        sizes = [key for key in ("ratio", "count", "threshold") if getattr(self, key) is not None]
+        sizes = self.limits
         if self.where is not None:
             others = [key for key in self.__struct_fields__ if getattr(self, key) is not None]
             others.remove("where")
@@ -59,23 +70,41 @@ class LayerChoice(Struct, frozen=True, forbid_unknown_fields=True):
                 "a choice with neither 'criterion' nor 'where'",
                 do="write {criterion: l1, ratio: 0.25} or {where: mean < 0.1}",
             )
-        elif len(sizes) != 1:
+        elif len(sizes) > 1:
             found = " and ".join(map(quoted, sizes))
-            raise InvalidPlan(
-                f"a criterion with {found}" if found else "a criterion without a limit",
-                sizes[1] if sizes else "criterion",
-                do="give one of ratio, count and threshold",
-            )
+            raise InvalidPlan(f"a criterion with {found}", sizes[1], do=ONE_LIMIT)
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise InvalidPlan("a threshold that is not a number to compare with", "threshold")
 
+    @property
+    def limits(self) -> list[str]:
+        """Which limits are given."""
+        return [key for key in LIMITS if getattr(self, key) is not None]
+
+    def options(self) -> dict[str, Any]:
+        """What is given, as `kprune.select.choose.Choice` takes it."""
+        given = ((key, getattr(self, key)) for key in self.__struct_fields__)
+        return {key: value for key, value in given if value is not None}
+
+
+ONE_LIMIT = "give one of ratio, count and threshold"
+EVERY = "all"
+"""Instead of indices, in a step with `below`: every channel of a layer."""
 
 LayerValue = (
     Annotated[list[int], Meta(description="The indices of the units.")]
     | Annotated[str, Meta(description='As on the command line: "0-15", "!3,7", "@drop.txt".')]
     | LayerChoice
 )
-Backend = Literal["zero", "mask", "remove"]
+Backend = Literal["zero", "mask", "remove", "compact"]
+
+# Options of a step that only some backends have.
+_ONLY = {
+    "outgoing": ("zero",), "silence": ("zero",), "fold": ("remove",), "below": ("mask",),
+    "merge": ("compact",), "check": ("compact",),
+    **dict.fromkeys(BUDGETS, ("remove",)),
+    **dict.fromkeys(("global", "data", "exclude"), ("zero", "mask", "remove")),
+}  # fmt: skip
 
 
 class Step(Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,11 +113,20 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True):
     backend: Annotated[Backend, Meta(description="What happens to the units.")]
     layers: Annotated[
         dict[str, LayerValue],
-        Meta(min_length=1, description="LAYER[.AXIS], or a glob, and which of its units."),
-    ]
+        Meta(
+            min_length=1,
+            description="LAYER[.AXIS], or a glob, and which of its units. "
+            "compact: which may go at most; without it, all that are dead.",
+        ),
+    ] = msgspec.field(default_factory=dict)
     exclude: Annotated[
         list[str], Meta(description="Layers, or globs, that are left as they are.")
     ] = msgspec.field(default_factory=list)
+    target_params: Annotated[int | str, described("target_params")] | None = None
+    target_flops: Annotated[int | str, described("target_flops")] | None = None
+    target_bytes: Annotated[int | str, described("target_bytes")] | None = None
+    together: Annotated[bool, described("global")] = msgspec.field(default=False, name="global")
+    data: Annotated[str, described("data")] | None = None
     outgoing: Annotated[bool, Meta(description="zero: also what consumers hold for the units.")] = (
         False
     )
@@ -96,19 +134,25 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True):
     fold: Annotated[
         bool, Meta(description="remove: fold constants into the consumers' biases.")
     ] = False
+    below: (
+        Annotated[
+            float,
+            Meta(gt=0, description="mask: at run time, zero activations of magnitude under this."),
+        ]
+        | None
+    ) = None
+    merge: Annotated[
+        bool, Meta(description="compact: make one of units that are equal, or up to a factor.")
+    ] = False
+    check: Annotated[bool, Meta(description="compact: run both models in TensorFlow first.")] = True
     coupled: Annotated[bool, Meta(description="Whether units tied to these may go along.")] = True
     allow_output_change: Annotated[
         bool, Meta(description="Whether the model's inputs or outputs may change.")
     ] = False
 
     def __post_init__(self) -> None:
-        for option, backend in (("outgoing", "zero"), ("silence", "zero"), ("fold", "remove")):
-            if getattr(self, option) and self.backend != backend:
-                raise InvalidPlan(
-                    f"{quoted(option)} with backend {quoted(self.backend)}",
-                    option,
-                    do=f"{quoted(option)} goes with backend: {backend}",
-                )
+        self._check_backend()
+        self._check_target()
         # One form for each choice, so that plans that say the same are equal: text that merely
         # lists indices, such as "0-7,12", becomes the list.
         layers: dict[str, LayerValue] = {}
@@ -120,6 +164,73 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True):
             else:  # from Python perhaps an array
                 layers[name] = [int(index) for index in value]
         msgspec.structs.force_setattr(self, "layers", layers)
+        self._check_layers()
+
+    def _check_backend(self) -> None:
+        for info in msgspec.structs.fields(self):
+            option, backends = info.encode_name, _ONLY.get(info.encode_name, ())
+            value = getattr(self, info.name)
+            given = value not in (None, [], info.default)
+            if given and backends and self.backend not in backends:
+                raise InvalidPlan(
+                    f"{quoted(option)} with backend {quoted(self.backend)}",
+                    option,
+                    do=f"{quoted(option)} goes with backend: {' or '.join(backends)}",
+                )
+
+    def _check_layers(self) -> None:
+        if not self.layers and self.backend != "compact":
+            raise InvalidPlan("a step without 'layers'", do="write layers: {dense_1: [3, 7, 12]}")
+        whole = self.whole
+        first = next(iter(self.layers.values()), None)
+        for name, value in self.layers.items():
+            chosen = isinstance(value, LayerChoice)
+            if (self.below is not None or self.backend == "compact") and chosen:
+                option = "below" if self.below is not None else "compact"
+                raise InvalidPlan(f"a choice by rank with {quoted(option)}", "layers", name)
+            if whole and value != first:
+                raise InvalidPlan(
+                    f"two choices under {quoted(whole)}", "layers", name,
+                    do="it ranks all layers in one list, so give them one choice, or two steps",
+                )  # fmt: skip
+            if whole and not (isinstance(value, LayerChoice) and value.criterion is not None):
+                raise InvalidPlan(
+                    f"no criterion under {quoted(whole)}", "layers", name,
+                    do='write layers: {"*": {criterion: lamp}}',
+                )  # fmt: skip
+            if isinstance(value, LayerChoice) and value.criterion is not None:
+                limits = value.limits
+                if self.target and limits:
+                    raise InvalidPlan(
+                        f"{quoted(limits[0])} under {quoted(self.target[0])}",
+                        "layers", name, limits[0], do="give one of the two",
+                    )  # fmt: skip
+                if not self.target and not limits:
+                    raise InvalidPlan(
+                        "a criterion without a limit", "layers", name, "criterion", do=ONE_LIMIT
+                    )
+
+    def _check_target(self) -> None:
+        given = [name for name in BUDGETS if getattr(self, name) is not None]
+        if len(given) > 1:
+            what = f"{quoted(given[0])} and {quoted(given[1])}"
+            raise InvalidPlan(what, given[1], do="give one of them")
+        if self.target:
+            try:
+                Budget(BUDGETS[self.target[0]], self.target[1])
+            except UsageError as error:
+                raise InvalidPlan(error.what, self.target[0], do=error.do or error.why) from None
+
+    @property
+    def target(self) -> tuple[str, str] | None:
+        """The budget: its option, and the amount as text."""
+        given = (name for name in BUDGETS if getattr(self, name) is not None)
+        return next(((name, str(getattr(self, name))) for name in given), None)
+
+    @property
+    def whole(self) -> str:
+        """The option that ranks the units of all layers in one list, or ""."""
+        return self.target[0] if self.target else "global" if self.together else ""
 
 
 class ModelCheck(Struct, frozen=True, forbid_unknown_fields=True):
@@ -187,14 +298,31 @@ def listed(text: str) -> str | list[int]:
 def plan_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a plan, for editors and other tools."""
     schema = _without_null(msgspec.json.schema(Plan))
-    choice = schema["$defs"]["LayerChoice"]
-    sizes = [{"required": ["criterion", key]} for key in ("ratio", "count", "threshold")]
-    choice["oneOf"] = [*sizes, {"required": ["where"], "maxProperties": 1}]
+    choice, step = schema["$defs"]["LayerChoice"], schema["$defs"]["Step"]
+    choice["oneOf"] = [{"required": ["criterion"]}, {"required": ["where"], "maxProperties": 1}]
+    sizes = [{"required": [key]} for key in LIMITS]
+    every = {"required": ["criterion"], "properties": dict.fromkeys(LIMITS, False)}
+    each = {"anyOf": [{"required": ["where"]}, {"oneOf": sizes}]}
+    step["allOf"] = [
+        {
+            "if": {"properties": {"backend": {"const": "compact"}}},
+            "else": {"required": ["layers"]},
+        },
+        {
+            "if": {"anyOf": [{"required": [key]} for key in BUDGETS]},
+            "then": _of_choices({"type": "object", **every}),
+            "else": _of_choices({"if": {"type": "object"}, "then": each}),
+        },
+    ]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "kprune plan",
         **schema,
     }
+
+
+def _of_choices(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"properties": {"layers": {"additionalProperties": schema}}}
 
 
 def _without_null(schema: Any) -> Any:

@@ -25,6 +25,7 @@ from kprune.select.indices import compact_text, parse_indices
 from kprune.select.plan_errors import called, explained, refuse_unknown_keys
 from kprune.select.plan_structs import (
     COMPARISON,
+    EVERY,
     Backend,
     Expect,
     InvalidPlan,
@@ -49,6 +50,7 @@ from kprune.select.plan_yaml import (
 from kprune.select.specs import parse_layer
 
 __all__ = [
+    "EVERY",
     "Backend",
     "Expect",
     "InvalidPlan",
@@ -102,6 +104,8 @@ def _check_texts(plan: Plan, document: Document) -> None:
             path: Path = ("steps", count, "layers", name)
             try:
                 parse_layer(name)
+                if value == EVERY and step.below is not None:
+                    continue
                 if isinstance(value, str):
                     parse_indices(value)
                 elif isinstance(value, LayerChoice) and value.where is not None:
@@ -128,13 +132,16 @@ def plan_to_yaml(plan: Plan) -> str:
         lines.append(f"model: {write_flow(_given(plan.model))}")
     lines.append("steps:")
     for step in plan.steps:
-        lines += [f"  - backend: {step.backend}", "    layers:"]
+        lines += [f"  - backend: {step.backend}", *["    layers:"] * bool(step.layers)]
         for name, value in step.layers.items():
             lines += _layer_lines(write_key(name, 6), value)
         if step.exclude:
             lines += wrap_flow("    exclude:", step.exclude, 6)
-        options = {key: value for key, value in _given(step).items() if isinstance(value, bool)}
-        lines += [f"    {key}: {write_scalar(value)}" for key, value in options.items()]
+        lines += [
+            f"    {key}: {write_scalar(value)}"
+            for key, value in _given(step).items()
+            if key not in ("backend", "layers", "exclude")
+        ]
     if plan.expect is not None:
         lines.append(f"expect: {write_flow(_given(plan.expect))}")
     return "\n".join(lines) + "\n"
@@ -144,11 +151,14 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
     """The plan as plain data, which as JSON is a plan as well: JSON is YAML."""
     steps = [
         {
-            **{key: value for key, value in _given(step).items() if value != []},
-            "layers": {
-                name: _given(value) if isinstance(value, LayerChoice) else value
-                for name, value in step.layers.items()
-            },
+            key: {
+                name: _given(choice) if isinstance(choice, LayerChoice) else choice
+                for name, choice in step.layers.items()
+            }
+            if key == "layers"
+            else value
+            for key, value in _given(step).items()
+            if value not in ([], {})
         }
         for step in plan.steps
     ]
@@ -175,7 +185,7 @@ def _given(struct: msgspec.Struct) -> dict[str, Any]:
     for info in msgspec.structs.fields(struct):
         value = getattr(struct, info.name)
         if value is not None and value != info.default:
-            found[info.name] = value
+            found[info.encode_name] = value
     return found
 
 

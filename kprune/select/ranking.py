@@ -11,10 +11,8 @@ from kprune.errors import ExpressionError, UsageError
 from kprune.labels.groups import Groups, connected
 from kprune.labels.map import UnitAxis
 from kprune.select.criteria import criterion
+from kprune.select.options import NORMALIZATIONS, REDUCTIONS
 from kprune.select.statistics import Statistics
-
-REDUCTIONS = ("mean", "sum", "max", "l2")
-NORMALIZATIONS = ("none", "layer-mean", "layer-max", "layer-gauss")
 
 
 @dataclass(frozen=True)

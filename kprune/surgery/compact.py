@@ -88,9 +88,15 @@ def _frozen(kind: str, why: str) -> str:
     )
 
 
-def removable(analysis: Analysis, constants: Constants) -> Search:
-    """The largest set of units that nothing would miss."""
+def removable(analysis: Analysis, constants: Constants, may_go: np.ndarray | None = None) -> Search:
+    """The largest set of units that nothing would miss.
+
+    Args:
+        may_go: bool (labels,), whole groups; None for all.
+    """
     search = Search.of(analysis.groups)
+    if may_go is not None:
+        search.keep(np.flatnonzero(~may_go), "they are not among those that may go")
     for label, why in constants.held.items():
         search.keep(np.array([label]), f"they {why}")
     while _take_back(search, constants) or _complete(search):

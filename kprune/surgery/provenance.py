@@ -37,7 +37,11 @@ def with_provenance(
     steps = list(plan.get("steps", [])) if isinstance(plan, dict) else []
     step: dict[str, Any] = {
         "backend": backend,
-        "layers": {address: [int(i) for i in indices] for address, indices in units.items()},
+        # No index stands for all: activations below a threshold are masked wherever they are.
+        "layers": {
+            address: [int(i) for i in indices] if len(indices) else "all"
+            for address, indices in units.items()
+        },
         **options,
     }
     left = dict(before.get("units") or {}) if isinstance(before.get("units"), dict) else {}

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kprune.errors import PlanError, UsageError
+from kprune.select.options import NORMALIZATIONS, REDUCTIONS
 from kprune.select.plans import (
     Expect,
     LayerChoice,
@@ -137,7 +138,7 @@ WHOLE = {
         "'backend' is 'remov'", 3, "- backend: remov", 2, then="did you mean 'remove'?"
     ),
     "version: 1\nsteps:\n- backend: x\n  layers: {a: [1]}": said(
-        "'backend' is 'x'", 3, "- backend: x", 2, then="there are zero, mask, remove"
+        "'backend' is 'x'", 3, "- backend: x", 2, then="there are zero, mask, remove, compact"
     ),
     "version: 1\nsteps:\n- backend: zero\n  layesr: {a: [1]}": said(
         "unknown key 'layesr'", 4, "  layesr: {a: [1]}", 2, then="did you mean 'layers'?"
@@ -173,6 +174,18 @@ PARTS = {
     "a: [1]\n    backnd: 3": ("unknown key 'backnd'", 6, 1, 4, "did you mean 'backend'?"),
     "a: [1]\n    exclude: x": ("'exclude' is text", 6, 1, 4, "it must be a list"),
     "a: [1]\n    fold: 1": ("'fold' is a whole number", 6, 1, 4, "it must be true or false"),
+    "a: {criterion: l1, count: 3, reduce: sun}": (
+        "'reduce' is 'sun'", 5, 0, 35, "did you mean 'sum'?"),
+    "a: {criterion: l1, count: 3, normalize: 3}": (
+        "'normalize' is a whole number", 5, 0, 35, "it must be text"),
+    "a: {criterion: l1, count: 3, max_ratio: 1}": (
+        "'max_ratio' is out of range", 5, 0, 35, "it must be less than 1"),
+    "a: {criterion: l1, count: 3, seed: -1}": (
+        "'seed' is out of range", 5, 0, 35, "it must be at least 0"),
+    "a: {criterion: l1}\n    target_params: 0.5": (
+        "'target_params' is a number", 6, 1, 4, "it must be a whole number or text"),
+    "a: {criterion: l1, count: 3}\n    globl: true": (
+        "unknown key 'globl'", 6, 1, 4, "did you mean 'global'?"),
     "a: [1]\nmodel: {}": ("no 'parameters' in 'model'", 6, 1, 0, ""),
     "a: [1]\nmodel: {parameters: -1}": (
         "'parameters' is out of range", 6, 1, 8, "it must be at least 0"),
@@ -208,6 +221,32 @@ WHOLE |= {
     HEAD + "a: [1]\n    outgoing: true": said(
         "'outgoing' with backend 'remove'", 6, "    outgoing: true", 4,
         "do:    'outgoing' goes with backend: zero"),
+    HEAD + "a: {criterion: l1, ratio: 0.5}\n    target_params: 50%": said(
+        "'ratio' under 'target_params'", 5, "      a: {criterion: l1, ratio: 0.5}", 25,
+        "do:    give one of the two"),
+    HEAD + "a: {criterion: l1}\n      b: {criterion: l2}\n    target_flops: 5M": said(
+        "two choices under 'target_flops'", 6, "      b: {criterion: l2}", 6,
+        "do:    it ranks all layers in one list, so give them one choice, or two steps"),
+    HEAD + "a: [1]\n    global: true": said(
+        "no criterion under 'global'", 5, "      a: [1]", 6,
+        'do:    write layers: {"*": {criterion: lamp}}'),
+    HEAD + "a: {criterion: l1}\n    target_params: 50%\n    target_bytes: 9k": said(
+        "'target_params' and 'target_bytes'", 7, "    target_bytes: 9k", 4,
+        "do:    give one of them"),
+    HEAD + "a: {criterion: l1}\n    target_params: a lot": said(
+        "'a lot' is no amount of parameters", 6, "    target_params: a lot", 4,
+        "do:    write 40%, 1.2M or 500000"),
+    HEAD + "a: [1]\n    below: 0.1": said(
+        "'below' with backend 'remove'", 6, "    below: 0.1", 4,
+        "do:    'below' goes with backend: mask"),
+    HEAD.replace("remove", "mask") + "a: {where: mean < 1}\n    below: 0.1": said(
+        "a choice by rank with 'below'", 5, "      a: {where: mean < 1}", 6),
+    "version: 1\nsteps:\n- backend: zero\n  exclude: [a]": said(
+        "a step without 'layers'", 3, "- backend: zero", 2,
+        "do:    write layers: {dense_1: [3, 7, 12]}"),
+    "version: 1\nsteps:\n- {backend: compact, data: x.npz}": said(
+        "'data' with backend 'compact'", 3, "- {backend: compact, data: x.npz}", 21,
+        "do:    'data' goes with backend: zero or mask or remove"),
     HEAD + '"": [1]': said("no layer is named", 5, '      "": [1]', 6),
     HEAD + "a: 3,x": """\
 error: '3,x' is not a list of units in plan.yaml, line 5. Nothing was written.
@@ -289,8 +328,10 @@ def test_any_data_is_a_plan_or_refused(data):
 
 def test_an_invalid_choice_made_in_python_is_a_usage_error():
     for make in (
-        lambda: LayerChoice(criterion="l1"),
+        lambda: LayerChoice(criterion="l1", ratio=0.5, count=3),
         lambda: LayerChoice(where="mean < 1", ratio=0.5),
+        lambda: Step(backend="remove", layers={"a": LayerChoice(criterion="l1")}),
+        lambda: Step(backend="remove", layers={}),
         lambda: Step(backend="remove", layers={"a": [1]}, silence=True),
     ):
         with pytest.raises(UsageError):
@@ -385,11 +426,17 @@ limits = (
     | st.builds(lambda v: {"count": v}, st.integers(1, 10**9))
     | st.builds(lambda v: {"threshold": v}, finite)
 )
+ranked = {
+    "criterion": st.text(st.characters(exclude_categories=["Cs"])),
+    "round_to": optional_count,
+    "min_units": optional_count,
+    "max_ratio": st.none() | shares,
+    "seed": st.none() | st.integers(0, 2**40),
+    "reduce": st.none() | st.sampled_from(REDUCTIONS),
+    "normalize": st.none() | st.sampled_from(NORMALIZATIONS),
+}
 choices = st.builds(
-    lambda criterion, limit, round_to, min_units: LayerChoice(
-        criterion=criterion, round_to=round_to, min_units=min_units, **limit
-    ),
-    st.text(st.characters(exclude_categories=["Cs"])), limits, optional_count, optional_count,
+    lambda limit, rest: LayerChoice(**limit, **rest), limits, st.fixed_dictionaries(ranked)
 ) | st.sampled_from(
     [LayerChoice(where=text) for text in ("mean < 0.1", "w[0,0,0] < 0\n", "not (gamma >= 1e-3)")]
 )  # fmt: skip
@@ -397,11 +444,29 @@ choices = st.builds(
 
 @st.composite
 def steps(draw) -> Step:
-    backend = draw(st.sampled_from(["zero", "mask", "remove"]))
-    layers = st.dictionaries(names, index_lists | index_texts | choices, min_size=1, max_size=4)
+    backend = draw(st.sampled_from(["zero", "mask", "remove", "compact"]))
+    if backend == "compact":
+        which = draw(st.dictionaries(names, index_lists | index_texts, max_size=2))
+        return Step(
+            backend="compact", layers=which, merge=draw(st.booleans()), check=draw(st.booleans())
+        )
+    budget = backend == "remove" and draw(st.booleans())
+    below = backend == "mask" and not budget and draw(st.booleans())
+    if budget:
+        choice = LayerChoice(**draw(st.fixed_dictionaries(ranked)))
+        layers = st.dictionaries(names, st.just(choice), min_size=1, max_size=4)
+    else:
+        values = index_lists | index_texts
+        values |= st.just("all") if below else choices
+        layers = st.dictionaries(names, values, min_size=1, max_size=4)
+    target = draw(st.sampled_from(["target_params", "target_flops", "target_bytes"]))
     return Step(
         backend=backend,
         layers=draw(layers),
+        below=0.25 if below else None,
+        data=draw(st.none() | names),
+        together=budget and draw(st.booleans()),
+        **({target: draw(st.sampled_from(["40%", "1.2M", 9000]))} if budget else {}),
         exclude=draw(st.lists(names, max_size=4)),
         outgoing=backend == "zero" and draw(st.booleans()),
         silence=backend == "zero" and draw(st.booleans()),
@@ -440,7 +505,9 @@ def test_the_line_of_a_layer_is_the_line_with_its_name(plan):
         for name, below in zip(step.layers, list(step.layers)[1:], strict=False):
             first, last = (again.line("steps", count, "layers", key) for key in (name, below))
             assert first is not None and last is not None and first < last
-            block = "version: 1\nsteps:\n- backend: mask\n  layers:\n"
+            head = "remove\n  target_params: 1" if step.target else "mask"
+            head += "\n  below: 1" * (step.below is not None)
+            block = f"version: 1\nsteps:\n- backend: {head}\n  layers:\n"
             block += "\n".join(text.split("\n")[first - 1 : last - 1])
             assert list(parse_plan(block).steps[0].layers) == [name]
 
@@ -481,11 +548,20 @@ def test_a_comparison_means_what_python_means_by_it(fact, sign, bound):
 
 def conforms(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
     """JSON Schema, as much of it as `plan_schema` uses; an unknown keyword is an error."""
+    if isinstance(schema, bool):
+        return schema
     types = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
     for keyword, said in schema.items():
         match keyword:
-            case "$schema" | "title" | "description" | "default" | "$defs":
+            case "$schema" | "title" | "description" | "default" | "$defs" | "then" | "else":
                 holds = True
+            case "allOf":
+                holds = all(conforms(value, one, root) for one in said)
+            case "if":
+                branch = "then" if conforms(value, said, root) else "else"
+                holds = conforms(value, schema.get(branch, {}), root)
+            case "const":
+                holds = value == said
             case "$ref":
                 holds = conforms(value, root["$defs"][said.removeprefix("#/$defs/")], root)
             case "type" if said == "number":
@@ -523,6 +599,8 @@ def conforms(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
                 holds = not isinstance(value, (int, float)) or value < said
             case "pattern":
                 holds = not isinstance(value, str) or re.search(said, value) is not None
+            case _:
+                raise AssertionError(f"this test does not know {keyword!r}")
         if not holds:
             return False
     return True
@@ -538,7 +616,10 @@ def test_the_schema_accepts_what_the_parser_accepts(plan):
     assert conforms(data, schema, schema)
 
 
-BEYOND_A_SCHEMA = ("outgoing: true", ".nan", '"": [1]', "a: 3,x", "meen", "oops")
+BEYOND_A_SCHEMA = (
+    "outgoing: true", ".nan", '"": [1]', "a: 3,x", "meen", "oops", "below: 0.1", "data: x", "a lot",
+    "global: true", "target_bytes: 9k", "target_flops: 5M",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,64 @@
+"""What can be said of a choice by rank: one description for the command line, for plans and for `Choice`.
+
+Light, since the command line reads it for its help.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Reduction = Literal["mean", "sum", "max", "l2"]
+Normalization = Literal["none", "layer-mean", "layer-max", "layer-gauss"]
+
+REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum", "max", "l2")
+NORMALIZATIONS: tuple[Normalization, ...] = ("none", "layer-mean", "layer-max", "layer-gauss")
+
+
+@dataclass(frozen=True)
+class Described:
+    """One option.
+
+    Attributes:
+        text: what it means, a sentence.
+        metavar: what stands for its value in help.
+        above, below, least: what a number must be more than, less than, or at least.
+        words: what a text must be one of.
+    """
+
+    text: str
+    metavar: str = ""
+    above: float | None = None
+    below: float | None = None
+    least: int | None = None
+    words: tuple[str, ...] = ()
+
+
+OPTIONS: dict[str, Described] = {
+    "criterion": Described(
+        "The lowest go, by l1, l2, mean, bn-scale, fpgm, lamp, random; with data by apoz, "
+        "activation-mean, activation-std, activation-absmax, taylor or hessian.",
+        "NAME",
+    ),
+    "ratio": Described("This share of each layer.", "R", above=0, below=1),
+    "count": Described("So many of each layer.", "N", least=1),
+    "threshold": Described("Those that score less.", "T"),
+    "round_to": Described("Leave a multiple of N units.", "N", least=1),
+    "min_units": Described("Leave at least N units.", "N", least=1),
+    "max_ratio": Described("Take at most this share of any layer.", "R", above=0, below=1),
+    "seed": Described("For the criterion random.", "N", least=0),
+    "reduce": Described("One score for tied units: mean, sum, max or l2.", "HOW", words=REDUCTIONS),
+    "normalize": Described(
+        "Make layers comparable: none, layer-mean, layer-max or layer-gauss.",
+        "HOW",
+        words=NORMALIZATIONS,
+    ),
+    "global": Described("Rank all layers in one list."),
+    "target_params": Described("As few as it takes to leave 40% or 1.2M parameters.", "N"),
+    "target_flops": Described("The same in FLOPs.", "N"),
+    "target_bytes": Described("The same in bytes.", "N"),
+    "data": Described("An .npz file with x (and y), for what depends on activations.", "FILE"),
+}
+
+BUDGETS = {"target_params": "parameters", "target_flops": "flops", "target_bytes": "bytes"}
+"""The options that are budgets, and what each counts."""
