@@ -13,7 +13,7 @@ from kprune.errors import CannotPruneError
 from kprune.graph.model import Layer, Model
 from kprune.labels.groups import Groups
 from kprune.labels.labels import Axis
-from kprune.labels.map import Freeze, LabelMap, UnitAxis, Weight
+from kprune.labels.map import Blocks, Freeze, LabelMap, UnitAxis, Weight
 from kprune.saved_model.contents import Contents, object_paths, saved_keys
 from kprune.saved_model.graph import MAIN, constant, function_graph, main_graph, recorded_shapes
 from kprune.saved_model.parameters import ATTENTION, Parameter, name_layers
@@ -44,6 +44,7 @@ class GraphAnalysis(Analysis):
             shapes of what functions take and give.
         """
         changes: dict[str, Any] = {"graphs": {}, "arguments": {}, "results": {}}
+        gone = self._with_rows(gone)
 
         def node(graph: str, name: str) -> dict[str, Any]:
             found: dict[str, Any] = changes["graphs"].setdefault(graph, {}).setdefault(name, {})
@@ -65,6 +66,16 @@ class GraphAnalysis(Analysis):
                     if shape is not None:
                         changes[part].setdefault(name, {})[index] = shape
         return {**self.config, "changes": changes}
+
+    def _with_rows(self, gone: np.ndarray) -> np.ndarray:
+        """The labels that are gone, with as many rows of each grouped kernel as its groups lose inputs."""
+        gone = gone.copy()
+        for parameter, blocks in self.tracer.grouped.items():
+            rows = parameter.ids[-2]
+            if rows is not None:
+                left = int((~gone[blocks.sides[0]]).sum(axis=1).max())
+                gone[rows[left:]] = True
+        return gone
 
 
 def left(labels: Any, gone: np.ndarray) -> list[int | None] | None:
@@ -116,7 +127,7 @@ def analyse(
         tracer=tracer,
         held={p.path: p for p in found.parameters},
     )
-    _declare_weights(label_map, groups, found)
+    _declare_weights(label_map, groups, found, tracer.grouped)
     return analysis
 
 
@@ -419,7 +430,9 @@ def _axes(own: list[Parameter]) -> dict[str, np.ndarray]:
     return {}
 
 
-def _declare_weights(label_map: LabelMap, groups: Groups, found: Found) -> None:
+def _declare_weights(
+    label_map: LabelMap, groups: Groups, found: Found, grouped: Mapping[Parameter, Blocks]
+) -> None:
     """Say which labels stand along each axis: the layer's own units where they are tied to them."""
     for parameter in found.parameters:
         assert parameter.layer is not None
@@ -432,7 +445,7 @@ def _declare_weights(label_map: LabelMap, groups: Groups, found: Found) -> None:
         units = {label for axis in record.axes.values() for label in axis.ids.tolist()}
         axes, made = [], []
         for number, (size, ids) in enumerate(zip(parameter.shape, parameter.ids, strict=True)):
-            if ids is None:
+            if ids is None or (parameter in grouped and number == len(parameter.shape) - 2):
                 axes.append(Axis(size))
                 continue
             named = np.array(
@@ -453,6 +466,7 @@ def _declare_weights(label_map: LabelMap, groups: Groups, found: Found) -> None:
             parameter.flops,
             out=made[-1] if made else None,
             also=tuple(made[:-1]),
+            grouped=grouped.get(parameter),
         )
 
 

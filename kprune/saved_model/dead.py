@@ -61,6 +61,9 @@ def _that_can_go(analysis: GraphAnalysis, chosen: np.ndarray) -> np.ndarray:
         for factor in factors.factors:
             if sum(extent > 1 for extent in factor.shape) > 1:
                 chosen[groups.of[factor]] = False  # it goes with whole rows only
+    for blocks in analysis.map.blocks:
+        for side in blocks.sides:
+            chosen[groups.of[side]] = False  # as many have to go from each run
     gone = groups.spread(np.flatnonzero(chosen))
     beyond = gone & ~chosen[groups.of]
     if beyond.any():

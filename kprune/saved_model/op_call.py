@@ -9,6 +9,7 @@ import numpy as np
 
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.layer_call import CannotTell, LayerCall
+from kprune.labels.map import Blocks
 from kprune.saved_model.values import Number, Value
 
 if TYPE_CHECKING:
@@ -203,6 +204,47 @@ class OpCall(LayerCall):
             self.tracer.summed.append(ids)
         if loud:
             self.tracer.loud.append(ids)
+
+    def grouped(self, x: Labels, axis: int, kernel: Labels) -> bool:
+        """Say that run g of the channels of `x` feeds run g of the kernel's last axis alone.
+
+        The kernel's last axis but one is as long as one run, and stands for other channels in each.
+
+        Returns: whether that could be said; it takes a kernel that is a weight as it is.
+        """
+        rows, outputs, along = (
+            kernel.axis(kernel.rank - 2),
+            kernel.axis(kernel.rank - 1),
+            x.axis(axis),
+        )
+        held = self.tracer.owner(int(outputs.ids[0])) if outputs.plain and outputs.factors else None
+        if held is None or along.size is None or not rows.size or along.size % rows.size:
+            return False
+        parameter, groups = held[0], along.size // rows.size
+        own = [kernel.axis(number).all_ids() for number in (kernel.rank - 2, kernel.rank - 1)]
+        issued = [np.zeros(0) if ids is None else ids for ids in parameter.ids[-2:]]
+        if (
+            not all(map(np.array_equal, own, issued))
+            or not along.plain
+            or x.without(axis).factors
+            or len(issued[1]) % groups
+        ):
+            return False
+        ids = along.ids if along.factors else np.zeros(along.size, np.int64)
+        sides = [ids.reshape(groups, -1), issued[1].reshape(groups, -1)]
+        if rows.size == 1 and along.factors:  # a filter cannot outlive its only input
+            self.tie(np.repeat(ids, sides[1].shape[1]), sides[1].ravel())
+        known = self.tracer.grouped.get(parameter)
+        if known is not None and not np.array_equal(known.sides[0], sides[0]):
+            if known.sides[0].shape != sides[0].shape:
+                return False
+            self.tie(known.sides[0].ravel(), ids)
+        assert parameter.layer is not None
+        self.tracer.grouped[parameter] = Blocks(parameter.layer, "groups", sides)
+        self.tracer.summed.append(ids)
+        if not x.silent:
+            self.tracer.loud.append(ids)
+        return True
 
 
 def positions(sizes: Sequence[int | None]) -> float:

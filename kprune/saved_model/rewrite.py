@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,10 +44,28 @@ def cut(edit: TensorEdit, array: np.ndarray) -> np.ndarray:
                 ):
                     index[axis] = grid
             array[tuple(index)] = fill.value
+    columns = np.arange(array.shape[-1]) if edit.blocks is not None else None
+    width = array.shape[-1] if array.ndim else 0
     for axis, kept in enumerate(edit.keep):
         if kept is not None:
             array = array.take(kept, axis)
+            columns = kept if axis == array.ndim - 1 else columns
+    if edit.blocks is not None and columns is not None:
+        # Each run of columns keeps rows of its own.
+        rows = edit.blocks[columns // (width // len(edit.blocks))].T
+        array = np.take_along_axis(array, rows.reshape((1,) * (array.ndim - 2) + rows.shape), -2)
     return array if edit.scale == 1.0 else scaled(array, edit.scale)
+
+
+def cut_shape(edit: TensorEdit, shape: Sequence[int]) -> list[int]:
+    """The shape that `cut` leaves."""
+    after = [
+        size if kept is None else len(kept)
+        for size, kept in zip(shape, edit.keep or [None] * len(shape), strict=True)
+    ]
+    if edit.blocks is not None:
+        after[-2] = edit.blocks.shape[1]
+    return after
 
 
 def carry_out(
@@ -182,4 +200,4 @@ def _change_signature_defs(meta: Any, changes: Mapping[str, Any]) -> None:
                 _merge(info.tensor_shape, shape)
 
 
-__all__ = ["carry_out", "cut", "shape_of"]
+__all__ = ["carry_out", "cut", "cut_shape", "shape_of"]

@@ -29,7 +29,7 @@ from kprune.saved_model.contents import (
 )
 from kprune.saved_model.graph import constant
 from kprune.saved_model.masks import put_in, take_out
-from kprune.saved_model.rewrite import carry_out, cut
+from kprune.saved_model.rewrite import carry_out, cut, cut_shape
 from kprune.saved_model.runtime import tensorflow
 from kprune.surgery.edit import Edit, TensorEdit
 
@@ -132,10 +132,7 @@ class SavedModelSource(Source):
         saved = 0
         for key, change in by_key.items():
             shape = self.contents.shapes[key]
-            after = [
-                n if kept is None else len(kept)
-                for n, kept in zip(shape, change.keep or [None] * len(shape), strict=True)
-            ]
+            after = cut_shape(change, shape)
             item = self.contents.dtypes[key].itemsize
             saved += (
                 int(np.prod(shape, dtype=np.int64)) - int(np.prod(after, dtype=np.int64))
@@ -242,12 +239,9 @@ class SavedModelSource(Source):
             parameter = self._parameters[change.source]
             for place in parameter.constants:
                 constants[place] = cut(change, self.read(change.source))
-            if parameter.constants or not any(kept is not None for kept in change.keep):
+            shape = cut_shape(change, parameter.shape)
+            if parameter.constants or shape == list(parameter.shape):
                 continue
-            shape = [
-                n if kept is None else len(kept)
-                for n, kept in zip(parameter.shape, change.keep, strict=True)
-            ]
             handles.update(
                 {name: shape for name, held in self.found.by_node.items() if held is parameter}
             )

@@ -15,7 +15,7 @@ import numpy as np
 from kprune.graph.model import Layer, Model
 from kprune.labels.labels import Axis, Labels, Shape
 from kprune.labels.layer_call import CannotTell
-from kprune.labels.map import Freeze, LabelMap, LayerRecord, Mix, Tie, Visit
+from kprune.labels.map import Blocks, Freeze, LabelMap, LayerRecord, Mix, Tie, Visit
 from kprune.saved_model.graph import (
     MAIN,
     Graph,
@@ -70,6 +70,7 @@ class GraphTracer:
         variables_by_node: VarHandleOp nodes of the main graph and what they stand for.
         constants: constants that are weights, by (graph, node).
         consumed: axes of weights that are multiplied with units and summed.
+        grouped: kernels whose rows stand for other channels in each run of filters.
         loud, summed: labels of units that meet such an axis though a masked one gives no 0 there,
             or that are summed without a weight.
         parameters: all weights, labelled.
@@ -94,6 +95,7 @@ class GraphTracer:
         self.consumed: set[tuple[Parameter, int]] = set()
         self.loud: list[np.ndarray] = []
         self.summed: list[np.ndarray] = []
+        self.grouped: dict[Parameter, Blocks] = {}
         self.list_shapes: list[tuple[TensorList, np.ndarray, OpCall]] = []
         self.skipped = skipped
         self._rules = table()
@@ -492,6 +494,7 @@ class GraphTracer:
                 continue
             for axis, number in enumerate(numbers.ravel()):
                 call.demand(number, element.axis(axis))
+        self._settle_groups()
         first: dict[Place, Demand] = {}
         for demand in self.traced.demands:
             ids = demand.axis.all_ids()
@@ -523,6 +526,23 @@ class GraphTracer:
                             clean(demand.place[1]),
                         )
                     )
+
+    def _settle_groups(self) -> None:
+        """A grouped kernel's rows may only be shortened if nothing else is known of them."""
+        known = [ids[tie.a != tie.b] for tie in self.map.ties for ids in (tie.a, tie.b)]
+        known += [freeze.ids for freeze in self.map.freezes]
+        known += [mix.ids for mix in self.map.mixes]
+        known += [demand.axis.all_ids() for demand in self.traced.demands]
+        elsewhere = np.unique(np.concatenate(known)) if known else np.zeros(0, np.int64)
+        for parameter, blocks in self.grouped.items():
+            rows = parameter.ids[-2]
+            if rows is not None and np.isin(rows, elsewhere).any():
+                ids = np.unique(np.concatenate([side.ravel() for side in blocks.sides]))
+                why = f"are channels of the groups of '{clean(blocks.layer.path)}', whose kernel is used otherwise too"
+                self.map.freezes.append(
+                    Freeze("rule", ids[ids != 0], why, clean(blocks.layer.path))
+                )
+            self.map.blocks.append(blocks)
 
 
 def _seen(value: Value) -> Labels:

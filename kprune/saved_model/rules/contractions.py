@@ -79,7 +79,7 @@ def hold_space(call: OpCall, x: Labels, space: Sequence[int]) -> Labels:
 
 @op("Conv1D", "Conv2D", "Conv3D", does="combines")
 def convolution(call: OpCall) -> Labels:
-    """the kernel's last axis but one meets the channels, its last makes new ones"""
+    """the kernel's last axis but one meets the channels (of one group), its last makes new ones"""
     x, kernel = call.labels(0), call.labels(1)
     rank = len(call.shape(x))
     channels, space = axes_of_image(call, rank)
@@ -90,13 +90,14 @@ def convolution(call: OpCall) -> Labels:
     inputs, outputs = kernel.axis(rank - 2), kernel.axis(rank - 1)
     shape = _convolved(call, x, channels, space, kernel.shape[rank - 1] if kernel.shape else None)
     call.makes(call.labels(1), [rank - 1], positions([shape[axis] for axis in space]))
-    if x.axis(channels).size != inputs.size:
+    if x.axis(channels).size == inputs.size:
+        _meet(call, x, channels, kernel, rank - 2)
+        call.consumes(kernel, rank - 2, loud=not x.silent)
+    elif not call.grouped(x, channels, kernel):
         why = f"are channels of the groups of {call.layer.path!r}"
         call.freeze(x.axis(channels), why)
         call.freeze(kernel, why)
         return Labels(shape)
-    _meet(call, x, channels, kernel, rank - 2)
-    call.consumes(kernel, rank - 2, loud=not x.silent)
     if not outputs.factors:
         return Labels(shape)
     return Labels(shape).with_axis(channels, outputs, shape)

@@ -631,12 +631,40 @@ def pad(call: OpCall) -> Labels:
     return Labels(sizes, x.factors, x.silent and plain)
 
 
-@op("DepthToSpace", "SpaceToDepth", "BatchToSpaceND", "SpaceToBatchND", does="passes", numbers=True)
+@op("DepthToSpace", "SpaceToDepth", does="passes")
+def depth_and_space(call: OpCall) -> Labels:
+    """channels become blocks of space, and back: what a channel takes part in is tied"""
+    layout, block = call.attr("data_format", "NHWC"), int(call.attr("block_size", 1))
+    if layout != "NHWC":
+        raise CannotTell(f"folds channels in the order {layout}")
+    channels = 3
+    x = call.hold_axes(call.x, [1, 2], f"stand along an axis that {call.layer.path!r} folds")
+    along, known = x.axis(channels), call.shape()
+    wider = call.op == "DepthToSpace"
+    sizes = list(known)
+    for axis in (1, 2):
+        size = known[axis]
+        sizes[axis] = None if size is None else size * block if wider else size // block
+    count = known[channels]
+    if count is not None:
+        sizes[channels] = count // block**2 if wider else count * block**2
+    if not along.factors:
+        return Labels(tuple(sizes))
+    if not along.plain:
+        raise CannotTell("takes channels that stand along two axes at once")
+    # Channel (i * block + j) * depth + c is at row i and column j of each block of channel c.
+    if not wider:
+        return x.with_axis(channels, Axis.of(np.tile(along.ids, block**2)), tuple(sizes))
+    runs = along.ids.reshape(block**2, -1)
+    for run in runs[1:]:
+        call.tie(runs[0], run)
+    return x.with_axis(channels, Axis.of(runs[0]), tuple(sizes))
+
+
+@op("BatchToSpaceND", "SpaceToBatchND", does="passes", numbers=True)
 def blocks(call: OpCall) -> Any:
-    """blocks of space become samples and back; blocks of channels are not followed"""
+    """blocks of space become samples and back"""
     _stay_sizes(call)
-    if call.op in ("DepthToSpace", "SpaceToDepth"):
-        return call.opaque(f"{call.layer.path!r} ({call.op}) turns channels into space")
     x = call.x
     sizes = call.numbers(1)
     depth = 2 if sizes is None else sizes.size
