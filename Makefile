@@ -8,10 +8,10 @@ PARALLEL = -n $(WORKERS) --dist worksteal --ignore=tests/benchmarks
 export TF_CPP_MIN_LOG_LEVEL = 3
 export CUDA_VISIBLE_DEVICES = -1
 
-.PHONY: help demo test lint bench models nightly
+.PHONY: help demo test lint bench bench-accuracy models nightly
 
 help: ## list these verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/ready ## inspect a sample model, remove units from it, verify what is left
 	@rm -rf .demo && mkdir .demo
@@ -36,6 +36,9 @@ lint: .venv/ready ## check style and types
 
 bench: .venv/ready ## print time and memory beside those of cp and of Keras
 	@$(PYTEST) -s tests/benchmarks
+
+bench-accuracy: .venv/ready ## print the accuracy that each criterion keeps, cut and trained on (an hour)
+	@.venv/bin/python -m tests.benchmarks.accuracy $(ARGS)
 
 models: .venv/ready ## train the sample models anew
 	@.venv/bin/python sample_models/make_models.py

@@ -1,0 +1,295 @@
+"""Accuracy against size, by criterion: right after the cut, and after five epochs of `tune`.
+
+    python -m tests.benchmarks.accuracy                  train, cut, tune, print the table
+    python -m tests.benchmarks.accuracy --jobs 2         two processes
+    python -m tests.benchmarks.accuracy --table          only the tables of what is there
+
+The models are those of sample_models, trained anew from several seeds on scikit-learn's digits.
+Each is cut to a budget of parameters by every criterion, and trained on with and without the
+original as its teacher; accuracy is that on the 450 images that were never trained on. Figures are
+appended to a file as they come, so that a run that was interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FOLDER = ROOT / ".bench" / "accuracy"
+MODELS = ("digits_resnet", "digits_cnn", "digits_lstm", "digits_mlp")  # the slowest first
+REMOVED = (0.30, 0.50, 0.70, 0.85)
+STAGES = ("cut", "tuned", "taught")
+EPOCHS = 5
+SAMPLES = 256  # of the training data, for criteria on activations
+
+
+class Way(NamedTuple):
+    """A way to rank the units of all layers in one list."""
+
+    name: str
+    criterion: str
+    normalize: str = "layer-mean"
+
+
+# The scores of most criteria grow with what a layer has of weights or activations, so they are taken
+# relative to the layer's mean. Those of random, lamp, taylor and hessian compare as they are.
+WAYS = (
+    *(Way(name, name, "none") for name in ("random", "lamp", "taylor", "hessian")),
+    *(Way(name, name) for name in ("l1", "l2", "mean", "fpgm", "bn-scale")),
+    *(Way(name, name) for name in ("apoz", "activation-mean", "activation-std", "activation-absmax")),
+    Way("l1, not normalized", "l1", "none"),
+)  # fmt: skip
+# Training takes most of the time: of ways that choose alike one is trained on.
+TUNED = ("random", "l1", "fpgm", "lamp", "bn-scale", "apoz", "taylor", "hessian")
+
+
+class Row(NamedTuple):
+    """One figure; `accuracy` is None where the criterion cannot meet the budget."""
+
+    model: str
+    seed: int
+    way: str
+    removed: float
+    stage: str
+    accuracy: float | None
+    parameters: int | None
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return self[:5]
+
+
+class Results:
+    """The figures there are, in a file of JSON lines that grows."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "results.jsonl"
+        text = self.path.read_text() if self.path.exists() else ""
+        # A run that was killed may have left half a line.
+        whole = [line for line in text.split("\n")[:-1] if line.endswith("]")]
+        self.rows = {row.key: row for row in (Row(*json.loads(line)) for line in whole)}
+
+    def add(self, row: Row) -> None:
+        self.rows[row.key] = row
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def run(name: str, seed: int, folder: Path, stages: Sequence[str]) -> None:
+    """Every figure of one model, seed and some stages that is not there yet."""
+    data = saved_data(folder)
+    original = trained(name, seed, folder)
+    results = Results(folder)
+    whole = Row(name, seed, "", 0.0, "whole", None, None)
+    if whole.key not in results.rows:
+        results.add(whole._replace(accuracy=accuracy(original, data)))
+    for way in WAYS:
+        for removed in REMOVED:
+            row = Row(name, seed, way.name, removed, "", None, None)
+            left = [
+                stage
+                for stage in stages
+                if row._replace(stage=stage).key not in results.rows
+                and (stage == "cut" or way.name in TUNED)
+            ]
+            if left:
+                for figure in figures(original, row, way, left, data):
+                    results.add(figure)
+
+
+def figures(
+    original: Path, row: Row, way: Way, stages: list[str], data: dict[str, Path]
+) -> Iterator[Row]:
+    """One cut, and what it comes to at each stage."""
+    import kprune
+    from kprune.select.budget import Budget
+    from kprune.select.criteria import NEED_DATA
+
+    with tempfile.TemporaryDirectory() as place:
+        small, better = Path(place) / "small.keras", Path(place) / "tuned.keras"
+        goal = Budget("parameters", f"{100 * (1 - row.removed):g}%")
+        try:
+            report = kprune.remove(
+                original,
+                choice=kprune.Choice(
+                    way.criterion, target=goal, normalize=way.normalize, seed=row.seed
+                ),
+                data=data["few"] if way.criterion in NEED_DATA else None,
+                output=small,
+            )
+        except (kprune.CheckError, kprune.UsageError):  # out of reach; nothing it applies to
+            yield from (row._replace(stage=stage) for stage in stages)
+            return
+        row = row._replace(parameters=report.output.parameters)
+        for stage in stages:
+            if stage != "cut":
+                kprune.tune(
+                    small, data=data["train"], epochs=EPOCHS, seed=row.seed, output=better, force=True,
+                    teacher=original if stage == "taught" else None,
+                )  # fmt: skip
+            yield row._replace(
+                stage=stage, accuracy=accuracy(small if stage == "cut" else better, data)
+            )
+
+
+def saved_data(folder: Path) -> dict[str, Path]:
+    """The digits as files: `train`, `few` of those, `test`."""
+    from sample_models.make_models import digits
+
+    paths = {part: folder / f"{part}.npz" for part in ("train", "few", "test")}
+    if not paths["test"].exists():
+        found = digits()
+        np.savez(paths["train"], x=found.x_train, y=found.y_train)
+        np.savez(paths["few"], x=found.x_train[:SAMPLES], y=found.y_train[:SAMPLES])
+        np.savez(paths["test"], x=found.x_test, y=found.y_test)
+    return paths
+
+
+def trained(name: str, seed: int, folder: Path) -> Path:
+    """The model, trained as the samples are, but from this seed."""
+    import keras
+
+    from sample_models.make_models import RECIPES, digits
+
+    path = folder / f"{name}.{seed}.keras"
+    if not path.exists():
+        recipe, data = RECIPES[name], digits()
+        keras.utils.set_random_seed(seed)
+        model = recipe.build()
+        adam = keras.optimizers.Adam(name="adam")
+        model.compile(adam, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        model.fit(data.x_train, data.y_train, batch_size=32, epochs=recipe.epochs, verbose=0)
+        partial = path.with_name(f"partial.{path.name}")
+        model.save(partial)
+        partial.rename(path)
+    return path
+
+
+def accuracy(path: Path, data: dict[str, Path]) -> float:
+    """The share of the held-out images that plain Keras gets right."""
+    import keras
+
+    model = keras.models.load_model(path, compile=False)
+    with np.load(data["test"]) as test:
+        scores = np.asarray(model(test["x"], training=False))
+        return float((scores.argmax(axis=1) == test["y"]).mean())
+
+
+def percent(figures: list[float]) -> str:
+    return f"{100 * float(np.mean(figures)):.1f}" if figures else "–"
+
+
+def table(rows: list[Row]) -> str:
+    """As Markdown: the mean over models and seeds, `cut → tuned / taught`, in percent."""
+    models = {row.model for row in rows}
+    lines = [
+        "| criterion | " + " | ".join(f"{100 * removed:g} % removed" for removed in REMOVED) + " |",
+        "|---" * (1 + len(REMOVED)) + "|",
+    ]
+    for way in WAYS:
+        cells = []
+        reach: set[str] = set()
+        for removed in REMOVED:
+            found: dict[str, list[float]] = {stage: [] for stage in STAGES}
+            for row in rows:
+                if (row.way, row.removed) == (way.name, removed) and row.accuracy is not None:
+                    found[row.stage].append(row.accuracy)
+                    reach.add(row.model)
+            cell = percent(found["cut"])
+            if found["tuned"]:
+                cell += f" → {percent(found['tuned'])} / {percent(found['taught'])}"
+            cells.append(cell)
+        few = f" ({len(reach)} of the models)" if len(reach) < len(models) else ""
+        lines.append(f"| {way.name}{few} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def spread(rows: list[Row], stage: str) -> float:
+    """The standard deviation over seeds, in percent: the mean over all else."""
+    groups: dict[tuple[Any, ...], list[float]] = {}
+    for row in rows:
+        if row.stage == stage and row.accuracy is not None:
+            groups.setdefault((row.model, row.way, row.removed), []).append(row.accuracy)
+    several = [np.std(group, ddof=1) for group in groups.values() if len(group) > 1]
+    return 100 * float(np.mean(several)) if several else 0.0
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    """The mean accuracy by the share of parameters removed: a panel a stage, a curve a criterion."""
+    from kprune.report.plot import Curve, Panel, draw
+
+    titles = {
+        "cut": "right after the cut",
+        "tuned": f"after {EPOCHS} epochs",
+        "taught": f"after {EPOCHS} epochs with the original as teacher",
+    }
+    whole = float(np.mean([row.accuracy for row in rows if row.stage == "whole"]))
+    panels = []
+    for stage, title in titles.items():
+        curves = [Curve("whole", [0, 85], [100 * whole, 100 * whole], dashed=True)]
+        for way in WAYS:
+            y = [
+                [row.accuracy for row in rows
+                 if (row.way, row.removed, row.stage) == (way.name, removed, stage) and row.accuracy]
+                for removed in REMOVED
+            ]  # fmt: skip
+            if any(y):
+                means = [100 * float(np.mean(figures)) if figures else None for figures in y]
+                curves.append(Curve(way.name, [100 * removed for removed in REMOVED], means))
+        panels.append(Panel(curves, "parameters removed, %", "accuracy, %", title))
+    draw(path, panels)
+
+
+def show(folder: Path) -> None:
+    rows = list(Results(folder).rows.values())
+    models = list(dict.fromkeys(row.model for row in rows))
+    for model in models:
+        own = [row for row in rows if row.model == model]
+        whole = [row.accuracy for row in own if row.stage == "whole" and row.accuracy is not None]
+        print(f"\n{model}, {len(whole)} seeds: {percent(whole)} % whole\n\n{table(own)}")
+    if not models:
+        return
+    print(f"\nmean of {len(models)} models\n\n{table(rows)}\n")
+    for stage in STAGES:
+        seeds = len({row.seed for row in rows if row.stage == stage})
+        print(f"{stage}: {seeds} seeds, standard deviation {spread(rows, stage):.1f} on average")
+    plot(rows, folder / "accuracy.svg")
+    print(f"\nwrote {folder / 'accuracy.svg'}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Accuracy against size, by criterion.")
+    parser.add_argument("--jobs", type=int, default=2, help="how many processes")
+    parser.add_argument("--seeds", type=int, default=3, help="how many of each model")
+    parser.add_argument("--models", nargs="+", help="only these", default=MODELS, choices=MODELS)
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="what is kept between runs")
+    parser.add_argument("--table", action="store_true", help="run nothing")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    if not options.table:
+        import joblib
+
+        for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+            os.environ[name] = "1"  # the processes share the cores
+        saved_data(options.folder)
+        # Cuts first, then one seed after the other: each pass is a whole table.
+        work = [
+            (model, seed, STAGES[:1]) for seed in range(options.seeds) for model in options.models
+        ]
+        work += [(model, seed, STAGES) for seed in range(options.seeds) for model in options.models]
+        joblib.Parallel(n_jobs=options.jobs, batch_size=1, pre_dispatch="n_jobs", verbose=5)(
+            joblib.delayed(run)(model, seed, options.folder, stages) for model, seed, stages in work
+        )
+    show(options.folder)
+
+
+if __name__ == "__main__":
+    main()
