@@ -59,8 +59,9 @@ def test_each_candidate_loses_what_leaves_it_good_enough(curves: Curves, resnet:
     }  # fmt: skip
     assert taken(curves, resnet, min_accuracy=0.81)["stem_conv"] == [0]
     assert taken(curves, resnet, max_drop=0.0) == {"block_2_1_conv": [0]}
-    # 0.95 - 0.05 is more than 0.9 by a rounding error.
-    assert taken(curves, resnet, max_drop=0.05)["stem_conv"] == [0]
+    # 0.8 - 0.1 is more than 0.7, by a rounding error.
+    lower = msgspec.structs.replace(curves, baseline={"accuracy": 0.8})
+    assert taken(lower, resnet, max_drop=0.1)["stem_conv"] == [0, 1, 2]
 
 
 def test_of_a_loss_less_is_better(curves: Curves, resnet: Analysis) -> None:
