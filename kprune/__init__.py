@@ -43,9 +43,11 @@ if TYPE_CHECKING:
     from kprune.running.tuning import tune
     from kprune.running.verify import verify
     from kprune.select.choose import Choice
+    from kprune.select.registered import CUSTOM as CRITERIA
     from kprune.version import __version__
 
     rule = CUSTOM.rule
+    criterion = CRITERIA.criterion
 
 __all__ = [
     "CannotPruneError",
@@ -66,6 +68,7 @@ __all__ = [
     "__version__",
     "apply",
     "compact",
+    "criterion",
     "diff",
     "explain",
     "inspect",
@@ -98,10 +101,15 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    value: Any
     if name == "rule":
         from kprune.rules.registry import CUSTOM
 
-        value: Any = CUSTOM.rule
+        value = CUSTOM.rule
+    elif name == "criterion":
+        from kprune.select.registered import CUSTOM as CRITERIA
+
+        value = CRITERIA.criterion
     elif name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name]), name)
     else:

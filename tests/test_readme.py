@@ -144,3 +144,6 @@ def test_the_rule_of_the_readme_is_a_rule(place: Path) -> None:
     done = shell("kprune rules --rules my_layers.py --json", place)
     assert done.returncode == 0, done.stdout
     assert "my_package>ChannelGain" in done.stdout
+    command = "kprune plan sample_models/digits_mlp.keras --criterion spread --ratio 0.3"
+    done = shell(f"{command} --rules my_layers.py", place)
+    assert done.returncode == 0 and "hidden_1: [" in done.stdout, done.stdout

@@ -100,15 +100,15 @@ def carry_out_source(source: Source, rules: Iterable[str], make: Make, target: T
 
 def analyse(source: Source, rules: Iterable[str] = ()) -> Analysis:
     """The analysis of an opened file, with rules from further files."""
+    from kprune.rules.loading import load_rules
+
+    rules = list(rules)
+    known = load_rules(rules)  # with them come criteria, for every format
     own = getattr(source, "analyse", None)
     if own is not None:  # a SavedModel's graphs are not Keras's
         found: Analysis = own(rules)
         return found
-    from kprune.rules.loading import load_rules
-
-    return Analysis.of(
-        source.config, source.metadata, source.tensors, load_rules(rules), source.order
-    )
+    return Analysis.of(source.config, source.metadata, source.tensors, known, source.order)
 
 
 def write(source: Source, analysis: Analysis, change: Change, target: Target) -> Report:

@@ -6,12 +6,13 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kprune.errors import FileError, UsageError
 from kprune.formats.faults import shown
 from kprune.rules import ENTRY_POINTS, builtin
 from kprune.rules.registry import CUSTOM, Rules
+from kprune.select import registered as criteria
 from kprune.text import clean
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def load_rules(files: Iterable[str | os.PathLike[str]] = ()) -> Rules:
     A rules file is Python code, and is run. Model files never name one: only the user does.
 
     Args:
-        files: paths of Python files that call `kprune.rule`.
+        files: paths of Python files that call `kprune.rule`, and `kprune.criterion`.
     Raises: FileError if a file cannot be read, UsageError if it fails or a package's rules do.
     """
     rules = builtin()
@@ -46,12 +47,14 @@ def _load_file(path: str) -> None:
     if spec is None or spec.loader is None:
         raise UsageError(f"{shown(path)} is not a Python file", do="rules are Python: my_layers.py")
     module = importlib.util.module_from_spec(spec)
-    before = dict(CUSTOM.rules)
+    tables: list[dict[str, Any]] = [CUSTOM.rules, criteria.CUSTOM.criteria]
+    before = [dict(table) for table in tables]
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's code raises is the user's to see
-        CUSTOM.rules.clear()
-        CUSTOM.rules.update(before)
+        for table, old in zip(tables, before, strict=True):
+            table.clear()
+            table.update(old)
         line = error.lineno if isinstance(error, SyntaxError) else _line(error, place)
         raise UsageError(
             f"the rules file {shown(path)} fails",

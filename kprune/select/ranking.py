@@ -10,7 +10,7 @@ import numpy as np
 from kprune.errors import ExpressionError, UsageError
 from kprune.labels.groups import Groups, connected
 from kprune.labels.map import UnitAxis
-from kprune.select.criteria import criterion
+from kprune.select.criteria import LayerUnits, criterion, scores
 from kprune.select.options import NORMALIZATIONS, REDUCTIONS
 from kprune.select.statistics import Statistics
 
@@ -24,7 +24,7 @@ class Ranking:
         reduce: how the scores of a group's units become one.
         normalize: how a layer's scores are made comparable with other layers'.
         seed: for `random`.
-    Raises: UsageError for an unknown word.
+    Raises: UsageError for an unknown word; of the criterion it is known later, once rules are loaded.
     """
 
     criterion: str
@@ -33,7 +33,6 @@ class Ranking:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        criterion(self.criterion)
         for value, known, flag in (
             (self.reduce, REDUCTIONS, "--reduce"),
             (self.normalize, NORMALIZATIONS, "--normalize"),
@@ -69,14 +68,14 @@ def score_groups(
         axes: the layers that are asked; units of others in a group do not count.
         strict: whether a layer to which the criterion does not apply is an error.
     """
-    score = criterion(ranking.criterion)
+    criterion(ranking.criterion)  # refuses a name that there is not, whatever the axes
     count = groups.map.count
     figures: list[np.ndarray] = []
     places: list[np.ndarray] = []
     left_out = {}
     for axis in axes:
         try:
-            own = np.asarray(score(statistics, axis, ranking.seed), np.float64)
+            own = scores(ranking.criterion, LayerUnits(statistics, axis, ranking.seed))
         except ExpressionError as error:
             if strict:
                 raise
@@ -86,15 +85,15 @@ def score_groups(
         places.append(groups.of[axis.ids])
     result = np.full(count, np.inf)
     if figures:
-        at, scores = np.concatenate(places), np.concatenate(figures)
+        at, single = np.concatenate(places), np.concatenate(figures)
         members = np.bincount(at, minlength=count)
         if ranking.reduce == "max":
             reduced = np.full(count, -np.inf)
-            np.maximum.at(reduced, at, scores)
+            np.maximum.at(reduced, at, single)
         elif ranking.reduce == "l2":
-            reduced = np.sqrt(np.bincount(at, scores**2, minlength=count))
+            reduced = np.sqrt(np.bincount(at, single**2, minlength=count))
         else:
-            reduced = np.bincount(at, scores, minlength=count)
+            reduced = np.bincount(at, single, minlength=count)
             if ranking.reduce == "mean":
                 reduced = reduced / np.maximum(members, 1)
         result[members > 0] = reduced[members > 0]

@@ -16,9 +16,9 @@ from kprune.errors import CheckError, FileError, UsageError
 from kprune.formats import open_model
 from kprune.select.budget import Budget
 from kprune.select.choose import Choice
-from kprune.select.criteria import CRITERIA
 from kprune.select.options import BUDGETS, OPTIONS
 from kprune.select.plans import LayerChoice, Step, parse_plan
+from kprune.select.registered import BUILTIN
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_every_option_of_a_choice_is_on_the_command_line_and_in_a_plan() -> None
     for name in OPTIONS:
         assert {"global": "together"}.get(name, name) in command
         assert name in plan
-    assert all(name in OPTIONS["criterion"].text for name in CRITERIA)
+    assert all(name in OPTIONS["criterion"].text for name in BUILTIN.criteria)
 
 
 CHOICES: list[tuple[dict[str, Any], dict[str, Any]]] = [

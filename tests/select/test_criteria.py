@@ -10,8 +10,9 @@ import pytest
 
 from kprune.analysis import Analysis
 from kprune.errors import ExpressionError, UsageError
-from kprune.select.criteria import CRITERIA, criterion
+from kprune.select.criteria import LayerUnits, criterion, scores
 from kprune.select.ranking import Ranking, score_groups
+from kprune.select.registered import BUILTIN
 from kprune.select.statistics import Statistics
 from tests.small_models import Arrays, Network, analysed, arrays, layer, sequential
 
@@ -79,7 +80,7 @@ def scored(name: str, config: Any, axis: str = "x", seed: int = 0) -> np.ndarray
     tensors = arrays(config)
     model = analysed(config, tensors)
     statistics = Statistics(model, Arrays(tensors))
-    return criterion(name)(statistics, model.map.axes[axis], seed)
+    return scores(name, LayerUnits(statistics, model.map.axes[axis], seed))
 
 
 @pytest.mark.parametrize("name", FORMULAS)
@@ -93,8 +94,8 @@ def test_bn_scale_is_the_magnitude_of_gamma() -> None:
     gamma = np.array([0.3, -2.0, 0.0, -0.1, 1.5], np.float32)
     tensors = arrays(conv()) | {"layers/batch_normalization/vars/0": gamma}
     model = analysed(conv(), tensors)
-    scores = criterion("bn-scale")(Statistics(model, Arrays(tensors)), model.map.axes["x"], 0)
-    np.testing.assert_allclose(scores, np.abs(gamma))
+    units = LayerUnits(Statistics(model, Arrays(tensors)), model.map.axes["x"])
+    np.testing.assert_allclose(scores("bn-scale", units), np.abs(gamma))
 
 
 def test_bn_scale_does_not_apply_where_no_normalisation_follows() -> None:
@@ -106,8 +107,8 @@ def test_equal_units_get_equal_lamp_scores() -> None:
     config = dense()
     tensors = arrays(config) | {"layers/dense/vars/0": np.ones((7, 5), np.float32)}
     model = analysed(config, tensors)
-    scores = criterion("lamp")(Statistics(model, Arrays(tensors)), model.map.axes["x"], 0)
-    np.testing.assert_allclose(scores, 1 / 5)
+    units = LayerUnits(Statistics(model, Arrays(tensors)), model.map.axes["x"])
+    np.testing.assert_allclose(scores("lamp", units), 1 / 5)
 
 
 def test_random_depends_on_the_seed_and_the_name_alone() -> None:
@@ -121,7 +122,7 @@ def test_random_depends_on_the_seed_and_the_name_alone() -> None:
 def test_an_unknown_criterion_is_answered_with_the_nearest_and_the_list() -> None:
     with pytest.raises(UsageError, match="there is no criterion 'L1'") as caught:
         criterion("L1")
-    assert all(name in caught.value.do for name in CRITERIA)
+    assert all(name in caught.value.do for name in BUILTIN.criteria)
 
 
 def joined() -> tuple[Analysis, Arrays]:
@@ -180,7 +181,7 @@ def test_each_tensor_is_read_once_whatever_is_asked_of_it(make: Any) -> None:
     model, source = analysed(config, tensors), Arrays(tensors)
     statistics, axis = Statistics(model, source), model.map.axes["x"]
     for name in ("l1", "l2", "mean", "lamp"):
-        criterion(name)(statistics, axis, 0)
+        scores(name, LayerUnits(statistics, axis))
     statistics.env(axis, ["std", "min", "max", "absmax", "sparsity", "index"])
     assert set(source.reads.values()) == {1}
 
