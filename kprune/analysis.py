@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
+from msgspec import Struct, field
 
 from kprune.errors import DamagedFileError
 from kprune.formats.source import Order
@@ -29,8 +29,7 @@ class Stored(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
 
-@dataclass(eq=False)
-class Analysis:
+class Analysis(Struct, eq=False, dict=True):
     """The graph of a model, its labels and groups, and the tensors that belong to them.
 
     Attributes:

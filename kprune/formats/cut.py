@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from kprune.formats.numbers import BFLOAT16, from_float, scaled
 from kprune.surgery.edit import Fill, TensorEdit
@@ -26,8 +26,7 @@ Make = Callable[[memoryview, Scratch], "memoryview | np.ndarray"]
 Select = tuple["int | slice", ...]
 
 
-@dataclass(slots=True)
-class Block:
+class Block(Struct):
     """Bytes of the input that become bytes of the output.
 
     Attributes:

@@ -11,10 +11,10 @@ import io
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from kprune.errors import FileError
 from kprune.formats.opening import OpenFile
@@ -25,8 +25,7 @@ Attribute = str | list[str] | np.ndarray
 """A text, a list of texts, or numbers. Read by Keras alone: a legacy file's architecture, names."""
 
 
-@dataclass(frozen=True)
-class Space:
+class Space(Struct, frozen=True):
     """Room for one tensor.
 
     Attributes:
@@ -40,8 +39,7 @@ class Space:
     kind: bytes
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """An HDF5 file without its values.
 
     Attributes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
+
+from msgspec import Struct, field
 
 from kprune.errors import FileError
 from kprune.formats.faults import damaged
@@ -13,8 +14,7 @@ from kprune.formats.source import Tensor
 from kprune.text import clean
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(Struct, frozen=True):
     """What an HDF5 file of weights holds.
 
     Attributes:
@@ -31,8 +31,7 @@ class Table:
     places: Mapping[str, int]
 
 
-@dataclass
-class Found:
+class Found(Struct):
     """The objects of a file as they are met, in any order; `table` puts them in order.
 
     Attributes: those of `Table`.

@@ -12,8 +12,9 @@ import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
+
+from msgspec import Struct
 
 from kprune.errors import FileError
 from kprune.formats import stream, zip_records
@@ -186,8 +187,7 @@ class KerasZip(Source):
                     pass  # reading to the end is what compares
 
 
-@dataclass
-class _Plan:
+class _Plan(Struct):
     """An archive to be written, down to the last offset.
 
     Attributes:

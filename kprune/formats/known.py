@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from kprune.errors import FileError, UsageError
 from kprune.formats.faults import file_error, shown
@@ -20,8 +21,7 @@ from kprune.surgery.edit import Edit
 from kprune.text import clean
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(Struct, frozen=True):
     """One kind of model file.
 
     Attributes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from kprune.formats.cut import output_shape
 from kprune.formats.hdf5_layout import Space, type_code
@@ -13,8 +14,7 @@ from kprune.formats.source import Tensor
 from kprune.surgery.edit import Edit, TensorEdit
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What the output's weights file is made of.
 
     Attributes:

@@ -6,12 +6,12 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
+from msgspec import Struct
 
 from kprune.formats.faults import damaged, parsing
 from kprune.surgery.edit import Edit
@@ -23,8 +23,7 @@ BLOCK = 4 << 20
 """Bytes of one block of `Source.blocks`, unless told otherwise."""
 
 
-@dataclass(frozen=True)
-class Tensor:
+class Tensor(Struct, frozen=True):
     """One array of the weights file, not read yet.
 
     Attributes:
@@ -43,8 +42,7 @@ class Tensor:
     offset: int | None
 
 
-@dataclass(frozen=True)
-class Order:
+class Order(Struct, frozen=True):
     """Which tensors are whose, in a format that says so by order and not by path.
 
     Attributes:

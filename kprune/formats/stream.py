@@ -13,10 +13,10 @@ import os
 import threading
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, field
 
 from kprune.formats import crc, cut
 from kprune.formats.atomic import start_writeback
@@ -38,8 +38,7 @@ _WORTH_STARTING = 1 << 19  # bytes; below, the call costs more than it gains
 _MOST_THREADS = 4  # writes to one file wait for each other; more threads would only wait
 
 
-@dataclass(slots=True)
-class Piece:
+class Piece(Struct):
     """Bytes of the input that go to one place of the output.
 
     Attributes:
@@ -61,8 +60,7 @@ class Piece:
         return self.make is None and self.stop - self.start >= _LARGE
 
 
-@dataclass(slots=True)
-class Span:
+class Span(Struct):
     """A stretch of the input that is read in one go.
 
     Attributes:

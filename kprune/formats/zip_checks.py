@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import struct
 import zipfile
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from kprune.errors import DamagedFileError, FileError
 from kprune.formats import zip_records as records
@@ -27,8 +28,7 @@ _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _BOMB_FLOOR, _BOMB_EXPANSION = 1 << 32, 100
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(Struct, frozen=True):
     """A member of a checked archive.
 
     Attributes:

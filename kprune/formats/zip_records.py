@@ -7,7 +7,8 @@ first and all checksums last. APPNOTE.TXT 6.3 (PKWARE) is the source of the numb
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 LOCAL = struct.Struct("<4s5H3I2H")
 CENTRAL = struct.Struct("<4s6H3I5H2I")
@@ -35,8 +36,7 @@ _FILE_MODE = 0o600 << 16
 _FOLDER_MODE = (0o040700 << 16) | 0x10  # the MS-DOS bit for a folder
 
 
-@dataclass
-class NewMember:
+class NewMember(Struct):
     """A member to be written; `crc` is filled in once its bytes are known.
 
     Attributes:

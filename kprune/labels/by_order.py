@@ -9,11 +9,12 @@ which, what stands along the layer's weights is frozen, and its tensors stay as 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from kprune.errors import DamagedFileError
 from kprune.graph.model import Layer
@@ -55,8 +56,7 @@ def bind(
     return homes
 
 
-@dataclasses.dataclass
-class _Place:
+class _Place(Struct):
     """A weight of a layer, at one place where the layer stands."""
 
     record: LayerRecord
@@ -69,7 +69,7 @@ class _Place:
             self.weight.path = path
             return
         # A layer that stands in two models is stored with each: both are cut alike.
-        copy = dataclasses.replace(self.weight, path=path, duplicate=True)
+        copy = replace(self.weight, path=path, duplicate=True)
         self.record.weights[f"{self.key} in {path}"] = copy
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from kprune.errors import CannotPruneError, FrozenUnitsError, LastUnitError, NotARectangleError
 from kprune.labels.branches import dead_branches
@@ -16,8 +16,7 @@ from kprune.labels.map import Blocks, Freeze, UnitAxis
 from kprune.text import clean
 
 
-@dataclass(frozen=True, eq=False)
-class Closure:
+class Closure(Struct, frozen=True, eq=False):
     """Chosen units with all that goes along.
 
     Attributes:

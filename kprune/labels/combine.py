@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from kprune.labels.labels import Factors, Labels, Shape, fold
 
 Derive = Callable[[np.ndarray], np.ndarray]
 
 
-@dataclass
-class Combined:
+class Combined(Struct):
     """What comes of combining tensors element by element.
 
     Attributes:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from msgspec import Struct
 
 from kprune.labels.map import Freeze, LabelMap
 
@@ -35,8 +35,7 @@ def connected(count: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
             root = above
 
 
-@dataclass(eq=False)
-class Groups:
+class Groups(Struct, eq=False, dict=True):
     """Units that stay or go as one.
 
     Attributes:

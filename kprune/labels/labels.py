@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 Shape = tuple[int | None, ...]
 Factors = tuple[np.ndarray, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class Axis:
+class Axis(Struct, frozen=True, eq=False):
     """The labels along one axis.
 
     Attributes:
@@ -79,8 +78,7 @@ class Axis:
         return Axis(size, tuple(function(factor) for factor in self.factors))
 
 
-@dataclass(frozen=True, eq=False)
-class Labels:
+class Labels(Struct, frozen=True, eq=False):
     """The labels of one tensor.
 
     Attributes:

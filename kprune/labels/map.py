@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, field
 
 from kprune.graph.model import Layer, Model
 from kprune.labels.labels import Axis, Labels
 
 
-@dataclass(frozen=True, eq=False)
-class UnitAxis:
+class UnitAxis(Struct, frozen=True, eq=False):
     """The units that one layer issues along one of its axes of units.
 
     Attributes:
@@ -35,8 +34,7 @@ class UnitAxis:
         return len(self.ids)
 
 
-@dataclass(eq=False)
-class Weight:
+class Weight(Struct, eq=False):
     """One tensor of a layer, and which labels stand along each of its axes.
 
     Attributes:
@@ -82,8 +80,7 @@ class Weight:
         return None
 
 
-@dataclass(eq=False)
-class Size:
+class Size(Struct, eq=False):
     """A number in a config that counts units: `units`, `filters`, an entry of `target_shape`.
 
     With an empty field it only says that something must be left along the axis.
@@ -94,8 +91,7 @@ class Size:
     axis: Axis
 
 
-@dataclass(eq=False)
-class Follow:
+class Follow(Struct, eq=False):
     """A value in the config that depends on what is left along some axes: split points, pad widths.
 
     Attributes:
@@ -110,8 +106,7 @@ class Follow:
     value: Callable[..., Any]
 
 
-@dataclass(eq=False)
-class ConfigArray:
+class ConfigArray(Struct, eq=False):
     """An array in a config that has units along some axes: a constant operand, `mean` of Normalization."""
 
     layer: Layer
@@ -120,8 +115,7 @@ class ConfigArray:
     axes: tuple[Axis, ...]
 
 
-@dataclass(eq=False)
-class Blocks:
+class Blocks(Struct, eq=False):
     """Units in equal runs (a grouped convolution's groups): whole runs go, or as many from each that stays.
 
     Attributes:
@@ -134,8 +128,7 @@ class Blocks:
     sides: list[np.ndarray]
 
 
-@dataclass(eq=False)
-class Freeze:
+class Freeze(Struct, eq=False):
     """Units that cannot go.
 
     Attributes:
@@ -151,8 +144,7 @@ class Freeze:
     at: str
 
 
-@dataclass(eq=False)
-class Mix:
+class Mix(Struct, eq=False):
     """Units over which a layer takes a statistic: removing one changes the others."""
 
     ids: np.ndarray
@@ -160,8 +152,7 @@ class Mix:
     at: str
 
 
-@dataclass(eq=False)
-class Tie:
+class Tie(Struct, eq=False):
     """Units that stay or go as one, pair by pair."""
 
     a: np.ndarray
@@ -169,8 +160,7 @@ class Tie:
     at: str
 
 
-@dataclass(eq=False)
-class Derived:
+class Derived(Struct, eq=False):
     """Labels of positions at which several units stand: gone when all of them are.
 
     A head, after the dimensions of its units were summed away, is one.
@@ -184,8 +174,7 @@ class Derived:
     members: np.ndarray
 
 
-@dataclass(eq=False)
-class Visit:
+class Visit(Struct, eq=False):
     """One call, with what went in and what came out: the edges of an explanation."""
 
     layer: Layer
@@ -194,8 +183,7 @@ class Visit:
     of_model: bool = False
 
 
-@dataclass(eq=False)
-class LayerRecord:
+class LayerRecord(Struct, eq=False):
     """All that is known of one layer after its calls were traced."""
 
     layer: Layer
@@ -217,8 +205,7 @@ class LayerRecord:
 TensorKey = tuple[str, str, int, int]
 
 
-@dataclass(eq=False)
-class LabelMap:
+class LabelMap(Struct, eq=False):
     """What tracing a graph found out.
 
     Attributes:

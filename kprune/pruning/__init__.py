@@ -13,10 +13,11 @@ Each opens the file, analyses it, chooses units, makes an Edit, and has `kprune.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Unpack, cast
+
+from msgspec.structs import replace
 
 from kprune.analysis import Analysis
 from kprune.errors import UsageError
@@ -97,7 +98,7 @@ def remove(
             analysis, chosen, notes,
             coupled=coupled, allow_output_change=allow_output_change, folding=source if fold else None,
         )  # fmt: skip
-        return dataclasses.replace(change, names=selection.names_left(analysis, change.changed))
+        return replace(change, names=selection.names_left(analysis, change.changed))
 
     return carry_out(
         model, target_of(arguments), arguments.get("rules", ()), make, trust=trusts(arguments)

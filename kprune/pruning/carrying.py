@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from kprune.analysis import Analysis
 from kprune.errors import CheckError, UsageError
@@ -30,8 +30,7 @@ Progress = Callable[[int, int], None]
 Make = Callable[[Source, Analysis], Change]
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(Struct, frozen=True):
     """Where the result goes.
 
     Attributes:
@@ -118,7 +117,7 @@ def write(source: Source, analysis: Analysis, change: Change, target: Target) ->
     if change.names and place:
         text = f"the names of the {change.names.count} classes that are left: {shown(place)}"
         notes = (*notes, Note("class-names", change.names.address, text))
-    change = dataclasses.replace(change, edit=with_names(analysis, change.edit))
+    change = replace(change, edit=with_names(analysis, change.edit))
     old = count(analysis)
     report = build(
         analysis,
@@ -230,7 +229,7 @@ def _live(model: Any, target: Target, rules: Iterable[str], make: Make) -> Any:
 
     def alone(source: Source, analysis: Analysis) -> Change:
         # Beside a model in memory there is no place for a file of class names.
-        return dataclasses.replace(make(source, analysis), names=None)
+        return replace(make(source, analysis), names=None)
 
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "model.keras", Path(folder) / "pruned.keras"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError, UsageError
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from kprune.select.statistics import Statistics
 
 
-@dataclass(frozen=True, eq=False)
-class Change:
+class Change(Struct, frozen=True, eq=False):
     """An edit with everything its report needs.
 
     Attributes:
@@ -264,7 +263,7 @@ def unmasking(analysis: Analysis, layers: Sequence[str] | None) -> Change:
 
 
 def _with_metadata(edit: Edit, metadata: dict[str, Any]) -> Edit:
-    return dataclasses.replace(edit, metadata=metadata)
+    return replace(edit, metadata=metadata)
 
 
 def _dropped_state(analysis: Analysis, edit: Edit) -> list[Note]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import tempfile
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError, CheckError
@@ -117,7 +117,7 @@ def compacting(
     return Change(
         "compact",
         "compact",
-        dataclasses.replace(edit, metadata=metadata),
+        replace(edit, metadata=metadata),
         affected,
         affected,
         gone,
@@ -146,7 +146,7 @@ def compacting_graph(source: Source, analysis: Any, *, merge: bool, only: Units 
     check_closure(closure)
     affected = closure.affected
     metadata = with_provenance(analysis, backend="compact", units=affected, options={}, gone=gone)
-    edit = dataclasses.replace(remove(analysis, closure), metadata=metadata)
+    edit = replace(remove(analysis, closure), metadata=metadata)
     return Change("compact", "compact", edit, affected, affected, gone)
 
 
@@ -233,7 +233,7 @@ def _unchanged(source: Source, analysis: Analysis, change: Change, target: Targe
     """Nothing to do: the output is a copy, which whoever reads it next expects; the input stays."""
     if not target.in_place:
         return write(source, analysis, change, target)
-    report = write(source, analysis, change, dataclasses.replace(target, dry_run=True))
+    report = write(source, analysis, change, replace(target, dry_run=True))
     return report if target.dry_run else with_output(report, target.path(source), source.bytes)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from kprune.analysis import Analysis
 from kprune.labels.closure import Closure
@@ -46,7 +46,7 @@ class Bytes:
         metadata = with_provenance(
             self.analysis, backend="remove", units=closure.affected, options={}, gone=gone
         )
-        whole = with_names(self.analysis, dataclasses.replace(edit, metadata=metadata))
+        whole = with_names(self.analysis, replace(edit, metadata=metadata))
         return float(self.source.output_size(whole))
 
     @property

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 
 from kprune.analysis import Analysis
 from kprune.errors import ExpressionError, UsageError
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 Units = Mapping[str, np.ndarray]
 
 
-@dataclass(frozen=True)
-class NamesLeft:
+class NamesLeft(Struct, frozen=True):
     """A file of class names once some are gone.
 
     Attributes:
@@ -64,8 +63,7 @@ def statistics_of(
     return Statistics(analysis, source, Activations(source, analysis, data))
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(Struct, frozen=True, dict=True):
     """Which units, in any of the ways to say it.
 
     Attributes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from kprune.analysis import Analysis
 from kprune.errors import CheckError, FileError, KpruneError, PlanError, UsageError
@@ -98,9 +98,9 @@ def apply_plan(
         final = (
             target
             if target.output or not source.path
-            else dataclasses.replace(target, output=target.path(source))
+            else replace(target, output=target.path(source))
         )
-        final = dataclasses.replace(final, in_place=False, force=target.force or target.in_place)
+        final = replace(final, in_place=False, force=target.force or target.in_place)
         report: Report | None = None
         here: str | os.PathLike[str] = model
         for number in range(last + 1):
@@ -246,7 +246,7 @@ def _step(source: Source, analysis: Analysis, plan: Plan, number: int, base: Pat
         if line and line not in error.where:
             error.where = f"{error.where} ({line})" if error.where else line
         raise
-    return dataclasses.replace(made, command="apply")
+    return replace(made, command="apply")
 
 
 def selection_of(step: Step, name: str, base: Path | None) -> Selection:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec import Struct, field
 
 from kprune.analysis import Analysis
 from kprune.labels.map import Weight
 from kprune.surgery.optimizer import is_state
 
 
-@dataclass
-class LayerCount:
+class LayerCount(Struct):
     """One layer.
 
     Attributes:
@@ -35,8 +34,7 @@ class LayerCount:
     flops: int = 0
 
 
-@dataclass
-class Counts:
+class Counts(Struct):
     """A whole model. `units`, `parameters`, `trainable`, `flops` are sums over `layers`."""
 
     layers: dict[str, LayerCount] = field(default_factory=dict)

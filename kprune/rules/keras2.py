@@ -7,16 +7,16 @@ answers; a function that is not in the table freezes what reaches it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from kprune.labels.layer_call import CannotTell, LayerCall
 from kprune.rules.registry import LAYERS, OPERATIONS
 from kprune.text import clean
 
 
-@dataclass(frozen=True)
-class Same:
+class Same(Struct, frozen=True):
     """The operation of `keras.ops` that a TensorFlow function is.
 
     Attributes:

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from kprune.graph.model import Layer
 from kprune.labels.layer_call import LayerCall
@@ -25,8 +27,7 @@ RuleFunction = Callable[[LayerCall], Any]
 ANSWERS = ("issues", "passes", "combines", "mixes", "opaque")
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """What a class does to labels.
 
     Attributes:
@@ -46,8 +47,7 @@ class Rule:
     source: str
 
 
-@dataclass
-class Table:
+class Table(Struct):
     """Rules by class name."""
 
     builtin: bool
@@ -83,8 +83,7 @@ PACKAGES = Table(builtin=True)
 CUSTOM = Table(builtin=False)
 
 
-@dataclass(frozen=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """All tables together.
 
     Attributes:

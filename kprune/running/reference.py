@@ -8,11 +8,11 @@ applied to 0, a masked one's output is replaced by 0. So neither is compared wit
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from kprune.analysis import Analysis
 from kprune.formats import Source, open_model, write_model

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, field
 
 from kprune.analysis import Analysis, Stored
 from kprune.errors import CannotPruneError
@@ -24,8 +24,7 @@ from kprune.text import clean
 _KERNELS = ("kernel", "embeddings", "pointwise_kernel", "weights", "weight", "w")
 
 
-@dataclass(eq=False)
-class GraphAnalysis(Analysis):
+class GraphAnalysis(Analysis, eq=False):
     """The layers, labels, groups and weights of a SavedModel.
 
     Attributes:
@@ -131,8 +130,7 @@ def analyse(
     return analysis
 
 
-@dataclass(eq=False)
-class Found:
+class Found(Struct, eq=False):
     """The weights of a SavedModel.
 
     Attributes:

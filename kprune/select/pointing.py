@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from kprune.text import clean
 
 WIDTH = 72
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(Struct, frozen=True):
     """A piece of a text that a user wrote, for messages that put a caret under a place in it.
 
     Attributes:

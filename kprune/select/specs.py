@@ -16,9 +16,10 @@ settle it: what stands between them is the name and nothing else.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from kprune.errors import SpecError
 from kprune.select.indices import HOW_TO_WRITE, Indices, indices_from, parse_indices
@@ -28,8 +29,7 @@ _AXIS = re.compile(r"\s*\.\s*([^\W\d]\w*)\s*")
 _ESCAPED = re.compile(r"""\\(["'\\])""")
 
 
-@dataclass(frozen=True, kw_only=True)
-class LayerName:
+class LayerName(Struct, frozen=True, kw_only=True):
     """The part of a spec that names a layer or an axis of one.
 
     Attributes:
@@ -63,8 +63,7 @@ class LayerName:
         return len(self.text)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Spec(LayerName):
+class Spec(LayerName, frozen=True, kw_only=True):
     """A layer and which of its units: `LAYER[.AXIS]:INDICES`.
 
     Attributes:

@@ -6,10 +6,10 @@ Every tensor is read once, in blocks, so memory does not grow with it; only `w` 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+from msgspec import Struct, field
 
 from kprune.analysis import Analysis
 from kprune.errors import ExpressionError
@@ -37,8 +37,7 @@ class Observed(Protocol):
     def get(self, axis: UnitAxis, name: str) -> np.ndarray: ...
 
 
-@dataclass(eq=False)
-class Moments:
+class Moments(Struct, eq=False):
     """Sums over each unit's weights, from which every statistic follows; float64 (units,) each."""
 
     count: np.ndarray
@@ -107,8 +106,7 @@ def _by_unit(figures: np.ndarray, units: np.ndarray, count: int) -> np.ndarray:
     return np.bincount(units[inside], figures[inside], minlength=count)
 
 
-@dataclass(eq=False)
-class Statistics:
+class Statistics(Struct, eq=False):
     """The statistics of the units of one model file.
 
     Attributes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
+
+from msgspec.structs import replace
 
 from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError
@@ -60,7 +61,7 @@ def as_keras(analysis: Analysis, edit: Edit) -> Edit:
             )
         place = stores[before[group]] + home[len(group) :]
         change = changes.get(path)
-        moved.append(dataclasses.replace(change, path=place) if change else TensorEdit(place, path))
+        moved.append(replace(change, path=place) if change else TensorEdit(place, path))
     metadata = {"keras_version": version}
     if KEY in edit.metadata:
         metadata[KEY] = edit.metadata[KEY]

@@ -5,14 +5,13 @@ Backends make it, `kprune.formats` carries it out; nothing else writes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, field
 
 
-@dataclass(frozen=True)
-class Fill:
+class Fill(Struct, frozen=True):
     """Set every entry at some positions along one axis to one value.
 
     Attributes:
@@ -28,8 +27,7 @@ class Fill:
     within: tuple[tuple[int, np.ndarray], ...] = ()
 
 
-@dataclass(frozen=True)
-class TensorEdit:
+class TensorEdit(Struct, frozen=True):
     """One tensor of the output file.
 
     Attributes:
@@ -65,8 +63,7 @@ class TensorEdit:
         )
 
 
-@dataclass(frozen=True)
-class Edit:
+class Edit(Struct, frozen=True):
     """A whole change to a model file.
 
     Tensors of the input that `tensors` does not name as a source, and whose path does not start

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError
@@ -180,6 +180,6 @@ def removal_with_shares(
         for axis, keep in enumerate(cut.keep):
             if keep is not None:
                 value = value.take(keep, axis)
-        tensors[path] = dataclasses.replace(cut, value=from_float(value * cut.scale, raw.dtype))
+        tensors[path] = replace(cut, value=from_float(value * cut.scale, raw.dtype))
         layers.append(weight.layer.path)
-    return dataclasses.replace(edit, tensors=tuple(tensors.values())), layers
+    return replace(edit, tensors=tuple(tensors.values())), layers

@@ -8,13 +8,13 @@ its bias to whoever reads them if nothing on the way does anything but f(a x) = 
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec.structs import replace
 
 from kprune.analysis import Analysis
 from kprune.formats.numbers import as_float, from_float
@@ -300,5 +300,5 @@ def with_sums(source: Source, constants: Constants, edit: Edit, found: list[Merg
         for number, kept in enumerate(cut.keep):
             if kept is not None:
                 value = value.take(kept, number)
-        tensors[path] = dataclasses.replace(cut, value=from_float(value * cut.scale, raw.dtype))
-    return dataclasses.replace(edit, tensors=tuple(tensors.values()))
+        tensors[path] = replace(cut, value=from_float(value * cut.scale, raw.dtype))
+    return replace(edit, tensors=tuple(tensors.values()))

@@ -10,8 +10,9 @@ is never kept wrong.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from kprune.analysis import Analysis, Stored
 from kprune.labels.map import Weight
@@ -28,8 +29,7 @@ SINGLE = frozenset({"Adagrad", "Lion"})
 KNOWN = {name.lower(): name for name in (*PAIRS, *SINGLE, "SGD", "RMSprop", "Adafactor")}
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(Struct, frozen=True):
     """One tensor of the optimizer's state.
 
     Attributes:
@@ -43,8 +43,7 @@ class Slot:
     axes: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Slots:
+class Slots(Struct, frozen=True):
     """The optimizer's state.
 
     Attributes:
@@ -125,8 +124,7 @@ def _ordered(
     return {group: _numbered(stored, group) for group in groups}
 
 
-@dataclass
-class _Layout:
+class _Layout(Struct):
     places: list[Expected] = field(default_factory=list)
 
     def scalars(self, count: int) -> None:

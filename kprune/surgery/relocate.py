@@ -6,9 +6,11 @@ a layer more or less moves those behind it.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError
@@ -19,8 +21,7 @@ from kprune.surgery.optimizer import GROUPS, is_state
 from kprune.text import clean
 
 
-@dataclasses.dataclass(frozen=True)
-class Relocation:
+class Relocation(Struct, frozen=True):
     """What a change of the layers does to the weights file.
 
     Attributes:
@@ -78,7 +79,7 @@ def relocate(
             group = group.rpartition("/")[0]
         if group:
             place = moves[group] + path[len(group) :]
-            edit = dataclasses.replace(edit, path=place) if edit else TensorEdit(place, path)
+            edit = replace(edit, path=place) if edit else TensorEdit(place, path)
         if edit is not None:
             tensors.append(edit)
     return Relocation(tuple(tensors), tuple(dropped))
@@ -138,4 +139,4 @@ def with_names(analysis: Analysis, edit: Edit) -> Edit:
         return edit
     model = parse_model(edit.config)
     names = {f"{layer.store}/vars": layer.name for layer in model.walk() if layer.store}
-    return dataclasses.replace(edit, names={"vars": model.name, **names})
+    return replace(edit, names={"vars": model.name, **names})

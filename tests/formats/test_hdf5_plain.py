@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import os
 import random
@@ -12,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from kprune.errors import KpruneError
 from kprune.formats import open_model
@@ -43,7 +43,7 @@ def read(window: Window) -> Table | None:
 
 def same(one: Table, other: Table) -> bool:
     one, other = (
-        dataclasses.replace(t, tensors=dict(t.tensors), places=dict(sorted(t.places.items())))
+        replace(t, tensors=dict(t.tensors), places=dict(sorted(t.places.items())))
         for t in (one, other)
     )
     return one == other and list(one.tensors) == list(other.tensors)

@@ -8,7 +8,6 @@ person would make.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable
 
@@ -16,6 +15,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from msgspec.structs import replace
 
 import kprune.graph.parse
 import kprune.rules.convolutional
@@ -266,7 +266,7 @@ def test_labels_turned_round_behind_any_call_are_noticed(case, tmp_path, monkeyp
 
 def replaced(table, kind, function):
     """A rule table's entry with another function."""
-    return table.rules, kind, dataclasses.replace(table.rules[kind], function=function)
+    return table.rules, kind, replace(table.rules[kind], function=function)
 
 
 def flatten_channels_first(call):
