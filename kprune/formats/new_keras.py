@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from kprune.formats import stream, zip_records
 from kprune.formats.atomic import new_file
@@ -17,8 +18,7 @@ from kprune.formats.zip_records import NewMember
 from kprune.surgery.edit import Edit
 
 
-@dataclass
-class NewKeras:
+class NewKeras(Struct):
     """Writes what an edit makes of some weights as a `.keras` zip, as a `Source` does its own kind.
 
     Attributes:

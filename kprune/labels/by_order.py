@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from kprune.errors import DamagedFileError
 from kprune.graph.model import Layer
 from kprune.labels.map import Freeze, LabelMap, LayerRecord, Weight
+from kprune.sets import distinct
 from kprune.text import clean
 
 
@@ -160,5 +161,5 @@ def _unbind(label_map: LabelMap, layer: Layer, stored: int, known: int) -> None:
         for axis in place.record.axes.values():
             held.append(axis.ids)
             label_map.axes.pop(axis.address, None)
-    ids = np.unique(np.concatenate(held))
+    ids = distinct(*held)
     label_map.freezes.append(Freeze("rule", ids[ids != 0], why, layer.path))

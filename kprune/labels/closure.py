@@ -13,6 +13,7 @@ from kprune.labels.explain import reason, road
 from kprune.labels.groups import Groups
 from kprune.labels.labels import Labels
 from kprune.labels.map import Blocks, Freeze, UnitAxis
+from kprune.sets import distinct, without
 from kprune.text import clean
 
 
@@ -45,7 +46,7 @@ class Closure(Struct, frozen=True, eq=False):
         """By address, the units that were not chosen and go along."""
         rest = {}
         for address, indices in self.affected.items():
-            others = np.setdiff1d(indices, self.chosen.get(address, np.zeros(0, np.int64)))
+            others = without(indices, self.chosen.get(address, np.zeros(0, np.int64)))
             if others.size:
                 rest[address] = others
         return rest
@@ -61,7 +62,7 @@ def close(groups: Groups, chosen: Mapping[str, np.ndarray]) -> Closure:
     labels = np.concatenate([np.zeros(0, np.int64), *ids])
     return Closure(
         groups,
-        {address: np.unique(indices) for address, indices in chosen.items()},
+        {address: distinct(indices) for address, indices in chosen.items()},
         groups.spread(labels),
     )
 
@@ -247,7 +248,7 @@ def unbalanced(blocks: Blocks, gone: np.ndarray) -> str:
     for count in counts:
         if ((count == 0) != empty).any():
             return "a group would be left with inputs and no outputs, or the other way round"
-        left = np.unique(count[count > 0])
+        left = distinct(count[count > 0])
         if len(left) > 1:
             return f"its groups would keep {', '.join(map(str, left))} units: they must stay equal"
         if not len(left):

@@ -25,6 +25,7 @@ from kprune.labels.map import (
     UnitAxis,
     Weight,
 )
+from kprune.sets import distinct
 from kprune.text import clean
 
 if TYPE_CHECKING:
@@ -291,7 +292,7 @@ class LayerCall:
         ids = what.all_ids() if isinstance(what, (Labels, Axis)) else what.ravel()
         ids = ids[ids != 0]
         if ids.size:
-            self._map.freezes.append(Freeze("rule", np.unique(ids), why, self.layer.path))
+            self._map.freezes.append(Freeze("rule", distinct(ids), why, self.layer.path))
 
     def hold_axes(self, x: Labels, axes: Iterable[int], why: str) -> Labels:
         """Say that the sizes along some axes must stay: the layer slides or folds along them.
@@ -358,7 +359,7 @@ class LayerCall:
         ids = what.all_ids() if isinstance(what, (Labels, Axis)) else what.ravel()
         ids = ids[ids != 0]
         if ids.size:
-            self._map.mixes.append(Mix(np.unique(ids), why, self.layer.path))
+            self._map.mixes.append(Mix(distinct(ids), why, self.layer.path))
 
     def blocks(self, field: str, *sides: np.ndarray) -> Any:
         """Say that units come in equal runs: int64 (runs, n) for each side."""

@@ -7,6 +7,7 @@ import numpy as np
 from kprune.errors import CannotPruneError, NotARectangleError
 from kprune.labels.closure import Closure, check, close, unbalanced
 from kprune.labels.map import Blocks
+from kprune.sets import distinct
 
 ROUNDS = 16
 
@@ -43,7 +44,7 @@ def _by_address(closure: Closure, more: np.ndarray) -> dict[str, np.ndarray]:
     for address, axis in closure.groups.map.axes.items():
         added = np.flatnonzero(np.isin(axis.ids, more) & ~closure.gone[axis.ids])
         if added.size:
-            chosen[address] = np.union1d(chosen.get(address, np.zeros(0, np.int64)), added)
+            chosen[address] = distinct(chosen.get(address, np.zeros(0, np.int64)), added)
     return chosen
 
 

@@ -19,6 +19,7 @@ from kprune.report.report import Note
 from kprune.select.indices import compact_text
 from kprune.select.resolve import layers_named, specs_from
 from kprune.select.specs import parse_layer
+from kprune.sets import distinct
 from kprune.surgery.edit import Edit
 from kprune.surgery.optimizer import find_slots, is_state
 from kprune.surgery.provenance import with_provenance, without_masks
@@ -183,7 +184,7 @@ def masking(
 
     def add(path: str, indices: np.ndarray) -> None:
         before = chosen.get(path)
-        chosen[path] = indices if before is None else np.union1d(before, indices)
+        chosen[path] = indices if before is None else distinct(before, indices)
 
     for selection in selections:
         if not selection.by_spec:

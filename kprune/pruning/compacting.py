@@ -94,7 +94,7 @@ def compacting(
     found = twins(source, analysis, constants, search) if merge else Twins()
     if may_go is not None:
         merges = [pair for pair in found.merges if may_go[pair.drop].all()]
-        found = dataclasses.replace(found, merges=merges)
+        found = replace(found, merges=merges)
     for pair in found.merges:
         gone[pair.drop] = True
     notes += alive_notes(analysis, constants, gone, only or {})

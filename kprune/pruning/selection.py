@@ -18,6 +18,7 @@ from kprune.report.report import Note
 from kprune.select.indices import Where
 from kprune.select.resolve import axes_named, excluded, indices_of, is_glob, resolve, specs_from
 from kprune.select.specs import parse_layer
+from kprune.sets import distinct
 from kprune.text import clean
 
 # What ranks units is imported where units are ranked: most calls name them.
@@ -121,7 +122,7 @@ class Selection(Struct, frozen=True, dict=True):
                 do="write LAYER:INDICES, or give --units, --where or --criterion",
             )
         for address, indices in more.items():
-            chosen[address] = np.union1d(chosen.get(address, np.zeros(0, np.int64)), indices)
+            chosen[address] = distinct(chosen.get(address, np.zeros(0, np.int64)), indices)
         for address in excluded(analysis, self.exclude):
             chosen.pop(address, None)
         if not any(indices.size for indices in chosen.values()):

@@ -27,6 +27,7 @@ from kprune.select.choose import Choice
 from kprune.select.options import BUDGETS
 from kprune.select.plans import EVERY, LayerChoice, Plan, Step, failed_expectations, parse_plan
 from kprune.select.specs import spec_from_pair
+from kprune.sets import distinct
 from kprune.surgery.provenance import KEY
 
 
@@ -218,9 +219,7 @@ def _step(source: Source, analysis: Analysis, plan: Plan, number: int, base: Pat
                 found, more = selections[-1].resolve(analysis, statistics)
                 notes += more
                 for address, indices in found.items():
-                    chosen[address] = np.union1d(
-                        chosen.get(address, np.zeros(0, np.int64)), indices
-                    )
+                    chosen[address] = distinct(chosen.get(address, np.zeros(0, np.int64)), indices)
         if step.backend == "compact":
             made = compacting(
                 source, analysis, merge=step.merge, only=chosen if step.layers else None

@@ -11,6 +11,7 @@ from kprune.labels.closure import Closure
 from kprune.report.counts import Counts, count
 from kprune.report.report import FileFacts, LayerChange, Note, Report, WeightChange
 from kprune.report.traps import bias_traps
+from kprune.sets import without
 from kprune.surgery.edit import Edit, TensorEdit
 from kprune.surgery.optimizer import is_state
 from kprune.text import clean
@@ -104,7 +105,7 @@ def _weight(analysis: Analysis, edited: TensorEdit) -> WeightChange | None:
         after[-2] = edited.blocks.shape[1]
     for fill in edited.fills:
         if not fill.within:
-            rest = np.setdiff1d(np.arange(shape[fill.axis]), fill.positions)
+            rest = without(np.arange(shape[fill.axis]), fill.positions)
             before = kept[fill.axis]
             kept[fill.axis] = [
                 int(i) for i in (rest if before is None else np.intersect1d(rest, before))

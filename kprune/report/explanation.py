@@ -22,6 +22,7 @@ from kprune.labels.nearest import completed
 from kprune.report.build import removal_notes
 from kprune.report.fields import FieldChange, field_changes
 from kprune.report.report import Note
+from kprune.sets import distinct
 from kprune.surgery.remove import cut_weight
 from kprune.version import __version__
 
@@ -164,7 +165,7 @@ def _as_struct(error: CannotPruneError) -> Refusal:
 def _along(closure: Closure, address: str, indices: np.ndarray) -> Along:
     groups = closure.groups
     end = groups.map.axes[address]
-    of = np.unique(groups.of[end.ids[indices]])
+    of = distinct(groups.of[end.ids[indices]])
     start, index = _partner(closure, of)
     here = np.zeros(groups.map.count, bool)
     here[of] = True

@@ -20,6 +20,7 @@ from kprune.labels.map import UnitAxis
 from kprune.report.build import facts
 from kprune.report.counts import LayerCount, count
 from kprune.report.report import FileFacts
+from kprune.sets import distinct
 from kprune.surgery.mask import masked_layer
 from kprune.surgery.optimizer import find_slots, is_state, optimizer_of
 from kprune.surgery.provenance import KEY
@@ -200,8 +201,9 @@ class AxisFinder:
         self._by_rule = groups.frozen(("input", "rule"))
         self._addresses = list(analysis.map.axes)
         named = np.flatnonzero(groups.owner >= 0)
-        pairs = np.unique(np.stack([groups.of[named], groups.owner[named]]), axis=1)
-        self._pair_group, self._pair_owner = pairs
+        count = len(self._addresses)
+        pairs = distinct(groups.of[named] * count + groups.owner[named])
+        self._pair_group, self._pair_owner = np.divmod(pairs, max(count, 1))
         self._freezes = [(freeze, self._groups_of(freeze.ids)) for freeze in analysis.map.freezes]
         self._mixes = [(mix, self._groups_of(mix.ids)) for mix in analysis.map.mixes]
 
@@ -214,7 +216,7 @@ class AxisFinder:
         here[groups.of[axis.ids]] = True
         # An output that nothing else is tied to goes when the user names it.
         answers = frozen & ~self._by_rule[axis.ids] & (sizes == 1)
-        owners = np.unique(self._pair_owner[here[self._pair_group]])
+        owners = distinct(self._pair_owner[here[self._pair_group]])
         mixed = (mix for mix, of in self._mixes if here[of].any())
         return AxisFacts(
             name=axis.name,
@@ -232,7 +234,7 @@ class AxisFinder:
         )
 
     def _groups_of(self, ids: np.ndarray) -> np.ndarray:
-        return np.unique(self._groups.of[ids])
+        return distinct(self._groups.of[ids])
 
     def _reasons(self, axis: UnitAxis, here: np.ndarray) -> Iterator[str]:
         found = False

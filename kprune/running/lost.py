@@ -11,6 +11,7 @@ import numpy as np
 from kprune.analysis import Analysis
 from kprune.errors import KpruneError
 from kprune.labels.closure import close
+from kprune.sets import distinct
 from kprune.surgery.mask import channel_axis, layer_at, output_labels
 from kprune.surgery.provenance import KEY
 from kprune.text import clean
@@ -129,7 +130,7 @@ def _replay(analysis: Analysis, step: Mapping[str, Any], found: Lost, removed: U
 
 def _add(into: Units, units: Units) -> None:
     for address, indices in units.items():
-        into[address] = np.union1d(into.get(address, np.zeros(0, np.int64)), indices)
+        into[address] = distinct(into.get(address, np.zeros(0, np.int64)), indices)
 
 
 def _original_units(analysis: Analysis, address: str, indices: Any, gone: np.ndarray) -> np.ndarray:

@@ -30,6 +30,7 @@ from kprune.select.resolve import axes_named, excluded
 from kprune.select.sensitivity import Candidate, Curves, Point
 from kprune.select.specs import parse_layer
 from kprune.select.statistics import Statistics
+from kprune.sets import distinct
 from kprune.text import clean
 from kprune.version import __version__
 
@@ -186,7 +187,7 @@ def _tied(analysis: Analysis, axes: Sequence[UnitAxis]) -> list[list[UnitAxis]]:
     """Axes of units in portions that share groups."""
     of = blockwise(analysis.groups).of
     pairs = [
-        (int(head), number) for number, axis in enumerate(axes) for head in np.unique(of[axis.ids])
+        (int(head), number) for number, axis in enumerate(axes) for head in distinct(of[axis.ids])
     ]
     first: dict[int, int] = {}
     for head, number in pairs:
@@ -196,7 +197,7 @@ def _tied(analysis: Analysis, axes: Sequence[UnitAxis]) -> list[list[UnitAxis]]:
     portion = connected(len(axes), a, b)
     return [
         [axis for axis, own in zip(axes, portion, strict=True) if own == head]
-        for head in np.unique(portion)
+        for head in distinct(portion)
     ]
 
 

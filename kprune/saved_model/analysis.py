@@ -19,6 +19,7 @@ from kprune.saved_model.graph import MAIN, constant, function_graph, main_graph,
 from kprune.saved_model.parameters import ATTENTION, Parameter, name_layers
 from kprune.saved_model.trace import GraphTracer
 from kprune.saved_model.values import Value
+from kprune.sets import distinct
 from kprune.text import clean
 
 _KERNELS = ("kernel", "embeddings", "pointwise_kernel", "weights", "weight", "w")
@@ -364,7 +365,7 @@ def _freeze_output(
     tracer: GraphTracer, held: Value, name: str, why: str = "are the model's outputs"
 ) -> None:
     ids = held.labels.all_ids()
-    ids = np.unique(ids[ids != 0])
+    ids = distinct(ids[ids != 0])
     if ids.size:
         tracer.map.freezes.append(Freeze("output", ids, why, ""))
 

@@ -29,6 +29,7 @@ from kprune.saved_model.parameters import Parameter
 from kprune.saved_model.rules import OpRule, table
 from kprune.saved_model.rules.elementwise import GIVES_OTHER, KEEPS_ZERO
 from kprune.saved_model.values import Place, TensorList, Value
+from kprune.sets import distinct
 from kprune.text import clean
 
 Count = Callable[[np.ndarray], int]
@@ -297,7 +298,7 @@ class GraphTracer:
             self.map.freezes.append(
                 Freeze(
                     "rule",
-                    np.unique(lonely[lonely != 0]),
+                    distinct(lonely[lonely != 0]),
                     f"meet nothing in a second call of '{clean(at)}'",
                     clean(at),
                 )
@@ -305,7 +306,7 @@ class GraphTracer:
 
     def _freeze(self, labels: Labels, why: str, at: str) -> None:
         ids = labels.all_ids()
-        ids = np.unique(ids[ids != 0])
+        ids = distinct(ids[ids != 0])
         if ids.size:
             self.map.freezes.append(Freeze("rule", ids, why, clean(at)))
 
@@ -503,7 +504,7 @@ class GraphTracer:
                 self.map.freezes.append(
                     Freeze(
                         "rule",
-                        np.unique(ids[ids != 0]),
+                        distinct(ids[ids != 0]),
                         f"{where} is a size and a value at once",
                         clean(demand.place[1]),
                     )
@@ -521,7 +522,7 @@ class GraphTracer:
                     self.map.freezes.append(
                         Freeze(
                             "rule",
-                            np.unique(found[found != 0]),
+                            distinct(found[found != 0]),
                             f"{where} is the size of several axes",
                             clean(demand.place[1]),
                         )
@@ -533,11 +534,11 @@ class GraphTracer:
         known += [freeze.ids for freeze in self.map.freezes]
         known += [mix.ids for mix in self.map.mixes]
         known += [demand.axis.all_ids() for demand in self.traced.demands]
-        elsewhere = np.unique(np.concatenate(known)) if known else np.zeros(0, np.int64)
+        elsewhere = distinct(np.concatenate(known)) if known else np.zeros(0, np.int64)
         for parameter, blocks in self.grouped.items():
             rows = parameter.ids[-2]
             if rows is not None and np.isin(rows, elsewhere).any():
-                ids = np.unique(np.concatenate([side.ravel() for side in blocks.sides]))
+                ids = distinct(np.concatenate([side.ravel() for side in blocks.sides]))
                 why = f"are channels of the groups of '{clean(blocks.layer.path)}', whose kernel is used otherwise too"
                 self.map.freezes.append(
                     Freeze("rule", ids[ids != 0], why, clean(blocks.layer.path))

@@ -17,6 +17,7 @@ from kprune.select.budget import Budget, Measure
 from kprune.select.options import OPTIONS
 from kprune.select.ranking import Ranking, Scores, blockwise, score_groups
 from kprune.select.statistics import Statistics
+from kprune.sets import distinct
 from kprune.text import clean
 
 LIMITS = ("ratio", "count", "threshold", "target")
@@ -271,7 +272,7 @@ class _Picker:
     def _ranked(self) -> np.ndarray:
         """One label a group, the lowest score first."""
         ids = np.concatenate([np.zeros(0, np.int64), *(axis.ids for axis in self.axes)])
-        heads = np.unique(self.groups.of[ids[~self.frozen[ids]]])
+        heads = distinct(self.groups.of[ids[~self.frozen[ids]]])
         heads = heads[np.isfinite(self.scores.of[heads])]
         return heads[np.argsort(self.scores.of[heads], kind="stable")]
 

@@ -14,6 +14,7 @@ from kprune.labels.map import UnitAxis
 from kprune.select.indices import Indices, Where
 from kprune.select.pointing import did_you_mean
 from kprune.select.specs import LayerName, Spec, parse_layer, parse_spec, spec_from_pair
+from kprune.sets import distinct
 from kprune.text import clean
 
 
@@ -103,7 +104,7 @@ def _no_such_axis(analysis: Analysis, name: LayerName, layer: str, axis: str | N
     makers = []
     for visit in record.visits:
         for labels in visit.inputs:
-            owners = np.unique(analysis.groups.owner[labels.all_ids()])
+            owners = distinct(analysis.groups.owner[labels.all_ids()])
             makers += [list(analysis.map.axes)[owner] for owner in owners if owner >= 0]
     hint = (
         f"the units that pass through it belong to {', '.join(map(clean, dict.fromkeys(makers[:4])))}"
@@ -144,7 +145,7 @@ def resolve(
         for axis in axes:
             indices = indices_of(spec.indices, axis, environment, allow_empty=several)
             before = chosen.get(axis.address, np.zeros(0, np.int64))
-            chosen[axis.address] = np.union1d(before, indices)
+            chosen[axis.address] = distinct(before, indices)
         if several and not any(chosen[axis.address].size for axis in axes):
             raise UsageError("no unit of the layers that match is chosen", where=spec.where())
     return {address: indices for address, indices in chosen.items() if indices.size}

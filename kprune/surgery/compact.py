@@ -6,21 +6,20 @@ taken back: a unit whose only readers leave can leave too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
+from msgspec import Struct, field
 
 from kprune.analysis import Analysis
 from kprune.labels.branches import dead_branches
 from kprune.labels.explain import reason
 from kprune.labels.groups import Groups
 from kprune.labels.map import Blocks
+from kprune.sets import distinct
 from kprune.surgery.constants import Constants
 from kprune.surgery.fold import missed
 
 
-@dataclass
-class Search:
+class Search(Struct):
     """The units that stay, and why.
 
     Attributes:
@@ -54,7 +53,7 @@ class Search:
         fresh = ids[~self.stays[ids]]
         if not fresh.size:
             return False
-        for group in np.unique(self.groups.of[fresh]):
+        for group in distinct(self.groups.of[fresh]):
             self.why.setdefault(int(group), why)
         self._spread(fresh)
         return True
@@ -75,7 +74,7 @@ class Search:
                 further += [derived.members[held].ravel(), derived.ids[alive]]
             ids = np.concatenate([np.zeros(0, np.int64), *further])
             ids = ids[(ids != 0) & ~self.stays[ids]]
-            for group in np.unique(of[ids]):
+            for group in distinct(of[ids]):
                 self.why.setdefault(int(group), "they share positions with units that stay")
 
     def why_of(self, label: int) -> str:

@@ -12,10 +12,10 @@ labels say that 0 stays 0. Units that give anything else cannot go where they re
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, field
 
 from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError
@@ -23,20 +23,19 @@ from kprune.graph.model import Call, Constant, Layer, Model, TensorRef, leaves, 
 from kprune.graph.parse import INPUT
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.map import LayerRecord, Weight
+from kprune.sets import distinct, without
 from kprune.surgery.known import NOTHING, Known
 from kprune.surgery.sites import Kernel, Reader, Room, Scan, Site, scan
 
 
-@dataclass(frozen=True, eq=False)
-class Tensor:
+class Tensor(Struct, frozen=True, eq=False):
     """A tensor that goes into a layer: its labels, and what is known of its values."""
 
     labels: Labels
     known: Known
 
 
-@dataclass(eq=False)
-class At:
+class At(Struct, eq=False):
     """One call of one layer.
 
     Attributes:
@@ -203,12 +202,12 @@ class Constants:
 
     def hold(self, ids: np.ndarray, why: str) -> None:
         """Say that units cannot go without a trace."""
-        for label in np.unique(ids[ids != 0]):
+        for label in distinct(ids[ids != 0]):
             self.held.setdefault(int(label), why)
 
     def lose(self, known: Known, kept: Known, why: str) -> None:
         """Say why units that were constant are not any more."""
-        for label in np.setdiff1d(known.ids, kept.ids):
+        for label in without(known.ids, kept.ids):
             self.lost.setdefault(int(label), why)
 
     def even(self, x: Tensor) -> Known:
@@ -217,7 +216,7 @@ class Constants:
         A layer that folds one axis into another (DepthToSpace, Unstack) gives units that go
         together the label of the first: each has to have its value.
         """
-        of, ids = self.analysis.groups.of, np.unique(x.labels.all_ids())
+        of, ids = self.analysis.groups.of, distinct(x.labels.all_ids())
         if not len(x.known.ids):
             return NOTHING
         groups = Known.of(of[ids], x.known.at(ids))

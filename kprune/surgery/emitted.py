@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from kprune.analysis import Analysis
 from kprune.formats.numbers import as_float
@@ -32,8 +32,7 @@ AT_ZERO = {
 RECURRENT = frozenset({"LSTM", "GRU", "SimpleRNN", "Bidirectional"})
 
 
-@dataclass(frozen=True)
-class Emission:
+class Emission(Struct, frozen=True):
     """What units give after they were zeroed.
 
     Attributes:

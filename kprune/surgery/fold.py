@@ -14,6 +14,7 @@ from kprune.formats.numbers import as_float, from_float
 from kprune.formats.source import Source
 from kprune.labels.closure import Closure
 from kprune.labels.groups import Groups
+from kprune.sets import distinct, without
 from kprune.surgery.constants import Constants, border
 from kprune.surgery.edit import Edit, Fill, TensorEdit
 from kprune.surgery.remove import cut_weight
@@ -87,7 +88,7 @@ def _zeroed(source: Source, analysis: Analysis, units: Units) -> Constants:
 def together(one: Units, other: Units) -> dict[str, np.ndarray]:
     """Two choices in one."""
     none = np.zeros(0, np.int64)
-    return {key: np.union1d(one.get(key, none), other.get(key, none)) for key in {**one, **other}}
+    return {key: distinct(one.get(key, none), other.get(key, none)) for key in {**one, **other}}
 
 
 def missed(constants: Constants, site: Any, gone: np.ndarray) -> Iterator[tuple[np.ndarray, str]]:
@@ -104,14 +105,14 @@ def missed(constants: Constants, site: Any, gone: np.ndarray) -> Iterator[tuple[
         yield site.labels_at(rows[padded]), border(site.at)
     if known.any():
         yield site.labels_at(rows[known]), str(site.room.why)
-    rest = np.unique(site.labels_at(rows[~padded & ~known]))
+    rest = distinct(site.labels_at(rows[~padded & ~known]))
     rest = rest[gone[rest]]
     told: dict[str, list[int]] = {}
     for label in constants.lost.keys() & set(rest.tolist()):
         told.setdefault(constants.lost[label], []).append(label)
     for why, labels in sorted(told.items()):
         yield np.array(sorted(labels), np.int64), why
-    rest = np.setdiff1d(rest, np.array(sorted(constants.lost), np.int64))
+    rest = without(rest, np.array(sorted(constants.lost), np.int64))
     if rest.size:
         yield rest, f"what they give is not constant where '{site.at}' sums over it"
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from kprune.analysis import Analysis
@@ -40,8 +40,7 @@ LINEAR = frozenset(
 SCALABLE = frozenset(("Dense", "Conv1D", "Conv2D", "Conv3D"))
 
 
-@dataclass(frozen=True)
-class Merge:
+class Merge(Struct, frozen=True):
     """One unit that becomes part of another.
 
     Attributes:
@@ -54,8 +53,7 @@ class Merge:
     factor: float = 1.0
 
 
-@dataclass
-class Twins:
+class Twins(Struct):
     """What was found.
 
     Attributes:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec import Struct, field
 
 from kprune.formats.numbers import as_float
 from kprune.labels.labels import Axis
@@ -50,8 +50,7 @@ class Reader:
         return array if change is None else change(array, start)
 
 
-@dataclass(frozen=True)
-class Kernel:
+class Kernel(Struct, frozen=True):
     """How a kernel's axes are used.
 
     Attributes:
@@ -103,8 +102,7 @@ def _spread_groups(array: np.ndarray, groups: int) -> np.ndarray:
     return wide.reshape(window, groups * inputs, columns)
 
 
-@dataclass
-class Scan:
+class Scan(Struct):
     """What one reading of a kernel tells.
 
     Attributes:
@@ -145,8 +143,7 @@ def _sum(piece: np.ndarray, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return result
 
 
-@dataclass
-class Room:
+class Room(Struct):
     """Where a constant share can go.
 
     Attributes:
@@ -159,8 +156,7 @@ class Room:
     why: str = ""
 
 
-@dataclass
-class Site:
+class Site(Struct):
     """One kernel, at all its calls.
 
     Attributes:

@@ -12,6 +12,7 @@ from kprune.labels.map import Blocks, Weight
 from kprune.rules.activations import activation_name
 from kprune.rules.operations.contractions import parse_equation
 from kprune.rules.shapes import ints, spatial_axes
+from kprune.sets import without
 from kprune.surgery.activation_values import activation_function
 from kprune.surgery.constant_rules import (
     HANDS_ON,
@@ -253,7 +254,7 @@ def depthwise_conv(walk: Constants, at: At) -> list[Known]:
     )
     ids = at.record.axes["units"].ids
     known = made_by(walk, at, found, walk.vector(at, "bias"), ids)
-    for label in np.setdiff1d(ids, known.ids):
+    for label in without(ids, known.ids):
         before = walk.lost.get(
             int(np.repeat(along.ids, array.shape[2])[np.flatnonzero(ids == label)[0]])
         )
