@@ -66,10 +66,10 @@ def _ended(error: BaseException, debug: bool) -> int:
     """Say what an exception means to the user; the exit code."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
-    if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED
-    if isinstance(error, Terminated):
-        return TERMINATED
+    if isinstance(error, (KeyboardInterrupt, Terminated)):
+        for note in getattr(error, "__notes__", ()):  # what there is to go on with
+            say(f"note: {note}")
+        return INTERRUPTED if isinstance(error, KeyboardInterrupt) else TERMINATED
     if isinstance(error, BrokenPipeError):
         _forget_output()
         return BROKEN_PIPE

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from kprune.cli.options import Common, Json, Model
+from kprune.cli.options import REPORTED, Common, Json, Model
+from kprune.text import clean
 
 DATA = "What it learns from"
 HOW = "How it is trained (by default as the file says)"
@@ -18,26 +19,32 @@ def tune(
     *,
     data: Annotated[
         str,
-        Option("--data", metavar="FILE.npz", help="x (or by name) and y.", rich_help_panel=DATA),
+        Option(
+            "--data",
+            metavar="FILE.npz",
+            help="x (or by name) and y; or package.module:function, which is run and returns a "
+            "tf.data.Dataset.",
+            rich_help_panel=DATA,
+        ),
     ],
     validation: Annotated[
         str | None,
         Option(
             "--validation",
             metavar="FILE.npz",
-            help="Judge epochs by these data.",
+            help="Judge epochs by these; a function as well.",
             rich_help_panel=DATA,
         ),
     ] = None,
     validation_split: Annotated[
-        float,
+        float | None,
         Option(
             "--validation-split",
             metavar="R",
-            help="Else hold back this share.",
+            help="Else hold back this share [default: 0.1 of a file].",
             rich_help_panel=DATA,
         ),
-    ] = 0.1,
+    ] = None,
     teacher: Annotated[
         str | None,
         Option(
@@ -98,6 +105,15 @@ def tune(
             show_default=False,
         ),
     ] = 0,
+    resume: Annotated[
+        bool,
+        Option(
+            "--resume",
+            help="Go on after the last finished epoch of an interrupted run, which is kept in "
+            "OUTPUT.checkpoint until the output is written.",
+            rich_help_panel=WRITTEN,
+        ),
+    ] = False,
     output: Annotated[
         str | None,
         Option(
@@ -114,6 +130,15 @@ def tune(
     force: Annotated[
         bool, Option("--force", help="Write over an existing file.", rich_help_panel=WRITTEN)
     ] = False,
+    plot: Annotated[
+        str | None,
+        Option(
+            "--plot",
+            metavar="FILE",
+            help="Draw the curves of loss and metrics: an .svg or .png.",
+            rich_help_panel=REPORTED,
+        ),
+    ] = None,
     as_json: Json,
     common: Common,
 ) -> None:
@@ -128,6 +153,7 @@ def tune(
     from kprune.running.tuning import tune as train
 
     progress = console(stderr=True)
+    announce(("--data", data), ("--validation", validation))
 
     def tell(epoch: int, epochs: int, figures: dict[str, Any]) -> None:
         progress.print(epoch_line(epoch, epochs, figures))
@@ -140,6 +166,8 @@ def tune(
         output=output,
         in_place=in_place,
         force=force,
+        resume=resume,
+        plot=plot,
         rules=common.rules or (),
         on_epoch=tell,
         epochs=epochs,
@@ -156,4 +184,15 @@ def tune(
     if as_json.json:
         print_json(found.to_dict())
     else:
-        show(found)
+        show(found, plot)
+
+
+def announce(*given: tuple[str, str | None]) -> None:
+    """Say which options run code of the user's."""
+    from kprune.cli.boundary import say
+    from kprune.running.examples import is_function
+
+    for option, value in given:
+        if value is not None and is_function(value):
+            module, _, function = clean(value, 200).partition(":")
+            say(f"note: {option} runs your code: it imports {module} and calls {function}()")

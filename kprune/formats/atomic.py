@@ -106,6 +106,20 @@ def _place(output: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None]
         raise file_error(error, "write", shown(output)) from error
 
 
+def check_output(output: str | os.PathLike[str], *, force: bool) -> None:
+    """Called before long work whose result is to go there.
+
+    Raises: UsageError if something is there and may not be replaced; FileError if there is no place.
+    """
+    if os.fspath(output) == STANDARD_OUTPUT:
+        return
+    if not force and os.path.lexists(output):
+        raise _exists(output)
+    folder = Path(os.path.realpath(output)).parent
+    if not folder.is_dir():
+        raise FileError(f"cannot write {shown(output)}", why=f"there is no folder {shown(folder)}")
+
+
 def write_bytes(output: str | os.PathLike[str], data: bytes, *, force: bool) -> None:
     """Write a file of these bytes; see `new_file`."""
     with new_file(output, force=force) as file:

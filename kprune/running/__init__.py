@@ -9,6 +9,9 @@ timing          how long both take, side by side
 metrics         how well a model does on labelled data
 sensitivity     what each group of layers costs when it alone is cut
 verification    what came of it, as data
+tuning          trains a model file on; training: the loop over epochs
+examples        what it learns from; checkpoint: what an interrupted training leaves
+distilling      a teacher's outputs, learned as well; held_zeros: zeroed units kept at zero
 flatten         a model of a class of its own, written as a plain graph
 plain           the same on the model itself; configs that do not rebuild their layer, mended
 foreign         the classes of other packages that a file names, and their import

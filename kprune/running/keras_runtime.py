@@ -49,7 +49,7 @@ def quiet(*, replay: bool = True) -> Iterator[None]:
         os.dup2(aside.fileno(), 2)
         try:
             yield
-        except Exception:
+        except Exception:  # not an interruption, which is no reason to look at what was said
             sys.stderr.flush()
             os.dup2(kept, 2)
             if replay:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,29 +16,35 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError, UsageError
 from kprune.formats import Source, default_output, open_model, write_model
+from kprune.formats.atomic import check_output
+from kprune.formats.faults import shown
 from kprune.pruning.carrying import analyse
-from kprune.running.inputs import Data, data_for
-from kprune.running.keras_runtime import import_keras, load, quiet
+from kprune.report.plot import Curve, Panel, check_plot, draw
+from kprune.running.checkpoint import Checkpoint, Epoch, History
+from kprune.running.distilling import distiller
+from kprune.running.examples import Examples, examples, is_function
+from kprune.running.held_zeros import HeldZeros
+from kprune.running.keras_runtime import keras_of, load, quiet
+from kprune.running.training import HELD_BACK, OnEpoch, Training
 from kprune.surgery.edit import Edit
 from kprune.surgery.provenance import KEY
-from kprune.surgery.zero import incoming
 from kprune.text import clean
 from kprune.version import __version__
 
-TEMPERATURE = 3.0
-Epoch = dict[str, float]
-OnEpoch = Callable[[int, int, Epoch], None]
+HOLD_BACK = 0.1  # of an .npz file, unless something else is said
 
 
 class Tuning(msgspec.Struct, frozen=True):
     """What training came to.
 
     Attributes:
+        samples, held_back: how many; null for a dataset, which does not tell.
         epochs: metrics after each epoch; the first entry is from before training.
+        learned: means over each epoch, as Keras reports them while it trains; the first is empty.
         best: which entry of `epochs` the written model is.
+        resumed: the epoch after which an interrupted training went on; 0 if it began anew.
         watched: the metric that decided, and whether it was taken on data held back.
         held_zero: how many zeroed units were kept at zero.
     """
@@ -42,10 +52,12 @@ class Tuning(msgspec.Struct, frozen=True):
     kprune: str
     input: str
     output: str
-    samples: int
-    held_back: int
+    samples: int | None
+    held_back: int | None
     epochs: list[Epoch]
+    learned: list[Epoch]
     best: int
+    resumed: int
     watched: str
     held_zero: int
     notes: list[str]
@@ -63,7 +75,8 @@ class Settings:
 
     Attributes:
         epochs, batch_size, learning_rate, optimizer, loss, metric: as Keras calls them.
-        validation_split: the share that is held back, if no `validation` file is given.
+        validation_split: the share that is held back; by default 0.1 of an .npz file, if there are
+            no `validation` data.
         patience: stop after so many epochs without a better one; None never stops early.
         keep_zeros: hold units at zero whose weights are all zero in the file.
         seed: of the shuffling, and of what is held back.
@@ -75,7 +88,7 @@ class Settings:
     optimizer: str | None = None
     loss: str | None = None
     metric: str | None = None
-    validation_split: float = 0.1
+    validation_split: float | None = None
     patience: int | None = None
     keep_zeros: bool = False
     seed: int = 0
@@ -83,7 +96,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
             raise UsageError("epochs and batch size must be at least 1")
-        if not 0 <= self.validation_split < 1:
+        if self.validation_split is not None and not 0 <= self.validation_split < 1:
             raise UsageError(
                 f"a validation split of {self.validation_split:g}",
                 why="it must lie between 0 and 1",
@@ -104,81 +117,165 @@ def tune(
     output: str | os.PathLike[str] | None = None,
     in_place: bool = False,
     force: bool = False,
+    resume: bool = False,
+    plot: str | os.PathLike[str] | None = None,
     rules: Iterable[str] = (),
     on_epoch: OnEpoch | None = None,
     **how: Any,
 ) -> Tuning:
     """Train a model file on, and write the best epoch.
 
+    After each epoch the state is kept in the folder OUTPUT.checkpoint, which is removed when the
+    output is written. With an .npz file, a run that is interrupted and resumed gives what one that
+    was not interrupted gives with the same seed: to the bit where TensorFlow itself repeats, as it
+    does on a CPU. A function's dataset has to repeat its order by itself.
+
     Args:
         model: path of a `.keras` file or folder.
-        data: an .npz file with `x` (or the inputs by name) and `y`.
-        validation: another, to judge epochs by; else a part of `data` is held back.
+        data: an .npz file with `x` (or the inputs by name) and `y`; or `package.module:function`,
+            which is imported and called, and returns a tf.data.Dataset of (inputs, labels).
+        validation: the same, to judge epochs by; else a part of an .npz file is held back.
         teacher: a model whose outputs are learned along with the labels (distillation).
         output, in_place, force: where the result goes; by default NAME.tuned.EXT.
+        resume: go on from the last finished epoch of an interrupted run, if there was one.
+        plot: a path that ends in .svg or .png, for the curves of loss and metrics.
         on_epoch: called after each epoch with (epoch, epochs, metrics).
         how: the fields of `Settings`: epochs, batch_size, learning_rate …
-    Raises: UsageError, CannotPruneError, FileError.
+    Raises: UsageError, CannotPruneError, FileError. An interruption (KeyboardInterrupt) has a note
+        that tells where the state is.
     """
     settings = Settings(**how)
-    with open_model(model) as source, tempfile.TemporaryDirectory() as folder:
-        if source.format not in ("keras", "keras-folder"):
-            raise CannotPruneError(
-                f"a file of format {source.format} cannot be trained on",
-                do="convert it first: kprune remove … -o NAME.keras, or save it from Keras as .keras",
-            )
+    if plot is not None:
+        check_plot(plot)
+    with open_model(model) as source, tempfile.TemporaryDirectory(prefix="kprune-") as folder:
         target = _target(source, output, in_place)
+        check_output(target, force=force or in_place)
         place = Path(folder)
-        keras = import_keras()
-        keras.utils.set_random_seed(settings.seed)
-        live = load(source, place, compiled=True)
-        notes = _prepare(live, data, settings)
-        train, held = _divided(live, data, validation, settings)
-        zeros = _Zeros(live, analyse(source, rules)) if settings.keep_zeros else None
-        trained = _fit(live, train, held, settings, zeros, _teacher(teacher, place), on_epoch)
-        saved = place / "tuned.keras"
-        live.save(saved)
-        _write(source, saved, target, force=force or in_place)
-    return Tuning(
+        checkpoint = _checkpoint(
+            target, place, settings, data=data, validation=validation, teacher=teacher, model=source
+        )
+        history = checkpoint.resumed() if resume else None
+        notes = []
+        if history is None:
+            checkpoint.refuse_if_there(force=force)
+            if resume:
+                notes.append("there was nothing to resume: training began anew")
+        before = 0 if history is None else history.last
+        history = history or History()
+        training, train_notes = _prepared(
+            source, checkpoint, before, settings, data, validation, teacher, rules, place
+        )
+        try:
+            training.run(history, checkpoint, settings.epochs, settings.patience, on_epoch)
+            _write(source, checkpoint, history.best, target, force=force or in_place)
+        except BaseException as stopped:
+            if history.last > 0 and not isinstance(stopped, Exception) and target != "-":
+                stopped.add_note(
+                    f"epochs up to {history.last} are kept in {shown(checkpoint.folder)}; "
+                    "the same command with --resume goes on"
+                )
+            raise
+        checkpoint.remove()
+    found = Tuning(
         kprune=__version__,
         input=os.fspath(model),
         output=target,
-        samples=_count(train),
-        held_back=0 if held is None else _count(held),
-        epochs=trained.epochs,
-        best=trained.best,
-        watched=trained.watched,
-        held_zero=0 if zeros is None else zeros.units,
-        notes=notes,
+        samples=training.train.count,
+        held_back=0 if training.held is None else training.held.count,
+        epochs=history.judged,
+        learned=history.learned,
+        best=history.best,
+        resumed=before,
+        watched=training.watched,
+        held_zero=0 if training.zeros is None else training.zeros.units,
+        notes=[*notes, *train_notes],
     )
+    if plot is not None:
+        draw(plot, panels(found))
+    return found
 
 
 def _target(source: Source, output: str | os.PathLike[str] | None, in_place: bool) -> str:
+    if source.path is None:
+        raise UsageError(
+            "tune needs a file: Keras loads no model from standard input", do="save it, and name it"
+        )
+    if source.format not in ("keras", "keras-folder"):
+        raise CannotPruneError(
+            f"a file of format {source.format} cannot be trained on",
+            do="convert it first: kprune remove … -o NAME.keras, or save it from Keras as .keras",
+        )
     if in_place and output is not None:
         raise UsageError("--in-place and --output are two places", do="give one of them")
     if in_place:
         return str(source.path)
     if output is not None:
         return os.fspath(output)
-    if source.path is None:
-        raise UsageError(
-            "the model comes from standard input, so it has no name to write beside",
-            do="name the output with -o PATH",
-        )
-    beside = str(default_output(str(source.path)))
-    return beside.replace(".pruned", ".tuned")
+    beside = default_output(str(source.path))
+    return str(beside.with_name(beside.name.replace(".pruned", ".tuned")))
 
 
-def _prepare(live: Any, data: Any, settings: Settings) -> list[str]:
+def _checkpoint(
+    target: str, place: Path, settings: Settings, *, model: Source, **named: Any
+) -> Checkpoint:
+    """Where the state is kept: beside the output, or nowhere that lasts if that is standard output."""
+    folder = place / "checkpoint" if target == "-" else Path(f"{target.rstrip('/')}.checkpoint")
+    conditions = {name: None if path is None else os.fspath(path) for name, path in named.items()}
+    conditions |= {
+        field.name: getattr(settings, field.name)
+        for field in dataclasses.fields(settings)
+        if field.name not in ("epochs", "patience")  # these only say when it ends
+    }
+    text = json.dumps([model.config, model.metadata], sort_keys=True)
+    conditions["model"] = f"{model.bytes} bytes, config {zlib.crc32(text.encode()):08x}"
+    return Checkpoint(folder, {name.replace("_", " "): it for name, it in conditions.items()})
+
+
+def _prepared(
+    source: Source,
+    checkpoint: Checkpoint,
+    before: int,
+    settings: Settings,
+    data: Any,
+    validation: Any,
+    teacher: Any,
+    rules: Iterable[str],
+    place: Path,
+) -> tuple[Training, list[str]]:
+    """The model, compiled, and its data; as it was after epoch `before`, if that is not 0."""
+    keras = keras_of(source)
+    keras.utils.set_random_seed(settings.seed)
+    if before:
+        with open_model(checkpoint.model(before)) as left:
+            live = load(left, place, compiled=True)
+    else:
+        live = load(source, place, compiled=True)
+    share = settings.validation_split
+    if share is None:
+        share = 0.0 if validation is not None or is_function(data) else HOLD_BACK
+    elif share and validation is not None:
+        raise UsageError("--validation and --validation-split both", do="give one of them")
+    size, seed = settings.batch_size, settings.seed
+    train, held = examples(live, data, size, hold_back=share, seed=seed)
+    if validation is not None:
+        held, _ = examples(live, validation, size, hold_back=0.0, seed=seed)
+    notes = [] if before else _compile(keras, live, train, settings)
+    if held is None:
+        notes.append("no data are held back: epochs are judged by those the model learns from")
+    zeros = HeldZeros(live, source, analyse(source, rules)) if settings.keep_zeros else None
+    trainer = live if teacher is None else _with_teacher(teacher, live, place)
+    return Training(keras, live, trainer, train, held, zeros, seed), notes
+
+
+def _compile(keras: Any, live: Any, train: Examples, settings: Settings) -> list[str]:
     """Compile as the file says, with what the settings change; notes on what the file did not say."""
-    keras = import_keras()
     notes = []
     own = getattr(live, "compiled", False) and live.optimizer is not None
     changes = (settings.optimizer, settings.loss, settings.metric)
     if not own or any(change is not None for change in changes):
         loss: Any = settings.loss or (live.loss if own else None)
         if loss is None:
-            loss = _loss_for(live, data_for(live, data))
+            loss = _loss_for(live, train)
             notes.append("the file was not compiled: the loss follows from the labels")
         optimizer: Any = settings.optimizer or (live.optimizer if own else "adam")
         metrics = (
@@ -197,247 +294,83 @@ def _prepare(live: Any, data: Any, settings: Settings) -> list[str]:
                 why=clean(" ".join(str(error).split()), 300),
             ) from error
     if settings.learning_rate is not None:
-        if isinstance(
-            getattr(live.optimizer, "_learning_rate", None),
-            keras.optimizers.schedules.LearningRateSchedule,
-        ):
-            live.optimizer._learning_rate = keras.Variable(settings.learning_rate, trainable=False)
+        rate = getattr(live.optimizer, "_learning_rate", None)
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            _fix_rate(live, settings.learning_rate)
             notes.append("the file's learning rate schedule gave way to a fixed rate")
         else:
             live.optimizer.learning_rate = settings.learning_rate
     return notes
 
 
-def _loss_for(live: Any, found: Data) -> str:
-    labels = found.labels
-    if labels is None:
+def _fix_rate(live: Any, rate: float) -> None:
+    """Put a fixed learning rate in the place of a schedule; the optimizer's slots stay.
+
+    An optimizer with a fixed rate has a variable more, so it has to be another one: Keras loads
+    the variables by their order.
+    """
+    state = [np.asarray(variable) for variable in live.optimizer.variables]
+    config = live.get_compile_config()
+    config["optimizer"]["config"]["learning_rate"] = rate
+    live.compile_from_config(config)
+    optimizer = live.optimizer
+    optimizer.build(live.trainable_variables)
+    own = [variable for variable in optimizer.variables if variable is not optimizer._learning_rate]
+    for variable, value in zip(own, state, strict=True):
+        variable.assign(value)
+
+
+def _loss_for(live: Any, train: Examples) -> str:
+    """The loss that labels of such a form are for. Raises: UsageError if there are several."""
+    labels = train.labels
+    if not isinstance(labels, np.ndarray):
         raise UsageError(
-            "training needs labels", where=clean(found.path), do="save them as 'y' beside 'x'"
+            "the file does not say by which loss it is trained, and the labels have several parts",
+            do="give --loss, or save the model compiled",
         )
     if labels.dtype.kind in "iub":
-        return (
-            "binary_crossentropy"
-            if live.outputs[0].shape[-1] == 1
-            else "sparse_categorical_crossentropy"
-        )
-    return (
-        "categorical_crossentropy" if labels.ndim == 2 and np.allclose(labels.sum(-1), 1) else "mse"
-    )
+        one = live.outputs[0].shape[-1] == 1
+        return "binary_crossentropy" if one else "sparse_categorical_crossentropy"
+    one_hot = labels.ndim == 2 and np.allclose(labels.sum(-1), 1)
+    return "categorical_crossentropy" if one_hot else "mse"
 
 
-def _divided(live: Any, data: Any, validation: Any, settings: Settings) -> tuple[Data, Data | None]:
-    found = data_for(live, data)
-    if found.labels is None:
-        raise UsageError(
-            "training needs labels", where=clean(found.path), do="save them as 'y' beside 'x'"
-        )
-    if validation is not None:
-        held = data_for(live, validation)
-        if held.labels is None:
-            raise UsageError(
-                "validation needs labels", where=clean(held.path), do="save them as 'y' beside 'x'"
-            )
-        return found, held
-    count = _count(found)
-    back = round(count * settings.validation_split)
-    if not back:
-        return found, None
-    order = np.random.default_rng(settings.seed).permutation(count)
-    return _part(found, order[back:]), _part(found, order[:back])
-
-
-def _part(data: Data, indices: np.ndarray) -> Data:
-    tree = import_keras().tree
-    labels = None if data.labels is None else data.labels[indices]
-    return Data(tree.map_structure(lambda array: array[indices], data.inputs), labels, data.path)
-
-
-def _count(data: Data) -> int:
-    return len(import_keras().tree.flatten(data.inputs)[0])
-
-
-def _teacher(path: Any, folder: Path) -> Any:
-    if path is None:
-        return None
+def _with_teacher(path: Any, live: Any, place: Path) -> Any:
     with open_model(path) as source:
-        return load(source, folder)
+        return distiller(load(source, place), live)
 
 
-class _Zeros:
-    """Units whose weights are all zero in the file, held there.
-
-    Attributes:
-        units: how many.
-    """
-
-    def __init__(self, live: Any, analysis: Analysis) -> None:
-        weights = [
-            weight for weight in analysis.weights if weight.trainable and not weight.duplicate
-        ]
-        variables = list(live.trainable_variables)
-        if len(weights) != len(variables) or any(
-            tuple(variable.shape) != tuple(analysis.tensors[weight.path].shape)
-            for weight, variable in zip(weights, variables, strict=False)
-        ):
-            raise CannotPruneError(
-                "zeroed units cannot be held at zero",
-                why="the model has layers for which kprune has no rule, so it cannot tell which variable is whose",
-                do="leave out --keep-zeros, or give the layers a rule (--rules)",
-            )
-        of_path = {
-            weight.path: variable for weight, variable in zip(weights, variables, strict=True)
-        }
-        self._masks: dict[str, tuple[Any, np.ndarray]] = {}
-        self.units = 0
-        for axis in analysis.map.axes.values():
-            places = [
-                (w, n, of_path[w.path]) for w, n in incoming(analysis, axis) if w.path in of_path
-            ]
-            silent = np.ones(len(axis), bool)
-            ids = axis.ids
-            for weight, number, variable in places:
-                along = weight.axes[number].ids
-                value = np.moveaxis(np.asarray(variable), number, -1).reshape(-1, len(along))
-                alive = along[(value != 0).any(axis=0)]
-                silent &= ~np.isin(ids, alive)
-            if not places or not silent.any():
-                continue
-            self.units += int(silent.sum())
-            for weight, number, variable in places:
-                keep = ~np.isin(weight.axes[number].ids, ids[silent])
-                shape = [1] * len(variable.shape)
-                shape[number] = len(keep)
-                mask = np.broadcast_to(keep.reshape(shape), variable.shape).astype(np.float32)
-                before = self._masks.get(weight.path)
-                self._masks[weight.path] = (variable, mask if before is None else before[1] * mask)
-
-    def hold(self) -> None:
-        """Set them to zero again, after a step has moved them."""
-        for variable, mask in self._masks.values():
-            variable.assign(variable * mask.astype(str(variable.dtype)))
-
-
-@dataclass
-class _Trained:
-    epochs: list[Epoch]
-    best: int
-    watched: str
-
-
-def _fit(
-    live: Any,
-    train: Data,
-    held: Data | None,
-    settings: Settings,
-    zeros: _Zeros | None,
-    teacher: Any,
-    on_epoch: OnEpoch | None,
-) -> _Trained:
-    """Train; the model ends with the weights of its best epoch, which may be none of them."""
-    keras = import_keras()
-    judge = held or train
-    watched = ("val_" if held is not None else "") + "loss"
-
-    def measure() -> Epoch:
-        live.run_eagerly = False
-        figures = live.evaluate(
-            judge.inputs, judge.labels, batch_size=settings.batch_size, verbose=0, return_dict=True
-        )
-        prefix = "val_" if held is not None else ""
-        return {prefix + name: float(value) for name, value in figures.items()}
-
-    with quiet():
-        epochs = [measure()]
-    best, weights, since = 0, live.get_weights(), 0
-    if on_epoch is not None:
-        on_epoch(0, settings.epochs, epochs[0])
-
-    class AfterBatch(keras.callbacks.Callback):  # type: ignore[name-defined]
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            if zeros is not None:
-                zeros.hold()
-
-    trainer = live if teacher is None else _distiller(teacher, live)
-    for epoch in range(1, settings.epochs + 1):
-        try:
-            with quiet():
-                trainer.fit(
-                    train.inputs,
-                    train.labels,
-                    batch_size=settings.batch_size,
-                    initial_epoch=epoch - 1,
-                    epochs=epoch,
-                    verbose=0,
-                    callbacks=[AfterBatch()],
-                )
-                figures = measure()
-        except (ValueError, TypeError) as error:
-            raise UsageError(
-                "the model cannot be trained on these data",
-                why=f"{type(error).__name__}: {clean(' '.join(str(error).split()), 300)}",
-                do="give labels as the model was trained on them, or another --loss",
-            ) from error
-        epochs.append(figures)
-        if on_epoch is not None:
-            on_epoch(epoch, settings.epochs, figures)
-        if figures[watched] < epochs[best][watched]:
-            best, weights, since = epoch, live.get_weights(), 0
-        else:
-            since += 1
-            if settings.patience is not None and since >= settings.patience:
-                break
-    live.set_weights(weights)
-    return _Trained(epochs, best, watched)
-
-
-def _distiller(teacher: Any, student: Any) -> Any:
-    """A trainer that learns the teacher's outputs beside the labels (Hinton et al. 2015, at temperature 3)."""
-    keras = import_keras()
-    ops = keras.ops
-
-    class Softened(keras.distillation.DistillationLoss):  # type: ignore[name-defined]
-        """KL divergence of softened class probabilities; the mean square for anything else."""
-
-        def compute_loss(self, teacher_outputs: Any, student_outputs: Any, **_: Any) -> Any:
-            pairs = zip(
-                keras.tree.flatten(teacher_outputs),
-                keras.tree.flatten(student_outputs),
-                strict=True,
-            )
-            return sum(self._one(ops.stop_gradient(t), s) for t, s in pairs)
-
-        def _one(self, taught: Any, learned: Any) -> Any:
-            if taught.shape[-1] == 1:
-                return ops.mean(ops.square(taught - learned))
-            sums = ops.sum(taught, axis=-1)
-            share = ops.all(ops.abs(sums - 1) < 1e-3)
-            # The outputs of a softmax are log-probabilities up to a constant once their log is taken.
-            hard = ops.log(ops.clip(taught, 1e-9, 1.0)), ops.log(ops.clip(learned, 1e-9, 1.0))
-            p = ops.log_softmax(ops.where(share, hard[0], taught) / TEMPERATURE)
-            q = ops.log_softmax(ops.where(share, hard[1], learned) / TEMPERATURE)
-            return ops.mean(ops.sum(ops.exp(p) * (p - q), axis=-1)) * TEMPERATURE**2
-
-    try:
-        with quiet():
-            trainer = keras.distillation.Distiller(
-                teacher=teacher,
-                student=student,
-                distillation_losses=Softened(),
-                student_loss_weight=0.5,
-            )
-            optimizer = student.optimizer.__class__.from_config(student.optimizer.get_config())
-            trainer.compile(optimizer=optimizer, loss=student.loss)
-    except (ValueError, TypeError) as error:
-        raise UsageError(
-            "the teacher does not fit the model", why=clean(" ".join(str(error).split()), 300)
-        ) from error
-    return trainer
-
-
-def _write(source: Source, saved: Path, target: str, *, force: bool) -> None:
-    """Write what Keras saved, whole or not at all, with what kprune knew of the file before."""
-    with open_model(saved) as trained:
+def _write(source: Source, checkpoint: Checkpoint, best: int, target: str, *, force: bool) -> None:
+    """Write the best epoch, whole or not at all, with what kprune knew of the file before."""
+    if best == 0:  # the file as it is
+        write_model(source, Edit(source.config, source.metadata), target, force=force)
+        return
+    with open_model(checkpoint.model(best)) as trained:
         metadata = dict(trained.metadata)
         if KEY in source.metadata:
             metadata[KEY] = source.metadata[KEY]
         write_model(trained, Edit(trained.config, metadata), target, force=force)
+
+
+def panels(found: Tuning) -> list[Panel]:
+    """The curves of a training: a panel for the loss, and one for each metric."""
+    names = [name.removeprefix(HELD_BACK) for name in found.epochs[0]]
+    judged = "data held back" if found.watched.startswith(HELD_BACK) else "data learned from"
+    made = []
+    for name in names:
+        curves = [
+            Curve(
+                judged,
+                range(len(found.epochs)),
+                [
+                    figures.get(HELD_BACK + name, figures.get(name, math.nan))
+                    for figures in found.epochs
+                ],
+            )
+        ]
+        if any(name in figures for figures in found.learned):
+            learned = [figures.get(name) for figures in found.learned]
+            curves.append(Curve("while learning", range(len(learned)), learned, dashed=True))
+        mark = (float(found.best), "written") if name == "loss" else None
+        made.append(Panel(curves, "epoch", name, mark=mark))
+    return made

@@ -147,5 +147,178 @@ def test_settings_that_make_no_sense_are_refused(
 def test_data_without_labels_are_refused(samples: Path, tmp_path: Path) -> None:
     data = tmp_path / "x.npz"
     np.savez(data, x=np.zeros((4, 8, 8, 1), "float32"))
-    with pytest.raises(kprune.UsageError, match="training needs labels"):
+    with pytest.raises(kprune.UsageError, match="need labels"):
         kprune.tune(samples / "digits_mlp.keras", data=data, output=tmp_path / "t.keras")
+
+
+# -- the state of the optimizer -------------------------------------------------------------------
+
+
+def one_step(path: Path, x: np.ndarray, y: np.ndarray, *, slots: bool) -> list[np.ndarray]:
+    """The weights after one step of plain Keras on all samples at once."""
+    import keras
+
+    model = keras.models.load_model(path)
+    if not slots:
+        anew = type(model.optimizer).from_config(model.optimizer.get_config())
+        model.compile(anew, model.loss)
+    model.train_on_batch(x, y)
+    return [np.asarray(array) for array in model.get_weights()]
+
+
+@pytest.mark.parametrize("teacher", [False, True])
+def test_the_optimizer_goes_on_with_the_slots_that_were_cut_along(
+    teacher: bool, samples: Path, training: Path, tmp_path: Path
+) -> None:
+    import keras
+
+    small, out, data = tmp_path / "small.keras", tmp_path / "out.keras", tmp_path / "data.npz"
+    kprune.remove(samples / "digits_mlp.keras", {"hidden_1": "0-9"}, output=small)
+    with np.load(training) as held:
+        x, y = held["x"][:64], held["y"][:64]
+    np.savez(data, x=x, y=y)
+    kprune.tune(
+        small, data=data, validation=training, output=out, epochs=1, batch_size=64,
+        teacher=small if teacher else None, learning_rate=None,
+    )  # fmt: skip
+    before, after = keras.models.load_model(small), keras.models.load_model(out)
+    assert int(after.optimizer.iterations) == int(before.optimizer.iterations) + 1 > 1
+    if (
+        teacher
+    ):  # the teacher is the model itself, so it adds nothing but weight to the labels' loss
+        return
+    with_slots, without = one_step(small, x, y, slots=True), one_step(small, x, y, slots=False)
+    got = after.get_weights()
+    worst = max(np.abs(a - b).max() for a, b in zip(got, with_slots, strict=True))
+    apart = max(np.abs(a - b).max() for a, b in zip(without, with_slots, strict=True))
+    assert worst < 1e-6 < 1e-4 < apart
+
+
+def test_the_state_that_is_written_is_that_of_the_best_epoch(
+    samples: Path, training: Path, tmp_path: Path
+) -> None:
+    import keras
+
+    out = tmp_path / "t.keras"
+    found = kprune.tune(
+        samples / "digits_mlp.keras", data=training, output=out, epochs=3, learning_rate=0.05
+    )
+    steps = -(-found.samples // 32)
+    before = keras.models.load_model(samples / "digits_mlp.keras").optimizer.iterations
+    after = keras.models.load_model(out).optimizer.iterations
+    assert int(after) - int(before) == steps * found.best
+
+
+def test_a_fixed_rate_takes_the_place_of_a_schedule(tmp_path: Path, training: Path) -> None:
+    import keras
+
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+    model = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(schedule, momentum=0.9), loss)
+    with np.load(training) as held:
+        model.fit(held["x"], held["y"], epochs=1, verbose=0)
+    model.save(tmp_path / "m.keras")
+    found = kprune.tune(
+        tmp_path / "m.keras", data=training, output=tmp_path / "t.keras", epochs=2,
+        learning_rate=0.01,
+    )  # fmt: skip
+    assert "the file's learning rate schedule gave way to a fixed rate" in found.notes
+    assert found.best == 2
+    tuned = keras.models.load_model(tmp_path / "t.keras")
+    assert float(tuned.optimizer.learning_rate) == pytest.approx(0.01)
+    assert int(tuned.optimizer.iterations) == 19 + 2 * 17
+    slots = [np.asarray(slot) for slot in tuned.optimizer.variables[2:]]
+    assert [slot.shape for slot in slots] == [(64, 10), (10,)]
+    assert all(np.abs(slot).max() > 0 for slot in slots)
+
+
+# -- zeroed units ---------------------------------------------------------------------------------
+
+
+def test_units_that_share_a_position_are_held_at_zero_one_by_one(
+    tmp_path: Path, training: Path
+) -> None:
+    """A depthwise kernel of multiplier 2 has two units for each channel."""
+    import keras
+
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(3, 3),
+            keras.layers.DepthwiseConv2D(3, depth_multiplier=2, name="depth"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, "softmax"),
+        ]
+    )
+    kernel, bias = model.get_layer("depth").get_weights()
+    kernel[:, :, 1, 0] = 0  # unit 2
+    model.get_layer("depth").set_weights([kernel, bias])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.save(tmp_path / "m.keras")
+    found = kprune.tune(
+        tmp_path / "m.keras", data=training, output=tmp_path / "t.keras", epochs=1, keep_zeros=True
+    )
+    assert found.held_zero == 1
+    kernel, bias = keras.models.load_model(tmp_path / "t.keras").get_layer("depth").get_weights()
+    still = (kernel == 0).all(axis=(0, 1))
+    assert still.tolist() == [[False, False], [True, False], [False, False]]
+    assert (bias == 0).tolist() == [False, False, True, False, False, False]
+
+
+# -- a teacher ------------------------------------------------------------------------------------
+
+
+def test_outputs_that_are_no_classes_are_compared_by_the_mean_square(tmp_path: Path) -> None:
+    """Labels of 0 and a teacher: the student comes to the middle, and not only up to a constant."""
+    import keras
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(512, 4)).astype("float32")
+    inputs = keras.Input((4,))
+    for name, weight in (("teacher", 2.0), ("student", 0.0)):
+        model = keras.Model(inputs, keras.layers.Dense(3, name="out")(inputs))
+        model.get_layer("out").set_weights([np.full((4, 3), weight), np.full(3, 5 * weight)])
+        model.compile(keras.optimizers.SGD(0.3), "mse")
+        model.save(tmp_path / f"{name}.keras")
+    np.savez(tmp_path / "d.npz", x=x, y=np.zeros((512, 3)))
+    half = (x.sum(1, keepdims=True) + 5).repeat(3, axis=1)
+    np.savez(tmp_path / "half.npz", x=x, y=half)
+    kprune.tune(
+        tmp_path / "student.keras", data=tmp_path / "d.npz", validation=tmp_path / "half.npz",
+        teacher=tmp_path / "teacher.keras", output=tmp_path / "t.keras", epochs=8,
+    )  # fmt: skip
+    kernel, bias = keras.models.load_model(tmp_path / "t.keras").get_weights()
+    np.testing.assert_allclose(kernel, 1.0, atol=0.05)
+    np.testing.assert_allclose(bias, 5.0, atol=0.05)
+
+
+def test_a_keras_without_distillation_is_told_of(
+    samples: Path, training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import keras
+
+    monkeypatch.delattr(keras, "distillation")
+    model = samples / "digits_mlp.keras"
+    with pytest.raises(kprune.CannotPruneError, match=r"has no keras\.distillation") as refused:
+        kprune.tune(model, data=training, teacher=model, output=tmp_path / "t.keras")
+    assert "leave out --teacher" in refused.value.do
+
+
+# -- curves ---------------------------------------------------------------------------------------
+
+
+def test_the_curves_are_drawn_for_the_loss_and_each_metric(
+    samples: Path, training: Path, tmp_path: Path
+) -> None:
+    kprune.tune(
+        samples / "digits_mlp.keras", data=training, output=tmp_path / "t.keras", epochs=2,
+        plot=tmp_path / "curve.svg",
+    )  # fmt: skip
+    shown = (tmp_path / "curve.svg").read_text()
+    for text in ("epoch", "loss", "accuracy", "data held back", "while learning", "written"):
+        assert f">{text}</text>" in shown, text
+    with pytest.raises(kprune.UsageError, match=r"curve\.gif"):
+        kprune.tune(samples / "digits_mlp.keras", data=training, plot=tmp_path / "curve.gif")

@@ -20,8 +20,8 @@ def epoch_line(epoch: int, epochs: int, figures: Mapping[str, float]) -> str:
     )
 
 
-def show(found: Tuning) -> None:
-    """Show the figures before training and of the epoch that was written."""
+def show(found: Tuning, plot: str | None) -> None:
+    """Show the figures before training and of the epoch that was written, and where all that is."""
     on = console()
     before, after = found.epochs[0], found.epochs[found.best]
     show_table(
@@ -36,9 +36,13 @@ def show(found: Tuning) -> None:
         else f"epoch {found.best} of {len(found.epochs) - 1}, the best by {found.watched}"
     )
     held = f", {found.held_back:,} held back" if found.held_back else ""
-    on.print(f"{chosen}; {found.samples:,} samples{held}", soft_wrap=True)
+    samples = f"; {found.samples:,} samples{held}" if found.samples is not None else ""
+    resumed = f"; resumed after epoch {found.resumed}" if found.resumed else ""
+    on.print(f"{chosen}{samples}{resumed}", soft_wrap=True)
     if found.held_zero:
         on.print(f"{found.held_zero:,} zeroed units were held at zero")
     for note in found.notes:
         on.print(f"note: {note}", soft_wrap=True)
     on.print(f"wrote {clean(found.output, 300)}", soft_wrap=True)
+    if plot is not None:
+        on.print(f"drew {clean(plot, 300)}", soft_wrap=True)

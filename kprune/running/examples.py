@@ -1,0 +1,157 @@
+"""What a model learns from: arrays in an .npz file, or a dataset that a function of the user's makes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kprune.errors import CannotPruneError, UsageError
+from kprune.running.inputs import Data, data_for, structure
+from kprune.running.keras_runtime import import_keras, quiet
+from kprune.text import clean
+
+_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Inputs with labels.
+
+    Attributes:
+        arguments: for Keras's `fit` and `evaluate`.
+        labels: the labels, or those of the first batch, in the structure of the outputs.
+        count: how many samples; None where only a run through them would tell.
+        name: the file or the function.
+    """
+
+    arguments: dict[str, Any]
+    labels: Any
+    count: int | None
+    name: str
+
+
+def is_function(data: str | os.PathLike[str]) -> bool:
+    """Whether data are named as `package.module:function`, and not as a file that is there."""
+    text = os.fspath(data)
+    return _FUNCTION.fullmatch(text) is not None and not os.path.lexists(text)
+
+
+def examples(
+    model: Any, data: str | os.PathLike[str], batch_size: int, *, hold_back: float, seed: int
+) -> tuple[Examples, Examples | None]:
+    """What `data` name, for a model: to learn from, and what is held back of it, if anything is.
+
+    Args:
+        data: path of an .npz file, or `package.module:function`, which is imported and called: it
+            returns a tf.data.Dataset of (inputs, labels).
+        batch_size: of arrays, and of a dataset that gives single samples.
+        hold_back: the share of an .npz file's samples to set apart, chosen by `seed`.
+    Raises: UsageError for data without labels or of another form, CannotPruneError for a function
+        that fails, FileError.
+    """
+    if is_function(data):
+        if hold_back:
+            raise UsageError(
+                "no part of a dataset can be held back",
+                why="it is only known batch by batch, perhaps in another order each time",
+                do="give --validation another function, or an .npz file",
+            )
+        return _of_function(model, os.fspath(data), batch_size), None
+    found = data_for(model, data)
+    if found.labels is None:
+        raise UsageError(
+            "training and judging need labels",
+            where=clean(found.path),
+            do="save them as 'y' beside 'x'",
+        )
+    count = len(found.labels)
+    back = round(count * hold_back)
+    if not back:
+        return _of_arrays(found, np.arange(count), batch_size), None
+    order = np.random.default_rng(seed).permutation(count)
+    held = _of_arrays(found, order[:back], batch_size)
+    return _of_arrays(found, order[back:], batch_size), held
+
+
+def _of_arrays(found: Data, chosen: np.ndarray, batch_size: int) -> Examples:
+    assert found.labels is not None
+    inputs, labels = found.inputs, found.labels
+    if len(chosen) < len(labels):
+        inputs = import_keras().tree.map_structure(lambda array: array[chosen], inputs)
+        labels = labels[chosen]
+    arguments = {"x": inputs, "y": labels, "batch_size": batch_size}
+    return Examples(arguments, labels, len(labels), found.path)
+
+
+def _of_function(model: Any, name: str, batch_size: int) -> Examples:
+    dataset = _called(name)
+    spec = getattr(dataset, "element_spec", None)
+    if spec is None:
+        raise UsageError(
+            f"{clean(name)} does not return a tf.data.Dataset",
+            why=f"what it returns is of type {clean(type(dataset).__name__)}",
+            do="let it return one of (inputs, labels)",
+        )
+    if not isinstance(spec, tuple) or len(spec) not in (2, 3):
+        raise UsageError(
+            f"the dataset of {clean(name)} gives {clean(spec, 200)}",
+            do="let it give pairs (inputs, labels), or triples with sample weights",
+        )
+    if int(dataset.cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
+        raise UsageError(
+            f"the dataset of {clean(name)} has no end",
+            do="leave out .repeat(), or bound it with .take(batches): one pass is an epoch",
+        )
+    tree = import_keras().tree
+    wanted = tree.flatten(structure(model))[0]
+    given = tree.flatten(spec[0])[0]
+    if given.shape.rank == len(wanted.shape) - 1:
+        dataset = dataset.batch(batch_size)
+    with quiet():
+        first = next(iter(dataset.take(1)), None)
+    if first is None:
+        raise UsageError(f"the dataset of {clean(name)} is empty")
+    labels = tree.map_structure(np.asarray, first[1])
+    return Examples({"x": dataset}, labels, None, name)
+
+
+def _called(name: str) -> Any:
+    """What the function returns. The folder one stands in may hold its module, as with `python -m`."""
+    path, _, attribute = name.partition(":")
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        function = getattr(importlib.import_module(path), attribute, None)
+        if not callable(function):
+            raise UsageError(
+                f"{clean(path)} has no function '{clean(attribute)}'",
+                where=clean(getattr(sys.modules[path], "__file__", "") or "", 300),
+            )
+        return function()
+    except UsageError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{path}.".startswith(f"{error.name}."):
+            raise _failed(name, error) from error
+        raise UsageError(
+            f"there is no module '{clean(path)}', and no file {clean(name)}",
+            do="name an .npz file, or package.module:function, the module in this folder or "
+            "on PYTHONPATH",
+        ) from error
+    except Exception as error:  # it is the user's code, which may raise anything
+        raise _failed(name, error) from error
+
+
+def _failed(name: str, error: Exception) -> CannotPruneError:
+    return CannotPruneError(
+        f"{clean(name)} fails",
+        why=f"{type(error).__name__}: {clean(' '.join(str(error).split()), 300)}",
+        do="--debug shows the traceback",
+    )

@@ -1,0 +1,119 @@
+"""Data by a function of the user's: imported, called, checked; its dataset trains and judges."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kprune
+from kprune.running.examples import is_function
+from tests.cli.conftest import Kprune
+
+pytestmark = pytest.mark.oracle
+
+MODULE = """
+    import numpy as np
+    import tensorflow as tf
+
+    def pairs():
+        with np.load("data.npz") as held:
+            return tf.data.Dataset.from_tensor_slices((held["x"], held["y"]))
+
+    def batches(): return pairs().batch(50)
+    def endless(): return batches().repeat()
+    def empty(): return batches().take(0)
+    def unlabelled(): return batches().map(lambda x, y: x)
+    def number(): return 3
+    def broken(): raise OSError("no such bucket")
+    text = "not a function"
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path, samples: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The MLP, in a folder with data and a module, which is the current one."""
+    from sample_models.make_models import digits
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    monkeypatch.delitem(sys.modules, "own_data", raising=False)
+    (tmp_path / "own_data.py").write_text(textwrap.dedent(MODULE))
+    data = digits()
+    np.savez("data.npz", x=data.x_train[:300], y=data.y_train[:300])
+    return samples / "digits_mlp.keras"
+
+
+@pytest.mark.parametrize(("name", "batch"), [("pairs", 20), ("batches", 50)])
+def test_a_dataset_trains_batched_or_not(model: Path, name: str, batch: int) -> None:
+    import keras
+
+    found = kprune.tune(
+        model, data=f"own_data:{name}", validation="data.npz", output="t.keras", epochs=1,
+        batch_size=20, learning_rate=1e-5,
+    )  # fmt: skip
+    assert (found.samples, found.held_back, found.best) == (None, 300, 1)
+    steps = [int(keras.models.load_model(path).optimizer.iterations) for path in (model, "t.keras")]
+    assert steps[1] - steps[0] == 300 // batch
+
+
+def test_without_validation_epochs_are_judged_by_what_is_learned(model: Path) -> None:
+    found = kprune.tune(model, data="own_data:batches", output="t.keras", epochs=1)
+    assert (found.watched, found.held_back) == ("loss", 0)
+    assert any("judged by those the model learns from" in note for note in found.notes)
+    plain = kprune.tune(
+        model, data="data.npz", validation="own_data:batches", output="u.keras", epochs=1
+    )
+    assert (plain.watched, plain.samples, plain.held_back) == ("val_loss", 300, None)
+    assert plain.epochs[0]["val_loss"] == pytest.approx(found.epochs[0]["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("endless", "has no end"),
+        ("empty", "is empty"),
+        ("unlabelled", "gives TensorSpec"),
+        ("number", "does not return a tf.data.Dataset"),
+        ("text", "has no function 'text'"),
+        ("broken", "own_data:broken fails"),
+    ],
+)
+def test_a_function_that_gives_something_else_is_refused(
+    model: Path, name: str, words: str
+) -> None:
+    with pytest.raises(kprune.KpruneError, match=words):
+        kprune.tune(model, data=f"own_data:{name}", output="t.keras")
+    assert not Path("t.keras").exists()
+
+
+def test_a_module_that_is_not_there_is_told_from_one_that_fails(model: Path) -> None:
+    Path("needy.py").write_text("import nowhere_to_be_found\n")
+    with pytest.raises(kprune.UsageError, match="no module 'own_dat'"):
+        kprune.tune(model, data="own_dat:batches", output="t.keras")
+    with pytest.raises(kprune.CannotPruneError) as refused:
+        kprune.tune(model, data="needy:batches", output="t.keras")
+    assert "nowhere_to_be_found" in refused.value.why
+
+
+def test_no_part_of_a_dataset_is_held_back(model: Path) -> None:
+    with pytest.raises(kprune.UsageError, match="no part of a dataset"):
+        kprune.tune(model, data="own_data:batches", validation_split=0.2, output="t.keras")
+
+
+def test_a_file_of_such_a_name_is_a_file(model: Path) -> None:
+    assert is_function("own_data:batches") and is_function("a.b_2:c")
+    for text in ("data.npz", "a:b:c", "1a:b", "a:b.npz", "/a:b", "C:\\data"):
+        assert not is_function(text)
+    Path("own_data:batches").write_text("")
+    assert not is_function("own_data:batches")
+
+
+def test_the_command_says_that_it_runs_the_code(command: Kprune, model: Path) -> None:
+    ran = command("tune", model, "--data", "own_data:batches", "--epochs", 1, "-o", "t.keras")
+    assert ran.code == 0
+    first = "note: --data runs your code: it imports own_data and calls batches()\n"
+    assert ran.err.startswith(first)
