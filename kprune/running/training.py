@@ -85,7 +85,7 @@ class Training:
 
     def _guarded(self, work: Callable[[], Epoch]) -> Epoch:
         try:
-            with quiet():
+            with quiet(replay=False):
                 return work()
         except (ValueError, TypeError) as error:
             raise UsageError(
