@@ -11,7 +11,6 @@ import pytest
 
 import kprune
 from kprune.running.examples import is_function
-from tests.cli.conftest import Kprune
 
 pytestmark = pytest.mark.oracle
 
@@ -110,10 +109,3 @@ def test_a_file_of_such_a_name_is_a_file(model: Path) -> None:
         assert not is_function(text)
     Path("own_data:batches").write_text("")
     assert not is_function("own_data:batches")
-
-
-def test_the_command_says_that_it_runs_the_code(command: Kprune, model: Path) -> None:
-    ran = command("tune", model, "--data", "own_data:batches", "--epochs", 1, "-o", "t.keras")
-    assert ran.code == 0
-    first = "note: --data runs your code: it imports own_data and calls batches()\n"
-    assert ran.err.startswith(first)

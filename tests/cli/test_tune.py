@@ -1,0 +1,57 @@
+"""`kprune tune` as a user sees it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Kprune
+
+pytestmark = pytest.mark.oracle
+
+
+def test_what_runs_code_of_the_users_is_told_before_it_runs(
+    kprune: Kprune, model: Path, samples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("told_data.py").write_text(
+        "import numpy as np, tensorflow as tf\n"
+        "def first():\n"
+        f"    with np.load({str(samples / 'digits_test.npz')!r}) as held:\n"
+        "        return tf.data.Dataset.from_tensor_slices((held['x'][:64], held['y'][:64]))\n"
+    )
+    monkeypatch.syspath_prepend(".")
+    ran = kprune("tune", model, "--data", "told_data:first", "--epochs", 1, "--plot", "curve.png")
+    assert ran.code == 0
+    first, *rest = ran.err.splitlines()
+    assert first == "note: --data runs your code: it imports told_data and calls first()"
+    assert [line.split("  ")[0] for line in rest] == ["before", "epoch 1 of 1"]
+    assert ran.out.splitlines()[-2:] == ["wrote model.tuned.keras", "drew curve.png"]
+    assert Path("curve.png").read_bytes().startswith(b"\x89PNG")
+    assert max(map(len, ran.out.splitlines())) <= 80
+
+
+def test_an_interruption_ends_with_130_and_says_how_to_go_on(
+    kprune: Kprune, model: Path, samples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kprune.running.checkpoint import Checkpoint
+
+    keep = Checkpoint.keep
+
+    def interrupted(self, live, history):
+        keep(self, live, history)
+        raise KeyboardInterrupt
+
+    data = samples / "digits_test.npz"
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoint, "keep", interrupted)
+        ran = kprune("tune", model, "--data", data, "--epochs", 2)
+    assert (ran.code, ran.out) == (130, "")
+    assert ran.err.endswith(
+        "note: epochs up to 1 are kept in model.tuned.keras.checkpoint; "
+        "the same command with --resume goes on\n"
+    )
+    ran = kprune("tune", model, "--data", data, "--epochs", 2, "--resume")
+    assert ran.code == 0
+    assert "; resumed after epoch 1\n" in ran.out
+    assert not Path("model.tuned.keras.checkpoint").exists()
