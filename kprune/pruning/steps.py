@@ -39,15 +39,19 @@ def load_plan(plan: Plan | str | os.PathLike[str]) -> tuple[Plan, Path | None]:
     if isinstance(plan, Plan):
         return plan, None
     path = Path(plan)
+    return parse_plan(plan_text(path), path.name), path.parent
+
+
+def plan_text(path: Path) -> str:
+    """What a plan's file says. Raises: FileError if it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise file_error(error, "read", f"the plan {shown(path)}") from error
     except UnicodeDecodeError as error:
         raise FileError(
             f"cannot read the plan {shown(path)}", why="it is not text in UTF-8"
         ) from error
-    return parse_plan(text, path.name), path.parent
 
 
 def apply_plan(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
 import msgspec
@@ -24,23 +24,41 @@ from kprune.select.plan_yaml import Document, Path
 from kprune.select.pointing import did_you_mean, quoted
 from kprune.text import clean
 
+Part = tuple[Path, Any, type[msgspec.Struct]]
 
-def refuse_unknown_keys(document: Document) -> None:
+
+def refuse_nothing(document: Document) -> None:
+    """Raises: PlanError for a key without a value, which the schema would take for its default."""
+
+    def look(data: Any, path: Path) -> None:
+        if data is None:
+            raise document.error(f"no value for {called(path)}", *path)
+        if isinstance(data, (dict, list)):
+            for key, value in data.items() if isinstance(data, dict) else enumerate(data):
+                look(value, (*path, key))
+
+    look(document.data, ())
+
+
+def refuse_unknown_keys(document: Document, parts: Iterable[Part]) -> None:
     """Raises: PlanError for a key that the schema does not have, with the one that was meant.
+
+    Args:
+        parts: what stands for a struct if it is a mapping, where it is and which one.
 
     Not left to msgspec, whose message would mix the key, which may be any text, with its path.
     """
-    for path, mapping, struct in _structs(document.data):
-        for key in mapping:
+    for path, mapping, struct in parts:
+        for key in mapping if isinstance(mapping, dict) else ():
             if key not in struct.__struct_encode_fields__:
                 then = did_you_mean(key, struct.__struct_encode_fields__)
                 raise document.error(f"unknown key {quoted(key)}", *path, key, then=then)
 
 
-def _structs(data: Any) -> Iterator[tuple[Path, dict[str, Any], type[msgspec.Struct]]]:
-    """Every mapping that stands for a struct, where it is and which one."""
+def parts_of_plan(data: Any) -> list[Part]:
+    """What stands for a struct in a plan of steps."""
     steps = data.get("steps") if isinstance(data, dict) else None
-    found: list[tuple[Path, Any, type[msgspec.Struct]]] = [((), data, Plan)]
+    found: list[Part] = [((), data, Plan)]
     for key, struct in (("model", ModelCheck), ("expect", Expect)):
         if isinstance(data, dict):
             found.append(((key,), data.get(key), struct))
@@ -49,7 +67,7 @@ def _structs(data: Any) -> Iterator[tuple[Path, dict[str, Any], type[msgspec.Str
         layers = step.get("layers") if isinstance(step, dict) else None
         for name, value in layers.items() if isinstance(layers, dict) else ():
             found.append((("steps", count, "layers", name), value, LayerChoice))
-    return ((path, value, struct) for path, value, struct in found if isinstance(value, dict))
+    return found
 
 
 _WORDS = {
@@ -62,12 +80,17 @@ _BOUND = re.compile(r"Expected `(?P<wanted>int|float)` (?P<sign>[<>]=?) (?P<boun
 _ENUM = re.compile(r"Invalid enum value (?P<got>.*)", re.DOTALL)
 
 
-_CHOICES: dict[str, Any] = {"backend": Backend, "reduce": Reduction, "normalize": Normalization}
+WORDS: dict[str, Any] = {"backend": Backend, "reduce": Reduction, "normalize": Normalization}
 """The keys whose value is one of a few words."""
 
 
-def explained(error: msgspec.ValidationError, document: Document) -> PlanError:
+def explained(
+    error: msgspec.ValidationError, document: Document, words_of: Mapping[str, Any] = WORDS
+) -> PlanError:
     """msgspec's message, as a sentence about a line of the plan.
+
+    Args:
+        words_of: the keys whose value is one of a few words, and the type that lists them.
 
     The wording matched here is that of msgspec 0.19 to 0.22; any other is passed on as it is.
     """
@@ -91,7 +114,7 @@ def explained(error: msgspec.ValidationError, document: Document) -> PlanError:
         if path == ("version",):
             then = "this kprune reads version 1"
             return document.error(f"'version' is {found['got']}", *path, then=then)
-        words = get_args(_CHOICES[str(path[-1])])
+        words = get_args(words_of[str(path[-1])])
         then = did_you_mean(found["got"].strip("'"), words)
         then = then or f"there are {', '.join(words)}"
         return document.error(f"{called(path)} is {clean(found['got'])}", *path, then=then)

@@ -297,7 +297,7 @@ def listed(text: str) -> str | list[int]:
 
 def plan_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a plan, for editors and other tools."""
-    schema = _without_null(msgspec.json.schema(Plan))
+    schema = without_null(msgspec.json.schema(Plan))
     choice, step = schema["$defs"]["LayerChoice"], schema["$defs"]["Step"]
     choice["oneOf"] = [{"required": ["criterion"]}, {"required": ["where"], "maxProperties": 1}]
     sizes = [{"required": [key]} for key in LIMITS]
@@ -325,13 +325,13 @@ def _of_choices(schema: dict[str, Any]) -> dict[str, Any]:
     return {"properties": {"layers": {"additionalProperties": schema}}}
 
 
-def _without_null(schema: Any) -> Any:
+def without_null(schema: Any) -> Any:
     """The schema without the nulls that stand for an absent key: a plan leaves the key out."""
     if isinstance(schema, list):
-        return [_without_null(entry) for entry in schema if entry != {"type": "null"}]
+        return [without_null(entry) for entry in schema if entry != {"type": "null"}]
     if not isinstance(schema, dict):
         return schema
-    kept = {key: _without_null(value) for key, value in schema.items()}
+    kept = {key: without_null(value) for key, value in schema.items()}
     if kept.get("default", ...) is None:
         del kept["default"]
     if len(kept.get("anyOf", ())) == 1:

@@ -22,7 +22,7 @@ import msgspec
 from kprune.errors import PlanError, UsageError
 from kprune.select.expressions import parse_expression
 from kprune.select.indices import compact_text, parse_indices
-from kprune.select.plan_errors import called, explained, refuse_unknown_keys
+from kprune.select.plan_errors import explained, parts_of_plan, refuse_nothing, refuse_unknown_keys
 from kprune.select.plan_structs import (
     COMPARISON,
     EVERY,
@@ -77,8 +77,8 @@ def parse_plan(text: str, name: str = "plan.yaml") -> Plan:
     Raises: PlanError for whatever is not as the schema says, with the line.
     """
     document = read_yaml(text, name, as_text=lambda path: path[2:3] == ("exclude",))
-    _refuse_nothing(document, document.data, ())
-    refuse_unknown_keys(document)
+    refuse_nothing(document)
+    refuse_unknown_keys(document, parts_of_plan(document.data))
     try:
         plan = msgspec.convert(document.data, Plan)
     except msgspec.ValidationError as error:
@@ -86,15 +86,6 @@ def parse_plan(text: str, name: str = "plan.yaml") -> Plan:
     _check_texts(plan, document)
     msgspec.structs.force_setattr(plan, "_document", document)
     return plan
-
-
-def _refuse_nothing(document: Document, data: Any, path: Path) -> None:
-    """Raises: PlanError for a key without a value, which the schema would take for its default."""
-    if data is None:
-        raise document.error(f"no value for {called(path)}", *path)
-    if isinstance(data, (dict, list)):
-        for key, value in data.items() if isinstance(data, dict) else enumerate(data):
-            _refuse_nothing(document, value, (*path, key))
 
 
 def _check_texts(plan: Plan, document: Document) -> None:
