@@ -243,10 +243,14 @@ class _Picker:
             wanted = choice.allowed(len(axis), choice.quota(axis, own)) - already
             wanted -= max(wanted, 0) % _runs(self.analysis, axis)
             free = ~self.frozen[axis.ids] & ~self.gone[axis.ids]
+            named = np.zeros(self.analysis.map.count, bool)
+            named[axis.ids] = True
             taken = 0
             for index in _order(self.analysis, axis, own, free):
+                if taken >= wanted:
+                    break
                 label = int(axis.ids[index])
-                share = int(np.isin(self.groups.members(label), axis.ids).sum())
+                share = int(named[self.groups.members(label)].sum())
                 if (
                     not self.gone[label]
                     and taken + share <= wanted
