@@ -7,6 +7,8 @@ PARALLEL = -n $(WORKERS) --dist worksteal --ignore=tests/benchmarks
 # TensorFlow reads these when it is imported.
 export TF_CPP_MIN_LOG_LEVEL = 3
 export CUDA_VISIBLE_DEVICES = -1
+# Where this is set, every process that a test starts would compile kprune anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test lint bench bench-accuracy models nightly
 
