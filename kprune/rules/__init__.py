@@ -44,6 +44,8 @@ FAMILIES = (
     "preprocessing",
     "operations.elementwise",
     "operations.movement",
+    "operations.joining",
+    "operations.indexing",
     "operations.reductions",
     "operations.contractions",
     "operations.windows",
