@@ -22,6 +22,13 @@ from kprune.rules.registry import package_name
 from kprune.text import clean
 
 
+class Proof(Protocol):
+    """Holds choices of units against what Keras makes of the model's own layers."""
+
+    def require(self, gone: np.ndarray) -> None:
+        """Raises: CannotPruneError if a layer would not come out as the rest of the model needs it."""
+
+
 class Stored(Protocol):
     """What is needed to know of a stored tensor."""
 
@@ -38,6 +45,7 @@ class Analysis(Struct, eq=False, dict=True):
         map: what tracing found; `groups` are its ties, solved.
         order: which tensors are whose, in a format that says so by order (a legacy `.h5`).
         homes: in such a format, for each dataset of a layer the path it would have in a `.keras` file.
+        proof: what Keras makes of custom layers, where their own code was traced.
     """
 
     config: dict[str, Any]
@@ -48,6 +56,7 @@ class Analysis(Struct, eq=False, dict=True):
     groups: Groups
     order: Order | None = None
     homes: Mapping[str, str] = field(default_factory=dict)
+    proof: Proof | None = None
 
     @classmethod
     def of(
@@ -128,7 +137,7 @@ class Analysis(Struct, eq=False, dict=True):
             stored = self.tensors.get(weight.path)
             name = f"{weight.name} of '{clean(weight.layer.path)}'"
             loads = "check that the file loads in Keras"
-            if not weight.layer.is_builtin:
+            if not weight.layer.is_builtin and self.map.record(weight.layer).answer != "traced":
                 kind = clean(weight.layer.registered or weight.layer.kind)
                 loads = f"correct the rule for {kind}, or {loads}"
             if stored is None:
@@ -165,7 +174,10 @@ class Analysis(Struct, eq=False, dict=True):
         Args:
             gone: bool (labels,).
             branches: layers that go as a whole.
+        Raises: CannotPruneError if Keras would not rebuild a custom layer as it is needed.
         """
+        if self.proof is not None:
+            self.proof.require(gone)
         from kprune.surgery.rewrite import Rewriter
 
         return Rewriter(self.config, self.map, gone).run(branches)

@@ -85,7 +85,9 @@ class Layer:
     @property
     def is_builtin(self) -> bool:
         """Whether the class is Keras's own. A class of the same name from elsewhere is not."""
-        if self.registered and ">" in self.registered:
+        if ">" in (
+            self.registered or self.kind
+        ):  # a legacy file has the registered name as the class
             return False
         return self.module.partition(".")[0] in ("", "keras", "tf_keras")
 

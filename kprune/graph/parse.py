@@ -138,6 +138,11 @@ def nested_model(layer: Layer, trainable: bool) -> Model:
     return _parse(layer.spec, layer.path + "/", layer.store + "/", trainable, {}, 1)
 
 
+def inner_graph(spec: dict[str, Any], layer: Layer) -> Model:
+    """A graph that stands for what a layer does, its layers below the layer's own path and store."""
+    return _parse(spec, layer.path + "/", layer.store + "/", layer.trainable, {}, 1)
+
+
 # -- Sequential ---------------------------------------------------------------------------------
 
 

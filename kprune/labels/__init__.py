@@ -5,6 +5,7 @@ combine.py     several tensors element by element, and what that ties
 map.py         LabelMap: units, weights, and what ties, freezes and mixes them
 trace.py       runs the rules over a graph, which fills the map
 layer_call.py  what a rule is given, and how it says what a layer does
+drawn.py       layers without a rule, whose own code was traced as a graph
 groups.py      ties, solved: which units stay or go as one
 closure.py     from chosen units to everything that goes with them, or the reason why it cannot
 branches.py    branches that go as a whole

@@ -126,7 +126,7 @@ def _frozen(closure: Closure, freeze: Freeze, label: int) -> FrozenUnitsError:
         f"cannot remove unit {index} of '{clean(address)}'",
         where=" -> ".join(clean(step) for step in steps),
         why=_why_frozen(freeze, address),
-        do=ways[freeze.kind],
+        do=freeze.do or ways[freeze.kind],
     )
 
 
@@ -174,7 +174,7 @@ def _check_last_unit(closure: Closure) -> None:
     for axis in closure.groups.map.axes.values():
         if len(axis) and axis.layer not in leaving and closure.gone[axis.ids].all():
             raise last_unit(axis, closure.chosen.get(axis.address))
-    for size in closure.groups.map.sizes:
+    for size in (size for part in closure.groups.map.whole() for size in part.sizes):
         dead = size.axis.dead(closure.gone)
         if size.layer in leaving:
             continue
@@ -201,7 +201,8 @@ def last_unit(axis: UnitAxis, chosen: np.ndarray | None) -> LastUnitError:
 
 def _check_rectangles(closure: Closure) -> None:
     seen: set[int] = set()
-    for (prefix, layer, _, _), labels in closure.groups.map.tensors.items():
+    tensors = (item for part in closure.groups.map.whole() for item in part.tensors.items())
+    for (prefix, layer, _, _), labels in tensors:
         for factor in labels.factors:
             if id(factor) in seen or sum(extent > 1 for extent in factor.shape) < 2:
                 continue
@@ -230,7 +231,7 @@ def _along(labels: Labels, factor: np.ndarray) -> str:
 
 
 def _check_blocks(closure: Closure) -> None:
-    for blocks in closure.groups.map.blocks:
+    for blocks in (blocks for part in closure.groups.map.whole() for blocks in part.blocks):
         message = unbalanced(blocks, closure.gone)
         if message:
             raise CannotPruneError(

@@ -235,7 +235,7 @@ class LayerCall:
         uses *= self._tracer.times
         known = self._record.weights.get(key)
         if known is not None:
-            self._tie_weight(known, placed)
+            self.tie_weight(known, placed)
             known.uses += uses
             return
         group = "/".join(part for part in (self.layer.store, at) if part)
@@ -254,7 +254,7 @@ class LayerCall:
             duplicate,
         )
 
-    def _tie_weight(self, known: Weight, axes: tuple[Axis, ...]) -> None:
+    def tie_weight(self, known: Weight, axes: tuple[Axis, ...]) -> None:
         """A shared layer's weights are the same at every call, so what stands along them is tied."""
         for one, other in zip(known.axes, axes, strict=True):
             if one.size is None or other.size is None:
@@ -287,12 +287,12 @@ class LayerCall:
         if lonely.any():
             self.freeze(lonely, f"meet positions in {self.layer.path!r} where no unit stands")
 
-    def freeze(self, what: Labels | Axis | np.ndarray, why: str) -> None:
+    def freeze(self, what: Labels | Axis | np.ndarray, why: str, do: str = "") -> None:
         """Say that units cannot go. `why` continues a sentence whose subject is this layer or the units."""
         ids = what.all_ids() if isinstance(what, (Labels, Axis)) else what.ravel()
         ids = ids[ids != 0]
         if ids.size:
-            self._map.freezes.append(Freeze("rule", distinct(ids), why, self.layer.path))
+            self._map.freezes.append(Freeze("rule", distinct(ids), why, self.layer.path, do))
 
     def hold_axes(self, x: Labels, axes: Iterable[int], why: str) -> Labels:
         """Say that the sizes along some axes must stay: the layer slides or folds along them.
@@ -368,14 +368,14 @@ class LayerCall:
             self._map.blocks.append(found)
         return found
 
-    def opaque(self, why: str) -> Labels | list[Labels]:
+    def opaque(self, why: str, do: str = "") -> Labels | list[Labels]:
         """Freeze what comes in and the layer's own units. What comes out has none; its shape is as recorded."""
         for x in self.xs:
-            self.freeze(x, why)
+            self.freeze(x, why, do)
         # A rule may give up after it issued units: what reads them does not know them either.
         for record in self._record.whole():
             for held in record.axes.values():
-                self.freeze(held.ids, why)
+                self.freeze(held.ids, why, do)
         self._record.opaque = why
         self._record.answer = self._record.answer or "opaque"
         known = [index for index, shape in self.recorded.items() if shape is not None]

@@ -136,12 +136,14 @@ class Freeze(Struct, eq=False):
         ids: int64 (n,).
         why: the rest of a sentence that starts with the units.
         at: path of the layer where it happens.
+        do: what a user can do about it, if it is not what helps with every freeze of the kind.
     """
 
     kind: str
     ids: np.ndarray
     why: str
     at: str
+    do: str = ""
 
 
 class Mix(Struct, eq=False):
@@ -194,12 +196,32 @@ class LayerRecord(Struct, eq=False):
     answer: str = ""
     opaque: str = ""
     args: tuple[list[Any], dict[str, Any]] | None = None
+    held: dict[str, Labels] = field(default_factory=dict)  # labels of a drawn layer's weights
 
     def whole(self) -> Iterator[LayerRecord]:
         """This record and those of all layers inside the layer."""
         yield self
         for child in self.children.values():
             yield from child.whole()
+
+
+class DrawnCall(Struct, eq=False):
+    """A call of a layer whose own code was traced as a graph.
+
+    Attributes:
+        record: what is known of the layer.
+        arguments: of the call, Labels in the place of tensors; `described`, shapes and dtypes.
+        drawing: the graph, as `kprune.labels.drawn.Drawing`.
+        map: what tracing it found out.
+        weights: the layer's weights in Keras's order, those of the layers inside it among them.
+    """
+
+    record: LayerRecord
+    arguments: tuple[list[Any], dict[str, Any]]
+    described: Any
+    drawing: Any
+    map: LabelMap
+    weights: list[Weight]
 
 
 TensorKey = tuple[str, str, int, int]
@@ -214,6 +236,9 @@ class LabelMap(Struct, eq=False):
         records: by layer object.
         tensors: labels of each tensor, by (path of its model, layer, node, index).
         owner: for each label the index of its axis in `axes`; -1 for the label 0.
+        drawn: calls of layers whose own code was traced (see `kprune.labels.drawn`).
+        outer: for the map of such a code, the map of the graph in which the layer stands. Labels,
+            ties, freezes and mixes are the same ones; what a config holds is each map's own.
     """
 
     model: Model
@@ -229,11 +254,33 @@ class LabelMap(Struct, eq=False):
     follows: list[Follow] = field(default_factory=list)
     arrays: list[ConfigArray] = field(default_factory=list)
     visits: list[Visit] = field(default_factory=list)
+    drawn: list[DrawnCall] = field(default_factory=list)
+    outer: LabelMap | None = None
     count: int = 1  # the label 0 is taken
     _derivations: dict[bytes, Derived] = field(default_factory=dict)
 
+    def within(self, model: Model) -> LabelMap:
+        """The map of a graph inside a layer, which knows the same labels."""
+        return LabelMap(
+            model,
+            ties=self.ties,
+            freezes=self.freezes,
+            mixes=self.mixes,
+            derived=self.derived,
+            outer=self,
+            _derivations=self._derivations,
+        )
+
+    def whole(self) -> Iterator[LabelMap]:
+        """This map and those of all graphs inside its layers."""
+        yield self
+        for call in self.drawn:
+            yield from call.map.whole()
+
     def issue(self, size: int) -> np.ndarray:
         """Fresh labels, int64 (size,)."""
+        if self.outer is not None:
+            return self.outer.issue(size)
         ids = np.arange(self.count, self.count + size, dtype=np.int64)
         self.count += size
         return ids

@@ -51,7 +51,8 @@ def _by_address(closure: Closure, more: np.ndarray) -> dict[str, np.ndarray]:
 def _rows(closure: Closure) -> np.ndarray:
     """Labels that complete what goes to whole rows, in every tensor with units along several axes."""
     found = [np.zeros(0, np.int64)]
-    for labels in closure.groups.map.tensors.values():
+    tensors = (labels for part in closure.groups.map.whole() for labels in part.tensors.values())
+    for labels in tensors:
         for factor in labels.factors:
             wide = [axis for axis, extent in enumerate(factor.shape) if extent > 1]
             if len(wide) < 2:
@@ -64,7 +65,7 @@ def _rows(closure: Closure) -> np.ndarray:
 
 def _evened(closure: Closure) -> np.ndarray:
     """Labels that even out the first runs that are not."""
-    for blocks in closure.groups.map.blocks:
+    for blocks in (blocks for part in closure.groups.map.whole() for blocks in part.blocks):
         if unbalanced(blocks, closure.gone):
             return _even(blocks, closure.gone)
     return np.zeros(0, np.int64)

@@ -11,9 +11,16 @@ from kprune.graph.parse import INPUT, is_keras3_node
 from kprune.labels.labels import Labels, Shape
 from kprune.labels.layer_call import LayerCall
 from kprune.labels.map import Freeze, LabelMap, UnitAxis, Visit
+from kprune.text import clean
 
 if TYPE_CHECKING:
     from kprune.rules.registry import Rules
+
+
+TRUST = (
+    "choose other units; have the layer's own code traced, which runs it (--trust); give it a rule "
+    "(--rules my_layers.py); or use 'kprune mask', which changes no shape"
+)
 
 
 def trace(model: Model, rules: Rules) -> LabelMap:
@@ -128,7 +135,7 @@ class Tracer:
             outputs = self.run(layer.model, call.xs)
             record.answer = "model"
         elif rule is None:
-            outputs = call.opaque(self.rules.why_not(layer))
+            outputs = self._without_rule(call)
         else:
             record.answer = rule.does
             outputs = call.apply(rule)
@@ -144,6 +151,21 @@ class Tracer:
         record.visits.append(visit)
         self.map.visits.append(visit)
         return outputs
+
+    def _without_rule(self, call: LayerCall) -> Any:
+        """A layer without a rule is opaque, unless its code may be run to see what it does."""
+        drawer = self.rules.drawer
+        if call.layer.is_builtin or call.layer.is_operation:
+            return call.opaque(self.rules.why_not(call.layer))
+        if drawer is None:
+            return call.opaque(self.rules.why_not(call.layer), TRUST)
+        from kprune.labels.drawn import DrawnLayer, Undrawable
+
+        try:
+            return DrawnLayer(self, call, drawer).trace()
+        except Undrawable as reason:
+            kind = clean(call.layer.registered or call.layer.kind)
+            return call.opaque(f"{call.layer.path!r} is a {kind} layer, {reason}")
 
 
 def _fill_in(leaf: Any, tensors: dict[tuple[str, int, int], Labels]) -> Any:

@@ -102,12 +102,26 @@ def analyse(source: Source, rules: Iterable[str] = ()) -> Analysis:
     from kprune.rules.loading import load_rules
 
     rules = list(rules)
+    own = getattr(source, "analyse", None)  # a SavedModel's graphs are not Keras's
+    if source.trusted and rules and own is None:
+        # A file with classes imports Keras, which has less to say where kprune imported it.
+        from kprune.running.keras_runtime import import_keras
+
+        import_keras()
     known = load_rules(rules)  # with them come criteria, for every format
-    own = getattr(source, "analyse", None)
-    if own is not None:  # a SavedModel's graphs are not Keras's
+    if own is not None:
         found: Analysis = own(rules)
         return found
-    return Analysis.of(source.config, source.metadata, source.tensors, known, source.order)
+    if source.trusted:
+        from kprune.running.drawing import KerasDrawer
+
+        known = replace(known, drawer=KerasDrawer(source.metadata))
+    found = Analysis.of(source.config, source.metadata, source.tensors, known, source.order)
+    if found.map.drawn and known.drawer is not None:
+        from kprune.running.proof import settle
+
+        found.proof = settle(found, known.drawer)
+    return found
 
 
 def write(source: Source, analysis: Analysis, change: Change, target: Target) -> Report:

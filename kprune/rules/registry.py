@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -22,6 +22,9 @@ from msgspec.structs import replace
 from kprune.graph.model import Layer
 from kprune.labels.layer_call import LayerCall
 from kprune.text import clean
+
+if TYPE_CHECKING:
+    from kprune.labels.drawn import Drawer
 
 RuleFunction = Callable[[LayerCall], Any]
 ANSWERS = ("issues", "passes", "combines", "mixes", "opaque")
@@ -91,12 +94,14 @@ class Rules(Struct, frozen=True):
         operations: classes of `keras.ops` nodes.
         custom: classes from elsewhere, by registered name or plain class name.
         packages: layers of packages that kprune knows, by `package>Class`.
+        drawer: draws the code of layers that have no rule, if the user trusts it.
     """
 
     layers: dict[str, Rule]
     operations: dict[str, Rule]
     custom: dict[str, Rule]
     packages: dict[str, Rule] = field(default_factory=dict)
+    drawer: Drawer | None = None
 
     def find(self, layer: Layer) -> Rule | None:
         """The rule for a layer, or None.

@@ -15,4 +15,6 @@ distilling      a teacher's outputs, learned as well; held_zeros: zeroed units k
 flatten         a model of a class of its own, written as a plain graph
 plain           the same on the model itself; configs that do not rebuild their layer, mended
 foreign         the classes of other packages that a file names, and their import
+drawing         the code of a custom layer, run on symbolic tensors: a graph
+proof           whether Keras makes of such a layer, once units are gone, what is expected
 """

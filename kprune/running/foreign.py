@@ -6,6 +6,7 @@ Importing a module runs it. Nothing here does so unless the user said that the f
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -76,14 +77,29 @@ def require_trust(classes: list[Foreign], what: str, trust: bool) -> None:
     )
 
 
+def is_registered(item: Foreign) -> bool:
+    """Whether Keras finds the class by itself: a file of rules may have registered it."""
+    saving = getattr(sys.modules.get("keras"), "saving", None)
+    return saving is not None and saving.get_registered_object(item.registered) is not None
+
+
 def import_classes(classes: list[Foreign]) -> dict[str, Any]:
-    """Import what a config names.
+    """Import what a config names, where it is not registered with Keras already.
 
     Returns: `custom_objects` for Keras, which by itself finds only what is registered.
     Raises: CannotPruneError if a module cannot be imported, or does not hold its class.
     """
     found: dict[str, Any] = {}
     for item in classes:
+        if is_registered(item):
+            continue
+        if item.module == "__main__":
+            raise CannotPruneError(
+                f"the model's {clean(item.name)} is in no module",
+                why="it was written in the script or notebook that saved the model",
+                do="put it into a file with @keras.saving.register_keras_serializable, and give that "
+                "with --rules",
+            )
         package = clean(item.module.partition(".")[0])
         try:
             module = importlib.import_module(item.module)
@@ -91,7 +107,7 @@ def import_classes(classes: list[Foreign]) -> dict[str, Any]:
             raise CannotPruneError(
                 f"cannot import {clean(item.module)}, which holds the model's {clean(item.name)}",
                 why=f"{type(error).__name__}: {clean(error, 200)}",
-                do=f"install '{package}', or put its folder on PYTHONPATH",
+                do=f"install '{package}', put its folder on PYTHONPATH, or give --rules a file that imports it",
             ) from error
         held = getattr(module, item.name, None)
         if held is not None:

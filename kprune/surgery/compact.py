@@ -39,6 +39,11 @@ class Search(Struct):
         found.keep(np.flatnonzero(groups.frozen()), "they are tied to units that cannot go")
         for mix in groups.map.mixes:
             found.keep(mix.ids, f"they {mix.why}")
+        for call in (call for part in groups.map.whole() for call in part.drawn):
+            # What the code of a layer makes of a constant is not followed.
+            why = f"they reach the code of '{call.record.layer.path}'"
+            for labels in (*call.map.tensors.values(), *call.record.held.values()):
+                found.keep(labels.all_ids(), why)
         return found
 
     @property

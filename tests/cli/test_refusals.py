@@ -260,7 +260,7 @@ CANNOT = [
         error: cannot remove unit 5 of 'conv_2'
         where: conv_2 -> bn_2 -> relu_2 -> pool
         why:   'pool' is a my>RankPool layer, for which kprune has no rule, so the units that reach it are frozen
-        do:    choose other units, give the layer a rule (--rules my_layers.py), or use 'kprune mask', which changes no shape
+        do:    choose other units; have the layer's own code traced, which runs it (--trust); give it a rule (--rules my_layers.py); or use 'kprune mask', which changes no shape
         """,
     ),
     (

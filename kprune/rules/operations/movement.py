@@ -30,33 +30,39 @@ def reshape(call: LayerCall) -> Labels:
     """newshape follows what is left along each axis"""
     target = list(call.argument(1, "newshape"))
     old = call.shape()
+    whole = None not in old and None not in target
+    across = whole and (call.x.varies(0) or target[:1] not in ([-1], [old[0]]))
+    if across:
+        # Every size is known (a weight has no batch): the labels are spread out whole, and reshaped.
+        before = [size or 0 for size in old]
+        after = _sizes(target, math.prod(before))
+        result = call.x.move(lambda f: np.broadcast_to(f, before).reshape(after), after)
     # ops.reshape counts the batch; a batch of -1 or None stays open.
-    if target and (target[0] in (-1, None) or target[0] == old[0]):
+    elif target and (target[0] in (-1, None) or target[0] == old[0]):
         rest = target[1:]
         if -1 in rest and target[0] == -1:
             raise CannotTell("reshapes to two unknown sizes")
-        shape = filled_in(rest, old)
-    elif old[0] is not None and None not in old:
-        shape = (
-            target[0],
-            *filled_in(
-                target[1:], (target[0], math.prod(size or 1 for size in old) // max(target[0], 1))
-            )[1:],
-        )
+        result = reshaped(call, call.x, filled_in(rest, old))
     else:
         raise CannotTell(f"reshapes the batch axis to {target}")
-    if call.x.factors and shape[0] != old[0]:
-        raise CannotTell("reshapes across the batch axis")
-    result = reshaped(call, call.x, shape)
     holder, key = raw_argument(call, 1, "newshape")
     sizes = holder[key] if isinstance(holder[key], list) else None
     for index, size in enumerate(target):
-        if index and size not in (-1, None) and result.varies(index):
+        if (index or across) and size not in (-1, None) and result.varies(index):
             if sizes is None:
                 raise CannotTell("has a newshape that is not a list")
             call.follow(index, lambda alive: int(alive.sum()), result.axis(index), record=sizes)
             call.size_left(result.axis(index))
     return result
+
+
+def _sizes(target: Sequence[int], count: int) -> tuple[int, ...]:
+    """A target shape with its -1 worked out. Raises: CannotTell if it holds another number of elements."""
+    rest = math.prod(size for size in target if size != -1)
+    sizes = tuple(count // max(rest, 1) if size == -1 else size for size in target)
+    if math.prod(sizes) != count:
+        raise CannotTell(f"reshapes {count} elements to {list(target)}")
+    return sizes
 
 
 @OPERATIONS.rule("Ravel", does="opaque", note="folds the batch into one axis with everything else")

@@ -1,0 +1,388 @@
+"""A custom layer's own code, run once on symbolic tensors: what it does, as a graph.
+
+The layer is built from its config, as Keras builds it when it loads the file, and its `call` is
+given symbolic tensors in the place of its inputs and of its weights. Layers of Keras's own inside
+it become layers of the graph; the code of others is followed like that of the layer itself. This
+runs code that the file names, so it needs the user's trust.
+
+Weights hold random numbers meanwhile, others each time: what the code computes from their values
+comes out different each time, and so is found out when two drawings are compared.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kprune.errors import KpruneError
+from kprune.graph.model import leaves, map_leaves
+from kprune.labels.drawn import Drawing, Held, Part, Tensor, Undrawable, canonical
+from kprune.running.foreign import foreign_classes, import_classes
+from kprune.running.keras_runtime import import_keras, quiet
+from kprune.text import clean
+
+REBUILT_FROM = ("module", "class_name", "config", "registered_name", "build_config")
+LONGEST = 160
+
+
+class KerasDrawer:
+    """Draws layers with Keras 3. A layer that was drawn in this process is not drawn again.
+
+    Args:
+        metadata: the file's; what Keras 2 saved is not drawn.
+    """
+
+    def __init__(self, metadata: Mapping[str, Any]) -> None:
+        self._version = str(metadata.get("keras_version", "3"))
+        self._drawn: dict[str, tuple[Drawing, ...] | Undrawable] = {}
+
+    def draw(self, spec: dict[str, Any], arguments: Any) -> Sequence[Drawing]:
+        """See `kprune.labels.drawn.Drawer`.
+
+        Raises: Undrawable; CannotPruneError if the layer's class cannot be imported.
+        """
+        if self._version.startswith(("1.", "2.")):
+            raise Undrawable("which Keras 2 saved: kprune traces the code of Keras 3's layers only")
+        spec = {key: spec[key] for key in REBUILT_FROM if key in spec}
+        key = json.dumps([spec, map_leaves(repr, arguments)], sort_keys=True, default=repr)
+        if key not in self._drawn:
+            import_keras()
+            with quiet():
+                classes = import_classes(foreign_classes(spec))
+                try:
+                    self._drawn[key] = _draw(spec, arguments, classes)
+                except Undrawable as reason:
+                    self._drawn[key] = reason
+                except KpruneError:
+                    raise
+                except Exception as error:  # whatever the user's code raises
+                    said = _said(error)
+                    self._drawn[key] = Undrawable(f"whose code cannot be traced ({said})", said)
+        found = self._drawn[key]
+        if isinstance(found, Undrawable):
+            raise Undrawable(str(found), found.error)
+        return found
+
+
+def _said(error: Exception) -> str:
+    """What an error says, without what Keras puts around it."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).rpartition("Error encountered:\n")[2]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].startswith("Exception encountered"):
+        lines = lines[1:]
+    first = lines[0] if lines else ""
+    first = first.partition(". ")[0].partition(" for '{{node")[0]
+    return clean(f"{type(error).__name__}: {first}", LONGEST)
+
+
+def _draw(spec: dict[str, Any], arguments: Any, classes: Mapping[str, Any]) -> tuple[Drawing, ...]:
+    """Draw a layer twice: what comes out differently is in no file.
+
+    Raises: Undrawable.
+    """
+    found, again = (_Sketch(_rebuilt(spec, classes), arguments).drawings() for _ in range(2))
+    for one, other in zip(found, again, strict=True):
+        if canonical(one.config) != canonical(other.config):
+            raise Undrawable(
+                "whose code computes with random numbers or with the values of its weights"
+            )
+    return found
+
+
+def _rebuilt(spec: dict[str, Any], classes: Mapping[str, Any]) -> Any:
+    keras = import_keras()
+    return keras.saving.deserialize_keras_object(
+        json.loads(json.dumps(spec)), custom_objects=dict(classes)
+    )
+
+
+@dataclass
+class _Sketch:
+    """One layer, about to be drawn.
+
+    Attributes:
+        layer: the Keras layer, built.
+        arguments: (args, kwargs) of its call.
+    """
+
+    layer: Any
+    arguments: Any
+    _paths: dict[int, str] = field(default_factory=dict)
+    _names: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        keras = import_keras()
+        inputs = self._inputs()
+        args, kwargs = _filled(self.arguments, inputs)
+        # Keras builds what is not built yet, here and inside, by calling it.
+        outputs = self.layer(*args, **kwargs)
+        if not self.layer.weights:
+            return
+        model = keras.Model(inputs, keras.tree.flatten(outputs))
+        self._paths = _stored_at(model, self.layer.weights)
+        missing = [w.name for w in self.layer.weights if id(w) not in self._paths]
+        if missing:
+            raise Undrawable(f"which stores its weight {clean(missing[0])} in a way of its own")
+        rng = np.random.default_rng()
+        for weight in self.layer.weights:
+            if "float" in str(weight.dtype):
+                weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+
+    def _inputs(self) -> list[Any]:
+        keras = import_keras()
+        return [
+            keras.Input(
+                batch_shape=leaf.shape, dtype=leaf.dtype or "float32", name=f"input.{number}"
+            )
+            for number, leaf in enumerate(_tensors(self.arguments))
+        ]
+
+    @property
+    def takes_mask(self) -> bool:
+        """Whether Keras hands the layer the mask of its time steps, where there is one."""
+        named = inspect.signature(self.layer.call).parameters
+        if "mask" not in named or "mask" in self.arguments[1]:
+            return False
+        tensors = _tensors(self.arguments)
+        if len(tensors) != 1:
+            raise Undrawable("which takes a mask of time steps, and several tensors")
+        return len(tensors[0].shape) > 2
+
+    def drawings(self) -> tuple[Drawing, ...]:
+        """What the layer does, in each way in which Keras may call it."""
+        if not self.takes_mask:
+            return (self.draw(),)
+        return self.draw(), self.draw(masked=True)
+
+    def draw(self, *, masked: bool = False) -> Drawing:
+        """Trace `call`, in inference."""
+        keras = import_keras()
+        inputs = self._inputs()
+        args, kwargs = _filled(self.arguments, inputs)
+        named = inspect.signature(self.layer.call).parameters
+        if "training" in named and "training" not in kwargs:
+            kwargs["training"] = False
+        if masked:
+            (x,) = inputs
+            mask = keras.Input(batch_shape=x.shape[:2], dtype="bool", name="input.mask")
+            kwargs["mask"] = mask
+        self._names = {}
+        whole = self._part(self.layer, "", set())
+        stand_ins = {id(weight): weight for weight in self.layer.weights}
+        held = [item for item in whole.all_weights() if item.input]
+        by_path = {self._paths[key]: weight for key, weight in stand_ins.items()}
+        symbols = {
+            id(by_path[item.path]): keras.Input(
+                batch_shape=item.shape, dtype=str(by_path[item.path].dtype), name=item.input
+            )
+            for item in held
+        }
+        with _symbolic(self.layer, symbols), _followed(masked):
+            outputs = self.layer.call(*args, **kwargs)
+        for output in keras.tree.flatten(outputs):
+            if not isinstance(output, keras.KerasTensor):
+                raise Undrawable("whose code gives something other than tensors of its inputs")
+        everything = [*inputs, *symbols.values(), *([mask] if masked else [])]
+        graph = keras.Model(everything, outputs)
+        _refuse_weights(graph)
+        config = json.loads(json.dumps(keras.saving.serialize_keras_object(graph)))
+        return Drawing(_renamed(config), whole, masked)
+
+    def _part(self, layer: Any, name: str, seen: set[int]) -> Part:
+        """The layer as Keras keeps it: its own weights, then the layers inside it."""
+        own = name != "" and not _is_foreign(layer)
+        inside = [] if own else layer._flatten_layers(include_self=False, recursive=False)
+        elsewhere = {id(weight) for inner in inside for weight in inner.weights}
+        weights = []
+        for weight in layer.weights:
+            if id(weight) in elsewhere or id(weight) in seen:
+                continue
+            seen.add(id(weight))
+            number = len(seen)
+            weights.append(
+                Held(
+                    weight.name,
+                    self._paths[id(weight)],
+                    tuple(weight.shape),
+                    bool(weight.trainable),
+                    None if own else f"weight.{number}",
+                )
+            )
+        parts = []
+        for inner in inside:
+            if id(inner) not in self._names:
+                self._names[id(inner)] = self._free_name(_called(layer, inner))
+                inner.name = self._names[id(inner)]
+                parts.append(self._part(inner, inner.name, seen))
+        return Part(name, type(layer).__name__, own, tuple(weights), tuple(parts))
+
+    def _free_name(self, wanted: str) -> str:
+        name, number = wanted, 0
+        while name in self._names.values():
+            number += 1
+            name = f"{wanted}_{number}"
+        return name
+
+
+def _tensors(arguments: Any) -> list[Tensor]:
+    return [leaf for leaf in leaves(arguments) if isinstance(leaf, Tensor)]
+
+
+def _filled(arguments: Any, inputs: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of a call, with symbolic tensors. Dicts are in the order of their keys already."""
+    left = iter(inputs)
+    args, kwargs = map_leaves(
+        lambda leaf: next(left) if isinstance(leaf, Tensor) else leaf, tuple(arguments)
+    )
+    return list(args), dict(kwargs)
+
+
+def _stored_at(model: Any, weights: Sequence[Any]) -> dict[int, str]:
+    """Where Keras stores each weight, below the layer's group: found out by storing them."""
+    import h5py
+
+    for number, weight in enumerate(weights, 1):
+        weight.assign(np.full(weight.shape, number, str(weight.dtype)))
+    found: dict[float, str] = {}
+
+    def note(path: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and path.startswith("layers/"):
+            found[float(np.ravel(item[...])[0]) if item.size else -1.0] = path.split("/", 2)[2]
+
+    with tempfile.TemporaryDirectory(prefix="kprune-") as folder:
+        place = os.path.join(folder, "layer.weights.h5")
+        model.save_weights(place)
+        with h5py.File(place) as file:
+            file.visititems(note)
+    values = {id(weight): float(number) for number, weight in enumerate(weights, 1)}
+    return {key: found[value] for key, value in values.items() if value in found}
+
+
+def _is_foreign(layer: Any) -> bool:
+    return type(layer).__module__.partition(".")[0] != "keras"
+
+
+def _called(parent: Any, layer: Any) -> str:
+    """The attribute under which a layer keeps another; of one in a list, with its number."""
+    for name, value in vars(parent).items():
+        if value is layer:
+            return name.lstrip("_")
+        if isinstance(value, (list, tuple)) and not name.startswith("_"):
+            for number, item in enumerate(value):
+                if item is layer:
+                    return f"{name}_{number}"
+    return str(layer.name)
+
+
+@contextmanager
+def _symbolic(layer: Any, symbols: Mapping[int, Any]) -> Iterator[None]:
+    """Put symbolic tensors in the place of the weights of a layer, and of those inside that are not Keras's own."""
+    changed: list[tuple[dict[str, Any], str, Any]] = []
+
+    def swapped(value: Any) -> Any:
+        if id(value) in symbols:
+            return symbols[id(value)]
+        if type(value).__name__ in ("list", "TrackedList"):
+            new = [swapped(item) for item in value]
+            return new if any(a is not b for a, b in zip(new, value, strict=True)) else value
+        if isinstance(value, tuple) and type(value) is tuple:
+            new = [swapped(item) for item in value]
+            return tuple(new) if any(a is not b for a, b in zip(new, value, strict=True)) else value
+        if type(value).__name__ in ("dict", "TrackedDict"):
+            pairs = {key: swapped(item) for key, item in value.items()}
+            return pairs if any(pairs[key] is not value[key] for key in pairs) else value
+        return value
+
+    def put(layer: Any) -> None:
+        attributes = vars(layer)
+        for name, value in list(attributes.items()):
+            if name in ("_trainable_variables", "_non_trainable_variables", "_layers"):
+                continue
+            new = swapped(value)
+            if new is not value:
+                changed.append((attributes, name, value))
+                attributes[name] = new
+        for inner in layer._flatten_layers(include_self=False, recursive=False):
+            if _is_foreign(inner):
+                put(inner)
+
+    try:
+        put(layer)
+        yield
+    finally:
+        for attributes, name, value in changed:
+            attributes[name] = value
+
+
+@contextmanager
+def _followed(masked: bool) -> Iterator[None]:
+    """Follow the code of layers inside that are not Keras's own, where they would be one step each."""
+    keras = import_keras()
+    original = keras.layers.Layer.__call__
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        symbolic = any(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten([args, kwargs]))
+        if not symbolic or not _is_foreign(self):
+            return original(self, *args, **kwargs)
+        named = inspect.signature(self.call).parameters
+        if masked and "mask" in named and kwargs.get("mask") is None:
+            raise Undrawable(f"whose '{self.name}' takes the mask of time steps from Keras")
+        if "training" in named:
+            kwargs.setdefault("training", False)
+        return self.call(*args, **kwargs)
+
+    keras.layers.Layer.__call__ = call
+    try:
+        yield
+    finally:
+        keras.layers.Layer.__call__ = original
+
+
+def _refuse_weights(graph: Any) -> None:
+    """Raises: Undrawable if a weight is in the graph as a value, of which no label could be cut."""
+    keras = import_keras()
+    for operation in graph.operations:
+        for node in operation._inbound_nodes:
+            given = keras.tree.flatten([node.arguments.args, node.arguments.kwargs])
+            if any(isinstance(leaf, keras.Variable) for leaf in given):
+                raise Undrawable("whose code uses the weights of a layer inside it directly")
+
+
+def _renamed(config: dict[str, Any]) -> dict[str, Any]:
+    """The operations of a graph, numbered from 0: Keras counts on over all that it ever built."""
+    counts: dict[str, int] = {}
+    names: dict[str, str] = {}
+    for entry in config["config"]["layers"]:
+        if not str(entry.get("module", "")).startswith("keras.src.ops"):
+            continue
+        kind = str(entry["config"]["name"]).rstrip("0123456789").rstrip("_")
+        counts[kind] = counts.get(kind, -1) + 1
+        names[entry["name"]] = f"ops.{kind}_{counts[kind]}" if counts[kind] else f"ops.{kind}"
+
+    def rename(value: Any) -> None:
+        if isinstance(value, list):
+            if len(value) == 3 and isinstance(value[0], str) and isinstance(value[1], int):
+                value[0] = names.get(value[0], value[0])
+            else:
+                for item in value:
+                    rename(item)
+        elif isinstance(value, dict):
+            for item in value.values():
+                rename(item)
+
+    for entry in config["config"]["layers"]:
+        rename(entry.get("inbound_nodes", []))
+        if entry["name"] in names:
+            entry["config"]["name"] = entry["name"] = names[entry["name"]]
+    rename(config["config"]["output_layers"])
+    config["config"]["name"] = config["name"] = "code"
+    return config

@@ -1,0 +1,501 @@
+"""Custom layers whose own code is traced (`--trust`): what goes is right, or it is refused and says why.
+
+The oracle is plain Keras with the original whose units are silenced by hand: each test states which
+slices of which weights belong to the units, as one reads them off the layer's code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from kprune.errors import CannotPruneError, DamagedFileError, FrozenUnitsError
+from kprune.pruning import compact, remove
+from kprune.report.inspect import inspect
+from kprune.report.report import Report
+from tests.oracle.law import assert_equal, outputs, random_inputs, randomize
+
+pytestmark = pytest.mark.oracle
+
+custom = keras.saving.register_keras_serializable("traced_tests")
+UNITS = [1, 4, 6]
+Slices = Mapping[str, int | tuple[int, ...]]
+
+
+class Configured(layers.Layer):
+    """Keeps what its constructor was given; the tests' layers descend from it."""
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self, **kwargs: Any) -> None:
+        own = {key: kwargs.pop(key) for key in list(kwargs) if key in self.FIELDS}
+        super().__init__(**kwargs)
+        self.given = {**self.FIELDS, **own}
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.given}
+
+
+def saved(folder: Path, middle: Callable[[Any], Any], shape: tuple[int, ...] = (5,)) -> str:
+    """A Dense(8) 'a', what is to be traced, and a Dense(2) 'out'."""
+    x = keras.Input(shape)
+    y = middle(layers.Dense(8, name="a")(x))
+    model = randomize(keras.Model(x, layers.Dense(2, name="out")(y)), 3)
+    path = str(folder / "model.keras")
+    model.save(path)
+    return path
+
+
+BESIDE: Slices = {"a/kernel": 1, "a/bias": 0, "out/kernel": 0}
+
+
+def silenced(path: str, slices: Slices, units: list[int]) -> Any:
+    """The original with the units' slices at 0, by Keras alone."""
+    model = keras.models.load_model(path, compile=False)
+    left = dict(slices)
+    for weight in model.weights:
+        if weight.path in left:
+            axes = left.pop(weight.path)
+            value = weight.numpy()
+            for axis in (axes,) if isinstance(axes, int) else axes:
+                np.moveaxis(value, axis, 0)[units] = 0
+            weight.assign(value)
+    assert not left, f"no such weights: {left}, but {[w.path for w in model.weights]}"
+    return model
+
+
+def check(path: str, slices: Slices, units: list[int] = UNITS, **options: Any) -> Report:
+    """Remove units of 'a', and hold what comes out against the silenced original."""
+    small = str(Path(path).with_name("small.keras"))
+    report = remove(path, {"a": units}, output=small, trust=True, **options)
+    assert report.exact
+    pruned = keras.models.load_model(small, compile=False)
+    masked = silenced(path, {**BESIDE, **slices}, units)
+    assert report.input.parameters == masked.count_params()
+    assert report.output.parameters == pruned.count_params() < masked.count_params()
+    inputs = random_inputs(masked)
+    for one, other in zip(outputs(pruned, inputs), outputs(masked, inputs), strict=True):
+        assert_equal(one, other)
+    return report
+
+
+def refused(path: str, *texts: str, units: list[int] = UNITS) -> None:
+    """Nothing of 'a' is free, and the reason holds each of the texts."""
+    with pytest.raises(FrozenUnitsError) as caught:
+        remove(path, {"a": units}, dry_run=True, trust=True)
+    for text in texts:
+        assert text in caught.value.why
+    assert {row.name: row.free for row in inspect(path, trust=True).layers}["a"] == 0
+
+
+# -- what goes --------------------------------------------------------------------------------------
+
+
+@custom
+class ChannelGain(Configured):
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+    def build(self, shape: Any) -> None:
+        self.gain = self.add_weight(name="gain", shape=(shape[-1],))
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        return x * self.gain
+
+
+def test_a_gain_for_each_channel_goes_with_the_channels(tmp_path: Path) -> None:
+    check(saved(tmp_path, ChannelGain(name="own")), {"own/gain": 0})
+
+
+def test_without_trust_the_layer_is_named_and_trust_is_offered(tmp_path: Path) -> None:
+    path = saved(tmp_path, ChannelGain(name="own"))
+    with pytest.raises(FrozenUnitsError) as caught:
+        remove(path, {"a": UNITS}, dry_run=True)
+    assert "'own' is a traced_tests>ChannelGain layer" in caught.value.why
+    assert "--trust" in caught.value.do
+
+
+@custom
+class GatedResidual(Configured):
+    """Its hidden layers are as wide as its config says, and its last as wide as its input."""
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"hidden": 6}
+
+    def build(self, shape: Any) -> None:
+        hidden = self.given["hidden"]
+        self.up = layers.Dense(hidden, activation="relu", name="up")
+        self.stack = [layers.Dense(hidden, name="one"), layers.Dense(shape[-1], name="two")]
+        self.gate = self.add_weight(name="gate", shape=(shape[-1],))
+        self.drop = layers.Dropout(0.5)
+        self.built = True
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        y = self.stack[1](ops.relu(self.stack[0](self.up(x))))
+        return x + ops.sigmoid(self.gate) * self.drop(y, training=training)
+
+
+def test_a_gated_residual_block_loses_channels_and_keeps_its_hidden_layers(tmp_path: Path) -> None:
+    inside = {"own/up/kernel": 0, "own/two/kernel": 1, "own/two/bias": 0}
+    check(saved(tmp_path, GatedResidual(name="own")), {"own/gate": 0, **inside})
+
+
+@custom
+class Squared(Configured):
+    """A kernel of its own, transposed on the way, and weights that are reshaped before use."""
+
+    def build(self, shape: Any) -> None:
+        self.mix = self.add_weight(name="mix", shape=(3, shape[-1]))
+        self.back = self.add_weight(name="back", shape=(shape[-1], 3))
+        self.scales = {"first": self.add_weight(name="scale", shape=(shape[-1],))}
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        hidden = ops.tanh(ops.matmul(x, ops.transpose(self.mix)))
+        y = ops.einsum("...h,ch->...c", hidden, self.back)
+        return (
+            ops.expand_dims(self.scales["first"], 0) * y
+            + ops.reshape(self.scales["first"], (1, -1)) * x
+        )
+
+
+def test_weights_that_are_transposed_and_reshaped_are_cut_where_they_stand(tmp_path: Path) -> None:
+    path = saved(tmp_path, Squared(name="own"))
+    check(path, {"own/mix": 1, "own/back": 0, "own/scale": 0})
+
+
+@custom
+class Outer(Configured):
+    """Holds another custom layer, and calls it twice."""
+
+    def build(self, shape: Any) -> None:
+        self.inner = ChannelGain(name="inner")
+        self.norm = layers.BatchNormalization(name="norm")
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        return self.norm(self.inner(ops.relu(self.inner(x))))
+
+
+def test_the_code_of_custom_layers_inside_is_followed(tmp_path: Path) -> None:
+    names = ("gamma", "beta", "moving_mean", "moving_variance")
+    path = saved(tmp_path, Outer(name="own"))
+    check(path, {"own/inner/gain": 0, **{f"own/norm/{name}": 0 for name in names}})
+
+
+@custom
+class Blend(Configured):
+    """Two inputs, two outputs, in dicts."""
+
+    def build(self, shapes: Any) -> None:
+        self.share = self.add_weight(name="share", shape=(shapes["left"][-1],))
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        return {
+            "sum": self.share * x["left"] + (1.0 - self.share) * x["right"],
+            "both": ops.concatenate([x["right"], x["left"]], axis=-1),
+        }
+
+
+def test_several_inputs_and_outputs_are_told_apart(tmp_path: Path) -> None:
+    def middle(y: Any) -> Any:
+        z = Blend(name="own")({"right": layers.ReLU()(y), "left": y})
+        return layers.Concatenate()([z["sum"], z["both"]])
+
+    path = saved(tmp_path, middle)
+    report = remove(path, {"a": UNITS}, output=str(tmp_path / "small.keras"), trust=True)
+    pruned = keras.models.load_model(tmp_path / "small.keras")
+    masked = silenced(path, {"a/kernel": 1, "a/bias": 0, "own/share": 0}, UNITS)
+    inputs = random_inputs(masked)
+    assert_equal(outputs(pruned, inputs)[0], outputs(masked, inputs)[0])
+    assert report.output.parameters == pruned.count_params()
+
+
+def test_a_layer_called_twice_is_cut_alike_at_both_places(tmp_path: Path) -> None:
+    own = ChannelGain(name="own")
+    path = saved(tmp_path, lambda y: own(layers.ReLU()(own(y))))
+    check(path, {"own/gain": 0})
+
+
+def test_inside_wrappers_and_nested_models(tmp_path: Path) -> None:
+    def middle(y: Any) -> Any:
+        inner = keras.Input((4, 8))
+        wrapped = layers.TimeDistributed(ChannelGain(name="gain"), name="each")
+        model = keras.Model(inner, ChannelGain(name="own")(wrapped(inner)), name="nested")
+        return layers.GlobalMaxPooling1D()(model(layers.RepeatVector(4)(y)))
+
+    path = saved(tmp_path, middle)
+    names = [w.path for w in keras.models.load_model(path).weights if w.path.endswith("gain")]
+    check(path, dict.fromkeys(names, 0))
+
+
+@custom
+class Steps(Configured):
+    """Looks at the mask of its time steps."""
+
+    def build(self, shape: Any) -> None:
+        self.gain = self.add_weight(name="gain", shape=(shape[-1],))
+        self.built = True
+
+    def call(self, x: Any, mask: Any = None) -> Any:
+        if mask is not None:
+            x = x * ops.cast(ops.expand_dims(mask, -1), "float32")
+        return ops.sum(x * self.gain, axis=1)
+
+
+def test_a_layer_that_takes_a_mask_is_traced_with_one_and_without(tmp_path: Path) -> None:
+    x = keras.Input((4,), dtype="int32")
+    y = layers.Dense(8, name="a")(layers.Embedding(5, 6, mask_zero=True)(x))
+    model = keras.Model(x, layers.Dense(2, name="out")(Steps(name="own")(y)))
+    path = str(tmp_path / "model.keras")
+    randomize(model, 1).save(path)
+    check(path, {"own/gain": 0})
+
+
+@custom
+class Halves(Configured):
+    def call(self, x: Any) -> Any:
+        value, gate = ops.split(x, 2, axis=-1)
+        return value * ops.sigmoid(gate)
+
+
+def test_halves_that_follow_the_width_lose_the_same(tmp_path: Path) -> None:
+    path = saved(tmp_path, Halves(name="own"))
+    report = remove(path, {"a": [1, 3]}, output=str(tmp_path / "small.keras"), trust=True)
+    assert report.changed == {"a": [1, 3, 5, 7]}
+    pruned = keras.models.load_model(tmp_path / "small.keras")
+    masked = silenced(path, {"a/kernel": 1, "a/bias": 0}, [1, 3, 5, 7])
+    inputs = random_inputs(masked)
+    assert_equal(outputs(pruned, inputs)[0], outputs(masked, inputs)[0])
+
+
+@custom
+class Block(Configured):
+    """A transformer's: the width is its input's, heads and hidden units are in its config."""
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"heads": 2, "dim": 3, "hidden": 7}
+
+    def build(self, shape: Any) -> None:
+        heads, dim = self.given["heads"], self.given["dim"]
+        self.attention = layers.MultiHeadAttention(heads, dim, name="attention")
+        self.attention.build(shape, shape)
+        self.up = layers.Dense(self.given["hidden"], "gelu", name="up")
+        self.down = layers.Dense(shape[-1], name="down")
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        x = x + self.attention(x, x)
+        return x + self.down(self.up(x))
+
+
+def test_a_block_with_attention_loses_width(tmp_path: Path) -> None:
+    attention = {f"own/attention/{name}/kernel": 0 for name in ("query", "key", "value")}
+    output = {"own/attention/attention_output/kernel": 2, "own/attention/attention_output/bias": 0}
+    dense = {"own/up/kernel": 0, "own/down/kernel": 1, "own/down/bias": 0}
+    check(saved(tmp_path, Block(name="own"), (4, 5)), {**attention, **output, **dense})
+
+
+def test_a_legacy_file_and_the_optimizers_state_are_cut_along(tmp_path: Path) -> None:
+    path = saved(tmp_path, GatedResidual(name="own"))
+    model = keras.models.load_model(path)
+    model.compile("adam", keras.losses.MeanSquaredError())
+    model.fit(np.ones((8, 5)), np.ones((8, 2)), verbose=0)
+    for name in ("trained.keras", "trained.h5"):
+        model.save(tmp_path / name)
+        small = tmp_path / f"small_{name}"
+        report = remove(str(tmp_path / name), {"a": UNITS}, output=str(small), trust=True)
+        assert not [note for note in report.notes if note.kind == "optimizer"]
+        pruned = keras.models.load_model(small)
+        moved = keras.models.load_model(tmp_path / name).optimizer.variables
+        for one, other in zip(pruned.optimizer.variables, moved, strict=True):
+            assert np.isin(one.numpy(), other.numpy()).all()
+        # Keras itself restores no slots of a legacy file that holds custom layers.
+        slots = [w.numpy().shape for w in pruned.optimizer.variables if w.numpy().ndim]
+        trained = [tuple(w.shape) for w in pruned.trainable_weights for _ in range(2)]
+        assert slots == (trained if name.endswith(".keras") else [])
+
+
+def test_units_that_reach_such_code_are_never_taken_for_dead(tmp_path: Path) -> None:
+    """What the last layer does not read may still count inside."""
+    path = saved(tmp_path, Squared(name="own"))
+    model = keras.models.load_model(path)
+    kernel = model.get_layer("out").kernel
+    kernel.assign(kernel * np.array([[1], [0], [1], [1], [0], [1], [1], [1]]))
+    model.save(path)
+    report = compact(path, output=str(tmp_path / "compact.keras"), trust=True)
+    assert report.changed == {}
+
+
+# -- what goes with a note --------------------------------------------------------------------------
+
+
+@custom
+class Centred(Configured):
+    def call(self, x: Any) -> Any:
+        return x - ops.mean(x, axis=-1, keepdims=True)
+
+
+def test_a_mean_over_the_channels_mixes_them(tmp_path: Path) -> None:
+    path = saved(tmp_path, Centred(name="own"))
+    report = remove(path, {"a": UNITS}, output=str(tmp_path / "small.keras"), trust=True)
+    assert not report.exact
+    assert keras.models.load_model(tmp_path / "small.keras").get_layer("own").output.shape[-1] == 5
+
+
+# -- what stays -------------------------------------------------------------------------------------
+
+
+@custom
+class Fixed(Configured):
+    """As wide as its config says, whatever comes in."""
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"dim": 8}
+
+    def build(self, shape: Any) -> None:
+        self.scale = self.add_weight(name="scale", shape=(self.given["dim"],))
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        return x * self.scale
+
+
+def test_a_width_in_the_config_stays(tmp_path: Path) -> None:
+    refused(saved(tmp_path, Fixed(name="own")), "traced_tests>Fixed", "does not take fewer units")
+
+
+@custom
+class Unread(Fixed):
+    """Holds a weight of its inputs' width that its code does not read in inference."""
+
+    def build(self, shape: Any) -> None:
+        self.scale = self.add_weight(name="scale", shape=(shape[-1],))
+        self.built = True
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        return x * self.scale if training else ops.relu(x)
+
+
+def test_a_weight_that_follows_the_input_and_is_not_read_holds_it(tmp_path: Path) -> None:
+    refused(saved(tmp_path, Unread(name="own")), "scale of shape (7,) where (8,) would be needed")
+
+
+@custom
+class Raw(Configured):
+    def call(self, x: Any) -> Any:
+        import tensorflow as tf
+
+        return x * tf.reduce_mean(x)
+
+
+def test_code_that_is_tensorflows_cannot_be_traced_and_says_so(tmp_path: Path) -> None:
+    path = saved(tmp_path, Raw(name="own"))
+    refused(path, "cannot be traced", "ValueError: A KerasTensor cannot be used")
+
+
+@custom
+class ByWidth(Configured):
+    def call(self, x: Any) -> Any:
+        return x / float(x.shape[-1])
+
+
+def test_code_that_computes_with_the_number_of_channels_holds_them(tmp_path: Path) -> None:
+    refused(saved(tmp_path, ByWidth(name="own")), "computes with the number of units")
+
+
+@custom
+class Positions(Configured):
+    def call(self, x: Any) -> Any:
+        return x * ops.arange(x.shape[-1], dtype="float32")
+
+
+def test_numbers_made_of_the_positions_of_channels_hold_them(tmp_path: Path) -> None:
+    refused(saved(tmp_path, Positions(name="own")), "computes with the number of units")
+
+
+@custom
+class FirstFour(Configured):
+    def call(self, x: Any) -> Any:
+        return x[..., :4]
+
+
+def test_a_slice_at_a_fixed_place_holds_what_is_before_it(tmp_path: Path) -> None:
+    refused(saved(tmp_path, FirstFour(name="own")), "computes with the number of units")
+
+
+@custom
+class Narrow(Configured):
+    """Does something else where fewer than four channels come in."""
+
+    def call(self, x: Any) -> Any:
+        return ops.tanh(x) if x.shape[-1] < 4 else ops.relu(x)
+
+
+def test_a_choice_that_was_not_tried_before_is_held_against_keras(tmp_path: Path) -> None:
+    path = saved(tmp_path, Narrow(name="own"))
+    check(path, {}, [1, 4, 6])
+    with pytest.raises(CannotPruneError, match="cannot go together") as caught:
+        remove(path, {"a": [0, 1, 2, 3, 4]}, dry_run=True, trust=True)
+    assert "computes with the number of units" in caught.value.why
+
+
+@custom
+class Noisy(Configured):
+    def call(self, x: Any) -> Any:
+        return x * keras.random.uniform((8,))
+
+
+@custom
+class ByValue(Configured):
+    """Reads the values of a layer inside it."""
+
+    def build(self, shape: Any) -> None:
+        self.dense = layers.Dense(shape[-1])
+        self.dense.build(shape)
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        return x * ops.sum(self.dense.kernel)
+
+
+@pytest.mark.parametrize("kind", [Noisy, ByValue])
+def test_code_whose_numbers_are_in_no_file_holds_the_channels(kind: Any, tmp_path: Path) -> None:
+    refused(saved(tmp_path, kind(name="own")), "random numbers or with the values of its weights")
+
+
+@custom
+class Direct(ByValue):
+    def call(self, x: Any) -> Any:
+        return ops.matmul(x, self.dense.kernel)
+
+
+def test_the_weights_of_a_keras_layer_inside_are_its_own(tmp_path: Path) -> None:
+    refused(saved(tmp_path, Direct(name="own")), "uses the weights of a layer inside it directly")
+
+
+@custom
+class Forgetful(Configured):
+    """Its config does not hold what it was built with."""
+
+    def __init__(self, width: int = 3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.width = width
+
+    def build(self, shape: Any) -> None:
+        self.up = self.add_weight(name="up", shape=(shape[-1], self.width))
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        return ops.matmul(x, self.up)
+
+
+def test_a_config_that_builds_another_layer_is_found_out(tmp_path: Path) -> None:
+    path = saved(tmp_path, Forgetful(5, name="own"))
+    with pytest.raises(DamagedFileError, match=r"up of 'own' has shape \(8, 5\) in the file"):
+        remove(path, {"a": UNITS}, dry_run=True, trust=True)
