@@ -16,9 +16,6 @@ from kprune.formats.numbers import as_float
 from kprune.labels.labels import Axis
 from kprune.labels.map import Blocks, Weight
 
-LARGE = 64 << 20
-"""Bytes from which a kernel is read piece by piece, where its inputs are its first axis."""
-
 
 class Reader:
     """Tensors of a source, with what an edit would fill in.
@@ -75,21 +72,23 @@ class Kernel(Struct, frozen=True):
         return math.prod(self.weight.axes[axis].size or 0 for axis in self.outputs)
 
     def pieces(self, read: Reader) -> Iterator[tuple[int, np.ndarray]]:
-        """The kernel as arrays (window, rows, columns), with the first row of each."""
-        axes = self.weight.axes
-        size = 4 * math.prod(axis.size or 0 for axis in axes)
-        if size > LARGE and self.inputs == (0,) and self.outputs == (1,) and len(axes) == 2:
-            for start, block in read.blocks(self.weight.path):
-                yield start, block[None]
-            return
-        array = read(self.weight.path)
-        window = [axis for axis in range(array.ndim) if axis not in (*self.inputs, *self.outputs)]
-        array = array.transpose([*window, *self.inputs, *self.outputs])
-        array = array.reshape(math.prod(array.shape[: len(window)]), -1, self.columns)
-        yield (
-            0,
-            array if self.grouped is None else _spread_groups(array, len(self.grouped.sides[0])),
-        )
+        """The kernel as arrays (window, rows, columns), with the first row of each.
+
+        It is read in blocks of its first axis, so that memory does not grow with it: each holds
+        some of the rows, or some of the window at all of them.
+        """
+        whole = 0 in self.outputs or 0 in self.inputs[1:]
+        blocks = [(0, read(self.weight.path))] if whole else read.blocks(self.weight.path)
+        inner = math.prod(self.weight.axes[axis].size or 0 for axis in self.inputs[1:])
+        for start, array in blocks:
+            window = [
+                axis for axis in range(array.ndim) if axis not in (*self.inputs, *self.outputs)
+            ]
+            array = array.transpose([*window, *self.inputs, *self.outputs])
+            array = array.reshape(math.prod(array.shape[: len(window)]), -1, self.columns)
+            if self.grouped is not None:
+                array = _spread_groups(array, len(self.grouped.sides[0]))
+            yield start * inner if 0 in self.inputs else 0, array
 
 
 def _spread_groups(array: np.ndarray, groups: int) -> np.ndarray:
@@ -122,16 +121,16 @@ def scan(kernel: Kernel, read: Reader, values: np.ndarray) -> Scan:
     Args:
         values: float64 (rows,), what each input always gives; NaN if that is not known.
     """
-    uses, varying = [], np.zeros(kernel.columns, bool)
-    constant = np.zeros(kernel.columns)
+    uses = np.zeros((len(values), -(-kernel.columns // 8)), np.uint8)
+    varying, constant = np.zeros(kernel.columns, bool), np.zeros(kernel.columns)
     for start, piece in kernel.pieces(read):
         used = (piece != 0).any(axis=0)  # NaN counts: it is other than 0
-        here = values[start : start + len(used)]
-        unknown = np.isnan(here)
+        rows = slice(start, start + len(used))
+        unknown = np.isnan(values[rows])
         varying |= used[unknown].any(axis=0)
-        constant += _sum(piece, here, ~unknown & (here != 0))
-        uses.append(np.packbits(used, axis=1))
-    return Scan(np.concatenate(uses), varying, constant)
+        constant += _sum(piece, values[rows], ~unknown & (values[rows] != 0))
+        uses[rows] |= np.packbits(used, axis=1)
+    return Scan(uses, varying, constant)
 
 
 def _sum(piece: np.ndarray, values: np.ndarray, rows: np.ndarray) -> np.ndarray:

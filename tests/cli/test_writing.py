@@ -349,3 +349,17 @@ def test_a_name_that_holds_no_text_is_printed_as_it_is(kprune: Kprune, model: Pa
     assert ran.stdout == b"mod\xffel.pruned.keras\n"
     shown = kprune("remove", name, "conv_1:0", "--force", "--json")
     assert shown.json["output"]["path"] == os.fsdecode(b"mod\xffel.pruned.keras")
+
+
+@pytest.mark.parametrize("options", [["--in-place"], ["-o", "copy.keras"]])
+def test_where_nothing_is_dead_it_is_said_and_a_file_in_place_is_left_untouched(
+    kprune: Kprune, model: Path, options: list[str]
+) -> None:
+    before, inode = model.read_bytes(), model.stat().st_ino
+    ran = kprune("compact", model, *options)
+    assert ran.code == 0 and "note: nothing to remove: no unit is dead or constant" in ran.err
+    assert model.read_bytes() == before and model.stat().st_ino == inode
+    last = "left as it is: model.keras" if options == ["--in-place"] else "wrote copy.keras"
+    assert ran.out.endswith(f"\n\n{last}\n")
+    assert ran.out.startswith("units ")  # there is no layer to show in a table
+    assert kprune("compact", model, "--in-place", "-q").out == "model.keras\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from kprune.formats.opening import OpenFile
 from kprune.formats.zip_records import NewMember, directory
 from kprune.surgery.edit import TensorEdit
 from tests.formats.making import edit_of, empty_edit
+from tests.small_models import layer, sequential
 
 FLOAT = type_code(np.dtype("<f4"))
 
@@ -49,16 +51,16 @@ for line in open("/proc/self/status"):
 """
 
 
-def sparse_model(path: Path, spaces: list[Space]) -> Path:
+def sparse_model(path: Path, spaces: list[Space], content: bytes = b"{}") -> Path:
     """A `.keras` file whose weights are holes, so that it takes no disk and no time to make."""
     layout = lay_out(spaces, {})
-    config = NewMember("config.json", 2, 0)
+    config = NewMember("config.json", len(content), 0)
     weights = NewMember("model.weights.h5", layout.size, config.end)
     fd = os.open(path, os.O_RDWR | os.O_CREAT)
     try:
         target = stream.Target(fd, config.data_offset, str(path))
-        target.put(0, [b"{}"])
-        config.crc = target.checksum(2)
+        target.put(0, [content])
+        config.crc = target.checksum(len(content))
         os.ftruncate(fd, weights.end)
         for start, data in layout.gaps:
             os.pwrite(fd, data, weights.data_offset + start)
@@ -129,3 +131,34 @@ def test_a_file_larger_than_4_gib_is_written_with_zip64(roomy: Path) -> None:
     with open_model(roomy / "out.keras") as out:
         assert out.read("y").tolist() == [0, 1, 2]
         out.check_integrity()
+
+
+COMPACT = """
+import sys
+import kprune
+print(*kprune.compact(sys.argv[1], output=sys.argv[2], check=False).changed)
+for line in open("/proc/self/status"):
+    if line.startswith("VmHWM"):
+        print(int(line.split()[1]) * 1024)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux's /proc")
+def test_finding_what_is_dead_in_a_tensor_of_300_mb_takes_no_more_than_130(roomy: Path) -> None:
+    units = 8192  # a kernel of all zeros: every unit but the last one gives its bias of 0
+    config = sequential(
+        layer("Dense", "a", units=units), layer("Dense", "b", units=units),
+        layer("Dense", "out", units=2), shape=[64],
+    )  # fmt: skip
+    shapes = {"dense": (64, units), "dense_1": (units, units), "dense_2": (units, 2)}
+    spaces = [
+        Space(f"layers/{name}/vars/{number}", shape if number == 0 else shape[1:], FLOAT)
+        for name, shape in shapes.items()
+        for number in range(2)
+    ]
+    path = sparse_model(roomy / "model.keras", spaces, json.dumps(config).encode())
+    command = [sys.executable, "-c", COMPACT, path, roomy / "small.keras"]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    changed, peak = ran.stdout.splitlines() or pytest.fail(ran.stderr)
+    assert changed == "a b"
+    assert int(peak) < 130e6

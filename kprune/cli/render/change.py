@@ -46,15 +46,19 @@ def _show_tables(report: Report, on: Console) -> None:
         _removed(report, on)
     elif report.command == "unmask":
         on.print(f"unmasked: {', '.join(clean(name) for name in report.changed)}")
-    else:
+    elif report.changed:
         _chosen(report, on)
-    on.print()
+    if report.changed or report.layers:
+        on.print()
     show_totals(report.input, report.output, on)
     on.print()
     if report.output.path is None:
         on.print("dry run: nothing was written")
     elif report.output.path != "-":
-        on.print(f"wrote {clean(report.output.path, 500)}", soft_wrap=True)
+        # Where there was nothing to do, a file that was to be changed in place stays untouched.
+        idle = report.output.path == report.input.path and not report.changed
+        done = "left as it is:" if idle and not report.layers else "wrote"
+        on.print(f"{done} {clean(report.output.path, 500)}", soft_wrap=True)
 
 
 # -- removed units: sizes before and after --------------------------------------------------------
