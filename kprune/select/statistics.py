@@ -106,6 +106,23 @@ def _by_unit(figures: np.ndarray, units: np.ndarray, count: int) -> np.ndarray:
     return np.bincount(units[inside], figures[inside], minlength=count)
 
 
+def _unit_at(ids: np.ndarray, axis: UnitAxis) -> np.ndarray:
+    """int64: for the labels along an axis of a weight which unit each is, -1 for none."""
+    position = np.full(max(int(ids.max(initial=0)), int(axis.ids.max())) + 1, -1, np.int64)
+    position[axis.ids] = np.arange(len(axis))
+    return position[ids]
+
+
+def _add_products(total: np.ndarray, values: np.ndarray, units: np.ndarray) -> None:
+    """Add inner products to (units, units): values (n, positions), the unit of each position."""
+    inside = units >= 0
+    wide, at = values[:, inside].astype(np.float64, copy=False), units[inside]
+    # Gates stand side by side: each is a stretch of the unit's weights of its own.
+    for start in range(0, len(at), len(total)):
+        gate, here = wide[:, start : start + len(total)], at[start : start + len(total)]
+        total[np.ix_(here, here)] += gate.T @ gate
+
+
 class Statistics(Struct, eq=False):
     """The statistics of the units of one model file.
 
@@ -119,6 +136,7 @@ class Statistics(Struct, eq=False):
     source: Readable
     activations: Observed | None = None
     _moments: dict[tuple[str, bool], Moments] = field(default_factory=dict)
+    _grams: dict[str, np.ndarray] = field(default_factory=dict)
 
     def env(self, axis: UnitAxis, names: Iterable[str]) -> dict[str, np.ndarray]:
         """The named statistics of one axis of units: (units,) each; `w` with the units last.
@@ -159,37 +177,52 @@ class Statistics(Struct, eq=False):
     def moments(self, axis: UnitAxis, *, outgoing: bool = False) -> Moments:
         """Sums over the weights that make each unit, or over what its consumers hold for it."""
         key = (axis.address, outgoing)
-        if key not in self._moments:
-            found = Moments.empty(len(axis))
-            places = self._outgoing(axis) if outgoing else self._incoming(axis)
+        if key in self._moments:
+            return self._moments[key]
+        if outgoing:
+            places = self._outgoing(axis)
             if not places:
-                raise self._lacks(
-                    axis, "weights that are read behind it" if outgoing else "weights of its own"
-                )
+                raise self._lacks(axis, "weights that are read behind it")
+            found = self._moments[key] = Moments.empty(len(axis))
             for weight, number in places:
-                self._read_into(found, weight, number, axis)
-            self._moments[key] = found
+                for _, values, units in self._columns(weight, [(axis, number)]):
+                    found.add(values, units)
+            return found
+        layer = self._axes_of_layer(axis)
+        self._moments |= {(own.address, False): Moments.empty(len(own)) for own in layer}
+        for own, values, units in self._all_columns(layer):
+            self._moments[own.address, False].add(values, units)
         return self._moments[key]
 
     def gram(self, axis: UnitAxis) -> np.ndarray:
         """Inner products of the units' incoming weights, float64 (units, units)."""
-        places = self._incoming(axis)
-        if not places:
+        if axis.address not in self._grams:
+            layer = self._axes_of_layer(axis)
+            self._grams |= {own.address: np.zeros((len(own), len(own))) for own in layer}
+            for own, values, units in self._all_columns(layer, together=True):
+                _add_products(self._grams[own.address], values, units)
+        return self._grams[axis.address]
+
+    def _axes_of_layer(self, axis: UnitAxis) -> list[UnitAxis]:
+        """The axes of units of one layer that have weights of their own: they may share them.
+
+        Raises: ExpressionError if `axis` has none.
+        """
+        if not self._incoming(axis):
             raise self._lacks(axis, "weights of its own")
-        total = np.zeros((len(axis), len(axis)))
-        for weight, number in places:
-            for values, units in self._columns(weight, number, axis):
-                inside = units >= 0
-                wide = values[:, inside].astype(np.float64, copy=False)
-                at = units[inside]
-                if np.array_equal(at, np.arange(len(axis))):
-                    total += wide.T @ wide
-                    continue
-                # Gates stand side by side: each is a stretch of the unit's weights of its own.
-                for start in range(0, len(at), len(axis)):
-                    gate = wide[:, start : start + len(axis)]
-                    total += gate.T @ gate
-        return total
+        every = self.analysis.map.axes.values()
+        return [own for own in every if own.layer is axis.layer and self._incoming(own)]
+
+    def _all_columns(
+        self, axes: Iterable[UnitAxis], *, together: bool = False
+    ) -> Iterator[tuple[UnitAxis, np.ndarray, np.ndarray]]:
+        """What makes the units of some axes, each weight read once; see `_columns`."""
+        readers: dict[str, tuple[Weight, list[tuple[UnitAxis, int]]]] = {}
+        for axis in axes:
+            for weight, number in self._incoming(axis):
+                readers.setdefault(weight.path, (weight, []))[1].append((axis, number))
+        for weight, wanted in readers.values():
+            yield from self._columns(weight, wanted, together=together)
 
     def _incoming(self, axis: UnitAxis) -> list[tuple[Weight, int]]:
         return [
@@ -208,32 +241,32 @@ class Statistics(Struct, eq=False):
             if number not in (weight.out, *weight.also) and np.isin(along.all_ids(), axis.ids).any()
         ]
 
-    def _read_into(self, moments: Moments, weight: Weight, number: int, axis: UnitAxis) -> None:
-        for values, units in self._columns(weight, number, axis):
-            moments.add(values, units)
-
     def _columns(
-        self, weight: Weight, number: int, axis: UnitAxis
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """A weight in blocks, units in columns: (n, positions), and the unit of each position, -1 for none."""
+        self, weight: Weight, wanted: Iterable[tuple[UnitAxis, int]], *, together: bool = False
+    ) -> Iterator[tuple[UnitAxis, np.ndarray, np.ndarray]]:
+        """A weight in blocks, units in columns.
+
+        Args:
+            wanted: axes of units, each with the axis of the weight along which it stands.
+            together: whether all units must stand in every block.
+        Returns: the axis, (n, positions), and the unit of each position, -1 for none.
+        """
+        wanted = list(wanted)
+        first, number = wanted[0]
         along = weight.axes[number]
         if len(along.factors) == 1 and len(along.factors[0]) > 1:
             # A depthwise kernel: unit m + multiplier * c stands at (c, m) of the last two axes.
             values = as_float(self.source.read(weight.path)).reshape(-1, along.factors[0].size)
-            yield values, np.arange(len(axis))
+            yield first, values, np.arange(len(first))
             return
-        position = np.full(
-            max(int(along.ids.max(initial=0)), int(axis.ids.max())) + 1, -1, np.int64
-        )
-        position[axis.ids] = np.arange(len(axis))
-        units = position[along.ids]
-        for start, block in self.source.blocks(weight.path):
+        places = [_unit_at(weight.axes[number].ids, axis) for axis, number in wanted]
+        whole = together and any(number == 0 for _, number in wanted)
+        blocks = [(0, self.source.read(weight.path))] if whole else self.source.blocks(weight.path)
+        for start, block in blocks:
             values = as_float(block)
-            if number == 0:
-                values = values.reshape(len(values), -1).T
-                yield values, units[start : start + values.shape[1]]
-            else:
-                yield np.moveaxis(values, number, -1).reshape(-1, len(units)), units
+            for (axis, number), units in zip(wanted, places, strict=True):
+                here = units[start : start + len(values)] if number == 0 else units
+                yield axis, np.moveaxis(values, number, -1).reshape(-1, len(here)), here
 
     def _kernel(self, axis: UnitAxis) -> np.ndarray:
         places = self._incoming(axis)

@@ -10,11 +10,13 @@ import pytest
 
 from kprune.analysis import Analysis
 from kprune.errors import ExpressionError, UsageError
+from kprune.select.choose import Choice, choose, prunable_axes
 from kprune.select.criteria import LayerUnits, criterion, scores
 from kprune.select.ranking import Ranking, score_groups
 from kprune.select.registered import BUILTIN
 from kprune.select.statistics import Statistics
-from tests.small_models import Arrays, Network, analysed, arrays, layer, sequential
+from kprune.surgery.zero import incoming
+from tests.small_models import Arrays, Network, analysed, arrays, layer, residual, sequential
 
 Columns = Callable[[dict[str, np.ndarray]], list[np.ndarray]]
 
@@ -172,6 +174,48 @@ def test_a_layer_that_was_not_asked_does_not_count_in_its_group() -> None:
     )
     own = np.abs(source.tensors["layers/dense_1/vars/0"]).sum(axis=0)
     np.testing.assert_allclose(found.of[model.groups.of[axis.ids]], own, rtol=1e-5)
+
+
+def attention() -> Any:
+    """Its heads and what they are wide stand along two axes of the same kernels."""
+    net = Network()
+    x = net("Dense", "before", net.input("in", 6, 8), units=8)
+    own = {"num_heads": 3, "key_dim": 4, "value_dim": 4, "use_bias": True, "output_shape": None}
+    y = net.call(layer("MultiHeadAttention", "x", **own, attention_axes=None, dropout=0.0), x)
+    net.entries["x"]["inbound_nodes"][0]["args"] = [x.recorded(), x.recorded()]
+    return net.functional(net("Dense", "out", y, units=2))
+
+
+WEIGHED = ("l1", "l2", "mean", "lamp", "fpgm", "bn-scale", "random")
+
+
+@pytest.mark.parametrize("make", [dense, conv, depthwise, lstm, attention, lambda: residual(3)])
+@pytest.mark.parametrize("name", WEIGHED)
+def test_to_choose_by_weights_each_tensor_is_read_once(name: str, make: Any) -> None:
+    config = make()
+    tensors = arrays(config)
+    model, source = analysed(config, tensors), Arrays(tensors)
+    choice = Choice(name, ratio=0.3, together=True)
+    choose(model, Statistics(model, source), choice, prunable_axes(model), named=False)
+    assert set(source.reads.values()) <= {1}
+    assert source.reads or name in ("random", "bn-scale")
+
+
+@pytest.mark.parametrize("name", ["l2", "fpgm"])
+def test_units_along_two_axes_of_a_kernel_are_scored_along_each(name: str) -> None:
+    config = attention()
+    tensors = arrays(config)
+    model = analysed(config, tensors)
+    statistics = Statistics(model, Arrays(tensors))
+    for axis in ("x.heads", "x.key_dim", "x.value_dim"):
+        units = LayerUnits(statistics, model.map.axes[axis])
+        own = [
+            (np.moveaxis(tensors[weight.path], number, -1).reshape(-1, len(units)))
+            for weight, number in incoming(model, units.axis)
+            if weight.name.endswith("kernel")
+        ]
+        columns = list(np.concatenate(own).T.astype(np.float64))
+        np.testing.assert_allclose(scores(name, units), FORMULAS[name](columns), rtol=1e-5)
 
 
 @pytest.mark.parametrize("make", [dense, conv, lstm])
