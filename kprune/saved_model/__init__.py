@@ -2,6 +2,7 @@
 
     runtime      TensorFlow, imported without its chatter
     contents     what is in the folder: protos, checkpoint, assets; damage becomes an exit code
+    checkpoint   variables, written shard by shard
     graph        functions of operations, and where each input comes from
     values       what flows: labels, and integers that say sizes
     parameters   variables and constant weights, and the layer each belongs to

@@ -6,6 +6,7 @@ and every tensor; TensorFlow's reader compares them, and what it says becomes a 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -73,6 +74,24 @@ class Contents:
         """
         with reading(self.folder, f"{PREFIX}, {clean(key)}"):
             return self.reader.get_tensor(key)
+
+    def as_stored(self, key: str) -> Any:
+        """The same as a tensor of TensorFlow's, in memory once."""
+        tf = tensorflow()
+        kind = tf.string if self.dtypes[key].kind == "O" else tf.as_dtype(self.dtypes[key])
+        with reading(self.folder, f"{PREFIX}, {clean(key)}"), tf.device("/cpu:0"):
+            (found,) = tf.raw_ops.RestoreV2(
+                prefix=str(self.folder / PREFIX),
+                tensor_names=[key],
+                shape_and_slices=[""],
+                dtypes=[kind],
+            )
+        return found
+
+    def size(self, key: str) -> int:
+        """Bytes of a tensor's numbers; 0 for strings."""
+        kind = self.dtypes[key]
+        return 0 if kind.kind == "O" else math.prod(self.shapes[key]) * kind.itemsize
 
     def object_graph(self) -> Any | None:
         """How the checkpoint's keys hang together; None in a TensorFlow 1 checkpoint."""

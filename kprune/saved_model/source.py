@@ -17,9 +17,9 @@ from kprune.formats.atomic import new_folder
 from kprune.formats.faults import file_error, shown, writing
 from kprune.formats.source import Progress, Source, Tensor
 from kprune.saved_model.analysis import Found, GraphAnalysis, analyse, find_parameters
+from kprune.saved_model.checkpoint import Checkpoint, as_tensor
 from kprune.saved_model.contents import (
     FINGERPRINT,
-    OBJECT_GRAPH,
     PB,
     PREFIX,
     Contents,
@@ -192,34 +192,24 @@ class SavedModelSource(Source):
     ) -> None:
         if not self.contents.shapes:
             return
-        tf = tensorflow()
         edits = self._edits_by_key(edit)
-        keys, values = [], []
         total = sum(tensor.nbytes for tensor in self._tensors.values())
         done = 0
-        for key in self.contents.shapes:
-            value = self.contents.tensor(key)
-            if key in edits:
-                value = cut(edits[key], np.asarray(value))
-            keys.append(key)
-            values.append(
-                tf.constant(value) if key == OBJECT_GRAPH else tf.convert_to_tensor(value)
-            )
-            done += getattr(value, "nbytes", 0)
-            if progress is not None:
-                progress(min(done, total), total)
+        checkpoint = Checkpoint(target / PREFIX)
+        (target / PREFIX).parent.mkdir(exist_ok=True)
         with writing(name):
-            (target / PREFIX).parent.mkdir(exist_ok=True)
-            try:
-                with tf.device("/cpu:0"):
-                    tf.raw_ops.SaveV2(
-                        prefix=str(target / PREFIX),
-                        tensor_names=keys,
-                        shape_and_slices=[""] * len(keys),
-                        tensors=values,
-                    )
-            except tf.errors.OpError as error:
-                raise OSError(str(error)) from error
+            for key in self.contents.shapes:
+                size = self.contents.size(key)
+                if key in edits:
+                    value = as_tensor(cut(edits[key], np.asarray(self.contents.tensor(key))))
+                else:
+                    value = self.contents.as_stored(key)
+                checkpoint.add(key, value, size)
+                del value  # before the next one is read
+                done += size
+                if progress is not None:
+                    progress(min(done, total), total)
+            checkpoint.close()
 
     def _rewritten(self, edit: Edit) -> Any:
         proto = type(self.contents.proto)()

@@ -386,3 +386,25 @@ def test_a_damaged_folder_is_refused_and_nothing_is_written(exported, tmp_path, 
         kprune.remove(folder, {"hidden_1": [0]}, output=tmp_path / "small")
     assert refused.value.exit_code == 4
     assert os.listdir(tmp_path) == ["model"]
+
+
+def test_what_does_not_fit_into_one_shard_is_written_in_several(exported, tmp_path, monkeypatch):
+    import tensorflow as tf
+
+    from kprune.saved_model import checkpoint
+
+    units = {"conv_1": [0, 3], "hidden": [1]}
+    kprune.remove(exported("digits_cnn"), units, output=tmp_path / "one")
+    monkeypatch.setattr(checkpoint, "SHARD", 20_000)
+    kprune.remove(exported("digits_cnn"), units, output=tmp_path / "many")
+    names = sorted(path.name for path in (tmp_path / "many" / "variables").iterdir())
+    assert len(names) > 3 and names[-1] == "variables.index"
+    one, many = (
+        tf.train.load_checkpoint(str(tmp_path / name / "variables" / "variables"))
+        for name in ("one", "many")
+    )
+    assert one.get_variable_to_shape_map() == many.get_variable_to_shape_map()
+    for key in one.get_variable_to_shape_map():
+        np.testing.assert_array_equal(one.get_tensor(key), many.get_tensor(key))
+    again = kprune.remove(tmp_path / "many", {"conv_2": [5]}, output=tmp_path / "again")
+    assert again.output.parameters < again.input.parameters
