@@ -48,7 +48,7 @@ WAYS = (
     Way("l1, not normalized", "l1", "none"),
 )  # fmt: skip
 # Training takes most of the time: of ways that choose alike one is trained on.
-TUNED = ("random", "l1", "fpgm", "lamp", "bn-scale", "apoz", "taylor", "hessian")
+TUNED = ("random", "l1", "lamp", "taylor", "hessian", "apoz", "fpgm", "bn-scale")
 
 
 class Row(NamedTuple):
@@ -83,23 +83,18 @@ class Results:
             file.write(json.dumps(row) + "\n")
 
 
-def run(name: str, seed: int, folder: Path, stages: Sequence[str]) -> None:
-    """Every figure of one model, seed and some stages that is not there yet."""
+def run(name: str, seed: int, folder: Path, stages: Sequence[str], ways: Sequence[str]) -> None:
+    """Every figure of one model, one seed, some stages and ways that is not there yet."""
     data = saved_data(folder)
     original = trained(name, seed, folder)
     results = Results(folder)
     whole = Row(name, seed, "", 0.0, "whole", None, None)
     if whole.key not in results.rows:
         results.add(whole._replace(accuracy=accuracy(original, data)))
-    for way in WAYS:
+    for way in [way for way in WAYS if way.name in ways]:
         for removed in REMOVED:
             row = Row(name, seed, way.name, removed, "", None, None)
-            left = [
-                stage
-                for stage in stages
-                if row._replace(stage=stage).key not in results.rows
-                and (stage == "cut" or way.name in TUNED)
-            ]
+            left = [stage for stage in stages if row._replace(stage=stage).key not in results.rows]
             if left:
                 for figure in figures(original, row, way, left, data):
                     results.add(figure)
@@ -280,13 +275,16 @@ def main() -> None:
         for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
             os.environ[name] = "1"  # the processes share the cores
         saved_data(options.folder)
-        # Cuts first, then one seed after the other: each pass is a whole table.
-        work = [
-            (model, seed, STAGES[:1]) for seed in range(options.seeds) for model in options.models
+        # Cuts first, then criterion by criterion and seed by seed: each pass makes tables whole.
+        every = [way.name for way in WAYS]
+        passes: list[tuple[int, Sequence[str], Sequence[str]]] = [
+            *((seed, STAGES[:1], every) for seed in range(options.seeds)),
+            *((seed, STAGES[1:], [name]) for seed in range(options.seeds) for name in TUNED),
         ]
-        work += [(model, seed, STAGES) for seed in range(options.seeds) for model in options.models]
         joblib.Parallel(n_jobs=options.jobs, batch_size=1, pre_dispatch="n_jobs", verbose=5)(
-            joblib.delayed(run)(model, seed, options.folder, stages) for model, seed, stages in work
+            joblib.delayed(run)(model, seed, options.folder, stages, ways)
+            for seed, stages, ways in passes
+            for model in options.models
         )
     show(options.folder)
 
