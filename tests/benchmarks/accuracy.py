@@ -178,11 +178,29 @@ def accuracy(path: Path, data: dict[str, Path]) -> float:
         return float((scores.argmax(axis=1) == test["y"]).mean())
 
 
-def percent(figures: list[float]) -> str:
-    return f"{100 * float(np.mean(figures)):.1f}" if figures else "–"
+def mean(rows: Sequence[Row]) -> float:
+    """In percent; models count alike, however many seeds each has."""
+    figures: dict[str, list[float]] = {}
+    for row in rows:
+        if row.accuracy is not None:
+            figures.setdefault(row.model, []).append(row.accuracy)
+    return 100 * float(np.mean([np.mean(own) for own in figures.values()]))
 
 
-def table(rows: list[Row]) -> str:
+def means(rows: Sequence[Row], way: Way) -> dict[tuple[float, str], float]:
+    """By share removed and stage: where each model that the criterion could cut has a figure."""
+    own = [row for row in rows if row.way == way.name and row.accuracy is not None]
+    reach = {row.model for row in own}
+    found = {}
+    for removed in REMOVED:
+        for stage in STAGES:
+            here = [row for row in own if (row.removed, row.stage) == (removed, stage)]
+            if here and {row.model for row in here} == reach:  # else it would be another mean
+                found[removed, stage] = mean(here)
+    return found
+
+
+def table(rows: Sequence[Row]) -> str:
     """As Markdown: the mean over models and seeds, `cut → tuned / taught`, in percent."""
     models = {row.model for row in rows}
     lines = [
@@ -190,24 +208,23 @@ def table(rows: list[Row]) -> str:
         "|---" * (1 + len(REMOVED)) + "|",
     ]
     for way in WAYS:
+        found = means(rows, way)
         cells = []
-        reach: set[str] = set()
         for removed in REMOVED:
-            found: dict[str, list[float]] = {stage: [] for stage in STAGES}
-            for row in rows:
-                if (row.way, row.removed) == (way.name, removed) and row.accuracy is not None:
-                    found[row.stage].append(row.accuracy)
-                    reach.add(row.model)
-            cell = percent(found["cut"])
-            if found["tuned"]:
-                cell += f" → {percent(found['tuned'])} / {percent(found['taught'])}"
-            cells.append(cell)
-        few = f" ({len(reach)} of the models)" if len(reach) < len(models) else ""
-        lines.append(f"| {way.name}{few} | " + " | ".join(cells) + " |")
+            cut, *trained_on = (
+                f"{found[removed, stage]:.1f}" if (removed, stage) in found else "–"
+                for stage in STAGES
+            )
+            more = " / ".join(trained_on)
+            cells.append(cut if more == "– / –" else f"{cut} → {more}")
+        reach = {row.model for row in rows if row.way == way.name and row.accuracy is not None}
+        if reach:
+            few = f" ({len(reach)} of the models)" if reach != models else ""
+            lines.append(f"| {way.name}{few} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def spread(rows: list[Row], stage: str) -> float:
+def spread(rows: Sequence[Row], stage: str) -> float:
     """The standard deviation over seeds, in percent: the mean over all else."""
     groups: dict[tuple[Any, ...], list[float]] = {}
     for row in rows:
@@ -217,7 +234,7 @@ def spread(rows: list[Row], stage: str) -> float:
     return 100 * float(np.mean(several)) if several else 0.0
 
 
-def plot(rows: list[Row], path: Path) -> None:
+def plot(rows: Sequence[Row], path: Path) -> None:
     """The mean accuracy by the share of parameters removed: a panel a stage, a curve a criterion."""
     from kprune.report.plot import Curve, Panel, draw
 
@@ -226,19 +243,16 @@ def plot(rows: list[Row], path: Path) -> None:
         "tuned": f"after {EPOCHS} epochs",
         "taught": f"after {EPOCHS} epochs with the original as teacher",
     }
-    whole = float(np.mean([row.accuracy for row in rows if row.stage == "whole"]))
+    whole = mean([row for row in rows if row.stage == "whole"])
     panels = []
     for stage, title in titles.items():
-        curves = [Curve("whole", [0, 85], [100 * whole, 100 * whole], dashed=True)]
+        curves = [Curve("whole", [100 * removed for removed in REMOVED], [whole] * 4, dashed=True)]
         for way in WAYS:
-            y = [
-                [row.accuracy for row in rows
-                 if (row.way, row.removed, row.stage) == (way.name, removed, stage) and row.accuracy]
-                for removed in REMOVED
-            ]  # fmt: skip
-            if any(y):
-                means = [100 * float(np.mean(figures)) if figures else None for figures in y]
-                curves.append(Curve(way.name, [100 * removed for removed in REMOVED], means))
+            found = means(rows, way)
+            at = [removed for removed in REMOVED if (removed, stage) in found]
+            if at:
+                y = [found[removed, stage] for removed in at]
+                curves.append(Curve(way.name, [100 * removed for removed in at], y))
         panels.append(Panel(curves, "parameters removed, %", "accuracy, %", title))
     draw(path, panels)
 
@@ -248,8 +262,8 @@ def show(folder: Path) -> None:
     models = list(dict.fromkeys(row.model for row in rows))
     for model in models:
         own = [row for row in rows if row.model == model]
-        whole = [row.accuracy for row in own if row.stage == "whole" and row.accuracy is not None]
-        print(f"\n{model}, {len(whole)} seeds: {percent(whole)} % whole\n\n{table(own)}")
+        whole = [row for row in own if row.stage == "whole"]
+        print(f"\n{model}, {len(whole)} seeds: {mean(whole):.1f} % whole\n\n{table(own)}")
     if not models:
         return
     print(f"\nmean of {len(models)} models\n\n{table(rows)}\n")
