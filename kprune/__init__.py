@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from kprune.report.explanation import explain
     from kprune.report.inspect import inspect
     from kprune.rules.registry import CUSTOM
+    from kprune.running.iterating import iterate
     from kprune.running.sensitivity import sensitivity
     from kprune.running.tuning import tune
     from kprune.running.verify import verify
@@ -72,6 +73,7 @@ __all__ = [
     "diff",
     "explain",
     "inspect",
+    "iterate",
     "mask",
     "plan",
     "remove",
@@ -94,6 +96,7 @@ _HOMES = {
     "diff": "kprune.report.diff",
     "explain": "kprune.report.explanation",
     "inspect": "kprune.report.inspect",
+    "iterate": "kprune.running.iterating",
     "sensitivity": "kprune.running.sensitivity",
     "tune": "kprune.running.tuning",
     "verify": "kprune.running.verify",

@@ -27,6 +27,7 @@ COMMANDS = (
     (CHANGE, "flatten", "kprune.cli.flat"),
     (CHECK, "verify", "kprune.cli.verify"),
     (CHECK, "tune", "kprune.cli.tune"),
+    (CHECK, "iterate", "kprune.cli.iterate"),
     (CHECK, "sensitivity", "kprune.cli.sensitivity"),
     (REFERENCE, "rules", "kprune.cli.reference"),
     (REFERENCE, "schema", "kprune.cli.reference"),

@@ -63,10 +63,12 @@ def _meant(name: str, patterns: list[str]) -> bool:
 
 
 def schema(
-    what: Annotated[str, Argument(metavar="plan|report|sensitivity", help="Which of them.")],
+    what: Annotated[
+        str, Argument(metavar="plan|iterate|report|sensitivity", help="Which of them.")
+    ],
     debug: Debug = False,
 ) -> None:
-    """JSON Schema of the plan, of the report, or of the curves of 'sensitivity'.
+    """JSON Schema of plans ('apply', 'iterate'), the report, or the curves of 'sensitivity'.
 
     Example: kprune schema plan > plan.schema.json
     """
@@ -76,6 +78,10 @@ def schema(
         from kprune.select.plan_structs import plan_schema
 
         print_json(plan_schema())
+    elif what == "iterate":
+        from kprune.select.iteration_plan import iteration_schema
+
+        print_json(iteration_schema())
     elif what == "report":
         from kprune.report.report import report_schema
 
@@ -86,5 +92,6 @@ def schema(
         print_json(curves_schema())
     else:
         raise UsageError(
-            f"there is no schema of '{clean(what)}'", do="write plan, report or sensitivity"
+            f"there is no schema of '{clean(what)}'",
+            do="write plan, iterate, report or sensitivity",
         )

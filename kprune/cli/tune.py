@@ -4,38 +4,51 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from typer import Option
+from typer import Argument, Option
 
-from kprune.cli.options import REPORTED, Common, Json, Model
+from kprune.cli.options import REPORTED, Common, Json
 from kprune.text import clean
 
 DATA = "What it learns from"
 HOW = "How it is trained (by default as the file says)"
 WRITTEN = "What is written"
 
+Trained = Annotated[str, Argument(metavar="MODEL", help="A .keras file.")]
+Training = Annotated[
+    str,
+    Option(
+        "--data",
+        metavar="FILE.npz",
+        help="x (or by name) and y; or package.module:function, which is run and returns a "
+        "tf.data.Dataset.",
+        rich_help_panel=DATA,
+    ),
+]
+Validation = Annotated[
+    str | None,
+    Option(
+        "--validation",
+        metavar="FILE.npz",
+        help="Judge epochs by these; a function as well.",
+        rich_help_panel=DATA,
+    ),
+]
+Teacher = Annotated[
+    str | None,
+    Option(
+        "--teacher",
+        metavar="MODEL",
+        help="Learn this model's outputs as well (distillation).",
+        rich_help_panel=DATA,
+    ),
+]
+
 
 def tune(
-    model: Model,
+    model: Trained,
     *,
-    data: Annotated[
-        str,
-        Option(
-            "--data",
-            metavar="FILE.npz",
-            help="x (or by name) and y; or package.module:function, which is run and returns a "
-            "tf.data.Dataset.",
-            rich_help_panel=DATA,
-        ),
-    ],
-    validation: Annotated[
-        str | None,
-        Option(
-            "--validation",
-            metavar="FILE.npz",
-            help="Judge epochs by these; a function as well.",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    data: Training,
+    validation: Validation = None,
     validation_split: Annotated[
         float | None,
         Option(
@@ -45,15 +58,7 @@ def tune(
             rich_help_panel=DATA,
         ),
     ] = None,
-    teacher: Annotated[
-        str | None,
-        Option(
-            "--teacher",
-            metavar="MODEL",
-            help="Learn this model's outputs as well (distillation).",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    teacher: Teacher = None,
     epochs: Annotated[
         int, Option("--epochs", metavar="N", help="How often over the data.", rich_help_panel=HOW)
     ] = 5,

@@ -10,7 +10,9 @@ metrics         how well a model does on labelled data
 sensitivity     what each group of layers costs when it alone is cut
 verification    what came of it, as data
 tuning          trains a model file on; training: the loop over epochs
-examples        what it learns from; checkpoint: what an interrupted training leaves
+examples        what it learns from
+iterating       cuts and trains in rounds; iteration: what came of it, as data
+work_folder     what interrupted work leaves; checkpoint: of a training; rounds: of an iteration
 distilling      a teacher's outputs, learned as well; held_zeros: zeroed units kept at zero
 flatten         a model of a class of its own, written as a plain graph
 plain           the same on the model itself; configs that do not rebuild their layer, mended

@@ -69,7 +69,7 @@ class Training:
         """
         tell = on_epoch or (lambda *_: None)
         if not history.judged:
-            history.judged.append(self._guarded(self._judge))
+            history.judged.append(self.judge())
             history.learned.append({})
             tell(0, epochs, history.judged[0])
         while history.last < epochs:
@@ -77,7 +77,7 @@ class Training:
                 break
             epoch = history.last + 1
             history.learned.append(self._guarded(lambda: self._learn(epoch)))  # noqa: B023
-            history.judged.append(self._guarded(self._judge))
+            history.judged.append(self.judge())
             if history.judged[epoch][self.watched] < history.judged[history.best][self.watched]:
                 history.best = epoch
             checkpoint.keep(self.live, history)
@@ -94,7 +94,14 @@ class Training:
                 do="give labels as the model was trained on them, or another --loss",
             ) from error
 
-    def _judge(self) -> Epoch:
+    def judge(self) -> Epoch:
+        """The figures of the model as it is.
+
+        Raises: UsageError if it cannot be evaluated on these data.
+        """
+        return self._guarded(self._evaluated)
+
+    def _evaluated(self) -> Epoch:
         self.live.run_eagerly = False
         judge = self.held or self.train
         figures = self.live.evaluate(**judge.arguments, verbose=0, return_dict=True)

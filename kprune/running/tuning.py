@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import tempfile
-import zlib
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from kprune.running.examples import Examples, examples, is_function
 from kprune.running.held_zeros import HeldZeros
 from kprune.running.keras_runtime import keras_of, load, quiet
 from kprune.running.training import HELD_BACK, OnEpoch, Training
+from kprune.running.work_folder import fingerprint
 from kprune.surgery.edit import Edit
 from kprune.surgery.provenance import KEY
 from kprune.text import clean
@@ -163,8 +163,9 @@ def tune(
         before = 0 if history is None else history.last
         history = history or History()
         training, train_notes = _prepared(
-            source, checkpoint, before, settings, data, validation, teacher, rules, place
-        )
+            source, settings, data, validation, place,
+            left=checkpoint.model(before) if before else None, teacher=teacher, rules=rules,
+        )  # fmt: skip
         try:
             training.run(history, checkpoint, settings.epochs, settings.patience, on_epoch)
             _write(source, checkpoint, history.best, target, force=force or in_place)
@@ -195,16 +196,21 @@ def tune(
     return found
 
 
-def _target(source: Source, output: str | os.PathLike[str] | None, in_place: bool) -> str:
+def _refuse_untrainable(source: Source) -> None:
     if source.path is None:
         raise UsageError(
-            "tune needs a file: Keras loads no model from standard input", do="save it, and name it"
+            "training needs a file: Keras loads no model from standard input",
+            do="save it, and name it",
         )
     if source.format not in ("keras", "keras-folder"):
         raise CannotPruneError(
             f"a file of format {source.format} cannot be trained on",
             do="convert it first: kprune remove … -o NAME.keras, or save it from Keras as .keras",
         )
+
+
+def _target(source: Source, output: str | os.PathLike[str] | None, in_place: bool) -> str:
+    _refuse_untrainable(source)
     if in_place and output is not None:
         raise UsageError("--in-place and --output are two places", do="give one of them")
     if in_place:
@@ -226,30 +232,45 @@ def _checkpoint(
         for field in dataclasses.fields(settings)
         if field.name not in ("epochs", "patience")  # these only say when it ends
     }
-    text = json.dumps([model.config, model.metadata], sort_keys=True)
-    conditions["model"] = f"{model.bytes} bytes, config {zlib.crc32(text.encode()):08x}"
+    conditions["model"] = fingerprint(model)
     return Checkpoint(folder, {name.replace("_", " "): it for name, it in conditions.items()})
+
+
+def judged(
+    model: str | os.PathLike[str],
+    *,
+    data: str | os.PathLike[str],
+    validation: str | os.PathLike[str] | None = None,
+    **how: Any,
+) -> Epoch:
+    """The figures by which `tune` would judge a model file as it is; the arguments are its own."""
+    with open_model(model) as source, tempfile.TemporaryDirectory(prefix="kprune-") as folder:
+        _refuse_untrainable(source)
+        training, _ = _prepared(source, Settings(**how), data, validation, Path(folder))
+        return training.judge()
 
 
 def _prepared(
     source: Source,
-    checkpoint: Checkpoint,
-    before: int,
     settings: Settings,
     data: Any,
     validation: Any,
-    teacher: Any,
-    rules: Iterable[str],
     place: Path,
+    *,
+    left: Path | None = None,
+    teacher: Any = None,
+    rules: Iterable[str] = (),
 ) -> tuple[Training, list[str]]:
-    """The model, compiled, and its data; as it was after epoch `before`, if that is not 0."""
+    """The model, compiled, and its data.
+
+    Args:
+        place: a temporary folder.
+        left: what an interrupted training left of the model; it is compiled already.
+    """
     keras = keras_of(source)
     keras.utils.set_random_seed(settings.seed)
-    if before:
-        with open_model(checkpoint.model(before)) as left:
-            live = load(left, place, compiled=True)
-    else:
-        live = load(source, place, compiled=True)
+    with open_model(left) if left is not None else nullcontext(source) as opened:
+        live = load(opened, place, compiled=True)
     share = settings.validation_split
     if share is None:
         share = 0.0 if validation is not None or is_function(data) else HOLD_BACK
@@ -259,7 +280,7 @@ def _prepared(
     train, held = examples(live, data, size, hold_back=share, seed=seed)
     if validation is not None:
         held, _ = examples(live, validation, size, hold_back=0.0, seed=seed)
-    notes = [] if before else _compile(keras, live, train, settings)
+    notes = [] if left is not None else _compile(keras, live, train, settings)
     if held is None:
         notes.append("no data are held back: epochs are judged by those the model learns from")
     zeros = HeldZeros(live, source, analyse(source, rules)) if settings.keep_zeros else None
@@ -342,14 +363,19 @@ def _with_teacher(path: Any, live: Any, place: Path) -> Any:
 
 def _write(source: Source, checkpoint: Checkpoint, best: int, target: str, *, force: bool) -> None:
     """Write the best epoch, whole or not at all, with what kprune knew of the file before."""
-    if best == 0:  # the file as it is
-        write_model(source, Edit(source.config, source.metadata), target, force=force)
+    if best == 0:
+        write_as_it_is(source, target, force=force)
         return
     with open_model(checkpoint.model(best)) as trained:
         metadata = dict(trained.metadata)
         if KEY in source.metadata:
             metadata[KEY] = source.metadata[KEY]
         write_model(trained, Edit(trained.config, metadata), target, force=force)
+
+
+def write_as_it_is(source: Source, target: str, *, force: bool) -> None:
+    """Copy a model file, whole or not at all."""
+    write_model(source, Edit(source.config, source.metadata), target, force=force)
 
 
 def panels(found: Tuning) -> list[Panel]:

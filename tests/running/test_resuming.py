@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import kprune
+from tests.running.making import small_problem, state
 
 pytestmark = pytest.mark.oracle
 
@@ -21,36 +21,7 @@ HOW: dict[str, Any] = {"epochs": 4, "batch_size": 16, "learning_rate": 0.01, "se
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model that draws lots (dropout) and has a state (Adam's, BatchNormalization's), and data."""
-    import keras
-
-    folder = tmp_path_factory.mktemp("resuming")
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(200, 8)).astype("float32")
-    y = (x[:, :4].sum(1) > x[:, 4:].sum(1)).astype("int64")
-    np.savez(folder / "data.npz", x=x, y=y)
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential(
-        [
-            keras.Input((8,)),
-            keras.layers.Dense(16, "relu", name="hidden"),
-            keras.layers.BatchNormalization(),
-            keras.layers.Dropout(0.4),
-            keras.layers.Dense(2, "softmax"),
-        ]
-    )
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    model.fit(x, y, epochs=2, verbose=0)
-    model.save(folder / "model.keras")
-    return folder
-
-
-def state(path: Path) -> list[np.ndarray]:
-    """All that training changes, as plain Keras loads it."""
-    import keras
-
-    model = keras.models.load_model(path)
-    return [np.asarray(value) for value in (*model.weights, *model.optimizer.variables)]
+    return small_problem(tmp_path_factory.mktemp("resuming"))
 
 
 def interrupted_after(epoch: int) -> Any:

@@ -1,0 +1,70 @@
+"""What the rounds of an iteration came to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kprune.cli.render.console import console, show_table
+from kprune.cli.render.figures import counted, figure
+from kprune.text import clean
+
+if TYPE_CHECKING:
+    from kprune.report.report import Report
+    from kprune.running.iteration import Iteration, Round
+
+
+def round_line(number: int, report: Report) -> str:
+    """One line of progress, after a cut."""
+    left = report.output
+    return f"round {number}: {left.units:,} units and {left.parameters:,} parameters are left"
+
+
+def show(found: Iteration, plot: str | None) -> None:
+    """Show a row a round, why it ended, and what was written."""
+    on = console()
+    metric = clean(found.metric)
+    third = "bytes" if found.kind == "bytes" else "FLOPs"
+    columns = [">round", ">units", ">parameters", f">{third}", f">{metric}: cut", ">tuned", ""]
+    if found.metric != "loss":
+        columns.insert(-1, ">loss")
+    show_table(on, columns, [_row(found, round_) for round_ in found.rounds])
+    on.print()
+    on.print(_ending(found), soft_wrap=True)
+    if found.resumed:
+        on.print(f"resumed after round {found.resumed}")
+    for note in found.notes:
+        on.print(f"note: {note}", soft_wrap=True)
+    on.print(f"wrote {clean(found.output, 300)}", soft_wrap=True)
+    if plot is not None:
+        on.print(f"drew {clean(plot, 300)}", soft_wrap=True)
+
+
+def _row(found: Iteration, round_: Round) -> list[str]:
+    size = round_.bytes if found.kind == "bytes" else round_.flops
+    cut = "" if round_.cut is None else f"{round_.cut[found.metric]:.4f}"
+    loss = [f"{round_.tuned['loss']:.4f}"] if found.metric != "loss" else []
+    mark = "written" if round_.number == found.written else "" if round_.held else "not held"
+    return [
+        str(round_.number),
+        figure(round_.units),
+        figure(round_.parameters),
+        figure(size),
+        cut,
+        f"{round_.tuned[found.metric]:.4f}",
+        *loss,
+        mark,
+    ]
+
+
+def _ending(found: Iteration) -> str:
+    last, written = found.rounds[-1], found.rounds[found.written]
+    left = getattr(written, found.kind)
+    if found.stopped == "floor":
+        return (
+            f"stopped before {clean(found.floor)} would not hold: round {last.number} comes to "
+            f"{last.tuned[found.metric]:.4f}"
+        )
+    if found.stopped == "target":
+        return f"met the target of {found.target:,.0f} {found.kind}: {left:,} are left"
+    rounds = counted(found.written, "round")
+    return f"no more units may go after {rounds}: {left:,} {found.kind} are left"

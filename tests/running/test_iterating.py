@@ -1,0 +1,224 @@
+"""Rounds of cutting and training: down to a target, as long as a metric holds, and across interruptions."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kprune
+from tests.running.making import small_problem, state
+
+pytestmark = pytest.mark.oracle
+
+PLAN = """\
+version: 1
+choose: {criterion: l1}
+target: {parameters: 40%}
+schedule: {rounds: 3}
+tune: {epochs: 2, learning_rate: 0.01, batch_size: 20, validation_split: 0.25}
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_problem(tmp_path_factory.mktemp("iterating"))
+
+
+def iterate(place: Path, output: Path, *changes: tuple[str, str], **how: Any) -> Any:
+    """The plan above with changes, carried out."""
+    text = PLAN
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    plan = output.with_suffix(".yaml")
+    plan.write_text(text)
+    return kprune.iterate(
+        place / "model.keras", plan, data=place / "data.npz", output=output, **how
+    )
+
+
+@pytest.fixture(scope="module")
+def straight(place: Path) -> Any:
+    """What comes of it without an interruption."""
+    out = place / "straight.keras"
+    return iterate(place, out, plot=place / "curve.svg"), state(out)
+
+
+def left(folder: Path) -> list[str]:
+    """What there is beside the plan."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".yaml")
+
+
+def test_each_round_leaves_less_until_the_target_is_met(place: Path, straight: Any) -> None:
+    import keras
+
+    found, _ = straight
+    whole = found.rounds[0].parameters
+    assert whole == keras.models.load_model(place / "model.keras").count_params()
+    sizes = [round_.parameters for round_ in found.rounds]
+    assert len(sizes) == 4 and sizes == sorted(sizes, reverse=True)
+    group = 8 + 1 + 4 + 2  # a unit of `hidden`: its column and bias, BatchNormalization, its row
+    for number, size in enumerate(sizes[1:], 1):
+        goal = whole * 0.4 ** (number / 3)
+        assert goal - group < size <= goal
+    model = keras.models.load_model(place / "straight.keras")
+    assert model.count_params() == sizes[-1]
+    assert (found.stopped, found.written, found.met) == ("target", 3, True)
+
+
+def test_the_figures_are_those_that_keras_gives(place: Path, straight: Any) -> None:
+    import keras
+
+    found, _ = straight
+    with np.load(place / "data.npz") as held:
+        chosen = np.random.default_rng(0).permutation(200)[:50]  # what is held back, in every round
+        x, y = held["x"][chosen], held["y"][chosen]
+    for path, round_ in (("model.keras", found.rounds[0]), ("straight.keras", found.rounds[-1])):
+        expected = keras.models.load_model(place / path).evaluate(x, y, verbose=0, return_dict=True)
+        assert round_.tuned == pytest.approx(expected, abs=1e-5)
+
+
+def test_what_went_in_all_rounds_is_told_in_terms_of_the_original(
+    place: Path, straight: Any
+) -> None:
+    with zipfile.ZipFile(place / "straight.keras") as archive:
+        known = json.loads(archive.read("metadata.json"))["kprune"]
+    kept = known["units"]["hidden"]
+    assert len(kept) == straight[0].rounds[-1].units - 2
+    assert kept == sorted(set(kept)) and set(kept) < set(range(16))
+    counts = [len(step["layers"]["hidden"]) for step in known["plan"]["steps"]]
+    assert len(counts) == 3 and sum(counts) == 16 - len(kept)
+
+
+def test_the_optimizer_goes_on_through_all_rounds(place: Path, straight: Any) -> None:
+    import keras
+
+    steps = [
+        int(keras.models.load_model(place / name).optimizer.iterations)
+        for name in ("model.keras", "straight.keras")
+    ]
+    assert steps[1] - steps[0] == sum(round_.best for round_ in straight[0].rounds) * 8
+
+
+def test_the_curve_is_drawn_against_the_size(place: Path, straight: Any) -> None:
+    shown = (place / "curve.svg").read_text()
+    for text in ("parameters", "accuracy", "after training", "straight after the cut", "written"):
+        assert f">{text}</text>" in shown, text
+
+
+class Stop:
+    """Interrupts at the n-th call."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def __call__(self, *_: Any) -> None:
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("hook", "at", "finished"),
+    [("on_cut", 1, 0), ("on_epoch", 2, 0), ("on_epoch", 5, 1)],
+    ids=["after the first cut", "in the first round", "in the second round"],
+)
+def test_a_resumed_iteration_ends_as_one_that_was_not_interrupted(
+    hook: str, at: int, finished: int, place: Path, straight: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.keras"
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        iterate(place, out, **{hook: Stop(at)})
+    assert stopped.value.__notes__ == [
+        f"{finished} finished rounds are kept in {out}.rounds; "
+        "the same command with --resume goes on"
+    ]
+    assert left(tmp_path) == ["out.keras.rounds"]
+    with pytest.raises(kprune.UsageError, match="an interrupted iteration left"):
+        iterate(place, out)
+    with pytest.raises(kprune.UsageError, match="had another plan"):
+        iterate(place, out, ("rounds: 3", "rounds: 4"), resume=True)
+    epochs: list[int] = []
+    found = iterate(place, out, resume=True, on_epoch=lambda epoch, *_: epochs.append(epoch))
+    expected, arrays = straight
+    assert found.resumed == finished
+    assert epochs[0] == (2 if hook == "on_epoch" else 0)  # epoch 1 was done
+    assert found.rounds == expected.rounds
+    assert all((a == b).all() for a, b in zip(state(out), arrays, strict=True))
+    assert left(tmp_path) == ["out.keras"]
+
+
+def test_the_last_round_that_held_the_floor_is_written(place: Path, tmp_path: Path) -> None:
+    """Training that learns next to nothing makes good for no cut."""
+    import keras
+
+    out = tmp_path / "out.keras"
+    changes = (
+        ("target: {parameters: 40%}\n", "floor: loss <= 0.5\n"),
+        ("{rounds: 3}", "{step: 0.3}"),
+        ("learning_rate: 0.01", "learning_rate: 1e-5"),
+        ("epochs: 2", "epochs: 1"),
+    )
+    found = iterate(place, out, *changes)
+    assert found.stopped == "floor" and found.met
+    assert [round_.held for round_ in found.rounds] == [True] * (len(found.rounds) - 1) + [False]
+    assert found.rounds[-1].tuned["loss"] > 0.5
+    assert found.written == len(found.rounds) - 2 > 0
+    kept = found.rounds[found.written]
+    assert kept.tuned["loss"] <= 0.5
+    assert keras.models.load_model(out).count_params() == kept.parameters
+    assert left(tmp_path) == ["out.keras"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ([("{parameters: 40%}", "{parameters: 5}")], kprune.CheckError, "cannot be reached"),
+        ([("version: 1", "version: 1\nfloor: accuracy >= 1.5")], kprune.CheckError,
+         "does not hold accuracy >= 1.5"),
+        ([("version: 1", "version: 1\nfloor: recall >= 0.5")], kprune.PlanError,
+         "no metric 'recall'"),
+        ([("version: 1", "version: 1\nmodel: {parameters: 7}")], kprune.PlanError,
+         "for a model of 7 parameters"),
+        ([("criterion: l1", "criterion: l1, layers: [hiden]")], kprune.UnknownLayerError,
+         "did you mean 'hidden'?"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_before_anything_is_trained(
+    changes: list[tuple[str, str]], error: type[Exception], words: str, place: Path, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    with pytest.raises(error, match=words.replace("?", r"\?")):
+        iterate(
+            place, tmp_path / "o.keras", *changes, on_epoch=lambda epoch, *_: seen.append(epoch)
+        )
+    assert (seen, left(tmp_path)) == ([], [])
+
+
+def test_a_floor_that_the_first_round_breaks_writes_nothing(place: Path, tmp_path: Path) -> None:
+    from kprune.running.tuning import judged
+
+    loss = judged(place / "model.keras", data=place / "data.npz", validation_split=0.25)["val_loss"]
+    changes = (
+        ("version: 1", f"version: 1\nfloor: loss <= {loss + 1e-4:.6f}"),
+        ("rounds: 3", "rounds: 1"),
+        ("learning_rate: 0.01", "learning_rate: 1e-7"),
+        ("{parameters: 40%}", "{parameters: 25%}"),
+    )
+    with pytest.raises(kprune.CheckError, match="the first round does not hold") as refused:
+        iterate(place, tmp_path / "out.keras", *changes)
+    assert "parameters left" in refused.value.why
+    assert left(tmp_path) == []
+
+
+def test_a_target_that_is_met_already_gives_a_copy(place: Path, tmp_path: Path) -> None:
+    found = iterate(place, tmp_path / "out.keras", ("40%", "1M"))
+    assert (found.stopped, found.written, len(found.rounds)) == ("target", 0, 1)
+    assert any("as it is" in note for note in found.notes)
+    before, after = state(place / "model.keras"), state(tmp_path / "out.keras")
+    assert all((a == b).all() for a, b in zip(before, after, strict=True))

@@ -1,0 +1,107 @@
+"""Plans of rounds: read strictly, and what the schedule allows after each round."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kprune.errors import PlanError
+from kprune.select.iteration_plan import iteration_schema, parse_iteration_plan
+
+PLAN = """\
+version: 1
+choose: {criterion: l1, normalize: layer-mean, min_units: 4, exclude: [stem_*]}
+target: {parameters: 40%}
+schedule: {rounds: 4}
+tune: {epochs: 3, learning_rate: 1e-3}
+floor: accuracy >= 0.97
+"""
+
+
+def with_line(old: str, new: str) -> str:
+    assert old in PLAN
+    return PLAN.replace(old, new)
+
+
+def test_a_plan_says_what_it_says() -> None:
+    plan = parse_iteration_plan(PLAN)
+    assert plan.kind == "parameters"
+    assert (plan.tune.epochs, plan.tune.learning_rate, plan.tune.batch_size) == (3, 0.001, 32)
+    assert plan.choose.exclude == ["stem_*"]
+    assert plan.floor_metric == "accuracy"
+    assert plan.holds(0.97) and not plan.holds(0.9699) and not plan.holds(float("nan"))
+
+
+def test_a_floor_of_a_loss_is_a_ceiling() -> None:
+    plan = parse_iteration_plan(with_line("accuracy >= 0.97", "loss <= 2e-1"))
+    assert plan.floor_metric == "loss"
+    assert plan.holds(0.2) and not plan.holds(0.21)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("{rounds: 4}", [800, 640, 512, 409.6]),
+        ("{rounds: 4, shape: linear}", [852.4, 704.8, 557.2, 409.6]),
+        ("{step: 0.25}", [750, 562.5, 421.875, 409.6]),
+    ],
+)
+def test_what_may_be_left_after_each_round(schedule: str, expected: list[float]) -> None:
+    plan = parse_iteration_plan(with_line("{rounds: 4}", schedule))
+    goals = [plan.goal(round_, 1000.0, 409.6) for round_ in (1, 2, 3, 4)]
+    assert goals == pytest.approx(expected)
+    assert plan.goal(9, 1000.0, 409.6) == pytest.approx(409.6)
+
+
+def test_without_a_target_steps_go_on() -> None:
+    text = with_line("target: {parameters: 40%}\n", "").replace("{rounds: 4}", "{step: 0.5}")
+    plan = parse_iteration_plan(text)
+    assert [plan.goal(round_, 1000.0, None) for round_ in (1, 2, 3)] == [500, 250, 125]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("schedule", "shedule", 4, "did you mean 'schedule'?"),
+        ("epochs", "epoch", 5, "did you mean 'epochs'?"),
+        ("epochs: 3", "epochs: 0", 5, "it must be at least 1"),
+        ("epochs: 3", "epochs: many", 5, "it must be a whole number"),
+        ("criterion: l1, ", "", 2, "no 'criterion' in 'choose'"),
+        ("criterion: l1", "criterion: l1, ratio: 0.5", 2, "unknown key 'ratio'"),
+        ("layer-mean", "layer-median", 2, "did you mean 'layer-mean'"),
+        ("{rounds: 4}", "{rounds: 4, step: 0.1}", 4, "'rounds' and 'step'"),
+        ("{rounds: 4}", "{}", 4, "neither 'rounds' nor 'step'"),
+        ("{rounds: 4}", "{rounds: 4, shape: cubic}", 4, "'shape' is 'cubic'"),
+        ("{rounds: 4}", "{step: 1}", 4, "it must be less than 1"),
+        ("{parameters: 40%}", "{parameters: 140%}", 3, "a budget of 140 %"),
+        ("{parameters: 40%}", "{parameters: 40%, flops: 1M}", 3, "'parameters' and 'flops'"),
+        ("target: {parameters: 40%}\n", "", 1, "a plan without 'target'"),
+        ("accuracy >= 0.97", "accuracy > 0.97", 6, "'floor' is not a comparison"),
+        ("floor: accuracy >= 0.97", "floor:", 6, "no value for 'floor'"),
+        ("stem_*", "''", 2, "item 1 of 'exclude'"),
+        ("version: 1", "version: 2", 1, "this kprune reads version 1"),
+    ],
+)
+def test_a_mistake_is_told_with_its_line(old: str, new: str, line: int, words: str) -> None:
+    with pytest.raises(PlanError) as refused:
+        parse_iteration_plan(with_line(old, new), "rounds.yaml")
+    assert words in str(refused.value)
+    assert f"rounds.yaml, line {line}" in refused.value.what
+    assert "Nothing was written" in refused.value.what
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "version: 1"])
+def test_what_is_no_plan_is_refused(text: str) -> None:
+    with pytest.raises(PlanError):
+        parse_iteration_plan(text)
+
+
+def test_the_schema_names_every_key() -> None:
+    schema = iteration_schema()
+    plan = schema["$defs"]["IterationPlan"]
+    assert set(plan["properties"]) == {
+        "version", "choose", "schedule", "target", "floor", "tune", "model",
+    }  # fmt: skip
+    assert plan["required"] == ["version", "choose", "schedule"]
+    assert "null" not in json.dumps(schema)
