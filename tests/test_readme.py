@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from kprune.select.iteration_plan import parse_iteration_plan
+
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 UPDATE = bool(os.environ.get("KPRUNE_UPDATE"))
@@ -134,6 +136,13 @@ def test_the_plan_of_the_readme_applies(place: Path) -> None:
         "kprune apply sample_models/digits_cnn.keras readme.yaml -o by_plan.keras -q", place
     )
     assert (done.returncode, done.stdout) == (0, "by_plan.keras\n")
+
+
+def test_the_plan_of_rounds_of_the_readme_is_read() -> None:
+    (plan,) = re.findall(
+        r"^```yaml\n(# rounds.yaml\n.*?)^```$", README.read_text(), re.DOTALL | re.M
+    )
+    assert parse_iteration_plan(plan).schedule.rounds == 4
 
 
 def test_the_rule_of_the_readme_is_a_rule(place: Path) -> None:

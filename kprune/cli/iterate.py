@@ -4,52 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from typer import Argument, Option
+from typer import Argument
 
-from kprune.cli.options import REPORTED, Common, Json
-from kprune.cli.tune import Teacher, Trained, Training, Validation, announce
-
-WRITTEN = "What is written"
+from kprune.cli.options import Common, Json
+from kprune.cli.training import Learning, Result, Trained
 
 
 def iterate(
     model: Trained,
     plan: Annotated[str, Argument(metavar="PLAN.yaml", help="The schedule, and when to stop.")],
     *,
-    data: Training,
-    validation: Validation = None,
-    teacher: Teacher = None,
-    resume: Annotated[
-        bool,
-        Option(
-            "--resume",
-            help="Go on after the last finished epoch of an interrupted run, which is kept in "
-            "OUTPUT.rounds until the output is written.",
-            rich_help_panel=WRITTEN,
-        ),
-    ] = False,
-    output: Annotated[
-        str | None,
-        Option(
-            "--output",
-            "-o",
-            metavar="PATH",
-            help="Write here, not to NAME.pruned.EXT.",
-            rich_help_panel=WRITTEN,
-        ),
-    ] = None,
-    force: Annotated[
-        bool, Option("--force", help="Write over an existing file.", rich_help_panel=WRITTEN)
-    ] = False,
-    plot: Annotated[
-        str | None,
-        Option(
-            "--plot",
-            metavar="FILE",
-            help="Draw the metric against the size: an .svg or .png.",
-            rich_help_panel=REPORTED,
-        ),
-    ] = None,
+    learning: Learning,
+    result: Result,
     as_json: Json,
     common: Common,
 ) -> int:
@@ -66,7 +32,7 @@ def iterate(
     from kprune.running.iterating import iterate as run
 
     progress = console(stderr=True)
-    announce(("--data", data), ("--validation", validation))
+    learning.announce()
 
     def tell_cut(number: int, report: Any) -> None:
         progress.print(round_line(number, report))
@@ -77,13 +43,8 @@ def iterate(
     found = run(
         model,
         plan,
-        data=data,
-        validation=validation,
-        teacher=teacher,
-        output=output,
-        force=force,
-        resume=resume,
-        plot=plot,
+        **vars(learning),
+        **vars(result),
         rules=common.rules or (),
         on_cut=tell_cut,
         on_epoch=tell_epoch,
@@ -91,5 +52,5 @@ def iterate(
     if as_json.json:
         print_json(found.to_dict())
     else:
-        show(found, plot)
+        show(found, result.plot)
     return 0 if found.met else 5

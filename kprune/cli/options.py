@@ -270,7 +270,7 @@ def _is_bare(text: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Writing:
+class Placing:
     """Where the result goes."""
 
     output: Annotated[
@@ -279,7 +279,8 @@ class Writing:
             "--output",
             "-o",
             metavar="PATH",
-            help="Write here, not to NAME.pruned.EXT; - is standard output.",
+            help="Write here, not beside the input (NAME.pruned.EXT; tune: NAME.tuned.EXT); "
+            "- is standard output.",
             rich_help_panel=WRITTEN,
         ),
     ] = None
@@ -289,6 +290,12 @@ class Writing:
     force: Annotated[
         bool, Option("--force", help="Write over an existing file.", rich_help_panel=WRITTEN)
     ] = False
+
+
+@dataclass(frozen=True)
+class Writing(Placing):
+    """Where it goes, if anywhere."""
+
     dry_run: Annotated[
         bool,
         Option("--dry-run", help="Write nothing, report the same.", rich_help_panel=WRITTEN),

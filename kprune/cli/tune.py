@@ -4,51 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from typer import Argument, Option
+from typer import Option
 
-from kprune.cli.options import REPORTED, Common, Json
-from kprune.text import clean
+from kprune.cli.options import Common, Json
+from kprune.cli.training import DATA, Learning, Result, Trained
 
-DATA = "What it learns from"
 HOW = "How it is trained (by default as the file says)"
-WRITTEN = "What is written"
-
-Trained = Annotated[str, Argument(metavar="MODEL", help="A .keras file.")]
-Training = Annotated[
-    str,
-    Option(
-        "--data",
-        metavar="FILE.npz",
-        help="x (or by name) and y; or package.module:function, which is run and returns a "
-        "tf.data.Dataset.",
-        rich_help_panel=DATA,
-    ),
-]
-Validation = Annotated[
-    str | None,
-    Option(
-        "--validation",
-        metavar="FILE.npz",
-        help="Judge epochs by these; a function as well.",
-        rich_help_panel=DATA,
-    ),
-]
-Teacher = Annotated[
-    str | None,
-    Option(
-        "--teacher",
-        metavar="MODEL",
-        help="Learn this model's outputs as well (distillation).",
-        rich_help_panel=DATA,
-    ),
-]
 
 
 def tune(
     model: Trained,
     *,
-    data: Training,
-    validation: Validation = None,
+    learning: Learning,
     validation_split: Annotated[
         float | None,
         Option(
@@ -58,7 +25,6 @@ def tune(
             rich_help_panel=DATA,
         ),
     ] = None,
-    teacher: Teacher = None,
     epochs: Annotated[
         int, Option("--epochs", metavar="N", help="How often over the data.", rich_help_panel=HOW)
     ] = 5,
@@ -110,40 +76,7 @@ def tune(
             show_default=False,
         ),
     ] = 0,
-    resume: Annotated[
-        bool,
-        Option(
-            "--resume",
-            help="Go on after the last finished epoch of an interrupted run, which is kept in "
-            "OUTPUT.checkpoint until the output is written.",
-            rich_help_panel=WRITTEN,
-        ),
-    ] = False,
-    output: Annotated[
-        str | None,
-        Option(
-            "--output",
-            "-o",
-            metavar="PATH",
-            help="Write here, not to NAME.tuned.EXT.",
-            rich_help_panel=WRITTEN,
-        ),
-    ] = None,
-    in_place: Annotated[
-        bool, Option("--in-place", help="Write over the input.", rich_help_panel=WRITTEN)
-    ] = False,
-    force: Annotated[
-        bool, Option("--force", help="Write over an existing file.", rich_help_panel=WRITTEN)
-    ] = False,
-    plot: Annotated[
-        str | None,
-        Option(
-            "--plot",
-            metavar="FILE",
-            help="Draw the curves of loss and metrics: an .svg or .png.",
-            rich_help_panel=REPORTED,
-        ),
-    ] = None,
+    result: Result,
     as_json: Json,
     common: Common,
 ) -> None:
@@ -158,21 +91,15 @@ def tune(
     from kprune.running.tuning import tune as train
 
     progress = console(stderr=True)
-    announce(("--data", data), ("--validation", validation))
+    learning.announce()
 
     def tell(epoch: int, epochs: int, figures: dict[str, Any]) -> None:
         progress.print(epoch_line(epoch, epochs, figures))
 
     found = train(
         model,
-        data=data,
-        validation=validation,
-        teacher=teacher,
-        output=output,
-        in_place=in_place,
-        force=force,
-        resume=resume,
-        plot=plot,
+        **vars(learning),
+        **vars(result),
         rules=common.rules or (),
         on_epoch=tell,
         epochs=epochs,
@@ -189,15 +116,4 @@ def tune(
     if as_json.json:
         print_json(found.to_dict())
     else:
-        show(found, plot)
-
-
-def announce(*given: tuple[str, str | None]) -> None:
-    """Say which options run code of the user's."""
-    from kprune.cli.boundary import say
-    from kprune.running.examples import is_function
-
-    for option, value in given:
-        if value is not None and is_function(value):
-            module, _, function = clean(value, 200).partition(":")
-            say(f"note: {option} runs your code: it imports {module} and calls {function}()")
+        show(found, result.plot)

@@ -9,7 +9,7 @@ timing          how long both take, side by side
 metrics         how well a model does on labelled data
 sensitivity     what each group of layers costs when it alone is cut
 verification    what came of it, as data
-tuning          trains a model file on; training: the loop over epochs
+tuning          trains a model file on; training: the loop over epochs; tuned: what came of it
 examples        what it learns from
 iterating       cuts and trains in rounds; iteration: what came of it, as data
 work_folder     what interrupted work leaves; checkpoint: of a training; rounds: of an iteration

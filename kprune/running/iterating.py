@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from kprune.errors import CheckError, PlanError
-from kprune.formats import default_output, open_model
+from kprune.formats import open_model
 from kprune.formats.atomic import check_output
 from kprune.formats.faults import shown
 from kprune.pruning import remove
@@ -27,7 +27,7 @@ from kprune.running.iteration import End, Iteration, Round
 from kprune.running.keras_runtime import import_keras
 from kprune.running.rounds import Rounds, last_held
 from kprune.running.training import HELD_BACK, OnEpoch
-from kprune.running.tuning import judged, tune, write_as_it_is
+from kprune.running.tuning import judged, target_of, tune, write_as_it_is
 from kprune.running.work_folder import fingerprint
 from kprune.select.budget import Budget
 from kprune.select.choose import Choice
@@ -47,6 +47,7 @@ def iterate(
     validation: AnyPath | None = None,
     teacher: AnyPath | None = None,
     output: AnyPath | None = None,
+    in_place: bool = False,
     force: bool = False,
     resume: bool = False,
     plot: AnyPath | None = None,
@@ -64,7 +65,7 @@ def iterate(
         model: path of a `.keras` file or folder.
         plan: an IterationPlan, or the path of a YAML file.
         data, validation, teacher: see `kprune.tune`. The same data are held back in every round.
-        output, force: where the result goes; by default NAME.pruned.EXT.
+        output, in_place, force: where the result goes; by default NAME.pruned.EXT.
         resume: go on from the last finished epoch of an interrupted run, if there was one.
         plot: a path that ends in .svg or .png, for the metric against the size.
         rules: files with rules for layers that kprune does not know, and with criteria.
@@ -78,8 +79,10 @@ def iterate(
         check_plot(plot)
     rules = tuple(rules)
     loaded = plan if isinstance(plan, IterationPlan) else _loaded(Path(plan))
-    target = os.fspath(output) if output is not None else str(default_output(model))
-    check_output(target, force=force)
+    with open_model(model) as source:
+        target = target_of(source, output, in_place, "pruned")
+        given = fingerprint(source)
+    check_output(target, force=force or in_place)
     with tempfile.TemporaryDirectory(prefix="kprune-") as folder:
         place = Path(folder) / "rounds" if target == "-" else Path(f"{target}.rounds")
         conditions: dict[str, Any] = {
@@ -87,9 +90,8 @@ def iterate(
             "data": os.fspath(data),
             "validation": None if validation is None else os.fspath(validation),
             "teacher": None if teacher is None else os.fspath(teacher),
+            "model": given,
         }
-        with open_model(model) as source:
-            conditions["model"] = fingerprint(source)
         work = Rounds(place, conditions)
         rounds = work.resumed() if resume else None
         resumed = rounds is not None
@@ -100,7 +102,7 @@ def iterate(
         try:
             run.start(rounds)
             stopped = run.go_on()
-            written = run.write(target, stopped, force=force)
+            written = run.write(target, stopped, force=force or in_place)
         except BaseException as error:
             if isinstance(error, Exception) and len(run.rounds) < 2:
                 work.remove()  # there is nothing in it to go on from

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import tempfile
 from collections.abc import Iterable
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from kprune.errors import CannotPruneError, UsageError
@@ -20,13 +18,14 @@ from kprune.formats import Source, default_output, open_model, write_model
 from kprune.formats.atomic import check_output
 from kprune.formats.faults import shown
 from kprune.pruning.carrying import analyse
-from kprune.report.plot import Curve, Panel, check_plot, draw
+from kprune.report.plot import check_plot, draw
 from kprune.running.checkpoint import Checkpoint, Epoch, History
 from kprune.running.distilling import distiller
 from kprune.running.examples import Examples, examples, is_function
 from kprune.running.held_zeros import HeldZeros
 from kprune.running.keras_runtime import keras_of, load, quiet
-from kprune.running.training import HELD_BACK, OnEpoch, Training
+from kprune.running.training import OnEpoch, Training
+from kprune.running.tuned import Tuning, panels
 from kprune.running.work_folder import fingerprint
 from kprune.surgery.edit import Edit
 from kprune.surgery.provenance import KEY
@@ -34,39 +33,6 @@ from kprune.text import clean
 from kprune.version import __version__
 
 HOLD_BACK = 0.1  # of an .npz file, unless something else is said
-
-
-class Tuning(msgspec.Struct, frozen=True):
-    """What training came to.
-
-    Attributes:
-        samples, held_back: how many; null for a dataset, which does not tell.
-        epochs: metrics after each epoch; the first entry is from before training.
-        learned: means over each epoch, as Keras reports them while it trains; the first is empty.
-        best: which entry of `epochs` the written model is.
-        resumed: the epoch after which an interrupted training went on; 0 if it began anew.
-        watched: the metric that decided, and whether it was taken on data held back.
-        held_zero: how many zeroed units were kept at zero.
-    """
-
-    kprune: str
-    input: str
-    output: str
-    samples: int | None
-    held_back: int | None
-    epochs: list[Epoch]
-    learned: list[Epoch]
-    best: int
-    resumed: int
-    watched: str
-    held_zero: int
-    notes: list[str]
-    schema: int = 1
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
-        found: dict[str, Any] = msgspec.to_builtins(self)
-        return found
 
 
 @dataclass(frozen=True)
@@ -148,7 +114,7 @@ def tune(
     if plot is not None:
         check_plot(plot)
     with open_model(model) as source, tempfile.TemporaryDirectory(prefix="kprune-") as folder:
-        target = _target(source, output, in_place)
+        target = target_of(source, output, in_place, "tuned")
         check_output(target, force=force or in_place)
         place = Path(folder)
         checkpoint = _checkpoint(
@@ -209,7 +175,13 @@ def _refuse_untrainable(source: Source) -> None:
         )
 
 
-def _target(source: Source, output: str | os.PathLike[str] | None, in_place: bool) -> str:
+def target_of(
+    source: Source, output: str | os.PathLike[str] | None, in_place: bool, word: str
+) -> str:
+    """Where the result goes: by default NAME.WORD.EXT beside the input.
+
+    Raises: UsageError, CannotPruneError for a model that cannot be trained.
+    """
     _refuse_untrainable(source)
     if in_place and output is not None:
         raise UsageError("--in-place and --output are two places", do="give one of them")
@@ -218,7 +190,7 @@ def _target(source: Source, output: str | os.PathLike[str] | None, in_place: boo
     if output is not None:
         return os.fspath(output)
     beside = default_output(str(source.path))
-    return str(beside.with_name(beside.name.replace(".pruned", ".tuned")))
+    return str(beside.with_name(beside.name.replace(".pruned", f".{word}")))
 
 
 def _checkpoint(
@@ -376,27 +348,3 @@ def _write(source: Source, checkpoint: Checkpoint, best: int, target: str, *, fo
 def write_as_it_is(source: Source, target: str, *, force: bool) -> None:
     """Copy a model file, whole or not at all."""
     write_model(source, Edit(source.config, source.metadata), target, force=force)
-
-
-def panels(found: Tuning) -> list[Panel]:
-    """The curves of a training: a panel for the loss, and one for each metric."""
-    names = [name.removeprefix(HELD_BACK) for name in found.epochs[0]]
-    judged = "data held back" if found.watched.startswith(HELD_BACK) else "data learned from"
-    made = []
-    for name in names:
-        curves = [
-            Curve(
-                judged,
-                range(len(found.epochs)),
-                [
-                    figures.get(HELD_BACK + name, figures.get(name, math.nan))
-                    for figures in found.epochs
-                ],
-            )
-        ]
-        if any(name in figures for figures in found.learned):
-            learned = [figures.get(name) for figures in found.learned]
-            curves.append(Curve("while learning", range(len(learned)), learned, dashed=True))
-        mark = (float(found.best), "written") if name == "loss" else None
-        made.append(Panel(curves, "epoch", name, mark=mark))
-    return made

@@ -125,8 +125,8 @@ class Stop:
 
 @pytest.mark.parametrize(
     ("hook", "at", "finished"),
-    [("on_cut", 1, 0), ("on_epoch", 2, 0), ("on_epoch", 5, 1)],
-    ids=["after the first cut", "in the first round", "in the second round"],
+    [("on_epoch", 2, 0), ("on_cut", 2, 1)],
+    ids=["in the first round", "between cut and training"],
 )
 def test_a_resumed_iteration_ends_as_one_that_was_not_interrupted(
     hook: str, at: int, finished: int, place: Path, straight: Any, tmp_path: Path

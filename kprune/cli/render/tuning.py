@@ -9,7 +9,7 @@ from kprune.cli.render.console import console, show_table
 from kprune.text import clean
 
 if TYPE_CHECKING:
-    from kprune.running.tuning import Tuning
+    from kprune.running.tuned import Tuning
 
 
 def epoch_line(epoch: int, epochs: int, figures: Mapping[str, float]) -> str:

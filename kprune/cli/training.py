@@ -1,0 +1,83 @@
+"""The options of the commands that train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from typer import Argument, Option
+
+from kprune.cli.options import REPORTED, WRITTEN, Placing
+from kprune.text import clean
+
+DATA = "What it learns from"
+
+Trained = Annotated[str, Argument(metavar="MODEL", help="A .keras file.")]
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What a model learns from."""
+
+    data: Annotated[
+        str,
+        Option(
+            "--data",
+            metavar="FILE.npz",
+            help="x (or by name) and y; or package.module:function, which is run and returns a "
+            "tf.data.Dataset.",
+            rich_help_panel=DATA,
+        ),
+    ]
+    validation: Annotated[
+        str | None,
+        Option(
+            "--validation",
+            metavar="FILE.npz",
+            help="Judge epochs by these; a function as well.",
+            rich_help_panel=DATA,
+        ),
+    ] = None
+    teacher: Annotated[
+        str | None,
+        Option(
+            "--teacher",
+            metavar="MODEL",
+            help="Learn this model's outputs as well (distillation).",
+            rich_help_panel=DATA,
+        ),
+    ] = None
+
+    def announce(self) -> None:
+        """Say which options run code of the user's."""
+        from kprune.cli.boundary import say
+        from kprune.running.examples import is_function
+
+        for option, value in (("--data", self.data), ("--validation", self.validation)):
+            if value is not None and is_function(value):
+                module, _, function = clean(value, 200).partition(":")
+                say(f"note: {option} runs your code: it imports {module} and calls {function}()")
+
+
+@dataclass(frozen=True)
+class Result(Placing):
+    """Where what was trained goes."""
+
+    resume: Annotated[
+        bool,
+        Option(
+            "--resume",
+            help="Go on after the last finished epoch of an interrupted run, which is kept in a "
+            "folder beside the output until that is written.",
+            rich_help_panel=WRITTEN,
+        ),
+    ] = False
+    plot: Annotated[
+        str | None,
+        Option(
+            "--plot",
+            metavar="FILE",
+            help="Draw how it went: an .svg or .png.",
+            rich_help_panel=REPORTED,
+        ),
+    ] = None
