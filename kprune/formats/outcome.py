@@ -52,6 +52,7 @@ def resolve(table: Table, edit: Edit) -> Outcome:
             places.append((table.places[tensor.path], spaces[path]))
     places.sort(key=lambda pair: pair[0])  # stable: several tensors made of one keep their order
     objects = [item for _, item in places]
+    objects += edit.groups
     objects += [spaces[path] for path, (tensor, _) in origins.items() if tensor is None]
     there = {group for group in table.groups if not _dropped(group, edit)}
     there.update(path.rpartition("/")[0] for path in spaces)

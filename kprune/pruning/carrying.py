@@ -150,7 +150,7 @@ def write(source: Source, analysis: Analysis, change: Change, target: Target) ->
     writer, edit = _writer(source, analysis, change.edit, target.output)
     if writer is not source:
         output = msgspec.structs.replace(report.output, format=writer.format)
-        told = [*report.notes, Note("converted", "", _CONVERTED)]
+        told = [*report.notes, Note("converted", "", _converted(source))]
         report = msgspec.structs.replace(report, output=output, notes=told)
     if target.dry_run or target.limits:
         report = with_output(report, None, writer.output_size(edit))
@@ -182,9 +182,12 @@ def names_beside(
         yield lambda: file.commit(lambda: None)
 
 
-_CONVERTED = (
-    "written as .keras, which Keras 3 loads uncompiled: what compile() set stays behind in the .h5"
-)
+def _converted(source: Source) -> str:
+    old = str(source.metadata.get("keras_version")).startswith("2.")
+    reader = "Keras 2 (2.14 or newer)" if old else "Keras 3"
+    return f"written as .keras, which {reader} loads uncompiled: what compile() set stays behind in the .h5"
+
+
 _LEGACY = (".h5", ".hdf5")
 
 

@@ -23,25 +23,34 @@ _MODULES = {
     "Sequential": ("keras", None),
 }
 _LAYERS = "keras.layers"
+# Where Keras 2 finds a model's class. What it writes of the layers is in a `.keras` file what it is in
+# a legacy one, as long as no class says where it is found (keras/src/layers/serialization.py of 2.15).
+_MODULES_2 = {
+    "Functional": ("keras.src.engine.functional", "Functional"),
+    "Sequential": ("keras", None),
+}
+# Attributes that Keras 2 names otherwise: `_query_dense`.
+_PRIVATE_2 = frozenset({"query_dense", "key_dense", "value_dense", "output_dense"})
 
 
 def as_keras(analysis: Analysis, edit: Edit) -> Edit:
     """The same change with the config and the paths of a `.keras` file.
 
-    The optimizer's state stays behind: Keras 3 does not restore it from an `.h5` either.
+    What Keras 2 wrote comes out as Keras 2.14 and later write it. The optimizer's state stays behind: Keras 3
+    does not restore it from an `.h5` either.
 
     Args:
         analysis: of a legacy `.h5`.
         edit: of that file.
-    Raises: CannotPruneError if Keras 2 wrote the file, or a layer is none of Keras's own.
+    Raises: CannotPruneError if it is not known which Keras wrote the file, or a layer is none of
+        Keras's own.
     """
     version = str(analysis.metadata.get("keras_version", ""))
-    if not version.startswith("3."):
-        raise _refused(
-            f"it was saved by Keras {clean(version) or 'of unknown version'}, "
-            "whose layers Keras 3 configures differently"
-        )
-    config = _with_modules(copied(edit.config))
+    old = version.startswith("2.")
+    if not old and not version.startswith("3."):
+        raise _refused(f"it was saved by Keras {clean(version) or 'of unknown version'}")
+    config = copied(edit.config)
+    config = _of_keras_2(config) if old else _with_modules(config)
     stores = _stores(config)
     changes = {change.source: change for change in edit.tensors}
     duplicates = {weight.path for weight in analysis.weights if weight.duplicate}
@@ -59,7 +68,12 @@ def as_keras(analysis: Analysis, edit: Edit) -> Edit:
             raise _refused(
                 f"kprune has no rule that names the tensors of '{clean(before.get(group, path))}'"
             )
-        place = stores[before[group]] + home[len(group) :]
+        inside = home[len(group) :]
+        if old:
+            inside = "/".join(
+                f"_{part}" if part in _PRIVATE_2 else part for part in inside.split("/")
+            )
+        place = stores[before[group]] + inside
         change = changes.get(path)
         moved.append(replace(change, path=place) if change else TensorEdit(place, path))
     metadata = {"keras_version": version}
@@ -67,11 +81,33 @@ def as_keras(analysis: Analysis, edit: Edit) -> Edit:
         metadata[KEY] = edit.metadata[KEY]
     names = {f"{store}/vars": path.rpartition("/")[2] for path, store in stores.items()}
     whole = tuple({path.partition("/")[0] for path in analysis.tensors})
-    return Edit(config, metadata, tuple(moved), tuple(sorted({*whole, "model_weights"})), names)
+    dropped = tuple(sorted({*whole, "model_weights"}))
+    if old:
+        places = [change.path for change in moved]
+        return Edit(config, metadata, tuple(moved), dropped, groups=_variable_groups(places))
+    return Edit(config, metadata, tuple(moved), dropped, names)
+
+
+def _variable_groups(places: list[str]) -> tuple[str, ...]:
+    """The group of the variables of every object on the way to a tensor, which Keras 2 looks for."""
+    groups = {"vars"}
+    for place in places:
+        parts = place.split("/")[:-2]
+        groups.update("/".join([*parts[:end], "vars"]) for end in range(2, len(parts) + 1))
+    return tuple(sorted(groups))
 
 
 def _stores(config: dict[str, Any]) -> dict[str, str]:
     return {layer.path: layer.store for layer in parse_model(config).walk() if layer.store}
+
+
+def _of_keras_2(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of a whole model as Keras 2 writes it into a `.keras` file."""
+    kind = "Functional" if config.get("class_name") == "Model" else str(config.get("class_name"))
+    if kind not in _MODULES_2:
+        raise _refused(f"it is a model of class {clean(kind)}")
+    module, registered = _MODULES_2[kind]
+    return {**config, "module": module, "class_name": kind, "registered_name": registered}
 
 
 def _with_modules(value: Any) -> Any:

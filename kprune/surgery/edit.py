@@ -77,6 +77,7 @@ class Edit(Struct, frozen=True):
         names: for a group of variables (`layers/dense_1/vars`) the layer's name, which Keras 3
             writes beside the variables and does not need to load them. A group that neither the
             input has nor a tensor needs is not made for it.
+        groups: groups that are made although nothing is in them, as Keras 2 asks for.
         order: the names of the outermost model's layers, if the change put them in another order,
             for a format that hands tensors to layers by order.
     """
@@ -86,4 +87,5 @@ class Edit(Struct, frozen=True):
     tensors: tuple[TensorEdit, ...] = ()
     dropped: tuple[str, ...] = ()
     names: dict[str, str] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
     order: tuple[str, ...] = ()

@@ -95,6 +95,44 @@ def test_a_cut_file_of_keras_2_is_the_masked_original(
     cut.fit(IMAGES, np.zeros((3, 3)), verbose=0)  # slots that were not cut would not fit
 
 
+def further(keras: Any) -> Any:
+    """What `network` lacks: cells, wrappers, a Sequential, a layer that is called twice."""
+    layers = keras.layers
+    x = keras.Input((4, 6))
+    twice = layers.Dense(6, "tanh", name="twice")
+    y = layers.TimeDistributed(layers.Dense(6, name="each"))(twice(twice(x)))
+    y = layers.Bidirectional(layers.GRU(3, return_sequences=True), merge_mode="sum")(y)
+    y = layers.RNN(layers.StackedRNNCells([layers.LSTMCell(4), layers.GRUCell(3)]), name="cells")(y)
+    inner = keras.Sequential(
+        [layers.Input((3,)), layers.Dense(5, name="s"), layers.PReLU()], "stack"
+    )
+    z = layers.Reshape((2, 2, 5))(layers.RepeatVector(4)(inner(y)))
+    z = layers.SeparableConv2D(3, 2, padding="same")(layers.LayerNormalization()(z))
+    return keras.Model(x, layers.Dense(2, name="out")(layers.Flatten()(z)))
+
+
+@pytest.mark.parametrize("build", [network, further])
+def test_a_legacy_file_of_keras_2_becomes_a_keras_file_of_keras_2(
+    keras: Any, tmp_path: Path, build: Any
+) -> None:
+    model = build(keras)
+    model.save(tmp_path / "m.h5")
+    units = UNITS if build is network else {"stack/s": [1, 2]}
+    for name in ("cut.h5", "cut.keras"):
+        report = kprune.remove(tmp_path / "m.h5", units, output=tmp_path / name)
+    assert report.output.format == "keras"
+    assert [note.text for note in report.notes if "Keras 2 (2.14 or newer)" in note.text]
+    old, new = (
+        keras.models.load_model(tmp_path / name, compile=False) for name in ("cut.h5", "cut.keras")
+    )
+    x = np.random.default_rng(0).normal(size=(3, *model.input_shape[1:])).astype("f4")
+    np.testing.assert_array_equal(new(x), old(x))
+    again = kprune.remove(tmp_path / "cut.keras", {"out": [0]}, output=tmp_path / "again.keras")
+    cut = keras.models.load_model(tmp_path / "again.keras", compile=False)
+    assert cut.count_params() == again.output.parameters
+    np.testing.assert_allclose(cut(x), old(x)[:, 1:], rtol=1e-5, atol=1e-6)
+
+
 def test_a_nested_unit_that_goes_is_one_that_nobody_reads(keras: Any, tmp_path: Path) -> None:
     model = network(keras)
     model.save(tmp_path / "m.h5")
