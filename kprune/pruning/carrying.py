@@ -205,6 +205,12 @@ def _writer(
 
         weights: Any = source.weights  # those of a legacy file
         return NewKeras(weights), as_keras(analysis, edit)
+    if source.format == "savedmodel" and suffix in (".keras", *_LEGACY):
+        raise UsageError(
+            f"a SavedModel is not written as {suffix}",
+            why="kprune keeps the format that a model has, and a SavedModel is a folder",
+            do="name a folder with -o",
+        )
     if source.format in ("keras", "keras-folder") and suffix in _LEGACY:
         raise UsageError(
             f"a .keras model is not written as {suffix}",

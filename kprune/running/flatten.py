@@ -95,6 +95,11 @@ def flatten(
     with open_model(model) as source:
         if source.path is None:
             raise UsageError("a model to flatten must be a file", do="save it, and name its path")
+        if source.format == "savedmodel":
+            raise CannotPruneError(
+                f"{clean(str(source.path))} is a SavedModel, whose graph is flat already",
+                do="every other command takes it as it is",
+            )
         path, config = source.path, source.config
     output = Path(path.parent, f"{path.stem}.flat.keras") if output is None else output
     classes = foreign_classes(config)

@@ -171,7 +171,9 @@ def _refuse_untrainable(source: Source) -> None:
     if source.format not in ("keras", "keras-folder"):
         raise CannotPruneError(
             f"a file of format {source.format} cannot be trained on",
-            do="convert it first: kprune remove … -o NAME.keras, or save it from Keras as .keras",
+            do="save the model from Keras as .keras"
+            if source.format == "savedmodel"
+            else "convert it first: kprune remove … -o NAME.keras, or save it from Keras as .keras",
         )
 
 

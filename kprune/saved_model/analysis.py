@@ -184,22 +184,27 @@ def find_parameters(contents: Contents) -> Found:
     keys = {} if stored is None else dict(saved_keys(meta, stored))
     paths = object_paths(meta)
     nodes = meta.object_graph_def.nodes
-    taken: dict[str, set[str]] = {}
-    for node, key in keys.items():
-        taken.setdefault(_plain(nodes[node].variable.name), set()).add(copies.get(key, key))
+    taken: dict[str, dict[str, None]] = {}
+    for node, key in sorted(keys.items()):
+        named = taken.setdefault(_plain(nodes[node].variable.name), {})
+        named[copies.get(key, key)] = None
     for node in sorted(keys):
         key, variable = keys[node], nodes[node].variable
         if key not in contents.shapes:
             continue
         name = _plain(variable.name)
-        if (
-            not name
-            or len(taken.get(name, ())) > 1
-            or name == "Variable"
-            or name.startswith("Variable_")
-        ):
-            name = paths.get(node, name) or name
-        by_object[node] = add(key, name, variable.trainable)
+        nameless = not name or name == "Variable" or name.startswith("Variable_")
+        path = paths.get(node, "")
+        listed = path.rpartition("/")[2].isdigit()  # a place in a list says nothing of a layer
+        if path and (nameless or (len(taken.get(name, ())) > 1 and not listed)):
+            name = path
+        elif len(held := taken.get(name, ())) > 1:
+            number = list(held).index(copies.get(key, key))
+            name, listed = f"{name}_{number}" if number else name, True
+        else:
+            listed = False
+        parameter = by_object[node] = add(key, name, variable.trainable)
+        parameter.alone = listed
     for place, key in restored.items():
         if key in contents.shapes and copies.get(key, key) not in by_key:
             add(key, place, True)
@@ -327,9 +332,28 @@ def _trace(meta: Any, tracer: GraphTracer, found: Found) -> None:
             held = values.get((name, int(index or 0)))
             if held is not None:
                 _freeze_output(tracer, held, name)
+    _name_inputs(meta, tracer)
     for name in objects.concrete_functions:
         if name not in tracer.traced.results and name in tracer.library:
             _entry(tracer, objects, found, name, f"are given by the function '{clean(name)}'")
+
+
+def _name_inputs(meta: Any, tracer: GraphTracer) -> None:
+    """Have the features of what signatures take count as units, which go if inputs may change."""
+    signatures = sorted(meta.signature_def.items(), key=lambda pair: pair[0] != "serving_default")
+    for _, signature in signatures:
+        for key, info in sorted(signature.inputs.items()):
+            name, _, index = info.name.partition(":")
+            labels = tracer.traced.tensors.get((MAIN, name, int(index or 0)))
+            if labels is None or not labels.factors or key in tracer.map.model.layers:
+                continue
+            spec = {"class_name": "InputLayer", "config": {}}
+            layer = Layer(key, clean(key), "InputLayer", "", None, spec, store=key)
+            record = tracer.map.record(layer)
+            record.answer = "input"
+            axis = record.axes["features"] = UnitAxis(layer, "features", labels.last.ids)
+            tracer.map.axes[axis.address] = axis
+            tracer.map.model.layers[key] = layer
 
 
 def _signature_functions(objects: Any) -> list[str]:

@@ -89,6 +89,6 @@ def as_tensor(array: np.ndarray) -> Any:
     tf = tensorflow()
     with tf.device("/cpu:0"):
         try:
-            return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+            return tf.experimental.dlpack.from_dlpack(np.ascontiguousarray(array).__dlpack__())
         except BufferError:  # bool, bfloat16, what must not be written to
             return tf.convert_to_tensor(array)

@@ -25,6 +25,7 @@ class Parameter:
         keys: where it is in the checkpoint; a copy that the model keeps of it comes behind.
         constants: where it stands in graphs: (graph, node).
         trainable: whether training changes it.
+        alone: whether its name says nothing of a layer: then it is one by itself.
         layer: whose it is; set once all names are known.
         path: `LAYER/…`, unique; how reports call the tensor.
         ids: for each axis int64 labels, or None where there are none.
@@ -38,6 +39,7 @@ class Parameter:
     keys: list[str] = field(default_factory=list)
     constants: list[tuple[str, str]] = field(default_factory=list)
     trainable: bool = True
+    alone: bool = False
     layer: Layer | None = None
     path: str = ""
     ids: list[np.ndarray | None] = field(default_factory=list)
@@ -80,12 +82,12 @@ def name_layers(parameters: Iterable[Parameter]) -> list[Layer]:
     """Find the layer of each parameter by its name: `dense_1/kernel` belongs to `dense_1`.
 
     A recurrent layer's cell is no layer of its own, and neither are the four projections of
-    attention. A name without a `/` is a layer's.
+    attention. A name without a `/` is a layer's, and so is one that several variables share.
 
     Returns: the layers, in the order of their first parameter.
     """
     parameters = list(parameters)
-    scopes = {parameter: _scope(parameter.name) for parameter in parameters}
+    scopes = {p: p.name if p.alone else _scope(p.name) for p in parameters}
     families: dict[str, set[str]] = {}
     for scope in scopes.values():
         parent, _, last = scope.rpartition("/")

@@ -101,6 +101,7 @@ def carry_out(
     for name, shapes in changes.get("arguments", {}).items():
         _change_arguments(library[name], shapes)
         _change_signature(meta, name, shapes, "canonicalized_input_signature")
+    _change_functions(meta, changes.get("arguments", {}))
     for name, shapes in changes.get("results", {}).items():
         _change_signature(meta, name, shapes, "output_signature")
     _change_signature_defs(meta, changes)
@@ -172,6 +173,17 @@ def _change_signature(
     for index, spec in enumerate(_specs(getattr(concrete, field))):
         if index in shapes:
             _merge(spec.shape, shapes[index])
+
+
+def _change_functions(meta: Any, arguments: Mapping[str, Mapping[int, list[int | None]]]) -> None:
+    """Shapes that a `tf.function` was declared to take."""
+    for node in meta.object_graph_def.nodes:
+        if node.WhichOneof("kind") != "function" or not node.function.concrete_functions:
+            continue
+        shapes = arguments.get(node.function.concrete_functions[0], {})
+        for index, spec in enumerate(_specs(node.function.function_spec.input_signature)):
+            if index in shapes:
+                _merge(spec.shape, shapes[index])
 
 
 def _specs(value: Any) -> Iterator[Any]:

@@ -188,7 +188,7 @@ class GraphTracer:
         if size is None or size < 2 or kind not in (1, 2, 14, 19) or len(shape or ()) < 2:
             return labels
         ids = self.map.issue(size)
-        self.map.freezes.append(Freeze("rule", ids, "are features of the model's input", path))
+        self.map.freezes.append(Freeze("input", ids, "are features of the model's input", path))
         return labels.with_last(ids)
 
     # -- graphs ---------------------------------------------------------------------------------

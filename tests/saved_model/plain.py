@@ -15,12 +15,18 @@ BATCH, TIME = 3, 5
 
 
 def random_free_units(
-    path: Path, ratio: float = 0.3, seed: int = 0, *, mixed: bool = True
+    path: Path,
+    ratio: float = 0.3,
+    seed: int = 0,
+    *,
+    mixed: bool = True,
+    axes: tuple[str, ...] = ("units",),
 ) -> dict[str, list[int]]:
     """A share of the free groups of every layer; whole groups, so that no layer loses all.
 
     Args:
         mixed: whether units over which a statistic is taken are among them.
+        axes: of attention, `heads` and the like; at most one that they share a tensor with.
     """
     rng = np.random.default_rng(seed)
     with open_model(path) as source:
@@ -33,7 +39,7 @@ def random_free_units(
     for address, axis in analysis.map.axes.items():
         own = groups.of[axis.ids]
         free = {int(group) for group in own[~frozen[axis.ids]]} - seen
-        if axis.name != "units" or len(free) < 2:
+        if axis.name not in axes or len(free) < 2:
             continue
         seen |= free
         gone = rng.choice(sorted(free), max(1, int(len(free) * ratio)), replace=False)
@@ -53,7 +59,7 @@ def random_inputs(
             for axis, size in enumerate(spec.shape)
         ]
         kind = spec.dtype.as_numpy_dtype
-        values = rng.normal(size=shape) if spec.dtype.is_floating else rng.integers(0, 9, shape)
+        values = rng.normal(size=shape) if spec.dtype.is_floating else rng.integers(0, 2, shape)
         inputs[name] = values.astype(kind)
     return inputs
 

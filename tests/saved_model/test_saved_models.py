@@ -408,3 +408,39 @@ def test_what_does_not_fit_into_one_shard_is_written_in_several(exported, tmp_pa
         np.testing.assert_array_equal(one.get_tensor(key), many.get_tensor(key))
     again = kprune.remove(tmp_path / "many", {"conv_2": [5]}, output=tmp_path / "again")
     assert again.output.parameters < again.input.parameters
+
+
+# -- inputs ---------------------------------------------------------------------------------------
+
+
+def test_features_of_the_input_go_if_inputs_may_change(exported, tmp_path):
+    import tensorflow as tf
+
+    folder, small = exported("module"), tmp_path / "small"
+    with pytest.raises(FrozenUnitsError, match="input"):
+        kprune.remove(folder, {"x": [1, 6]}, output=small)
+    report = kprune.remove(folder, {"x": [1, 6]}, output=small, allow_output_change=True)
+    assert {row.path: row.shape_after for row in report.weights} == {"first/kernel": [6, 16]}
+    takes = {n: both["in"]["x"][1] for n, both in plain.interface(small).items() if both["in"]}
+    assert takes == {"serving_default": [-1, -1, 6], "vector": [-1, 6]}
+    original, loaded = (tf.saved_model.load(str(path)) for path in (folder, small))
+    kept = [0, 2, 3, 4, 5, 7]
+    for name, rank in (("serving_default", 3), ("vector", 2)):
+        x = np.random.default_rng(3).normal(size=(4, 5, 8)[-rank:]).astype("float32")
+        silenced = x.copy()
+        silenced[..., [1, 6]] = 0
+        expected = original.signatures[name](x=tf.constant(silenced))
+        got = loaded.signatures[name](x=tf.constant(x[..., kept]))
+        for key, value in expected.items():
+            np.testing.assert_allclose(got[key], value, rtol=1e-4, atol=1e-5)
+    # The function itself takes the smaller input as well, beside the signatures.
+    np.testing.assert_allclose(
+        loaded.vector(tf.constant(x[..., kept]))["sum"], expected["sum"], rtol=1e-4
+    )
+    assert kprune.verify(folder, small).passed
+
+
+def test_a_saved_model_is_not_written_under_the_name_of_another_format(exported, tmp_path):
+    with pytest.raises(kprune.errors.UsageError, match="not written as"):
+        kprune.remove(exported("digits_mlp"), {"hidden_1": [0]}, output=tmp_path / "small.keras")
+    assert not os.listdir(tmp_path)
