@@ -207,7 +207,7 @@ USAGE = [
         "schema model",
         """
         error: there is no schema of 'model'
-        do:    write plan, report or sensitivity
+        do:    write plan, iterate, report or sensitivity
         """,
     ),
     (
