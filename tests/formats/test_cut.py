@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from msgspec.structs import fields
+from msgspec.structs import fields, replace
 
 from kprune.formats import as_float, cut, from_float, open_model, stream, write_model
 from kprune.surgery.edit import Edit, Fill, TensorEdit
@@ -174,11 +177,23 @@ def test_a_scale_multiplies_what_is_left_in_the_tensors_own_type(tmp_path: Path)
         assert after[kind].tobytes() == from_float(np.array([1.5, 6.0]), np.dtype(kind)).tobytes()
 
 
+def test_groups_are_made_with_nothing_in_them(tmp_path: Path) -> None:
+    model = write_keras(tmp_path / "m.keras", {"layers/a/vars/0": np.arange(3)})
+    with open_model(model) as source:
+        edit = replace(edit_of(source), groups=("vars", "layers/a/cell/vars"))
+        write_model(source, edit, tmp_path / "out.keras")
+    with zipfile.ZipFile(tmp_path / "out.keras") as archive:
+        weights = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(weights) as file:
+        assert len(file["vars"]) == len(file["layers/a/cell/vars"]) == 0
+        assert len(file["layers/a/vars"]) == 1
+
+
 def test_a_new_kind_of_edit_does_not_go_unnoticed() -> None:
     # Whoever adds a field must carry it out in `formats` and draw it in `cases` above.
     names = {kind: {field.name for field in fields(kind)} for kind in (TensorEdit, Fill, Edit)}
     assert names == {
         TensorEdit: {"path", "source", "keep", "blocks", "fills", "scale", "value"},
         Fill: {"axis", "positions", "value", "within"},
-        Edit: {"config", "metadata", "tensors", "dropped", "names", "order"},
+        Edit: {"config", "metadata", "tensors", "dropped", "names", "groups", "order"},
     }
