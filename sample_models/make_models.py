@@ -1,6 +1,6 @@
 """Make the sample models: small, really trained, in the layouts that people prune.
 
-    python sample_models/make_models.py                    the four models and the held-out split
+    python sample_models/make_models.py                    the four models and the images
     python sample_models/make_models.py --only digits_mlp  one of them
     python sample_models/make_models.py --mission PATH     the 28×28 CNN, random weights, anywhere
 
@@ -15,6 +15,7 @@ and TensorFlow 2.21 on a CPU; the accuracy is that on the last quarter, which is
     digits_mlp.keras     Sequential, three Dense                              11,386    0.9689  165
     digits_lstm.keras    the rows as time steps: LSTM, GRU                    19,146    0.9667  267
     digits_test.npz      450 images and their digits                                             18
+    digits_train.npz     the 1,347 that the models were trained on                               52
 """
 
 from __future__ import annotations
@@ -176,11 +177,11 @@ def make_sample(name: str, folder: Path = HERE) -> str:
     return described(path, f"{model.count_params():>7,} parameters, accuracy {accuracy:.4f}")
 
 
-def make_held_out_split(folder: Path = HERE) -> str:
-    """Save the held-out digits, arrays `x` and `y`, as `folder/digits_test.npz`."""
-    data, path = digits(), folder / "digits_test.npz"
-    np.savez_compressed(path, x=data.x_test, y=data.y_test)
-    return described(path, f"{len(data.y_test)} images 8×8 and their digits")
+def make_split(name: str, folder: Path = HERE) -> str:
+    """Save a part of the digits, arrays `x` and `y`, as `folder/digits_train.npz` or `digits_test.npz`."""
+    data, path = digits()._asdict(), folder / f"digits_{name}.npz"
+    np.savez_compressed(path, x=data[f"x_{name}"], y=data[f"y_{name}"])
+    return described(path, f"{len(data[f'y_{name}']):,} images 8×8 and their digits")
 
 
 def mission_cnn(classes: int = 62, seed: int = 0) -> keras.Model:
@@ -232,7 +233,9 @@ def described(path: Path, text: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Make the sample models of kprune.")
-    parser.add_argument("--only", choices=[*RECIPES, "digits_test"], help="make just this one")
+    parser.add_argument(
+        "--only", choices=[*RECIPES, "digits_train", "digits_test"], help="make just this one"
+    )
     parser.add_argument(
         "--mission", metavar="PATH", type=Path, help="make just the 28×28 CNN, here"
     )
@@ -246,8 +249,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.mission:
         print(make_mission(options.mission))
         return
-    if options.only in (None, "digits_test"):
-        print(make_held_out_split(), flush=True)
+    for split in ("train", "test"):
+        if options.only in (None, f"digits_{split}"):
+            print(make_split(split), flush=True)
     for name in RECIPES:
         if options.only in (None, name):
             print(make_sample(name), flush=True)
