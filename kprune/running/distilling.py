@@ -23,13 +23,19 @@ def distiller(teacher: Any, student: Any) -> Any:
 
     Args:
         teacher, student: Keras models of the same inputs and outputs; the student is compiled.
-    Raises: CannotPruneError if this Keras has no distillation, UsageError if the two do not fit.
+    Raises: CannotPruneError if their Keras has no distillation, UsageError if the two do not fit.
     """
     keras = import_keras()
     if not hasattr(keras, "distillation"):
         raise CannotPruneError(
             f"the Keras that is installed ({clean(keras.__version__)}) has no keras.distillation",
             do="install a newer one (pip install -U keras), or leave out --teacher",
+        )
+    if not isinstance(student, keras.Model):
+        raise CannotPruneError(
+            "a model of Keras 2 cannot learn from a teacher",
+            why="keras.distillation is a part of Keras 3",
+            do="leave out --teacher",
         )
     try:
         with quiet():

@@ -53,7 +53,7 @@ def random_inputs(model: Any, samples: int, seed: int) -> Any:
         shape = (tensor.shape[0] or samples, *_sizes(tensor.shape[1:]))
         if shape[0] != samples:
             shape = (samples - samples % shape[0] or shape[0], *shape[1:])
-        dtype = str(getattr(tensor.dtype, "name", tensor.dtype))  # Keras 2 has TensorFlow's
+        dtype = _dtype(tensor)
         if dtype.startswith(("int", "uint")):
             return rng.integers(0, _tokens(tensor), shape).astype(dtype)
         if dtype == "bool":
@@ -95,6 +95,11 @@ def _tokens(tensor: Any) -> int:
 def _operation(node: Any) -> Any:
     """What a node or a tensor's history belongs to, in Keras 3 and in Keras 2."""
     return node.operation if hasattr(node, "operation") else node.layer
+
+
+def _dtype(tensor: Any) -> str:
+    """The name of a tensor's type; Keras 2 has TensorFlow's types."""
+    return str(getattr(tensor.dtype, "name", tensor.dtype))
 
 
 def _layers_in(op: Any) -> list[Any]:
@@ -190,7 +195,7 @@ def _input_names(model: Any, wanted: Any, tensors: list[Any]) -> list[str]:
     """What the arrays are called: keys of a dict of inputs, else the names of the input layers."""
     if isinstance(wanted, dict):
         return [str(key) for key in sorted(wanted)]
-    return [str(tensor._keras_history.operation.name) for tensor in tensors]
+    return [str(_operation(tensor._keras_history).name) for tensor in tensors]
 
 
 def _fitting(array: np.ndarray, tensor: Any, name: str, path: Any) -> np.ndarray:
@@ -207,7 +212,7 @@ def _fitting(array: np.ndarray, tensor: Any, name: str, path: Any) -> np.ndarray
             why=f"the model takes (samples, {sizes})",
             do="save arrays of that shape, samples first",
         )
-    dtype = str(tensor.dtype)
+    dtype = _dtype(tensor)
     if dtype in ("string", "bfloat16") or array.dtype.kind in "US":
         return array
     return array.astype(dtype, copy=False)

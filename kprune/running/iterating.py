@@ -328,9 +328,9 @@ class _Run:
             stopped.__notes__.clear()
         if self.work.folder.is_dir():
             done = self.rounds[-1].number if self.rounds else 0
+            kept = f"rounds up to {done} are" if done else "the first round is"
             stopped.add_note(
-                f"{done} finished rounds are kept in {shown(self.work.folder)}; "
-                "the same command with --resume goes on"
+                f"{kept} kept in {shown(self.work.folder)}; the same command with --resume goes on"
             )
 
 

@@ -58,8 +58,8 @@ class Iteration(Struct, frozen=True):
         return self.target is None or self.stopped != "exhausted"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
-        found: dict[str, Any] = msgspec.to_builtins(self)
+        """Plain data, for JSON, which has no number that is none: null stands for it."""
+        found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return {
             "kprune": found.pop("kprune"),
             "schema": found.pop("schema"),

@@ -127,6 +127,11 @@ def load(source: Source, folder: Path, *, compiled: bool = False) -> Any:
         raise _load_error(source, error) from error
 
 
+def is_compiled(model: Any) -> bool:
+    """Whether a model knows its optimizer and loss; Keras 2 has another name for that."""
+    return bool(getattr(model, "compiled", getattr(model, "_is_compiled", False)))
+
+
 def name_of(source: Source) -> str:
     """How messages call a model file."""
     return "standard input" if source.path is None else shown(source.path)

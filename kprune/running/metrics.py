@@ -10,7 +10,7 @@ import numpy as np
 
 from kprune.errors import UsageError
 from kprune.report.report import Note
-from kprune.running.keras_runtime import import_keras, quiet, run
+from kprune.running.keras_runtime import import_keras, is_compiled, quiet, run
 from kprune.text import clean
 
 
@@ -84,7 +84,7 @@ def measured(
             "every sample is of a class that was removed", do="give samples of those that are left"
         )
     chosen = classes.renumbered(labels[known]) if cut else labels[known]
-    if getattr(model, "compiled", False):
+    if is_compiled(model):
         tree = import_keras().tree
         return _compiled(model, tree.map_structure(lambda array: array[known], inputs), chosen)
     return _inferred(outputs[0][known], chosen)
@@ -92,7 +92,7 @@ def measured(
 
 def evaluated(model: Any, inputs: Any, labels: np.ndarray, batch_size: int) -> dict[str, float]:
     """The same metrics of a model that has all its classes, in one run over the data."""
-    if getattr(model, "compiled", False):
+    if is_compiled(model):
         return _compiled(model, inputs, labels, batch_size)
     outputs = run(model, inputs, batch_size=batch_size)
     return measured(model, inputs, outputs, labels, Classes(), cut=False)

@@ -7,6 +7,7 @@ of the optimizer) is in the checkpoint.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -78,10 +79,14 @@ class Training:
             epoch = history.last + 1
             history.learned.append(self._guarded(lambda: self._learn(epoch)))  # noqa: B023
             history.judged.append(self.judge())
-            if history.judged[epoch][self.watched] < history.judged[history.best][self.watched]:
+            if self._loss(history, epoch) < self._loss(history, history.best):
                 history.best = epoch
             checkpoint.keep(self.live, history)
             tell(epoch, epochs, history.judged[epoch])
+
+    def _loss(self, history: History, epoch: int) -> float:
+        value = history.judged[epoch][self.watched]
+        return math.inf if math.isnan(value) else value  # anything is better than none
 
     def _guarded(self, work: Callable[[], Epoch]) -> Epoch:
         try:

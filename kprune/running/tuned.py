@@ -40,8 +40,8 @@ class Tuning(msgspec.Struct, frozen=True):
     schema: int = 1
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
-        found: dict[str, Any] = msgspec.to_builtins(self)
+        """Plain data, for JSON, which has no number that is none: null stands for it."""
+        found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return found
 
 

@@ -23,7 +23,7 @@ from kprune.running.checkpoint import Checkpoint, Epoch, History
 from kprune.running.distilling import distiller
 from kprune.running.examples import Examples, examples, is_function
 from kprune.running.held_zeros import HeldZeros
-from kprune.running.keras_runtime import keras_of, load, quiet
+from kprune.running.keras_runtime import is_compiled, keras_of, load, quiet
 from kprune.running.training import OnEpoch, Training
 from kprune.running.tuned import Tuning, panels
 from kprune.running.work_folder import fingerprint
@@ -94,7 +94,8 @@ def tune(
     After each epoch the state is kept in the folder OUTPUT.checkpoint, which is removed when the
     output is written. With an .npz file, a run that is interrupted and resumed gives what one that
     was not interrupted gives with the same seed: to the bit where TensorFlow itself repeats, as it
-    does on a CPU. A function's dataset has to repeat its order by itself.
+    does on a CPU. A function's dataset has to repeat its order by itself; of models of Keras 2 only
+    those without dropout repeat.
 
     Args:
         model: path of a `.keras` file or folder.
@@ -265,7 +266,7 @@ def _prepared(
 def _compile(keras: Any, live: Any, train: Examples, settings: Settings) -> list[str]:
     """Compile as the file says, with what the settings change; notes on what the file did not say."""
     notes = []
-    own = getattr(live, "compiled", False) and live.optimizer is not None
+    own = is_compiled(live) and live.optimizer is not None
     changes = (settings.optimizer, settings.loss, settings.metric)
     if not own or any(change is not None for change in changes):
         loss: Any = settings.loss or (live.loss if own else None)

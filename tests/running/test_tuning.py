@@ -322,3 +322,49 @@ def test_the_curves_are_drawn_for_the_loss_and_each_metric(
         assert f">{text}</text>" in shown, text
     with pytest.raises(kprune.UsageError, match=r"curve\.gif"):
         kprune.tune(samples / "digits_mlp.keras", data=training, plot=tmp_path / "curve.gif")
+
+
+# -- Keras 2 and figures that are none ------------------------------------------------------------
+
+
+def test_a_model_of_keras_2_goes_on_with_its_own_optimizer(tmp_path: Path, training: Path) -> None:
+    import tf_keras
+
+    model = tf_keras.Sequential(
+        [
+            tf_keras.layers.Input((8, 8, 1)),
+            tf_keras.layers.Flatten(),
+            tf_keras.layers.Dense(12, activation="relu", name="hidden"),
+            tf_keras.layers.Dense(10, activation="softmax"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    with np.load(training) as held:
+        model.fit(held["x"], held["y"], epochs=1, verbose=0)
+    model.save(tmp_path / "m.keras")
+    kprune.remove(tmp_path / "m.keras", {"hidden": "0-3"}, output=tmp_path / "s.keras")
+    out = tmp_path / "t.keras"
+    found = kprune.tune(tmp_path / "s.keras", data=training, output=out, epochs=1)
+    assert (found.best, found.notes) == (1, [])
+    tuned = tf_keras.models.load_model(out)
+    assert int(tuned.optimizer.iterations) == 19 + 17
+    proof = kprune.verify(tmp_path / "s.keras", out, data=training)
+    assert proof.metrics is not None
+    assert proof.metrics["after"]["loss"] < proof.metrics["before"]["loss"]
+    with pytest.raises(kprune.CannotPruneError, match="Keras 2 cannot learn from a teacher"):
+        kprune.tune(tmp_path / "s.keras", data=training, teacher=tmp_path / "m.keras")
+
+
+def test_an_epoch_without_a_number_is_never_the_best_and_json_stays_json(
+    samples: Path, training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kprune.running.training import Training
+
+    losses = iter([float("nan"), 0.5, float("nan")])
+    monkeypatch.setattr(Training, "judge", lambda self: {"val_loss": next(losses)})
+    found = kprune.tune(
+        samples / "digits_mlp.keras", data=training, output=tmp_path / "t.keras", epochs=2
+    )
+    assert found.best == 1
+    shown = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert [epoch["val_loss"] for epoch in shown["epochs"]] == [None, 0.5, None]
