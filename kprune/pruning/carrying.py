@@ -78,7 +78,9 @@ class Target(Struct, frozen=True):
         if self.output == "-" or (self.output is None and source.path is None):
             return default_output(names.file)
         result = Path(self.path(source))
-        return result.with_name(f"{result.stem}.{names.file.name}")
+        # The folder of a SavedModel, `digits.pruned`, has no suffix.
+        suffixed = result.suffix.lower() in (".keras", *_LEGACY)
+        return result.with_name(f"{result.stem if suffixed else result.name}.{names.file.name}")
 
 
 def carry_out(
