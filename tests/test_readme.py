@@ -57,7 +57,8 @@ def test_every_command_prints_what_the_readme_shows(place: Path) -> None:
         for command, shown in examples(block):
             done = shell(command, place)
             output = "\n".join(line.rstrip() for line in done.stdout.rstrip("\n").splitlines())
-            assert done.returncode in (0, 2), f"{command}\n{done.stdout}"
+            # Refusals are shown, and what 'verify' says of a model that was trained on.
+            assert done.returncode in (0, 2, 5), f"{command}\n{done.stdout}"
             assert "Traceback" not in output
             kept = shown if "…" in shown and _matches(output, shown) else output
             fresh += f"$ {command}\n" + (f"{kept}\n" if kept else "")
