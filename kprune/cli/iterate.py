@@ -49,8 +49,9 @@ def iterate(
         on_cut=tell_cut,
         on_epoch=tell_epoch,
     )
+    to_stderr = found.output == "-"  # the model itself goes to standard output
     if as_json.json:
-        print_json(found.to_dict())
+        print_json(found.to_dict(), stderr=to_stderr)
     else:
-        show(found, result.plot)
+        show(found, result.plot, to_stderr=to_stderr)
     return 0 if found.met else 5

@@ -113,7 +113,8 @@ def tune(
         keep_zeros=keep_zeros,
         seed=seed,
     )
+    to_stderr = found.output == "-"  # the model itself goes to standard output
     if as_json.json:
-        print_json(found.to_dict())
+        print_json(found.to_dict(), stderr=to_stderr)
     else:
-        show(found, result.plot)
+        show(found, result.plot, to_stderr=to_stderr)

@@ -50,7 +50,7 @@ class Rounds(WorkFolder):
             found = msgspec.convert(state.get("rounds"), list[Round])
         except msgspec.ValidationError:
             raise self.damaged() from None
-        if not found or (last_held(found) and not self.model(last_held(found)).is_file()):
+        if not found or (last_held(found) and not self.model(last_held(found)).exists()):
             raise self.damaged()
         return found
 

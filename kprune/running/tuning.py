@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -341,11 +342,16 @@ def _write(source: Source, checkpoint: Checkpoint, best: int, target: str, *, fo
     if best == 0:
         write_as_it_is(source, target, force=force)
         return
-    with open_model(checkpoint.model(best)) as trained:
-        metadata = dict(trained.metadata)
-        if KEY in source.metadata:
-            metadata[KEY] = source.metadata[KEY]
-        write_model(trained, Edit(trained.config, metadata), target, force=force)
+    saved = checkpoint.model(best)
+    with tempfile.TemporaryDirectory(prefix="kprune-") as folder:
+        if source.format == "keras-folder":  # and so is the output
+            shutil.unpack_archive(saved, folder, "zip")
+            saved = Path(folder)
+        with open_model(saved) as trained:
+            metadata = dict(trained.metadata)
+            if KEY in source.metadata:
+                metadata[KEY] = source.metadata[KEY]
+            write_model(trained, Edit(trained.config, metadata), target, force=force)
 
 
 def write_as_it_is(source: Source, target: str, *, force: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,27 @@ def test_an_interruption_ends_with_130_and_says_how_to_go_on(
     assert ran.code == 0
     assert "; resumed after epoch 1\n" in ran.out
     assert not Path("model.tuned.keras.checkpoint").exists()
+
+
+def test_a_model_that_goes_to_standard_output_goes_there_alone(
+    kprune: Kprune, model: Path, samples: Path
+) -> None:
+    ran = kprune("tune", model, "--data", samples / "digits_test.npz", "--epochs", 1, "-o", "-")
+    assert ran.code == 0
+    Path("piped.keras").write_bytes(ran.stdout)
+    assert kprune("inspect", "piped.keras").code == 0
+    assert ran.stdout.startswith(b"PK") and b"val_accuracy" not in ran.stdout[-1000:]
+    assert "val_accuracy" in ran.err.splitlines()[-4]
+    assert sorted(path.name for path in Path().iterdir()) == ["model.keras", "piped.keras"]
+
+
+def test_a_folder_gives_a_folder(kprune: Kprune, model: Path, samples: Path) -> None:
+    Path("model").mkdir()
+    with zipfile.ZipFile(model) as archive:
+        archive.extractall("model")
+    ran = kprune("tune", "model", "--data", samples / "digits_test.npz", "--epochs", 1)
+    assert (ran.code, ran.out.splitlines()[-1]) == (0, "wrote model.tuned")
+    assert sorted(path.name for path in Path("model.tuned").iterdir()) == [
+        "config.json", "metadata.json", "model.weights.h5",
+    ]  # fmt: skip
+    assert kprune("diff", "model", "model.tuned", "--exit-code").code == 5

@@ -195,18 +195,19 @@ def test_the_optimizer_goes_on_with_the_slots_that_were_cut_along(
 
 
 def test_the_state_that_is_written_is_that_of_the_best_epoch(
-    samples: Path, training: Path, tmp_path: Path
+    samples: Path, training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import keras
 
-    out = tmp_path / "t.keras"
-    found = kprune.tune(
-        samples / "digits_mlp.keras", data=training, output=out, epochs=3, learning_rate=0.05
-    )
-    steps = -(-found.samples // 32)
-    before = keras.models.load_model(samples / "digits_mlp.keras").optimizer.iterations
-    after = keras.models.load_model(out).optimizer.iterations
-    assert int(after) - int(before) == steps * found.best
+    from kprune.running.training import Training
+
+    losses = iter([3.0, 2.0, 1.0, 1.5, 1.0])
+    monkeypatch.setattr(Training, "judge", lambda self: {"val_loss": next(losses)})
+    out, model = tmp_path / "t.keras", samples / "digits_mlp.keras"
+    found = kprune.tune(model, data=training, output=out, epochs=9, patience=2)
+    assert (found.best, len(found.epochs)) == (2, 5)
+    before, after = (keras.models.load_model(path).optimizer.iterations for path in (model, out))
+    assert int(after) - int(before) == 2 * 17
 
 
 def test_a_fixed_rate_takes_the_place_of_a_schedule(tmp_path: Path, training: Path) -> None:

@@ -19,9 +19,9 @@ def round_line(number: int, report: Report) -> str:
     return f"round {number}: {left.units:,} units and {left.parameters:,} parameters are left"
 
 
-def show(found: Iteration, plot: str | None) -> None:
+def show(found: Iteration, plot: str | None, *, to_stderr: bool) -> None:
     """Show a row a round, why it ended, and what was written."""
-    on = console()
+    on = console(stderr=to_stderr)
     metric = clean(found.metric)
     third = "bytes" if found.kind == "bytes" else "FLOPs"
     columns = [">round", ">units", ">parameters", f">{third}", f">{metric}: cut", ">tuned", ""]
@@ -34,7 +34,8 @@ def show(found: Iteration, plot: str | None) -> None:
         on.print(f"resumed after round {found.resumed}")
     for note in found.notes:
         on.print(f"note: {note}", soft_wrap=True)
-    on.print(f"wrote {clean(found.output, 300)}", soft_wrap=True)
+    if not to_stderr:
+        on.print(f"wrote {clean(found.output, 300)}", soft_wrap=True)
     if plot is not None:
         on.print(f"drew {clean(plot, 300)}", soft_wrap=True)
 

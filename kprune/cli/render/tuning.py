@@ -20,9 +20,9 @@ def epoch_line(epoch: int, epochs: int, figures: Mapping[str, float]) -> str:
     )
 
 
-def show(found: Tuning, plot: str | None) -> None:
+def show(found: Tuning, plot: str | None, *, to_stderr: bool) -> None:
     """Show the figures before training and of the epoch that was written, and where all that is."""
-    on = console()
+    on = console(stderr=to_stderr)
     before, after = found.epochs[0], found.epochs[found.best]
     show_table(
         on,
@@ -43,6 +43,7 @@ def show(found: Tuning, plot: str | None) -> None:
         on.print(f"{found.held_zero:,} zeroed units were held at zero")
     for note in found.notes:
         on.print(f"note: {note}", soft_wrap=True)
-    on.print(f"wrote {clean(found.output, 300)}", soft_wrap=True)
+    if not to_stderr:
+        on.print(f"wrote {clean(found.output, 300)}", soft_wrap=True)
     if plot is not None:
         on.print(f"drew {clean(plot, 300)}", soft_wrap=True)
