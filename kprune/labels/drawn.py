@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from kprune.labels.trace import Tracer
 
 
+PRODUCTS = frozenset({"Matmul", "Einsum", "Dot", "Tensordot"})
+
+
 class Undrawable(Exception):
     """A layer's code cannot be traced; the text goes on after "'gate' is a my_package>Gate layer, ".
 
@@ -126,6 +129,7 @@ class DrawnLayer:
         self._tracer, self._map, self._call = tracer, tracer.map, call
         self._record = tracer.map.record(call.layer)
         self._drawer = drawer
+        self._made: set[str] = set()  # weights whose last axis is that of what they make
 
     def trace(self) -> Any:
         """What the call gives, in labels. Raises: Undrawable."""
@@ -150,7 +154,9 @@ class DrawnLayer:
         outputs = runs[0][2]
         for _, _, others in runs[1:]:
             self._same(outputs, others)
-        self._name_once(first)
+        if not self._record.visits:
+            self._note_makers(runs[0][1])
+        self._name_once(first, [map_ for _, map_, _ in runs])
         for drawing, map_, _ in runs:
             weights = self._declare(drawing.whole, map_, self._record)
             self._map.drawn.append(
@@ -163,6 +169,8 @@ class DrawnLayer:
                     weights,
                 )
             )
+        if not self._record.visits:
+            self._find_fields(described, self._map.drawn[-1].weights)
         self._record.answer = "traced"
         return outputs
 
@@ -233,7 +241,7 @@ class DrawnLayer:
                 self._call.freeze(one, why)
                 self._call.freeze(other, why)
 
-    def _name_once(self, first: int) -> None:
+    def _name_once(self, first: int, maps: list[LabelMap]) -> None:
         """Give positions of weights that were found to be the same units the same label.
 
         The smallest one: units that come in had theirs before the layer was looked at. So a weight
@@ -241,6 +249,7 @@ class DrawnLayer:
 
         Args:
             first: how many ties there were before.
+            maps: of the graphs, whose layers have weights as well.
         """
         ties = self._map.ties[first:]
         if not ties:
@@ -257,6 +266,55 @@ class DrawnLayer:
         for path, labels in self._record.held.items():
             factors = tuple(named(factor) for factor in labels.factors)
             self._record.held[path] = Labels(labels.shape, factors, labels.silent)
+        records = [
+            record for map_ in maps for found in map_.records.values() for record in found.whole()
+        ]
+        for weight in (weight for record in records for weight in record.weights.values()):
+            weight.axes = tuple(
+                Axis(axis.size, tuple(named(factor) for factor in axis.factors))
+                for axis in weight.axes
+            )
+
+    # -- units of its own -----------------------------------------------------------------------
+
+    def _find_fields(self, described: Any, weights: list[Weight]) -> None:
+        """Numbers in the config that count units of the layer's own: found out by building it with one less.
+
+        Such a number is certain where every size that becomes smaller with it is this number, and
+        the units along all these axes are the same ones.
+        """
+        layer = self._call.layer
+        entering = np.concatenate([np.zeros(0, np.int64), *(x.all_ids() for x in self._call.xs)])
+        for name, size in layer.config.items():
+            if type(size) is not int or size < 2:
+                continue
+            spec = {**layer.spec, "config": {**layer.config, name: size - 1}}
+            try:
+                smaller = list(self._drawer.draw(spec, described)[0].whole.all_weights())
+            except Undrawable:
+                continue
+            ids = _following(weights, smaller, size)
+            if ids is None or np.isin(ids, entering).any():
+                continue
+            axis = "units" if name in ("units", "filters") else name
+            self._call.adopt(axis, ids)
+            self._call.size(name, ids)
+            for weight in self._record.weights.values():
+                last = weight.axes[-1] if weight.axes else Axis(None)
+                made = len(weight.axes) == 1 or weight.path in self._made
+                if made and np.array_equal(last.ids, ids):
+                    weight.out = len(weight.axes) - 1
+
+    def _note_makers(self, map_: LabelMap) -> None:
+        """Note which weights are multiplied and summed so that their last axis is left."""
+        left = [np.zeros(0, np.int64)]
+        for visit in map_.visits:
+            if visit.layer.kind in PRODUCTS:
+                left += [labels.all_ids() for labels in visit.outputs]
+        found = np.unique(np.concatenate(left))
+        for path, labels in self._record.held.items():
+            if labels.rank > 1 and np.isin(labels.last.all_ids(), found).all():
+                self._made.add(f"{self._call.layer.store}/{path}")
 
     # -- weights --------------------------------------------------------------------------------
 
@@ -327,6 +385,25 @@ class DrawnLayer:
                 self._call.tie_weight(first, weight.axes)
             result[place] = first
         return [weight for weight in result if weight is not None]
+
+
+def _following(weights: list[Weight], smaller: list[Held], size: int) -> np.ndarray | None:
+    """The units along the axes that became one smaller; None if these are not one set of units."""
+    if len(weights) != len(smaller):
+        return None
+    ids: np.ndarray | None = None
+    for weight, held in zip(weights, smaller, strict=True):
+        if len(weight.axes) != len(held.shape):
+            return None
+        for axis, after in zip(weight.axes, held.shape, strict=True):
+            if axis.size == after:
+                continue
+            if (axis.size, after) != (size, size - 1) or not axis.ids.all():
+                return None
+            if ids is not None and not np.array_equal(ids, axis.ids):
+                return None
+            ids = axis.ids
+    return ids
 
 
 def _adopt_layers(record: LayerRecord, map_: LabelMap) -> None:
