@@ -37,10 +37,11 @@ class Block:
     Args:
         call: of a layer that takes a stream (batch, time, width) and gives one of the same shape.
         passing: tensors among the call's arguments whose units are not held here.
+        heads_follow: whether the size of a head is worked out from the width.
     Raises: CannotTell if the width is not known.
     """
 
-    def __init__(self, call: LayerCall, *passing: Any) -> None:
+    def __init__(self, call: LayerCall, *passing: Any, heads_follow: bool = True) -> None:
         if is_quantized(call):
             raise_quantized(call)
         self.call, self.config = call, call.config
@@ -51,7 +52,12 @@ class Block:
         self.width = width
         self.steps = positions(self.shape[1:-1])
         self.heads = np.zeros(0, np.int64)  # those that were issued
-        why = f"{call.layer.path!r} adds to this stream, so its width stays"
+        why = (
+            f"{call.layer.path!r} adds to this stream, normalises over it and works the size of its "
+            "heads out from its width, which stays"
+            if heads_follow
+            else f"{call.layer.path!r} adds to this stream and normalises over it, so its width stays"
+        )
         for x in call.xs:
             if not any(x is other for other in passing):
                 call.freeze(x, why)
@@ -229,7 +235,7 @@ def sine_position_encoding(call: LayerCall) -> Any:
 
 def _decoder(call: LayerCall, size: int | None, *, bias: bool = False) -> Block:
     """The block of Llama, Mistral and Qwen. `size` is that of a head, None if it is worked out."""
-    block = Block(call)
+    block = Block(call, heads_follow=size is None)
     heads, key_heads = block.shared_heads(issued=size is not None)
     size = size or _head_size(block, int(call.config["num_query_heads"]))
     block.grouped_attention(
@@ -295,7 +301,7 @@ def phi3_decoder(call: LayerCall) -> Labels:
 def gemma_decoder(call: LayerCall) -> Labels:
     """.intermediate_dim; .heads in equal runs that share a key head"""
     config = call.config
-    block = Block(call)
+    block = Block(call, heads_follow=False)
     heads, key_heads = block.shared_heads(issued=True)
     size = int(config["head_dim"])
     block.grouped_attention("attention", heads, key_heads, size, heads_first=True)
@@ -341,7 +347,7 @@ def t5_layer(call: LayerCall) -> Any:
     """.intermediate_dim; .heads, those of a stack together: they share a bias by distance"""
     config = call.config
     bias = call.argument(2, "position_bias")
-    block = Block(call, bias)
+    block = Block(call, bias, heads_follow=False)
     heads = call.units("num_heads", "heads")
     size = int(config["key_value_dim"])
     inner = Axis.of(np.repeat(heads, size))
