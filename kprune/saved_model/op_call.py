@@ -188,16 +188,20 @@ class OpCall(LayerCall):
                 self.tracer.made(int(label))
         self.tracer.used(int(ids[0]), uses, 2.0)
 
-    def consumes(self, weight: Labels, axis: int, *, loud: bool) -> None:
-        """Say that units are multiplied with a weight along one of its axes, and summed.
+    def consumes(self, index: int, labels: Labels, axis: int, *, loud: bool) -> None:
+        """Say that units are multiplied with an input along one of its axes, and summed.
+
+        A weight's rows can be looked at: where they are 0, nobody reads the unit. What is computed
+        of the units of another layer carries their labels, and no such rows.
 
         Args:
+            index: which input; `labels` are its.
             loud: whether a masked unit might give something else than 0 there.
         """
-        ids = weight.axis(axis).all_ids()
+        ids = labels.axis(axis).all_ids()
         if not ids.size:
             return
-        found = self.tracer.owner(int(ids[0]))
+        found = self.tracer.owner(int(ids[0])) if self.ins[index].fixed else None
         if found is not None:
             self.tracer.consumed.add(found)
         else:

@@ -38,6 +38,10 @@ Count = Callable[[np.ndarray], int]
 _SILENT_STEPS = frozenset({"ReadVariableOp", "Identity", "Const", "VarHandleOp", "NoOp"})
 
 
+# Operations whose outputs are weights, or point to them.
+_WEIGHTS = frozenset({"Const", "VarHandleOp", "ReadVariableOp", "VariableV2", "Variable"})
+
+
 @dataclass(eq=False)
 class Demand:
     """A number in a constant that has to follow what is left along an axis."""
@@ -332,6 +336,9 @@ class GraphTracer:
         rule = self._rules.get(node.op)
         marks = len(self.map.freezes), len(self.map.ties), len(self.map.mixes)
         outputs = self._outputs(call, rule)
+        if node.op in _WEIGHTS or (ins and all(value.fixed for value in ins)):
+            for value in outputs:
+                value.fixed = True
         layer = self._layer_of(graph.name, node, record.layer, ins)
         self.layers_of_nodes[graph.name, node.name] = layer
         said: tuple[Freeze | Tie | Mix, ...] = (

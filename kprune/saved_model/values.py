@@ -78,9 +78,11 @@ class Value:
         numbers: for a small integer tensor, an object array of `Number` in its shape.
         parameter: what a resource handle points to.
         items: the list that a variant holds.
+        fixed: whether it is made of weights and constants alone.
     """
 
     labels: Labels
     numbers: Any = None
     parameter: Parameter | None = None
     items: TensorList | None = None
+    fixed: bool = False

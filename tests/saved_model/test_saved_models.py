@@ -444,3 +444,17 @@ def test_a_saved_model_is_not_written_under_the_name_of_another_format(exported,
     with pytest.raises(kprune.errors.UsageError, match="not written as"):
         kprune.remove(exported("digits_mlp"), {"hidden_1": [0]}, output=tmp_path / "small.keras")
     assert not os.listdir(tmp_path)
+
+
+def test_compact_leaves_units_whose_bias_alone_is_zero(tmp_path):
+    import tensorflow as tf
+
+    making.two_signatures(tmp_path / "model")
+    before = tf.saved_model.load(str(tmp_path / "model"))
+    held = plain.variables(before)
+    bias = held["first/bias:0"].numpy()
+    bias[[1, 5]] = 0
+    held["first/bias:0"].assign(bias)
+    tf.saved_model.save(before, str(tmp_path / "zero"), signatures=before.signatures)
+    report = kprune.compact(tmp_path / "zero", dry_run=True, check=False)
+    assert not report.changed
