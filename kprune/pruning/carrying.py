@@ -88,7 +88,7 @@ def carry_out(
 ) -> Any:
     """Open, analyse, make the change, report, write. A live Keras model goes through a temporary file."""
     if not isinstance(model, (str, os.PathLike)):
-        return _live(model, target, rules, make)
+        return _live(model, target, rules, make, trust)
     with open_model(model, trust=trust) as source:
         return carry_out_source(source, rules, make, target)
 
@@ -239,7 +239,7 @@ def check_limits(report: Report, limits: Mapping[str, float]) -> None:
             )
 
 
-def _live(model: Any, target: Target, rules: Iterable[str], make: Make) -> Any:
+def _live(model: Any, target: Target, rules: Iterable[str], make: Make, trust: bool) -> Any:
     """Save a Keras model, change the file, load it again."""
     if not (hasattr(model, "save") and hasattr(model, "get_config")):
         raise UsageError(
@@ -259,5 +259,5 @@ def _live(model: Any, target: Target, rules: Iterable[str], make: Make) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "model.keras", Path(folder) / "pruned.keras"
         model.save(before)
-        carry_out(before, Target(after, limits=target.limits), rules, alone)
+        carry_out(before, Target(after, limits=target.limits), rules, alone, trust=trust)
         return keras.models.load_model(after)

@@ -122,6 +122,11 @@ def test_without_trust_the_layer_is_named_and_trust_is_offered(tmp_path: Path) -
     assert "--trust" in caught.value.do
 
 
+def test_a_model_in_memory_is_traced_as_well(tmp_path: Path) -> None:
+    model = keras.models.load_model(saved(tmp_path, ChannelGain(name="own")))
+    assert remove(model, {"a": UNITS}, trust=True).get_layer("own").gain.shape == (5,)
+
+
 @custom
 class GatedResidual(Configured):
     """Its hidden layers are as wide as its config says, and its last as wide as its input."""
