@@ -106,7 +106,6 @@ def figures(
     """One cut, and what it comes to at each stage."""
     import kprune
     from kprune.select.budget import Budget
-    from kprune.select.criteria import NEED_DATA
 
     with tempfile.TemporaryDirectory() as place:
         small, better = Path(place) / "small.keras", Path(place) / "tuned.keras"
@@ -117,7 +116,7 @@ def figures(
                 choice=kprune.Choice(
                     way.criterion, target=goal, normalize=way.normalize, seed=row.seed
                 ),
-                data=data["few"] if way.criterion in NEED_DATA else None,
+                data=data["few"],
                 output=small,
             )
         except (kprune.CheckError, kprune.UsageError):  # out of reach; nothing it applies to
