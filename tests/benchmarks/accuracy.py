@@ -210,12 +210,12 @@ def table(rows: Sequence[Row]) -> str:
         found = means(rows, way)
         cells = []
         for removed in REMOVED:
-            cut, *trained_on = (
-                f"{found[removed, stage]:.1f}" if (removed, stage) in found else "–"
+            cut, tuned, taught = (
+                f"{found[removed, stage]:.1f}" if (removed, stage) in found else ""
                 for stage in STAGES
             )
-            more = " / ".join(trained_on)
-            cells.append(cut if more == "– / –" else f"{cut} → {more}")
+            trained_on = " / ".join(filter(None, (tuned, taught)))
+            cells.append(f"{cut} → {trained_on}" if trained_on else cut or "–")
         reach = {row.model for row in rows if row.way == way.name and row.accuracy is not None}
         if reach:
             few = f" ({len(reach)} of the models)" if reach != models else ""
