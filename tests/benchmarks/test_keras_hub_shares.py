@@ -61,8 +61,8 @@ ARCHITECTURES: dict[str, Any] = {
     "T5 1.1 base (1/12)": lambda m: m.T5Backbone(
         vocabulary_size=2677, num_layers=12, num_heads=4, hidden_dim=64, intermediate_dim=171,
     ),
-    "ResNet50 (1/4)": lambda m: m.ResNetBackbone(
-        [16], [7], [16, 32, 64, 128], [3, 4, 6, 3], [1, 2, 2, 2], "bottleneck_block",
+    "ResNet50": lambda m: m.ResNetBackbone(
+        [64], [7], [64, 128, 256, 512], [3, 4, 6, 3], [1, 2, 2, 2], "bottleneck_block",
         image_shape=(64, 64, 3),
     ),
 }  # fmt: skip
