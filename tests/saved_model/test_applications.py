@@ -60,7 +60,7 @@ def test_an_architecture_loses_a_third_of_its_free_units_and_still_serves(tmp_pa
     model = application(name, SIZES[name])
     model.save(tmp_path / "model.keras")
     making.export(model, folder)
-    units = plain.random_free_units(folder)
+    units = plain.random_free_units(folder, mixed=False)
     plain.removal_equals_masked_original(folder, small, units)
     kprune.remove(tmp_path / "model.keras", units, output=tmp_path / "small.keras")
     assert plain.same_weights(tmp_path / "small.keras", small) > 20
