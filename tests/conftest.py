@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # channels_first on any CPU
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores; a pool of threads in each would only make them wait.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")

@@ -70,6 +70,9 @@ def import_keras() -> ModuleType:
     """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # TensorFlow's own convolutions take channels_last alone on a CPU; oneDNN's take both, but on older
+    # CPUs they are off unless asked for.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     try:
         with quiet():
             import keras
