@@ -62,17 +62,22 @@ def quiet(*, replay: bool = True) -> Iterator[None]:
             os.close(kept)
 
 
+def set_up() -> None:
+    """Set what TensorFlow and Keras read in the environment when they are imported, unless the user has."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # TensorFlow's own convolutions take channels_last alone on a CPU; oneDNN's take both, but on older
+    # CPUs they are off unless asked for.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+
 @functools.cache
 def import_keras() -> ModuleType:
     """Keras on TensorFlow, ready to run: its devices have been looked for.
 
     Raises: KpruneError if it cannot be imported, after what TensorFlow has to say about it.
     """
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # TensorFlow's own convolutions take channels_last alone on a CPU; oneDNN's take both, but on older
-    # CPUs they are off unless asked for.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    set_up()
     try:
         with quiet():
             import keras

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from types import ModuleType
 from typing import Any
 
 from kprune.errors import KpruneError
-from kprune.running.keras_runtime import quiet
+from kprune.running.keras_runtime import quiet, set_up
 from kprune.text import clean
 
 
@@ -22,7 +21,7 @@ def tensorflow() -> Any:
     known = sys.modules.get("tensorflow")
     if known is not None and hasattr(known, "io"):
         return known
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    set_up()
     if sys.stderr is not None and sys.stderr.isatty():
         print("loading TensorFlow, which reads SavedModels (some seconds) …", file=sys.stderr)
     try:
