@@ -10,6 +10,7 @@ import pytest
 
 import kprune
 from kprune.errors import CannotPruneError, FileError, FrozenUnitsError
+from tests.saved_model.plain import random_free_units
 
 pytestmark = pytest.mark.oracle
 keras = pytest.importorskip("tf_keras")
@@ -56,12 +57,13 @@ def nested():
     return keras.Model(inputs, keras.layers.Dense(2, name="last")(x))
 
 
-MODELS = {
-    "sequential": (sequential, {"conv": [1, 2], "dense": [0]}),
-    "functional": (functional, {"a": [1, 4], "b": [2]}),
-    "residual": (residual, {"conv_1": [1, 5]}),
-    "nested": (nested, {"outside": [3], "inner/in": [1]}),
-}
+def compiled():
+    model = sequential()
+    model.compile("adam", loss="mse")
+    return model
+
+
+MODELS = {make.__name__: make for make in (sequential, functional, residual, nested, compiled)}
 
 
 def randomised(model):
@@ -95,9 +97,9 @@ def silenced(model, report):
 def test_a_keras_2_model_is_one_afterwards_and_equals_the_masked_one(tmp_path, name):
     import tensorflow as tf
 
-    make, units = MODELS[name]
-    model = randomised(make())
+    model = randomised(MODELS[name]())
     model.save(tmp_path / "model", save_format="tf")
+    units = random_free_units(tmp_path / "model")
     report = kprune.remove(tmp_path / "model", units, output=tmp_path / "small")
     small = keras.models.load_model(tmp_path / "small")
     assert type(small) is type(model)
