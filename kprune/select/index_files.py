@@ -17,9 +17,9 @@ from typing import BinaryIO
 import numpy as np
 
 from kprune.errors import DamagedFileError, FileError, SpecError
+from kprune.formats.faults import shown
 from kprune.select.indices import ITEM, Indices, Item, Listed, from_list, item_of, malformed
 from kprune.select.pointing import Source
-from kprune.text import clean
 
 MAX_BYTES = 64 << 20  # far above any list of units; keeps /dev/zero from filling the memory
 
@@ -32,7 +32,7 @@ def read_indices(name: str, base: Path | None = None) -> Indices:
         base: the folder that a relative path starts from; None for the current one.
     Raises: FileError if it cannot be read, SpecError if it does not hold indices.
     """
-    called = "standard input" if name == "-" else clean(name)
+    called = "standard input" if name == "-" else shown(name)
     content = content_of(
         name, base, what="units", do="" if name == "-" else "check the path after '@'"
     )
@@ -57,7 +57,7 @@ def content_of(name: str, base: Path | None = None, *, what: str, do: str = "") 
         what, do: what it is read for and how a reader may help, for messages.
     Raises: FileError if it cannot be read, or is far too long.
     """
-    called = "standard input" if name == "-" else clean(name)
+    called = "standard input" if name == "-" else shown(name)
     try:
         if name == "-":
             content = _rest_of_standard_input()
