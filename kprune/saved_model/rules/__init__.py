@@ -3,7 +3,9 @@
     registry.py      the table
     elementwise.py   element by element; arithmetic on sizes
     contractions.py  products and convolutions
-    movement.py      reshape, transpose, slices, concatenation
+    movement.py      reshape, transpose, tile, padding
+    joining.py       concatenation, stacking, splitting
+    indexing.py      slices, gathers
     reductions.py    sums, means, softmax, normalisation, pooling
     sources.py       constants, variables, what makes tensors from a shape
     control.py       calls of functions, branches, loops, lists of tensors
@@ -18,7 +20,16 @@ import importlib
 
 from kprune.saved_model.rules.registry import OPS, OpRule
 
-FAMILIES = ("elementwise", "contractions", "movement", "reductions", "sources", "control")
+FAMILIES = (
+    "elementwise",
+    "contractions",
+    "movement",
+    "joining",
+    "indexing",
+    "reductions",
+    "sources",
+    "control",
+)
 
 __all__ = ["FAMILIES", "OPS", "OpRule", "table"]
 

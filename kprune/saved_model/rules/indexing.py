@@ -1,0 +1,274 @@
+"""Operations that pick positions: slices and gathers; constants that say which follow."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from kprune.labels.labels import Axis, Labels, Shape
+from kprune.labels.layer_call import CannotTell
+from kprune.saved_model.op_call import OpCall
+from kprune.saved_model.rules.joining import apart, stay
+from kprune.saved_model.rules.registry import op
+from kprune.saved_model.values import Number, Value
+
+
+@op("Slice", does="passes", numbers=True)
+def cut_out(call: OpCall) -> Any:
+    """a block: begin and size along each axis, which follow"""
+    x, begins, sizes = call.x, call.numbers(1), call.numbers(2)
+    known = call.shape(x)
+    if begins is None or sizes is None:
+        return call.hold_axes(
+            x, range(len(known)), f"are cut out by {call.layer.path!r} as the model runs"
+        ).with_shape(call.recorded.get(0))
+    result: list[int | None] = []
+    spans: list[slice] = []
+    for axis, size in enumerate(known):
+        begin, length = begins.ravel()[axis], sizes.ravel()[axis]
+        if begin.value is None or length.value is None or size is None:
+            x = call.hold_axes(x, [axis], f"are cut out by {call.layer.path!r} as the model runs")
+            result.append(
+                length.value if length.value not in (-1, None) and length.value >= 0 else None
+            )
+            spans.append(slice(None))
+            for number in (begin, length):
+                call.use_value(number)
+            continue
+        stop = size if length.value == -1 else begin.value + length.value
+        if stop - begin.value == 1:
+            x = apart(call, x, axis)
+        result.append(stop - begin.value)
+        spans.append(slice(begin.value, stop))
+        _follow_slice(
+            call,
+            x.axis(axis),
+            begin,
+            None if length.value == -1 else length,
+            begin.value,
+            stop,
+            length=True,
+        )
+    if call.ins[0].numbers is not None:
+        held = call.ins[0].numbers[tuple(spans)]
+        return Value(Labels(held.shape), held)
+    return _sliced(x, spans, tuple(result))
+
+
+def _sliced(x: Labels, spans: list[slice], result: Shape) -> Labels:
+    def take(factor: np.ndarray) -> np.ndarray:
+        return factor[
+            tuple(
+                slice(None) if n == 1 else span for n, span in zip(factor.shape, spans, strict=True)
+            )
+        ]
+
+    return x.move(take, result)
+
+
+def _follow_slice(
+    call: OpCall,
+    along: Axis,
+    begin: Number,
+    end: Number | None,
+    start: int,
+    stop: int,
+    *,
+    length: bool = False,
+) -> None:
+    if not along.factors:
+        for number in (begin, end):
+            if number is not None:
+                call.use_value(number)
+        return
+    call.demand(begin, along, lambda alive: int(alive[:start].sum()))
+    if end is not None:
+        call.demand(end, along, lambda alive: int(alive[start if length else 0 : stop].sum()))
+    call.size_left(Axis(stop - start, tuple(factor[:, start:stop] for factor in along.factors)))
+
+
+@op("StridedSlice", does="passes", numbers=True)
+def strided_slice(call: OpCall) -> Any:
+    """x[begin:end:stride, …]; begin and end follow"""
+    x, known = call.x, call.shape()
+    begins, ends, strides = call.numbers(1), call.numbers(2), call.numbers(3)
+    if begins is None or ends is None or strides is None:
+        held = call.hold_axes(
+            x, range(len(known)), f"are sliced by {call.layer.path!r} as the model runs"
+        )
+        recorded = call.recorded.get(0)
+        if held.factors:
+            call.freeze(held, f"are sliced by {call.layer.path!r} as the model runs")
+        return Labels(recorded)
+    masks = {
+        name: int(call.attr(name, 0))
+        for name in ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
+    }
+    index: list[Any] = []
+    result: list[int | None] = []
+    axis = 0
+    count = begins.size
+    explicit = sum(
+        1 for i in range(count) if not (masks["new_axis_mask"] | masks["ellipsis_mask"]) >> i & 1
+    )
+    for i in range(count):
+        begin, end, stride = (part.ravel()[i] for part in (begins, ends, strides))
+        if masks["ellipsis_mask"] >> i & 1:
+            for _ in range(len(known) - explicit):
+                index.append(slice(None))
+                result.append(known[axis])
+                axis += 1
+            continue
+        if masks["new_axis_mask"] >> i & 1:
+            index.append(None)
+            result.append(1)
+            continue
+        size = known[axis]
+        if masks["shrink_axis_mask"] >> i & 1:
+            x = _pick(call, x, axis, begin)
+            index.append(
+                begin.value
+                if begin.value is not None and (size is not None or begin.value in (0, -1))
+                else 0
+            )
+            axis += 1
+            continue
+        open_begin, open_end = masks["begin_mask"] >> i & 1, masks["end_mask"] >> i & 1
+        part, new = _span(
+            call, x, axis, None if open_begin else begin, None if open_end else end, stride
+        )
+        if part is None:
+            x = call.hold_axes(x, [axis], f"are sliced by {call.layer.path!r}")
+            part = slice(None)
+        index.append(part)
+        result.append(new)
+        axis += 1
+    index += [slice(None)] * (len(known) - axis)
+    result += list(known[axis:])
+    numbers = call.numbers(0)
+    if numbers is not None:
+        picked = np.asarray(numbers[tuple(index)], object)
+        return Value(Labels(picked.shape), picked)
+
+    def take(factor: np.ndarray) -> np.ndarray:
+        own: list[Any] = []
+        at = 0
+        for part in index:
+            if part is None:
+                own.append(None)
+                continue
+            narrow = factor.shape[at] == 1
+            own.append((slice(None) if isinstance(part, slice) else 0) if narrow else part)
+            at += 1
+        return factor[tuple(own)]
+
+    return x.move(take, tuple(result))
+
+
+def _span(
+    call: OpCall, x: Labels, axis: int, begin: Number | None, end: Number | None, stride: Number
+) -> tuple[slice | None, int | None]:
+    """One `begin:end:stride`.
+
+    Returns: the slice, or None if units along it must stay; and the size that is left.
+    """
+    size = call.shape(x)[axis]
+    given = [number for number in (begin, end) if number is not None]
+    step = stride.value
+    if size is None or step is None or any(number.value is None for number in given):
+        for number in given:
+            call.use_value(number)
+        whole = not given and step in (1, -1)
+        return slice(None, None, step) if whole else None, size if whole else None
+    start, stop, _ = slice(
+        begin.value if begin else None, end.value if end else None, step
+    ).indices(size)
+    part = slice(begin.value if begin else None, end.value if end else None, step)
+    new = len(range(start, stop, step))
+    along = x.axis(axis)
+    if new == 1 and along.factors:
+        for number in given:
+            call.use_value(number)
+        return None, 1
+    if not along.factors:
+        for number in given:
+            call.use_value(number)
+        return part, new
+    if not given:
+        return (part, new) if step in (1, -1) else (None, new)
+    if step != 1 or any((number.value or 0) < 0 for number in given) or stop > size:
+        return None, new
+    for bound, at in ((begin, start), (end, stop)):
+        if bound is not None:
+            call.demand(bound, along, partial(_left_before, at))
+    call.size_left(Axis(stop - start, tuple(factor[:, start:stop] for factor in along.factors)))
+    return part, new
+
+
+def _left_before(at: int, alive: np.ndarray) -> int:
+    return int(alive[:at].sum())
+
+
+def _pick(call: OpCall, x: Labels, axis: int, begin: Number) -> Labels:
+    """`x[..., index]`: that one position must stay, and what stands before it moves it."""
+    along = x.axis(axis)
+    if not along.factors or along.size is None:
+        if call.ins[0].numbers is None or begin.value is None:
+            call.use_value(begin)
+        elif begin.at is not None:
+            call.tracer.valued.add(begin.at)
+        return x
+    if begin.value is None:
+        return call.hold_axes(x, [axis], f"are picked out by {call.layer.path!r} as the model runs")
+    place = begin.value % along.size
+    for factor in along.factors:
+        call.freeze(factor[:, place], f"are picked out by number in {call.layer.path!r}")
+    if begin.value >= 0:
+        call.demand(begin, along, lambda alive: int(alive[:place].sum()))
+    return x
+
+
+@op(
+    "GatherV2",
+    "Gather",
+    "GatherNd",
+    "ResourceGather",
+    "ResourceGatherNd",
+    does="passes",
+    numbers=True,
+)
+def gather(call: OpCall) -> Any:
+    """positions of an axis are looked up, so it must stay whole; the other axes pass"""
+    indices = call.ins[1]
+    x = call.ins[0].parameter.labels if call.ins[0].parameter is not None else call.labels(0)
+    known = call.shape(x)
+    axis = 0
+    if call.op == "GatherV2":
+        axis = int(call.constant(2).ravel()[0]) % max(len(known), 1)
+    numbers = call.numbers(0)
+    if numbers is not None and call.op in ("GatherV2", "Gather"):
+        at = call.constant(1)
+        picked = np.asarray(numbers.take(at, axis), object)
+        return Value(Labels(picked.shape), picked)
+    stay(call)
+    call.freeze(indices.labels, f"are looked up by {call.layer.path!r} as positions")
+    depth = 1
+    if call.op in ("GatherNd", "ResourceGatherNd"):
+        last = (indices.labels.shape or (None,))[-1]
+        if last is None:
+            raise CannotTell("looks up positions of unknown depth")
+        depth = last
+    if call.attr("batch_dims", 0):
+        call.freeze(x, f"are looked up sample by sample by {call.layer.path!r}")
+        return Labels(call.recorded.get(0))
+    x = call.hold_axes(
+        x, range(axis, axis + depth), f"are looked up by {call.layer.path!r} as the model runs"
+    )
+    own = call.shape(indices.labels)
+    own = own[:-1] if call.op in ("GatherNd", "ResourceGatherNd") else own
+    call.makes(x, [a for a in range(len(known)) if not axis <= a < axis + depth], 0.0)
+    result = (*known[:axis], *own, *known[axis + depth :])
+    extents = [1] * len(own)
+    return x.move(lambda f: f.reshape(*f.shape[:axis], *extents, *f.shape[axis + depth :]), result)

@@ -1,0 +1,142 @@
+"""Operations that put tensors, or sizes, together, and those that take them apart again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kprune.labels.labels import Labels, Shape
+from kprune.labels.layer_call import CannotTell
+from kprune.rules.merging import join
+from kprune.saved_model.op_call import OpCall
+from kprune.saved_model.rules.registry import op
+from kprune.saved_model.values import Number, Value
+
+
+@op("Pack", does="combines", numbers=True)
+def pack(call: OpCall) -> Any:
+    """one tensor beside the other along a new axis; what meets is tied"""
+    axis = call.attr("axis", 0)
+    held = [value.numbers for value in call.ins]
+    together = call.combine([value.labels for value in call.ins])
+    known = call.shape(together)
+    axis += len(known) + 1 if axis < 0 else 0
+    result = (*known[:axis], len(call.ins), *known[axis:])
+    labels = together.move(lambda f: np.expand_dims(f, axis), result)
+    if any(numbers is not None for numbers in held) and all(
+        value.labels.shape == () for value in call.ins
+    ):
+        numbers = np.empty(len(held), object)
+        for index, one in enumerate(held):
+            numbers[index] = Number(None, lost=True) if one is None else one[()]
+        return Value(labels, numbers)
+    stay(call)
+    return labels
+
+
+def stay(call: OpCall) -> None:
+    for value in call.ins:
+        if value.numbers is not None:
+            for number in value.numbers.flat:
+                call.use_value(number)
+
+
+@op("Unpack", does="passes", numbers=True)
+def unpack(call: OpCall) -> Any:
+    """one tensor for each position of an axis"""
+    known = call.shape()
+    axis = call.attr("axis", 0) % len(known)
+    size = known[axis] if known[axis] is not None else call.attr("num", 1)
+    numbers = call.numbers(0)
+    x = call.hold_axes(call.x, [axis], f"are taken apart by {call.layer.path!r}")
+    one = x.move(lambda f: f.take(0, axis), (*known[:axis], *known[axis + 1 :]))
+    results = []
+    for index in range(int(size or 0)):
+        picked = None if numbers is None else np.asarray(numbers.take(index, axis), object)
+        results.append(Value(one, picked))
+    return results
+
+
+@op("ConcatV2", "Concat", does="combines", numbers=True)
+def concat(call: OpCall) -> Any:
+    """one after the other along an axis"""
+    first = call.op == "Concat"
+    axis = int(call.constant(0 if first else len(call.ins) - 1).ravel()[0])
+    parts = call.ins[1:] if first else call.ins[:-1]
+    held = [value.numbers for value in parts]
+    if all(numbers is not None for numbers in held):
+        joined = np.concatenate(held, axis)
+        return Value(Labels(joined.shape), joined)
+    if any(numbers is not None for numbers in held) and all(
+        value.labels.rank == 1 for value in parts
+    ):
+        sizes = [call.shape(value.labels)[0] for value in parts]
+        if None not in sizes:
+            pieces = [
+                np.array([Number(None, lost=True)] * (size or 0), object)
+                if numbers is None
+                else numbers
+                for numbers, size in zip(held, sizes, strict=True)
+            ]
+            joined = np.concatenate(pieces)
+            return Value(Labels(joined.shape), joined)
+    stay(call)
+    return join(call, [value.labels for value in parts], axis)
+
+
+@op("Split", does="passes", numbers=True)
+def split(call: OpCall) -> Any:
+    """equal runs of an axis: as much goes from each"""
+    axis = int(call.constant(0).ravel()[0])
+    x, count = call.labels(1), int(call.attr("num_split", 1))
+    known = call.shape(x)
+    axis %= len(known)
+    if known[axis] == count:
+        x = apart(call, x, axis)
+    along = x.axis(axis)
+    if along.factors and along.size is not None:
+        for factor in along.factors:
+            runs = np.split(factor, count, axis=1)
+            for run in runs[1:]:
+                call.tie(runs[0].ravel(), run.ravel())
+    size = known[axis]
+    part = None if size is None else size // count
+    return [_run(x, axis, index * (part or 0), part, known) for index in range(count)]
+
+
+def apart(call: OpCall, x: Labels, axis: int) -> Labels:
+    """Single positions are taken out: each is its own thing, such as the rows of a GRU's bias."""
+    return call.hold_axes(x, [axis], f"are taken one by one by {call.layer.path!r}")
+
+
+def _run(x: Labels, axis: int, start: int, size: int | None, known: Shape) -> Labels:
+    result = (*known[:axis], size, *known[axis + 1 :])
+    span = range(start, start + (size or 0))
+    return x.move(lambda f: f.take(span, axis) if f.shape[axis] > 1 else f, result)
+
+
+@op("SplitV", does="passes", numbers=True)
+def split_by_sizes(call: OpCall) -> Any:
+    """runs of an axis; their sizes follow"""
+    x, sizes = call.x, call.numbers(1)
+    axis = int(call.constant(2).ravel()[0])
+    known = call.shape(x)
+    axis %= len(known)
+    if sizes is None or any(number.value is None for number in sizes.flat):
+        raise CannotTell("splits by sizes that are only known as the model runs")
+    values = [int(number.value or 0) for number in sizes.flat]
+    if -1 in values and known[axis] is not None:
+        rest = int(known[axis] or 0) - sum(value for value in values if value >= 0)
+        values = [rest if value < 0 else value for value in values]
+    if 1 in values:
+        x = apart(call, x, axis)
+    parts, start = [], 0
+    for number, size in zip(sizes.flat, values, strict=True):
+        part = _run(x, axis, start, size, known)
+        if x.varies(axis):
+            call.demand(number, part.axis(axis))
+            call.size_left(part.axis(axis))
+        parts.append(part)
+        start += size
+    return parts
