@@ -62,7 +62,9 @@ def test_an_architecture_loses_a_third_of_its_free_units_and_still_serves(tmp_pa
     making.export(model, folder)
     units = plain.random_free_units(folder, mixed=False)
     plain.removal_equals_masked_original(folder, small, units)
-    kprune.remove(tmp_path / "model.keras", units, output=tmp_path / "small.keras")
+    # NASNet is built under scopes, which stand before the names of its layers in the variables' paths.
+    named = {address.rpartition("/")[2]: indices for address, indices in units.items()}
+    kprune.remove(tmp_path / "model.keras", named, output=tmp_path / "small.keras")
     assert plain.same_weights(tmp_path / "small.keras", small) > 20
     plain.serves_in_keras(small)
     plain.converts_to_less(folder, small, tolerance=1e-3)
