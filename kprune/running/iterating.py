@@ -164,7 +164,7 @@ class _Run:
         whole = self._whole() if rounds is None else rounds[0]
         self.rounds = [whole] if rounds is None else rounds
         if self.plan.target is not None:
-            self.end = self.plan.target.budget.goal(_Size(self._size(whole)))
+            self.end = self.plan.target.budget.goal(self._size(whole))
         others = (name for name in whole.tuned if name != "loss")
         self.metric = self.plan.floor_metric or next(others, "loss")
         if rounds is None:
@@ -332,16 +332,6 @@ class _Run:
             stopped.add_note(
                 f"{kept} kept in {shown(self.work.folder)}; the same command with --resume goes on"
             )
-
-
-class _Size:
-    """A size that is known already, as a budget asks for it."""
-
-    def __init__(self, whole: float) -> None:
-        self.whole = whole
-
-    def __call__(self, gone: Any) -> float:
-        raise NotImplementedError
 
 
 def _plain(figures: Epoch) -> Epoch:

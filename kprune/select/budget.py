@@ -61,16 +61,16 @@ class Budget:
             return number / 100, True
         return number * _FACTORS.get(unit, 1), False
 
-    def goal(self, measure: Measure) -> float:
-        """The most that may be left."""
+    def goal(self, whole: float) -> float:
+        """The most that may be left of a model that costs `whole`."""
         number, share = self._parsed()
-        return number * measure.whole if share else number
+        return number * whole if share else number
 
     def out_of_reach(self, least: float, measure: Measure) -> CheckError:
         """The refusal of a budget that cannot be met."""
         return CheckError(
             f"{self.amount} {self.kind} cannot be reached",
             why=f"with every unit that may go, {least:,.0f} of {measure.whole:,.0f} {self.kind} are left "
-            f"({100 * least / measure.whole:.1f} %); the budget is {self.goal(measure):,.0f}",
+            f"({100 * least / measure.whole:.1f} %); the budget is {self.goal(measure.whole):,.0f}",
             do="ask for less, or allow more to go (--min-units, --max-ratio, --exclude)",
         )

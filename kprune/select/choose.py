@@ -337,7 +337,7 @@ class _Picker:
 
         Raises: CheckError if all that can go is not enough; its text names the closest.
         """
-        goal = budget.goal(measure)
+        goal = budget.goal(measure.whole)
         # The list is gone through once: a shorter beginning of it takes the same groups as far as it goes.
         taken = self._take_ranked(self._ranked(), len(self.gone))
 

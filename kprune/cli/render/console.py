@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from kprune.errors import UsageError
 from kprune.formats.faults import check_place, file_error, shown
 from kprune.report.json_text import json_text
+from kprune.text import clean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -163,6 +164,15 @@ def show_texts(on: Console, texts: Iterable[tuple[str, str]], style: str = "bold
         grid.add_row(Text(label, style=style), Text(text))
     if grid.row_count:
         on.print(grid)
+
+
+def show_end(on: Console, notes: Iterable[str], output: str | None, plot: str | None) -> None:
+    """Print how a training ended: its notes, and the files that it wrote."""
+    for note in notes:
+        on.print(f"note: {note}", soft_wrap=True)
+    for did, path in (("wrote", output), ("drew", plot)):
+        if path is not None:
+            on.print(f"{did} {clean(path, 300)}", soft_wrap=True)
 
 
 def print_json(data: Any, *, stderr: bool = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprune.cli.render.console import console, show_table
+from kprune.cli.render.console import console, show_end, show_table
 from kprune.cli.render.figures import counted, figure
 from kprune.text import clean
 
@@ -32,12 +32,7 @@ def show(found: Iteration, plot: str | None, *, to_stderr: bool) -> None:
     on.print(_ending(found), soft_wrap=True)
     if found.resumed:
         on.print(f"resumed after round {found.resumed}")
-    for note in found.notes:
-        on.print(f"note: {note}", soft_wrap=True)
-    if not to_stderr:
-        on.print(f"wrote {clean(found.output, 300)}", soft_wrap=True)
-    if plot is not None:
-        on.print(f"drew {clean(plot, 300)}", soft_wrap=True)
+    show_end(on, found.notes, None if to_stderr else found.output, plot)
 
 
 def _row(found: Iteration, round_: Round) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from kprune.cli.render.console import console, show_table
+from kprune.cli.render.console import console, show_end, show_table
 from kprune.text import clean
 
 if TYPE_CHECKING:
@@ -41,9 +41,4 @@ def show(found: Tuning, plot: str | None, *, to_stderr: bool) -> None:
     on.print(f"{chosen}{samples}{resumed}", soft_wrap=True)
     if found.held_zero:
         on.print(f"{found.held_zero:,} zeroed units were held at zero")
-    for note in found.notes:
-        on.print(f"note: {note}", soft_wrap=True)
-    if not to_stderr:
-        on.print(f"wrote {clean(found.output, 300)}", soft_wrap=True)
-    if plot is not None:
-        on.print(f"drew {clean(plot, 300)}", soft_wrap=True)
+    show_end(on, found.notes, None if to_stderr else found.output, plot)
