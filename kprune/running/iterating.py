@@ -120,6 +120,7 @@ def iterate(
         kind=loaded.kind,
         target=run.end,
         floor=loaded.floor,
+        bound=run.bound,
         rounds=run.rounds,
         written=written,
         stopped=stopped,
@@ -166,7 +167,7 @@ class _Run:
         if self.plan.target is not None:
             self.end = self.plan.target.budget.goal(self._size(whole))
         others = (name for name in whole.tuned if name != "loss")
-        self.metric = self.plan.floor_metric or next(others, "loss")
+        self.metric = self.plan.limit.metric if self.plan.limit else next(others, "loss")
         if rounds is None:
             self._check_floor(whole)
             self._check_target(whole)
@@ -193,22 +194,34 @@ class _Run:
             held=True,
         )  # fmt: skip
 
+    @property
+    def bound(self) -> float | None:
+        """The figure that the floor's metric is compared with; None without a floor."""
+        floor = self.plan.limit
+        return None if floor is None else floor.bound(self.rounds[0].tuned[floor.metric])
+
+    def _holds(self, figures: Epoch) -> bool:
+        floor = self.plan.limit
+        return floor is None or floor.holds(
+            figures[floor.metric], self.rounds[0].tuned[floor.metric]
+        )
+
     def _check_floor(self, whole: Round) -> None:
-        name = self.plan.floor_metric
-        if name is None:
+        floor = self.plan.limit
+        if floor is None:
             return
-        if name not in whole.tuned:
+        if floor.metric not in whole.tuned:
             raise PlanError(
-                f"the model has no metric '{clean(name)}'",
+                f"the model has no metric '{clean(floor.metric)}'",
                 where=self.plan.where("floor"),
                 why=f"it is judged by {', '.join(map(clean, whole.tuned))}",
                 do="name one of these, or let training measure it (tune: {metric: NAME})",
             )
-        if not self.plan.holds(whole.tuned[name]):
+        if not self._holds(whole.tuned):
             raise CheckError(
                 f"the model as it is does not hold {clean(self.plan.floor)}",
                 where=self.plan.where("floor"),
-                why=f"its {clean(name)} is {whole.tuned[name]:.4f}",
+                why=f"its {clean(floor.metric)} is {whole.tuned[floor.metric]:.4f}",
                 do="nothing was written",
             )
 
@@ -269,7 +282,7 @@ class _Run:
                 tuned=tuned,
                 epochs=len(found.epochs) - 1,
                 best=found.best,
-                held=self.plan.floor_metric is None or self.plan.holds(tuned[self.metric]),
+                held=self._holds(tuned),
             )
         )
         self.work.keep(self.rounds)
@@ -312,12 +325,11 @@ class _Run:
                 f"the first round does not hold {clean(self.plan.floor)}",
                 where=self.plan.where("floor"),
                 why=f"with {first.parameters:,} of {self.rounds[0].parameters:,} parameters left "
-                f"and after training, {clean(self.metric)} is {first.tuned[self.metric]:.4f}",
+                f"and after training, {clean(self.metric)} is {first.tuned[self.metric]:.4f}, "
+                f"and the bound {self.bound:.4f}",
                 do="take smaller steps (schedule), train longer (tune: {epochs: …}), or allow "
                 "more; nothing was written",
             )
-        if number == 0:
-            self.notes.append("the model meets the target as it is: a copy was written")
         with open_model(self.model if number == 0 else self.work.model(number)) as source:
             write_as_it_is(source, target, force=force)
         return number

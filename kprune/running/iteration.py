@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
+
+from kprune.text import clean
 
 Figures = dict[str, float]
 End = Literal["target", "floor", "exhausted"]
@@ -33,6 +36,7 @@ class Iteration(Struct, frozen=True):
     Attributes:
         rounds: in order; the last one did not hold where `stopped` is `floor`.
         written: the number of the round whose model was written.
+        bound: what the floor comes to as a figure; it may be relative to the original.
         stopped: by the target, by the floor, or because no more units may go (`exhausted`).
         metric: the one that the floor is about, or else the first that is no loss.
         resumed: how many rounds an interrupted run had finished.
@@ -44,6 +48,7 @@ class Iteration(Struct, frozen=True):
     kind: Annotated[str, Meta(description="what is counted: parameters, flops or bytes")]
     target: Annotated[float | None, Meta(description="what may be left in the end")]
     floor: str | None
+    bound: Annotated[float | None, Meta(description="the figure that the floor comes to")]
     rounds: list[Round]
     written: int
     stopped: End
@@ -57,6 +62,29 @@ class Iteration(Struct, frozen=True):
         """Whether the plan was carried out: to its target, or until its floor was in the way."""
         return self.target is None or self.stopped != "exhausted"
 
+    @property
+    def why(self) -> str:
+        """Which round's model was written, and why that one: a sentence."""
+        kept, last = self.rounds[self.written], self.rounds[-1]
+        left = getattr(kept, self.kind)
+        written = f"{f'round {kept.number}' if kept.number else 'the model as it was'} is written"
+        if self.stopped == "floor":
+            return (
+                f"{written}, the last that holds {self._floor}; "
+                f"round {last.number} comes to {last.tuned[self.metric]:.4f}"
+            )
+        if self.stopped == "target":
+            holds = f", and holds {self._floor}" if self.floor else ""
+            return f"{written}: {left:,} {self.kind} meet the target of {self.target:,.0f}{holds}"
+        wanted = "" if self.target is None else f", where the target is {self.target:,.0f}"
+        return f"{written}: no more units may go from {left:,} {self.kind}{wanted}"
+
+    @property
+    def _floor(self) -> str:
+        """The floor, as a figure."""
+        text = clean(self.floor)
+        return re.sub(r"original.*", f"{self.bound:.4f}", text)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON, which has no number that is none: null stands for it."""
         found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
@@ -65,4 +93,5 @@ class Iteration(Struct, frozen=True):
             "schema": found.pop("schema"),
             "command": "iterate",
             **found,
+            "why": self.why,
         }

@@ -12,8 +12,7 @@ Read as strictly as the plans of `kprune apply`: every error names the line.
 
 from __future__ import annotations
 
-import operator
-import re
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -22,6 +21,7 @@ from msgspec import Meta, Struct
 from kprune.errors import UsageError
 from kprune.select.budget import KINDS, Budget
 from kprune.select.choose import Choice
+from kprune.select.floor import PATTERN, Floor, parse_floor
 from kprune.select.options import Normalization, Reduction
 from kprune.select.plan_errors import Part, called, explained, refuse_nothing, refuse_unknown_keys
 from kprune.select.plan_structs import InvalidPlan, ModelCheck, described, without_null
@@ -137,10 +137,6 @@ class Tune(Struct, frozen=True, forbid_unknown_fields=True):
     seed: Annotated[int, Meta(ge=0)] = 0
 
 
-_FLOOR = re.compile(r"\s*([^\s<>=]+)\s*(>=|<=)\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*")
-_HOLDS = {">=": operator.ge, "<=": operator.le}
-
-
 class IterationPlan(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     """Prune a little, train on, repeat: until a target is met, or a metric would not hold."""
 
@@ -152,8 +148,9 @@ class IterationPlan(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
         Annotated[
             str,
             Meta(
-                pattern=f"^{_FLOOR.pattern}$",
-                description='What must hold after each round: "accuracy >= 0.97", "loss <= 0.2".',
+                description='What must hold after each round: "accuracy >= 0.97", "loss <= 0.2"; or, '
+                'counted from the model as it was, "accuracy >= original - 0.01".',
+                extra_json_schema={"pattern": f"^{PATTERN}$"},
             ),
         ]
         | None
@@ -162,11 +159,29 @@ class IterationPlan(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     model: ModelCheck | None = None
 
     def __post_init__(self) -> None:
+        self._check_floor()
         if self.target is None and (self.floor is None or self.schedule.rounds is not None):
             raise InvalidPlan(
                 "a plan without 'target'",
                 do="write target: {parameters: 40%}; without one, schedule: {step: 0.1} goes on "
                 "until a floor would be crossed, such as floor: accuracy >= 0.97",
+            )
+
+    def _check_floor(self) -> None:
+        if self.floor is None:
+            return
+        if self.limit is None:
+            raise InvalidPlan(
+                "'floor' is not a comparison",
+                "floor",
+                do="write accuracy >= 0.97 or loss <= 0.2; or, counted from the model as it was, "
+                "accuracy >= original - 0.01 (one point less)",
+            )
+        if self.limit.relative and self.limit.allows < 0:
+            raise InvalidPlan(
+                "a floor that the original itself does not hold",
+                "floor",
+                do=f"write {self.limit.turned}",
             )
 
     @property
@@ -192,16 +207,10 @@ class IterationPlan(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
             return whole + (end - whole) * done
         return float(whole * (end / whole) ** done)
 
-    @property
-    def floor_metric(self) -> str | None:
-        """The metric that the floor is about."""
-        found = _FLOOR.fullmatch(self.floor or "")
-        return found[1] if found else None
-
-    def holds(self, value: float) -> bool:
-        """Whether a value of that metric is good enough."""
-        found = _FLOOR.fullmatch(self.floor or "")
-        return found is None or bool(_HOLDS[found[2]](value, float(found[3])))
+    @cached_property
+    def limit(self) -> Floor | None:
+        """The floor."""
+        return None if self.floor is None else parse_floor(self.floor)
 
     def where(self, *path: str) -> str:
         """`plan.yaml, line 6` for a part of the plan; "" for a plan made in Python."""

@@ -31,7 +31,8 @@ def test_the_rounds_stand_in_a_table_and_progress_on_standard_error(
     ]  # fmt: skip
     assert lines[2].split()[:3] == ["0", "146", "44,354"]
     assert lines[3].split()[0] == "1" and lines[3].endswith("written")
-    assert lines[-2].startswith("met the target of 35,483 parameters: 35,")
+    assert lines[-2].startswith("round 1 is written: 35,")
+    assert lines[-2].endswith(" parameters meet the target of 35,483")
     assert lines[-1] == "wrote model.pruned.keras"
     assert max(map(len, lines)) <= 80
     told = ran.err.splitlines()

@@ -175,6 +175,26 @@ def test_the_last_round_that_held_the_floor_is_written(place: Path, tmp_path: Pa
     assert left(tmp_path) == ["out.keras"]
 
 
+def test_a_floor_may_count_from_what_the_original_has(place: Path, tmp_path: Path) -> None:
+    """Half of the units do not go without a loss; what is written is no worse than allowed."""
+    out = tmp_path / "out.keras"
+    changes = (
+        ("target: {parameters: 40%}\n", "floor: loss <= original + 0.1\n"),
+        ("{rounds: 3}", "{step: 0.2}"),
+        ("learning_rate: 0.01", "learning_rate: 1e-5"),
+    )
+    found = iterate(place, out, *changes)
+    losses = [round_.tuned["loss"] for round_ in found.rounds]
+    assert found.bound == pytest.approx(losses[0] + 0.1)
+    assert found.stopped == "floor" and 0 < found.written == len(losses) - 2
+    assert losses[-2] <= losses[0] + 0.1 < losses[-1]
+    assert found.why == (
+        f"round {found.written} is written, the last that holds loss <= {found.bound:.4f}; "
+        f"round {found.written + 1} comes to {losses[-1]:.4f}"
+    )
+    assert found.to_dict()["why"] == found.why
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
@@ -219,6 +239,6 @@ def test_a_floor_that_the_first_round_breaks_writes_nothing(place: Path, tmp_pat
 def test_a_target_that_is_met_already_gives_a_copy(place: Path, tmp_path: Path) -> None:
     found = iterate(place, tmp_path / "out.keras", ("40%", "1M"))
     assert (found.stopped, found.written, len(found.rounds)) == ("target", 0, 1)
-    assert any("as it is" in note for note in found.notes)
+    assert found.why.startswith("the model as it was is written: ")
     before, after = state(place / "model.keras"), state(tmp_path / "out.keras")
     assert all((a == b).all() for a, b in zip(before, after, strict=True))

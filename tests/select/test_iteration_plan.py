@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -29,14 +30,13 @@ def test_a_plan_says_what_it_says() -> None:
     assert plan.kind == "parameters"
     assert (plan.tune.epochs, plan.tune.learning_rate, plan.tune.batch_size) == (3, 0.001, 32)
     assert plan.choose.exclude == ["stem_*"]
-    assert plan.floor_metric == "accuracy"
-    assert plan.holds(0.97) and not plan.holds(0.9699) and not plan.holds(float("nan"))
+    assert plan.limit is not None and (plan.limit.metric, plan.limit.amount) == ("accuracy", 0.97)
 
 
-def test_a_floor_of_a_loss_is_a_ceiling() -> None:
-    plan = parse_iteration_plan(with_line("accuracy >= 0.97", "loss <= 2e-1"))
-    assert plan.floor_metric == "loss"
-    assert plan.holds(0.2) and not plan.holds(0.21)
+def test_a_floor_may_count_from_the_original() -> None:
+    limit = parse_iteration_plan(with_line(">= 0.97", ">= original - 0.01")).limit
+    assert limit is not None
+    assert limit.relative and limit.bound(0.98) == pytest.approx(0.97)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,9 @@ def test_without_a_target_steps_go_on() -> None:
         ("{parameters: 40%}", "{parameters: 40%, flops: 1M}", 3, "'parameters' and 'flops'"),
         ("target: {parameters: 40%}\n", "", 1, "a plan without 'target'"),
         ("accuracy >= 0.97", "accuracy > 0.97", 6, "'floor' is not a comparison"),
+        (">= 0.97", ">= original - 1%", 6, "accuracy >= original - 0.01 (one point less)"),
+        (">= 0.97", ">= original + 0.01", 6, "do:    write accuracy >= original - 0.01"),
+        ("accuracy >= 0.97", "loss <= original - 1", 6, "do:    write loss <= original + 1"),
         ("floor: accuracy >= 0.97", "floor:", 6, "no value for 'floor'"),
         ("stem_*", "''", 2, "item 1 of 'exclude'"),
         ("version: 1", "version: 2", 1, "this kprune reads version 1"),
@@ -105,3 +108,4 @@ def test_the_schema_names_every_key() -> None:
     }  # fmt: skip
     assert plan["required"] == ["version", "choose", "schedule"]
     assert "null" not in json.dumps(schema)
+    assert re.fullmatch(plan["properties"]["floor"]["pattern"], "accuracy >= original - 0.01")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kprune.cli.render.console import console, show_end, show_table
-from kprune.cli.render.figures import counted, figure
+from kprune.cli.render.figures import figure
 from kprune.text import clean
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def show(found: Iteration, plot: str | None, *, to_stderr: bool) -> None:
         columns.insert(-1, ">loss")
     show_table(on, columns, [_row(found, round_) for round_ in found.rounds])
     on.print()
-    on.print(_ending(found), soft_wrap=True)
+    on.print(found.why, soft_wrap=True)
     if found.resumed:
         on.print(f"resumed after round {found.resumed}")
     show_end(on, found.notes, None if to_stderr else found.output, plot)
@@ -50,17 +50,3 @@ def _row(found: Iteration, round_: Round) -> list[str]:
         *loss,
         mark,
     ]
-
-
-def _ending(found: Iteration) -> str:
-    last, written = found.rounds[-1], found.rounds[found.written]
-    left = getattr(written, found.kind)
-    if found.stopped == "floor":
-        return (
-            f"stopped before {clean(found.floor)} would not hold: round {last.number} comes to "
-            f"{last.tuned[found.metric]:.4f}"
-        )
-    if found.stopped == "target":
-        return f"met the target of {found.target:,.0f} {found.kind}: {left:,} are left"
-    rounds = counted(found.written, "round")
-    return f"no more units may go after {rounds}: {left:,} {found.kind} are left"
