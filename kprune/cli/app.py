@@ -3,35 +3,47 @@
 from __future__ import annotations
 
 import importlib
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
+from typer.core import TyperGroup
 
-from kprune.cli.groups import grouped
+from kprune.cli.help import Command, parameter_rows, write_sections
 from kprune.cli.values import prepare
 
 LOOK, CHANGE, CHECK, REFERENCE = "Look", "Change", "Check and train", "Reference"
 
-# Each command with the module that holds it, imported when it is called or its help is shown.
+
+class Entry(NamedTuple):
+    """A line in the list of commands."""
+
+    heading: str
+    name: str
+    module: str
+    summary: str
+
+
+# Each command with the module that holds it, imported when it is called or its help is shown; and
+# what the list of commands says of it, which is the first line of its own help.
 COMMANDS = (
-    (LOOK, "inspect", "kprune.cli.inspect"),
-    (LOOK, "explain", "kprune.cli.explain"),
-    (LOOK, "diff", "kprune.cli.diff"),
-    (CHANGE, "remove", "kprune.cli.change"),
-    (CHANGE, "zero", "kprune.cli.change"),
-    (CHANGE, "mask", "kprune.cli.change"),
-    (CHANGE, "unmask", "kprune.cli.change"),
-    (CHANGE, "compact", "kprune.cli.compact"),
-    (CHANGE, "plan", "kprune.cli.plan"),
-    (CHANGE, "apply", "kprune.cli.plan"),
-    (CHANGE, "flatten", "kprune.cli.flat"),
-    (CHECK, "verify", "kprune.cli.verify"),
-    (CHECK, "tune", "kprune.cli.tune"),
-    (CHECK, "iterate", "kprune.cli.iterate"),
-    (CHECK, "sensitivity", "kprune.cli.sensitivity"),
-    (REFERENCE, "rules", "kprune.cli.reference"),
-    (REFERENCE, "schema", "kprune.cli.reference"),
-)
+    Entry(LOOK, "inspect", "inspect", "Layers: units, parameters, FLOPs, what is free, what is tied."),
+    Entry(LOOK, "explain", "explain", "What goes along with these units and why, or why they cannot go."),
+    Entry(LOOK, "diff", "diff", "What differs: layers, units, parameters, FLOPs, bytes, values."),
+    Entry(CHANGE, "remove", "change", "Remove units physically: smaller layers, in a smaller file."),
+    Entry(CHANGE, "zero", "change", "Set the units' incoming weights and biases to 0; shapes stay."),
+    Entry(CHANGE, "mask", "change", "Multiply the units' outputs by 0, by stock Keras parts: reversible."),
+    Entry(CHANGE, "unmask", "change", "Take masks out again: the model is what it was."),
+    Entry(CHANGE, "compact", "compact", "Remove what is dead or constant: the same outputs, a smaller file."),
+    Entry(CHANGE, "plan", "plan", "Choose units, and print the choice as a plan with explicit indices."),
+    Entry(CHANGE, "apply", "plan", "Carry out a plan."),
+    Entry(CHANGE, "flatten", "flat", "Write a KerasHub backbone, or another subclass of Functional, as a plain graph."),
+    Entry(CHECK, "verify", "verify", "Run both models in TensorFlow, and compare."),
+    Entry(CHECK, "tune", "tune", "Train on what is left, in Keras; the best epoch is written."),
+    Entry(CHECK, "iterate", "iterate", "Prune a little, train on, repeat, as a plan says."),
+    Entry(CHECK, "sensitivity", "sensitivity", "Measure what each layer costs when it alone is cut."),
+    Entry(REFERENCE, "rules", "reference", "Layer classes and operations that kprune knows, and what they do."),
+    Entry(REFERENCE, "schema", "reference", "JSON Schema of plans, of the report, or of the curves of 'sensitivity'."),
+)  # fmt: skip
 
 HELP = ["--help", "-h"]
 
@@ -64,33 +76,60 @@ def kprune(
     return 2
 
 
-def command(called: str | None = None) -> Any:
-    """The app as a command that can be invoked.
+class Commands(TyperGroup):
+    """The commands, each of which is made when it is asked for."""
 
-    Args:
-        called: the first word of the command line. If it names a command, only that one is made,
-            which halves the time until it starts.
-    """
-    app = typer.Typer(
-        name="kprune",
-        add_completion=True,
-        pretty_exceptions_enable=False,  # the boundary shows them
-        rich_markup_mode="rich",
-        context_settings={"help_option_names": HELP},
-    )
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [entry.name for entry in COMMANDS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self.commands:
+            for entry in COMMANDS:
+                if entry.name == cmd_name:
+                    self.commands[cmd_name] = _made(entry)
+        return self.commands.get(cmd_name)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        write_sections(formatter, parameter_rows(self, ctx))
+        write_sections(
+            formatter, ((entry.heading, (entry.name, entry.summary)) for entry in COMMANDS)
+        )
+
+
+def command() -> Any:
+    """The app as a command that can be invoked."""
+    app = _app(cls=Commands, suggest_commands=False)  # the boundary suggests what was meant
     app.callback(invoke_without_command=True)(kprune)
-    alone = called in {name for _, name, _ in COMMANDS}
-    for panel, name, module in COMMANDS:
-        if not alone or name == called:
-            function = getattr(importlib.import_module(module), name)
-            app.command(name, rich_help_panel=panel)(grouped(function))
-    group = typer.main.get_command(app)
-    for made in (group, *group.commands.values()):  # type: ignore[attr-defined]
-        context = typer.Context(made, help_option_names=HELP)
-        for parameter in made.get_params(context):  # --help among them
-            prepare(parameter)
-            _spare(parameter)
-    return group
+    return _prepared(app)
+
+
+def _made(entry: Entry) -> Any:
+    from kprune.cli.groups import grouped
+
+    function = getattr(importlib.import_module(f"kprune.cli.{entry.module}"), entry.name)
+    app = _app(add_completion=False)
+    app.command(entry.name, cls=Command, context_settings={"help_option_names": HELP})(
+        grouped(function)
+    )
+    return _prepared(app)
+
+
+def _app(**options: Any) -> typer.Typer:
+    return typer.Typer(
+        name="kprune",
+        pretty_exceptions_enable=False,  # the boundary shows them
+        rich_markup_mode=None,
+        context_settings={"help_option_names": HELP},
+        **options,
+    )
+
+
+def _prepared(app: typer.Typer) -> Any:
+    made = typer.main.get_command(app)
+    for parameter in made.get_params(typer.Context(made, help_option_names=HELP)):  # --help, too
+        prepare(parameter)
+        _spare(parameter)
+    return made
 
 
 def _spare(parameter: Any) -> None:

@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
 
             if COMPLETION in os.environ:
                 return _complete(command())
-            code = _invoke(command(next(iter(arguments), None)), arguments)
+            code = _invoke(command(), arguments)
             sys.stdout.flush()
             return code
     except BaseException as error:
@@ -127,7 +127,7 @@ def _usage(error: Any) -> UsageError:
     if unknown is not None and context is not None:
         from kprune.select.pointing import did_you_mean
 
-        hint = did_you_mean(unknown[1], context.command.commands)
+        hint = did_you_mean(unknown[1], context.command.list_commands(context))
         text = f"there is no command '{clean(unknown[1])}'" + (f"; {hint}" if hint else "")
         return UsageError(text, do=help_text)
     if parameter is not None and "valid" in text:
@@ -145,7 +145,9 @@ def _usage(error: Any) -> UsageError:
 def say(message: str) -> None:
     """Print a message on standard error, its labels in colour on a terminal."""
     lines = message.splitlines()
-    if _colours():
+    from kprune.cli.render.page import shows_colours
+
+    if shows_colours(sys.stderr):
         colours = {"error:": "\x1b[1;31m", "note:": "\x1b[33m"}
         for number, line in enumerate(lines):
             label = line.split(" ", 1)[0]
@@ -155,16 +157,6 @@ def say(message: str) -> None:
                 )
     with contextlib.suppress(OSError, ValueError):  # nobody listens any more
         print("\n".join(lines), file=sys.stderr, flush=True)
-
-
-def _colours() -> bool:
-    wanted = "NO_COLOR" not in os.environ or not os.environ["NO_COLOR"]
-    return (
-        wanted
-        and os.environ.get("TERM") != "dumb"
-        and sys.stderr is not None
-        and sys.stderr.isatty()
-    )
 
 
 def _let_paths_through() -> None:

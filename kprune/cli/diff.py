@@ -30,7 +30,7 @@ def diff(
     Example: kprune diff model.keras model.pruned.keras
     """
     from kprune.cli.progress import Progress
-    from kprune.cli.render.console import print_json
+    from kprune.cli.render.output import print_json
     from kprune.report.diff import diff as compare
 
     with Progress("comparing") as progress:

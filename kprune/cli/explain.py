@@ -28,7 +28,7 @@ def explain(
 
     Example: kprune explain model.keras conv_3:0-7
     """
-    from kprune.cli.render.console import print_json
+    from kprune.cli.render.output import print_json
     from kprune.report.explanation import explain as find_out
 
     units = [*(naming.specs or []), *naming.pairs()]

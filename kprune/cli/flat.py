@@ -33,12 +33,13 @@ def flatten(
 
     Example: kprune flatten bert.keras --trust -o bert.flat.keras
     """
-    from kprune.cli.render.console import console, print_json
+    from kprune.cli.render.output import print_json
+    from kprune.cli.render.page import Page
     from kprune.running.flatten import flatten as write_plain
 
     report = write_plain(model, output, trust=trust, force=force)
     if as_json.json:
         print_json(report.to_dict())
     else:
-        console().print(str(report))
+        Page().print(str(report))
     return 0

@@ -26,7 +26,7 @@ def inspect(
 
     Example: kprune inspect model.keras
     """
-    from kprune.cli.render.console import print_json
+    from kprune.cli.render.output import print_json
     from kprune.report.inspect import inspect as look
 
     found = look(model, rules=common.rules or (), trust=common.trust)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from msgspec.structs import asdict
 from typer import Argument
 
 from kprune.cli.options import Common, Json
@@ -26,12 +27,13 @@ def iterate(
 
     Example: kprune iterate model.keras rounds.yaml --data train.npz
     """
-    from kprune.cli.render.console import console, print_json
     from kprune.cli.render.iteration import round_line, show
+    from kprune.cli.render.output import print_json
+    from kprune.cli.render.page import Page
     from kprune.cli.render.tuning import epoch_line
     from kprune.running.iterating import iterate as run
 
-    progress = console(stderr=True)
+    progress = Page(stderr=True)
     learning.announce()
 
     def tell_cut(number: int, report: Any) -> None:
@@ -43,8 +45,8 @@ def iterate(
     found = run(
         model,
         plan,
-        **vars(learning),
-        **vars(result),
+        **asdict(learning),
+        **asdict(result),
         rules=common.rules or (),
         on_cut=tell_cut,
         on_epoch=tell_epoch,

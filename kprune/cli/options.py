@@ -1,11 +1,11 @@
-"""What the commands share. Each group is a dataclass; `grouped` makes its fields options."""
+"""What the commands share. Each group is a Struct; `grouped` makes its fields options."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
+from msgspec import Struct
 from typer import Argument, Option
 
 from kprune.cli.complete import complete_layer, complete_spec
@@ -58,8 +58,7 @@ def described(name: str, panel: str = RANKED) -> Any:
     )
 
 
-@dataclass(frozen=True)
-class Naming:
+class Naming(Struct, frozen=True):
     """Units by name: specs, and pairs of --layer and --units."""
 
     specs: Annotated[
@@ -114,8 +113,7 @@ def _times(values: list[str]) -> str:
     return {0: "not at all", 1: "once", 2: "twice"}.get(len(values), f"{len(values)} times")
 
 
-@dataclass(frozen=True)
-class Choosing(Naming):
+class Choosing(Naming, frozen=True):
     """Units by name, by an expression, or by what ranks them."""
 
     where: Annotated[
@@ -269,8 +267,7 @@ def _is_bare(text: str) -> bool:
     return bool(text.strip()) and (parse_layer(text).exact or ":" not in text)
 
 
-@dataclass(frozen=True)
-class Placing:
+class Placing(Struct, frozen=True):
     """Where the result goes."""
 
     output: Annotated[
@@ -292,8 +289,7 @@ class Placing:
     ] = False
 
 
-@dataclass(frozen=True)
-class Writing(Placing):
+class Writing(Placing, frozen=True):
     """Where it goes, if anywhere."""
 
     dry_run: Annotated[
@@ -302,8 +298,7 @@ class Writing(Placing):
     ] = False
 
 
-@dataclass(frozen=True)
-class Limiting:
+class Limiting(Struct, frozen=True):
     """What the result must not exceed."""
 
     max_parameters: Annotated[
@@ -344,8 +339,7 @@ def amount(text: str, option: str) -> float:
     return float(found[1].replace("_", "").replace(",", "")) * scale
 
 
-@dataclass(frozen=True)
-class Json:
+class Json(Struct, frozen=True):
     """The report as JSON."""
 
     json: Annotated[
@@ -353,8 +347,7 @@ class Json:
     ] = False
 
 
-@dataclass(frozen=True)
-class Reporting(Json):
+class Reporting(Json, frozen=True):
     """What is said about a change."""
 
     report: Annotated[
@@ -372,8 +365,7 @@ class Reporting(Json):
     ] = False
 
 
-@dataclass(frozen=True)
-class Common:
+class Common(Struct, frozen=True):
     """What every command that reads a model takes."""
 
     rules: Annotated[
@@ -389,8 +381,7 @@ class Common:
     debug: Debug = False
 
 
-@dataclass(frozen=True)
-class Reading(Common):
+class Reading(Common, frozen=True):
     """The same, where code may be needed to read the model at all."""
 
     trust: Trust = False

@@ -95,8 +95,8 @@ def plan(
 
     Example: kprune plan model.keras --criterion l1 --ratio 0.25 > plan.yaml
     """
-    from kprune.cli.render.console import print_json, print_text, write_text
     from kprune.cli.render.notes import show_notes
+    from kprune.cli.render.output import print_json, print_text, write_text
     from kprune.pruning import planned
     from kprune.select.plans import plan_to_dict, plan_to_yaml
 

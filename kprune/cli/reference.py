@@ -39,7 +39,7 @@ def rules(
 
     Example: kprune rules 'Conv*'
     """
-    from kprune.cli.render.console import print_json
+    from kprune.cli.render.output import print_json
     from kprune.report.known_rules import known_rules
 
     found = [rule for rule in known_rules(files or ()) if _meant(rule.name, names or [])]
@@ -68,11 +68,11 @@ def schema(
     ],
     debug: Debug = False,
 ) -> None:
-    """JSON Schema of plans ('apply', 'iterate'), the report, or the curves of 'sensitivity'.
+    """JSON Schema of plans, of the report, or of the curves of 'sensitivity'.
 
     Example: kprune schema plan > plan.schema.json
     """
-    from kprune.cli.render.console import print_json
+    from kprune.cli.render.output import print_json
 
     if what == "plan":
         from kprune.select.plan_structs import plan_schema

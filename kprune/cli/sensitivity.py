@@ -122,7 +122,7 @@ def sensitivity(
     Example: kprune sensitivity model.keras --data test.npz -o curves.json
     """
     from kprune.cli.progress import Progress
-    from kprune.cli.render.console import check_new, print_json, write_text
+    from kprune.cli.render.output import check_new, print_json, write_text
     from kprune.running.sensitivity import sensitivity as measure
 
     if output is not None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
+from msgspec import Struct
 from typer import Argument, Option
 
 from kprune.cli.options import REPORTED, WRITTEN, Placing
@@ -15,8 +15,7 @@ DATA = "What it learns from"
 Trained = Annotated[str, Argument(metavar="MODEL", help="A .keras file.")]
 
 
-@dataclass(frozen=True)
-class Learning:
+class Learning(Struct, frozen=True):
     """What a model learns from."""
 
     data: Annotated[
@@ -59,8 +58,7 @@ class Learning:
                 say(f"note: {option} runs your code: it imports {module} and calls {function}()")
 
 
-@dataclass(frozen=True)
-class Result(Placing):
+class Result(Placing, frozen=True):
     """Where what was trained goes."""
 
     resume: Annotated[

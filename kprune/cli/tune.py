@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from msgspec.structs import asdict
 from typer import Option
 
 from kprune.cli.options import Common, Json
@@ -86,11 +87,12 @@ def tune(
 
     Example: kprune tune small.keras --data train.npz --learning-rate 1e-4
     """
-    from kprune.cli.render.console import console, print_json
+    from kprune.cli.render.output import print_json
+    from kprune.cli.render.page import Page
     from kprune.cli.render.tuning import epoch_line, show
     from kprune.running.tuning import tune as train
 
-    progress = console(stderr=True)
+    progress = Page(stderr=True)
     learning.announce()
 
     def tell(epoch: int, epochs: int, figures: dict[str, Any]) -> None:
@@ -98,8 +100,8 @@ def tune(
 
     found = train(
         model,
-        **vars(learning),
-        **vars(result),
+        **asdict(learning),
+        **asdict(result),
         rules=common.rules or (),
         on_epoch=tell,
         epochs=epochs,

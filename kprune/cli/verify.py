@@ -77,7 +77,7 @@ def verify(
     Example: kprune verify model.keras small.keras --data test.npz
     """
     from kprune.cli.progress import Progress
-    from kprune.cli.render.console import print_json
+    from kprune.cli.render.output import print_json
     from kprune.running.verify import verify as run_both
 
     sizes = _sizes(time, batch_sizes)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 Shape = tuple[int | None, ...]
 
 
-@dataclass(frozen=True)
-class TensorRef:
+class TensorRef(Struct, frozen=True):
     """A tensor, named as Keras names it: output `index` of call `node` of `layer`.
 
     Attributes:
@@ -26,26 +25,24 @@ class TensorRef:
     index: int
     shape: Shape | None = None
     dtype: str | None = None
-    record: dict[str, Any] | None = field(default=None, compare=False, repr=False)
+    record: dict[str, Any] | None = None
 
     @property
     def key(self) -> tuple[str, int, int]:
         return (self.layer, self.node, self.index)
 
 
-@dataclass(frozen=True)
-class Constant:
+class Constant(Struct, frozen=True):
     """An array written into the config, as an argument of an operation."""
 
-    record: dict[str, Any] = field(compare=False)
+    record: dict[str, Any]
 
     @property
     def value(self) -> np.ndarray:
         return np.asarray(self.record["config"]["value"])
 
 
-@dataclass(eq=False)
-class Layer:
+class Layer(Struct, eq=False):
     """A layer (or an operation) of one model.
 
     Attributes:
@@ -66,11 +63,11 @@ class Layer:
     kind: str
     module: str
     registered: str | None
-    spec: dict[str, Any] = field(repr=False)
+    spec: dict[str, Any]
     store: str = ""
-    model: Model | None = field(default=None, repr=False)
+    model: Model | None = None
     trainable: bool = True
-    twin: Layer | None = field(default=None, repr=False)
+    twin: Layer | None = None
 
     @property
     def config(self) -> dict[str, Any]:
@@ -92,8 +89,7 @@ class Layer:
         return self.module.partition(".")[0] in ("", "keras", "tf_keras")
 
 
-@dataclass(eq=False)
-class Call:
+class Call(Struct, eq=False, dict=True):
     """One call of one layer.
 
     Attributes:
@@ -113,8 +109,7 @@ class Call:
         return [leaf for leaf in leaves([self.args, self.kwargs]) if isinstance(leaf, TensorRef)]
 
 
-@dataclass(eq=False)
-class Model:
+class Model(Struct, eq=False):
     """A Sequential or Functional model, outermost or nested.
 
     Attributes:
@@ -126,9 +121,9 @@ class Model:
     name: str
     path: str
     kind: str
-    spec: dict[str, Any] = field(repr=False)
-    layers: dict[str, Layer] = field(repr=False)
-    calls: list[Call] = field(repr=False)
+    spec: dict[str, Any]
+    layers: dict[str, Layer]
+    calls: list[Call]
     inputs: Any
     outputs: Any
 

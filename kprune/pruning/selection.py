@@ -194,7 +194,7 @@ class Selection(Struct, frozen=True, dict=True):
                 text = f"{self.choice.target.amount} asked for, {result.achieved:,.0f} left"
                 notes.append(Note("budget", "", f"{self.choice.target.kind}: {text}"))
             return result.units, notes
-        expression = Where(parse_expression(self.where or ""), Text(self.where or ""))
+        expression = Where(parse_expression(self.where or ""), source=Text(self.where or ""))
         found, notes = {}, []
         frozen = analysis.groups.frozen()
         for axis in axes:

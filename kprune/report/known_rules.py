@@ -24,15 +24,16 @@ class KnownRule(Struct, frozen=True):
 
 
 def known_rules(files: Iterable[str | os.PathLike[str]] = ()) -> list[KnownRule]:
-    """Every rule, by kind and name.
+    """Every rule, by kind and name; those of installed packages, too.
 
     Args:
         files: Python files with further rules.
     Raises: FileError or UsageError if one cannot be read.
     """
-    from kprune.rules.loading import load_rules
+    from kprune.rules.loading import load_packages, load_rules
 
     rules = load_rules(files)
+    load_packages()
     tables = (
         ("layer", rules.layers),
         ("operation", rules.operations),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
-import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from msgspec.structs import replace
 
 from kprune.errors import FileError, UsageError
 from kprune.formats.faults import shown
@@ -15,26 +17,22 @@ from kprune.rules.registry import CUSTOM, Rules
 from kprune.select import registered as criteria
 from kprune.text import clean
 
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
-
 _loaded: set[str] = set()
 
 
 def load_rules(files: Iterable[str | os.PathLike[str]] = ()) -> Rules:
-    """Every rule: kprune's own, those of installed packages, and those in some files.
+    """Every rule: kprune's own, those in some files, and those of installed packages where one is needed.
 
     A rules file is Python code, and is run. Model files never name one: only the user does.
 
     Args:
         files: paths of Python files that call `kprune.rule`, and `kprune.criterion`.
-    Raises: FileError if a file cannot be read, UsageError if it fails or a package's rules do.
+    Raises: FileError if a file cannot be read, UsageError if it fails.
     """
     rules = builtin()
     for file in files:
         _load_file(os.fspath(file))
-    _load_packages()
-    return rules
+    return replace(rules, ask_packages=load_packages)
 
 
 def _load_file(path: str) -> None:
@@ -73,47 +71,19 @@ def _line(error: BaseException, path: str) -> int | None:
     return found
 
 
-def _load_packages() -> None:
-    if "" in _loaded:
-        return
-    for point in _entry_points():
+@functools.cache
+def load_packages() -> None:
+    """Import what installed packages have registered as rules or criteria of theirs, once.
+
+    Raises: UsageError if one of them fails.
+    """
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group=ENTRY_POINTS):
         try:
             point.load()
-        except Exception as error:
+        except Exception as error:  # whatever the package raises is the user's to see
             raise UsageError(
                 f"the rules of the package entry '{clean(point.name)}' fail",
                 why=f"{type(error).__name__}: {clean(error, 400)}",
             ) from error
-    _loaded.add("")
-
-
-def _entry_points() -> Iterable[EntryPoint]:
-    """What installed packages offer.
-
-    To import importlib.metadata and have it look takes longer than to start Python, so that is done
-    only where some package names the group.
-    """
-    if not any(map(_names_the_group, sys.path)):
-        return ()
-    from importlib.metadata import entry_points
-
-    return entry_points(group=ENTRY_POINTS)
-
-
-def _names_the_group(place: str) -> bool:
-    """Whether any package in a folder of `sys.path` has the group among its entry points."""
-    try:
-        names = os.listdir(place or os.curdir)
-    except NotADirectoryError:
-        return True  # an archive: let Python look into it
-    except OSError:
-        return False
-    for name in names:
-        if name.endswith((".dist-info", ".egg-info")):
-            try:
-                with open(os.path.join(place, name, "entry_points.txt"), "rb") as file:
-                    if ENTRY_POINTS.encode() in file.read():
-                        return True
-            except OSError:
-                continue
-    return False

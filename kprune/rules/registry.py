@@ -95,6 +95,8 @@ class Rules(Struct, frozen=True):
         custom: classes from elsewhere, by registered name or plain class name.
         packages: layers of packages that kprune knows, by `package>Class`.
         drawer: draws the code of layers that have no rule, if the user trusts it.
+        ask_packages: fills `custom` with the rules of installed packages, when first called. To look
+            for those takes longer than a model's analysis, so that is left until a layer needs it.
     """
 
     layers: dict[str, Rule]
@@ -102,6 +104,7 @@ class Rules(Struct, frozen=True):
     custom: dict[str, Rule]
     packages: dict[str, Rule] = field(default_factory=dict)
     drawer: Drawer | None = None
+    ask_packages: Callable[[], None] | None = None
 
     def find(self, layer: Layer) -> Rule | None:
         """The rule for a layer, or None.
@@ -112,9 +115,15 @@ class Rules(Struct, frozen=True):
             return self.operations.get(layer.kind)
         if layer.is_builtin:
             # A user's rule may answer for a Keras class that has none here, never replace one.
-            return self.layers.get(layer.kind) or self.custom.get(layer.kind)
-        own = self.custom.get(layer.registered or "") or self.custom.get(layer.kind)
+            return self.layers.get(layer.kind) or self._custom().get(layer.kind)
+        custom = self._custom()
+        own = custom.get(layer.registered or "") or custom.get(layer.kind)
         return own or self.packages.get(package_name(layer))
+
+    def _custom(self) -> dict[str, Rule]:
+        if self.ask_packages is not None:
+            self.ask_packages()
+        return self.custom
 
     def from_package(self, layer: Layer) -> bool:
         """Whether a layer's rule is one of those for packages that kprune knows."""

@@ -161,14 +161,20 @@ def criterion(name: str) -> Criterion:
 
     Raises: UsageError with the names there are.
     """
-    known = {**BUILTIN.criteria, **CUSTOM.criteria}
-    if name not in known:
+    found = BUILTIN.criteria.get(name) or CUSTOM.criteria.get(name)
+    if found is None:
+        from kprune.rules.loading import load_packages
+
+        load_packages()  # one of them may bring it
+        found = CUSTOM.criteria.get(name)
+    if found is None:
+        known = {**BUILTIN.criteria, **CUSTOM.criteria}
         hint = did_you_mean(name, known)
         raise UsageError(
             f"there is no criterion '{clean(name)}'{'; ' + hint if hint else ''}",
             do=f"choose one of {', '.join(known)}",
         )
-    return known[name]
+    return found
 
 
 def scores(name: str, units: LayerUnits) -> np.ndarray:

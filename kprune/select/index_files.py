@@ -98,7 +98,7 @@ def _from_text(text: str, called: str) -> Indices:
             if match is None or match.end() != word.end():
                 raise malformed(content, match.end() if match else word.start(), source)
             items.append(item_of(match, source))
-    return Listed(tuple(items), False, Source(called))
+    return Listed(tuple(items), False, source=Source(called))
 
 
 def _from_json(text: str, called: str) -> Indices:

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 
 from kprune.errors import IndexRangeError, SpecError, UsageError
 from kprune.select.pointing import Source, quoted
@@ -34,7 +34,7 @@ _WHERE = re.compile(r"\s*where\s*\(")
 _FAR = 10**18  # what a number too long to be a unit counts as; it fits in an int64
 
 
-class Indices:
+class Indices(Struct, frozen=True, kw_only=True):
     """A choice of units, before it is known how many there are. Immutable; see the kinds below.
 
     Attributes:
@@ -90,24 +90,21 @@ class Indices:
         return "it names none"
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(Struct, frozen=True):
     """`FIRST-LAST/STEP` as written (one number is FIRST and LAST), and where it stands."""
 
     first: int
     last: int
     step: int
-    source: Source = field(compare=False, repr=False)
-    width: int = field(compare=False, repr=False)
+    source: Source
+    width: int
 
 
-@dataclass(frozen=True)
-class Listed(Indices):
+class Listed(Indices, frozen=True):
     """`3,7,12` and `0-99/2`; with `!` all but these."""
 
     items: tuple[Item, ...]
     complement: bool
-    source: Source = field(compare=False, repr=False)
 
     def _chosen(self, size: int, what: str, env: Mapping[str, np.ndarray] | None) -> np.ndarray:
         chosen = np.zeros(size, dtype=bool)
@@ -127,12 +124,10 @@ class Listed(Indices):
         return f"it leaves out all {_units(size)}" if self.complement else "it names none"
 
 
-@dataclass(frozen=True)
-class Numbers(Indices):
+class Numbers(Indices, frozen=True):
     """Indices given as a Python value, or read from a file."""
 
     numbers: tuple[int, ...]
-    source: Source = field(compare=False, repr=False)
 
     def _chosen(self, size: int, what: str, env: Mapping[str, np.ndarray] | None) -> np.ndarray:
         for end in (min(self.numbers, default=0), max(self.numbers, default=0)):
@@ -145,12 +140,10 @@ class Numbers(Indices):
         return "the list is empty"
 
 
-@dataclass(frozen=True)
-class Mask(Indices):
+class Mask(Indices, frozen=True):
     """One yes or no per unit."""
 
     mask: tuple[bool, ...]
-    source: Source = field(compare=False, repr=False)
 
     def _chosen(self, size: int, what: str, env: Mapping[str, np.ndarray] | None) -> np.ndarray:
         if len(self.mask) != size:
@@ -164,8 +157,7 @@ class Mask(Indices):
         return "the mask is false everywhere"
 
 
-@dataclass(frozen=True)
-class FromFile(Indices):
+class FromFile(Indices, frozen=True):
     """`@FILE`, read when it is first needed; with `!` all but these.
 
     Attributes:
@@ -176,7 +168,6 @@ class FromFile(Indices):
     name: str
     base: Path | None
     complement: bool
-    source: Source = field(compare=False, repr=False)
 
     def _chosen(self, size: int, what: str, env: Mapping[str, np.ndarray] | None) -> np.ndarray:
         from kprune.select.index_files import read_indices
@@ -189,13 +180,10 @@ class FromFile(Indices):
         return f"{called} names {f'all {_units(size)}' if self.complement else 'none'}"
 
 
-@dataclass(frozen=True)
-class Where(Indices):
+class Where(Indices, frozen=True):
     """`where(EXPRESSION)`: the units for which it holds."""
 
-    # field(): without it the None of the parent class would become a default
-    expression: Expression = field()
-    source: Source = field(compare=False, repr=False)
+    expression: Expression
 
     def _chosen(self, size: int, what: str, env: Mapping[str, np.ndarray] | None) -> np.ndarray:
         return self.expression.evaluate(env or {}, size=size, what=what)
@@ -239,12 +227,12 @@ def from_list(values: list[Any], source: Source | None = None) -> Indices:
     bools = sum(isinstance(entry, (bool, np.bool_)) for entry in values)
     if values and bools == len(values):
         mask = tuple(map(bool, values))
-        return Mask(mask, source or Source(f"mask of {len(mask)}, {sum(mask)} true"))
+        return Mask(mask, source=source or Source(f"mask of {len(mask)}, {sum(mask)} true"))
     for entry in values:
         if not isinstance(entry, (int, np.integer)) or isinstance(entry, bool):
             raise _not_indices(f"a list with {clean(repr(entry), 60)} in it", source)
     numbers = tuple(map(int, values))
-    return Numbers(numbers, source or Source(_describe(numbers)))
+    return Numbers(numbers, source=source or Source(_describe(numbers)))
 
 
 def parse_indices(text: str, *, source: Source | None = None, base: Path | None = None) -> Indices:
@@ -268,7 +256,7 @@ def parse_indices(text: str, *, source: Source | None = None, base: Path | None 
 
         start = opening.end()
         inner = text.rstrip()[start:-1]
-        return Where(parse_expression(inner, source=source.piece(start)), source)
+        return Where(parse_expression(inner, source=source.piece(start)), source=source)
     start = len(text) - len(text.lstrip())
     complement = text.startswith("!", start)
     start += complement
@@ -280,8 +268,8 @@ def parse_indices(text: str, *, source: Source | None = None, base: Path | None 
                 where=source.at(start + 1),
                 do="write @drop.txt, or @- for standard input",
             )
-        return FromFile(rest[1:], base, complement, source)
-    return Listed(tuple(_items(text, start, source)), complement, source)
+        return FromFile(rest[1:], base, complement, source=source)
+    return Listed(tuple(_items(text, start, source)), complement, source=source)
 
 
 def _items(text: str, start: int, source: Source) -> Iterator[Item]:

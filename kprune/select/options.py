@@ -5,8 +5,9 @@ Light, since the command line reads it for its help.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 Reduction = Literal["mean", "sum", "max", "l2"]
 Normalization = Literal["none", "layer-mean", "layer-max", "layer-gauss"]
@@ -15,8 +16,7 @@ REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum", "max", "l2")
 NORMALIZATIONS: tuple[Normalization, ...] = ("none", "layer-mean", "layer-max", "layer-gauss")
 
 
-@dataclass(frozen=True)
-class Described:
+class Described(Struct, frozen=True):
     """One option.
 
     Attributes:

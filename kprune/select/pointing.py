@@ -25,6 +25,13 @@ class Source(Struct, frozen=True):
     offset: int = 0
     place: str = ""
 
+    def __eq__(self, other: object) -> bool:
+        """Where a value was written is no part of the value: all are equal."""
+        return isinstance(other, Source)
+
+    def __hash__(self) -> int:
+        return 0
+
     def at(self, position: int, width: int = 1) -> str:
         """The text, and below it a caret under `position` of the piece."""
         shown = point_at(self.text, self.offset + position, width)

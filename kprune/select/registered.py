@@ -6,8 +6,9 @@ Light, so that rules files can be loaded and undone without numpy.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from kprune.select.criteria import LayerUnits
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 Score = Callable[["LayerUnits"], Any]
 
 
-@dataclass(frozen=True)
-class Criterion:
+class Criterion(Struct, frozen=True):
     """What ranks units.
 
     Attributes:
@@ -32,8 +32,7 @@ class Criterion:
     source: str
 
 
-@dataclass
-class Table:
+class Table(Struct):
     """Criteria by name.
 
     Attributes:

@@ -47,8 +47,6 @@ WAYS = (
     *(Way(name, name) for name in ("apoz", "activation-mean", "activation-std", "activation-absmax")),
     Way("l1, not normalized", "l1", "none"),
 )  # fmt: skip
-# Training takes most of the time: of ways that choose alike one is trained on.
-TUNED = ("random", "l1", "lamp", "taylor", "hessian", "apoz", "fpgm", "bn-scale")
 
 
 class Row(NamedTuple):
@@ -288,15 +286,17 @@ def main() -> None:
         for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
             os.environ[name] = "1"  # the processes share the cores
         saved_data(options.folder)
-        # Cuts first, then criterion by criterion and seed by seed: each pass makes tables whole.
+        # Cuts first, then stage by stage, seed by seed, criterion by criterion: a run that is broken
+        # off has whole tables of fewer seeds.
         every = [way.name for way in WAYS]
-        passes: list[tuple[int, Sequence[str], Sequence[str]]] = [
-            *((seed, STAGES[:1], every) for seed in range(options.seeds)),
-            *((seed, STAGES[1:], [name]) for seed in range(options.seeds) for name in TUNED),
+        seeds = range(options.seeds)
+        passes: list[tuple[int, str, Sequence[str]]] = [
+            *((seed, "cut", every) for seed in seeds),
+            *((seed, stage, [name]) for seed in seeds for stage in STAGES[1:] for name in every),
         ]
         joblib.Parallel(n_jobs=options.jobs, batch_size=1, pre_dispatch="n_jobs", verbose=5)(
-            joblib.delayed(run)(model, seed, options.folder, stages, ways)
-            for seed, stages, ways in passes
+            joblib.delayed(run)(model, seed, options.folder, (stage,), ways)
+            for seed, stage, ways in passes
             for model in options.models
         )
     show(options.folder)

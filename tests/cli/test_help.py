@@ -7,17 +7,17 @@ import shlex
 
 import pytest
 
-from kprune.cli.app import COMMANDS
+from kprune.cli.app import COMMANDS, Entry
 from tests.cli.conftest import Kprune
 
-NAMES = [name for _, name, _ in COMMANDS]
+NAMES = [entry.name for entry in COMMANDS]
 
 
 def test_the_help_lists_every_command_with_a_line(kprune: Kprune) -> None:
     ran = kprune("--help")
     assert (ran.code, ran.err) == (0, "")
     for name in NAMES:
-        assert re.search(rf"^│ {name} +[A-Z]", ran.out, re.MULTILINE), name
+        assert re.search(rf"^  {name} +[A-Z]", ran.out, re.MULTILINE), name
 
 
 def test_without_arguments_there_is_help_and_the_code_of_a_wrong_command(kprune: Kprune) -> None:
@@ -35,6 +35,14 @@ def test_each_command_has_help_that_fits_80_columns(kprune: Kprune, name: str) -
     assert kprune(name, "-h").out == ran.out
 
 
+@pytest.mark.parametrize("entry", COMMANDS, ids=NAMES)
+def test_the_list_says_of_each_command_what_its_own_help_begins_with(
+    kprune: Kprune, entry: Entry
+) -> None:
+    _, text = kprune(entry.name, "--help").out.split("\n\n", 2)[:2]
+    assert " ".join(text.split()) == entry.summary
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_example_of_each_command_uses_what_it_has(kprune: Kprune, name: str) -> None:
     shown = kprune(name, "--help").out
@@ -44,7 +52,7 @@ def test_the_example_of_each_command_uses_what_it_has(kprune: Kprune, name: str)
     assert words[1] == name
     for word in words[2:]:
         if word.startswith("-"):
-            assert re.search(rf"(^|[ │]){word}\b", shown, re.MULTILINE), word
+            assert re.search(rf"(^| ){word}\b", shown, re.MULTILINE), word
 
 
 def test_the_version_is_printed(kprune: Kprune) -> None:

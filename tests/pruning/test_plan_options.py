@@ -35,7 +35,7 @@ def applied(model: Path, step: dict[str, Any], **rest: Any) -> Any:
 
 
 def test_every_option_of_a_choice_is_on_the_command_line_and_in_a_plan() -> None:
-    command = {field.name for field in dataclasses.fields(Choosing)}
+    command = {*Choosing.__struct_fields__}
     plan = {*LayerChoice.__struct_encode_fields__, *Step.__struct_encode_fields__}
     library = {field.name for field in dataclasses.fields(Choice)}
     names = {name for name in OPTIONS if name not in ("global", *BUDGETS)}

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kprune.cli.options import Reporting
-from kprune.cli.render.console import console, print_text, show_table, write_text
 from kprune.cli.render.figures import arrows, counted, figure, short
 from kprune.cli.render.notes import show_notes
+from kprune.cli.render.output import print_text, write_text
+from kprune.cli.render.page import Page
+from kprune.cli.render.tables import show_table
 from kprune.cli.render.totals import show_totals
 from kprune.report.report import Report
 from kprune.text import clean
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 MANY = 48
 """Rows of a table beyond which those are left out whose units stay: they only read fewer inputs."""
@@ -37,11 +36,11 @@ def show(report: Report, how: Reporting, *, to_stderr: bool) -> None:
         if report.output.path is not None and not to_stderr:
             print(os.fspath(report.output.path))
         return
-    _show_tables(report, console(stderr=to_stderr))
+    _show_tables(report, Page(stderr=to_stderr))
     show_notes(report.notes)
 
 
-def _show_tables(report: Report, on: Console) -> None:
+def _show_tables(report: Report, on: Page) -> None:
     if any(row.parameters_before != row.parameters_after for row in report.layers):
         _removed(report, on)
     elif report.command == "unmask":
@@ -58,13 +57,13 @@ def _show_tables(report: Report, on: Console) -> None:
         # Where there was nothing to do, a file that was to be changed in place stays untouched.
         idle = report.output.path == report.input.path and not report.changed
         done = "left as it is:" if idle and not report.layers else "wrote"
-        on.print(f"{done} {clean(report.output.path, 500)}", soft_wrap=True)
+        on.print(f"{done} {clean(report.output.path, 500)}", wrap=False)
 
 
 # -- removed units: sizes before and after --------------------------------------------------------
 
 
-def _removed(report: Report, on: Console) -> None:
+def _removed(report: Report, on: Page) -> None:
     named, along = _layers_of(report.selected), _layers_of(report.changed)
     rows = report.layers
     if len(rows) > MANY:
@@ -102,7 +101,7 @@ def _style(mark: str) -> str | None:
 # -- zeroed and masked units: which ---------------------------------------------------------------
 
 
-def _chosen(report: Report, on: Console) -> None:
+def _chosen(report: Report, on: Page) -> None:
     from kprune.select.indices import compact_text
 
     done = {"zero": "zeroed", "mask": "masked"}.get(report.backend, "changed")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kprune.cli.render.console import console, show_table, show_texts
 from kprune.cli.render.figures import arrows, figure
 from kprune.cli.render.notes import show_notes
+from kprune.cli.render.page import Page
+from kprune.cli.render.tables import show_table, show_texts
 from kprune.cli.render.totals import show_totals
 from kprune.report.diff import Difference, LayerDiff, WeightDiff
 from kprune.report.fields import FieldChange
 from kprune.text import clean
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 IN_THE_TABLE = ("units", "filters", "output_dim")
@@ -22,7 +20,7 @@ STYLES = {"added": "green", "removed": "red", "changed": None}
 
 def show(found: Difference) -> None:
     """Show a difference; for equal models, one line."""
-    on = console()
+    on = Page()
     if found.equal:
         on.print("no difference: the same layers with the same values")
         return
@@ -34,7 +32,7 @@ def show(found: Difference) -> None:
     show_notes(found.notes)
 
 
-def _layers(found: Difference, on: Console) -> None:
+def _layers(found: Difference, on: Page) -> None:
     rows = found.layers
     units = arrows([(figure(row.units_before), figure(row.units_after)) for row in rows])
     parameters = arrows(
@@ -75,7 +73,7 @@ def _values(row: LayerDiff, weights: list[WeightDiff]) -> str:
     return f"{different:,} of {total:,}{' kept' if kept else ''} differ, by up to {largest:.3g}"
 
 
-def _fields(fields: list[FieldChange], on: Console) -> None:
+def _fields(fields: list[FieldChange], on: Page) -> None:
     told = [field for field in fields if field.field not in IN_THE_TABLE]
     show_texts(
         on,

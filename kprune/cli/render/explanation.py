@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kprune.cli.render.console import console, show_table, show_texts
 from kprune.cli.render.figures import counted
 from kprune.cli.render.notes import show_notes
+from kprune.cli.render.page import Page
+from kprune.cli.render.tables import show_table, show_texts
 from kprune.report.explanation import Explanation
 from kprune.select.indices import compact_text
 from kprune.text import clean
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 
 def show(found: Explanation) -> None:
     """Show an explanation."""
-    on = console()
+    on = Page()
     chosen = ", ".join(_spec(address, indices) for address, indices in found.selected.items())
     number = sum(map(len, found.selected.values()))
     if found.refusal is not None:
@@ -45,7 +43,7 @@ def _spec(address: str, indices: list[int]) -> str:
     return f"{clean(address)}:{clean(compact_text(indices), 120)}"
 
 
-def _along(found: Explanation, on: Console) -> None:
+def _along(found: Explanation, on: Page) -> None:
     if not found.along:
         if found.refusal is None:
             on.print("no other units go along")
@@ -63,7 +61,7 @@ def _along(found: Explanation, on: Console) -> None:
     show_table(on, ["~goes along", "~units", "~by the road"], rows)
 
 
-def _cuts(found: Explanation, on: Console) -> None:
+def _cuts(found: Explanation, on: Page) -> None:
     fields = {
         field.layer: f"{field.field} {field.before} → {field.after}"
         for field in reversed(found.fields)

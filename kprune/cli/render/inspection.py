@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from kprune.cli.render.console import console, show_table, show_texts
 from kprune.cli.render.figures import counted, figure, shape, short, some
+from kprune.cli.render.page import Page
+from kprune.cli.render.tables import show_table, show_texts
 from kprune.report.inspect import AxisFacts, Carried, Inspection, LayerFacts
 from kprune.text import clean, human_bytes
 
@@ -19,7 +20,7 @@ def show(found: Inspection, *, all_layers: bool) -> None:
     Args:
         all_layers: also layers with neither units nor weights.
     """
-    on = console()
+    on = Page()
     sets = tied_sets(found.layers)
     rows = []
     for layer in found.layers:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprune.cli.render.console import console, show_end, show_table
 from kprune.cli.render.figures import figure
+from kprune.cli.render.output import show_end
+from kprune.cli.render.page import Page
+from kprune.cli.render.tables import show_table
 from kprune.text import clean
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ def round_line(number: int, report: Report) -> str:
 
 def show(found: Iteration, plot: str | None, *, to_stderr: bool) -> None:
     """Show a row a round, why it ended, and what was written."""
-    on = console(stderr=to_stderr)
+    on = Page(stderr=to_stderr)
     metric = clean(found.metric)
     third = "bytes" if found.kind == "bytes" else "FLOPs"
     columns = [">round", ">units", ">parameters", f">{third}", f">{metric}: cut", ">tuned", ""]
@@ -29,7 +31,7 @@ def show(found: Iteration, plot: str | None, *, to_stderr: bool) -> None:
         columns.insert(-1, ">loss")
     show_table(on, columns, [_row(found, round_) for round_ in found.rounds])
     on.print()
-    on.print(found.why, soft_wrap=True)
+    on.print(found.why, wrap=False)
     if found.resumed:
         on.print(f"resumed after round {found.resumed}")
     show_end(on, found.notes, None if to_stderr else found.output, plot)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kprune.cli.render.console import console, show_table, show_texts
+from kprune.cli.render.page import Page
+from kprune.cli.render.tables import show_table, show_texts
 from kprune.report.known_rules import KnownRule
 from kprune.text import clean
 
@@ -29,7 +30,7 @@ def show(rules: Sequence[KnownRule], *, whole: bool) -> None:
     Args:
         whole: say all of what each does, if need be in several lines.
     """
-    on = console()
+    on = Page()
     for kind, title in TITLES.items():
         rows = [
             (clean(rule.name), rule.does, clean(rule.note, 300))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kprune.cli.render.console import console, show_table
+from kprune.cli.render.page import Page
+from kprune.cli.render.tables import show_table
 from kprune.report.plot import Curve, Panel, draw
 from kprune.select.sensitivity import Candidate, Curves, Point
 from kprune.text import clean, metric_text
@@ -14,16 +15,16 @@ AT_ONCE = 6  # ratios in one table, so that it fits 80 columns
 
 def show(found: Curves, written: list[str]) -> None:
     """Show the metric of each candidate at each ratio; and what was not cut, with the reason."""
-    on = console()
+    on = Page()
     better = "more" if found.higher_is_better else "less"
     on.print(
         f"{clean(found.metric)} when one layer is cut and the others stay whole ({better} is better)",
-        soft_wrap=True,
+        wrap=False,
     )
     on.print(
         f"with none cut {metric_text(found.whole)}, on {found.samples:,} samples; the lowest by "
         f"{clean(found.criterion)} go",
-        soft_wrap=True,
+        wrap=False,
     )
     measured = [candidate for candidate in found.candidates if candidate.points]
     for start in range(0, len(found.ratios) if measured else 0, AT_ONCE):
@@ -48,7 +49,7 @@ def show(found: Curves, written: list[str]) -> None:
     if written:
         on.print()
     for path in written:
-        on.print(f"wrote {clean(path, 300)}", soft_wrap=True)
+        on.print(f"wrote {clean(path, 300)}", wrap=False)
 
 
 def _name(candidate: Candidate) -> str:

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from kprune.cli.render.figures import figure, percent
+from kprune.cli.render.page import Page
+from kprune.cli.render.tables import aligned
 from kprune.report.report import FileFacts
 
-if TYPE_CHECKING:
-    from rich.console import Console
 
-
-def show_totals(before: FileFacts, after: FileFacts, on: Console) -> None:
+def show_totals(before: FileFacts, after: FileFacts, on: Page) -> None:
     """Print what each figure was and is."""
-    from rich.table import Table
-
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column()
-    for _ in range(2):
-        grid.add_column(justify="right")
-    for name, old, new, percentage in _rows(before, after):
-        changed = f"{old} → {new}" if old.strip() != new.strip() else new
-        grid.add_row(name, changed, percentage, style=None if percentage else "dim")
-    on.print(grid)
+    rows = [
+        (name, f"{old} → {new}" if old.strip() != new.strip() else new, percentage)
+        for name, old, new, percentage in _rows(before, after)
+    ]
+    lines = aligned(rows, ["", ">", ">"])
+    on.write((line, "" if row[-1] else "dim") for line, row in zip(lines, rows, strict=True))
 
 
 def _rows(before: FileFacts, after: FileFacts) -> Iterator[tuple[str, str, str, str]]:

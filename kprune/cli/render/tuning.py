@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from kprune.cli.render.console import console, show_end, show_table
+from kprune.cli.render.output import show_end
+from kprune.cli.render.page import Page
+from kprune.cli.render.tables import show_table
 from kprune.text import clean
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ def epoch_line(epoch: int, epochs: int, figures: Mapping[str, float]) -> str:
 
 def show(found: Tuning, plot: str | None, *, to_stderr: bool) -> None:
     """Show the figures before training and of the epoch that was written, and where all that is."""
-    on = console(stderr=to_stderr)
+    on = Page(stderr=to_stderr)
     before, after = found.epochs[0], found.epochs[found.best]
     show_table(
         on,
@@ -38,7 +40,7 @@ def show(found: Tuning, plot: str | None, *, to_stderr: bool) -> None:
     held = f", {found.held_back:,} held back" if found.held_back else ""
     samples = f"; {found.samples:,} samples{held}" if found.samples is not None else ""
     resumed = f"; resumed after epoch {found.resumed}" if found.resumed else ""
-    on.print(f"{chosen}{samples}{resumed}", soft_wrap=True)
+    on.print(f"{chosen}{samples}{resumed}", wrap=False)
     if found.held_zero:
         on.print(f"{found.held_zero:,} zeroed units were held at zero")
     show_end(on, found.notes, None if to_stderr else found.output, plot)

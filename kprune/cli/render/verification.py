@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from kprune.cli.render.console import console, show_table, show_texts
 from kprune.cli.render.figures import counted, duration, shape
 from kprune.cli.render.notes import show_notes
+from kprune.cli.render.page import Page
+from kprune.cli.render.tables import show_table, show_texts
 from kprune.running.verification import Timing, Verification
 from kprune.text import clean
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 def show(found: Verification) -> None:
     """Show a verification: the verdict first."""
-    on = console()
+    on = Page()
     verdict = ("passed", "bold green") if found.passed else ("FAILED", "bold red")
-    on.print(f"{verdict[0]}: {_statement(found)}", style=verdict[1], soft_wrap=True)
+    on.print(f"{verdict[0]}: {_statement(found)}", style=verdict[1], wrap=False)
     on.print()
     show_table(
         on,
@@ -73,7 +69,7 @@ def _metrics(found: Verification) -> list[tuple[str, str]]:
     ]
 
 
-def _show_times(on: Console, times: list[Timing]) -> None:
+def _show_times(on: Page, times: list[Timing]) -> None:
     show_table(
         on,
         [">batch", ">original", ">pruned", ">ratio", "half of the pairs"],

@@ -1,0 +1,59 @@
+"""What is printed as it is, and small files that are written beside a report."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from kprune.cli.render.page import Page
+from kprune.errors import UsageError
+from kprune.formats.faults import check_place, file_error, shown
+from kprune.report.json_text import json_text
+from kprune.text import clean
+
+
+def show_end(on: Page, notes: Iterable[str], output: str | None, plot: str | None) -> None:
+    """Print how a training ended: its notes, and the files that it wrote."""
+    for note in notes:
+        on.print(f"note: {note}", wrap=False)
+    for did, path in (("wrote", output), ("drew", plot)):
+        if path is not None:
+            on.print(f"{did} {clean(path, 300)}", wrap=False)
+
+
+def print_json(data: Any, *, stderr: bool = False) -> None:
+    print_text(json_text(data), stderr=stderr)
+
+
+def print_text(text: str, *, stderr: bool = False) -> None:
+    """Print text as it is, to its last newline."""
+    stream = sys.stderr if stderr else sys.stdout
+    stream.write(text)
+    stream.flush()
+
+
+def check_new(path: str, *, force: bool) -> None:
+    """Refuse a place where a small file cannot be written; before work is done, not after.
+
+    Raises: UsageError if it exists and may not be replaced, FileError if it cannot be written.
+    """
+    if not force and os.path.lexists(path):
+        raise UsageError(
+            f"{shown(path)} exists", do="name another file with -o, or write over it with --force"
+        )
+    check_place(path)
+
+
+def write_text(path: str, text: str, *, force: bool) -> None:
+    """Write a small text file.
+
+    Raises: as `check_new`.
+    """
+    check_new(path, force=force)
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise file_error(error, "write", shown(path)) from error
