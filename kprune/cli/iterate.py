@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from msgspec.structs import asdict
 from typer import Argument
 
-from kprune.cli.options import Common, Json
+from kprune.cli.options import Json, Reading
 from kprune.cli.training import Learning, Result, Trained
 
 
@@ -18,7 +18,7 @@ def iterate(
     learning: Learning,
     result: Result,
     as_json: Json,
-    common: Common,
+    common: Reading,
 ) -> int:
     """Prune a little, train on, repeat, as a plan says.
 
@@ -48,6 +48,7 @@ def iterate(
         **asdict(learning),
         **asdict(result),
         rules=common.rules or (),
+        trust=common.trust,
         on_cut=tell_cut,
         on_epoch=tell_epoch,
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from kprune.cli.complete import complete_layer
-from kprune.cli.options import WHICH, WRITTEN, Common, Json, Model
+from kprune.cli.options import WHICH, WRITTEN, Json, Model, Reading
 from kprune.errors import UsageError
 
 HOW = "How it is measured"
@@ -111,7 +111,7 @@ def sensitivity(
         bool, Option("--force", help="Write over an existing file.", rich_help_panel=WRITTEN)
     ] = False,
     as_json: Json,
-    common: Common,
+    common: Reading,
 ) -> None:
     """Measure what each layer costs when it alone is cut.
 
@@ -144,6 +144,7 @@ def sensitivity(
             batch_size=batch_size,
             jobs=jobs,
             rules=common.rules or (),
+            trust=common.trust,
             progress=progress,
         )
     from kprune.cli.render.sensitivity import show, show_plot

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from msgspec.structs import asdict
 from typer import Option
 
-from kprune.cli.options import Common, Json
+from kprune.cli.options import Json, Reading
 from kprune.cli.training import DATA, Learning, Result, Trained
 
 HOW = "How it is trained (by default as the file says)"
@@ -79,7 +79,7 @@ def tune(
     ] = 0,
     result: Result,
     as_json: Json,
-    common: Common,
+    common: Reading,
 ) -> None:
     """Train on what is left, in Keras; the best epoch is written.
 
@@ -103,6 +103,7 @@ def tune(
         **asdict(learning),
         **asdict(result),
         rules=common.rules or (),
+        trust=common.trust,
         on_epoch=tell,
         epochs=epochs,
         batch_size=batch_size,

@@ -21,7 +21,7 @@ class Foreign:
 
     Attributes:
         module: the Python module that holds it.
-        name: the class.
+        name: the class, or the function.
         registered: `package>Class` for what is registered with Keras; where it is not,
             the class's own name.
     """
@@ -47,10 +47,36 @@ def _walk(value: Any) -> Iterator[Foreign]:
             stack.extend(item)
         elif isinstance(item, dict):
             stack.extend(item.values())
-            module, name = item.get("module"), item.get("class_name")
-            if isinstance(module, str) and isinstance(name, str) and _is_foreign(module):
-                registered = item.get("registered_name")
-                yield Foreign(module, name, registered if isinstance(registered, str) else name)
+            yield from _of(item)
+
+
+def _of(item: dict[str, Any]) -> Iterator[Foreign]:
+    """What one object of a config is an instance of, if that is not Keras's own."""
+    module, name, registered = map(item.get, ("module", "class_name", "registered_name"))
+    if name == "function":  # Keras looks functions up by the name alone
+        name = registered = item.get("config")
+    if isinstance(module, str) and isinstance(name, str) and _is_foreign(module):
+        yield Foreign(module, name, registered if isinstance(registered, str) else name)
+
+
+def with_modules_of(before: Any, after: Any) -> Any:
+    """A config in which every class is in the module in which another config names it.
+
+    A class that a file of rules registers is in a module that is nowhere to be found later on.
+    """
+    modules = {item.registered: item.module for item in foreign_classes(before)}
+
+    def mended(value: Any) -> Any:
+        if isinstance(value, list):
+            return [mended(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        found = {key: mended(item) for key, item in value.items()}
+        for item in _of(value):
+            found["module"] = modules.get(item.registered, item.module)
+        return found
+
+    return mended(after)
 
 
 def _is_foreign(module: str) -> bool:
@@ -78,9 +104,12 @@ def require_trust(classes: list[Foreign], what: str, trust: bool) -> None:
 
 
 def is_registered(item: Foreign) -> bool:
-    """Whether Keras finds the class by itself: a file of rules may have registered it."""
-    saving = getattr(sys.modules.get("keras"), "saving", None)
-    return saving is not None and saving.get_registered_object(item.registered) is not None
+    """Whether Keras, or Keras 2, finds it by itself: a file of rules may have registered it."""
+    known = (getattr(sys.modules.get(name), "saving", None) for name in ("keras", "tf_keras"))
+    return any(
+        saving is not None and saving.get_registered_object(item.registered) is not None
+        for saving in known
+    )
 
 
 def import_classes(classes: list[Foreign]) -> dict[str, Any]:

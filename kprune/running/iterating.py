@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ def iterate(
     resume: bool = False,
     plot: AnyPath | None = None,
     rules: Iterable[str] = (),
+    trust: bool = False,
     on_cut: OnCut | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> Iteration:
@@ -69,6 +70,7 @@ def iterate(
         resume: go on from the last finished epoch of an interrupted run, if there was one.
         plot: a path that ends in .svg or .png, for the metric against the size.
         rules: files with rules for layers that kprune does not know, and with criteria.
+        trust: whether code that is not Keras's own may be run: of packages that the file names.
         on_cut: called after each cut with (round, report of the cut).
         on_epoch: called after each epoch with (epoch, epochs, metrics).
     Raises: PlanError, with the line; CheckError if the target is out of reach, or if the floor does
@@ -79,7 +81,7 @@ def iterate(
         check_plot(plot)
     rules = tuple(rules)
     loaded = plan if isinstance(plan, IterationPlan) else _loaded(Path(plan))
-    with open_model(model) as source:
+    with open_model(model, trust=trust) as source:
         target = target_of(source, output, in_place, "pruned")
         given = fingerprint(source)
     check_output(target, force=force or in_place)
@@ -98,7 +100,7 @@ def iterate(
         before = 0 if rounds is None else rounds[-1].number
         if rounds is None:
             work.refuse_if_there(force=force)
-        run = _Run(model, loaded, work, data, validation, teacher, rules, on_cut, on_epoch)
+        run = _Run(model, loaded, work, data, validation, teacher, rules, trust, on_cut, on_epoch)
         try:
             run.start(rounds)
             stopped = run.go_on()
@@ -137,31 +139,32 @@ def _loaded(path: Path) -> IterationPlan:
     return parse_iteration_plan(plan_text(path), path.name)
 
 
+@dataclass
 class _Run:
-    """The rounds, one after the other."""
+    """The rounds, one after the other; the arguments of `iterate`, and what has come of them.
 
-    def __init__(
-        self,
-        model: AnyPath,
-        plan: IterationPlan,
-        work: Rounds,
-        data: AnyPath,
-        validation: AnyPath | None,
-        teacher: AnyPath | None,
-        rules: tuple[str, ...],
-        on_cut: OnCut | None,
-        on_epoch: OnEpoch | None,
-    ) -> None:
-        self.model, self.plan, self.work = model, plan, work
-        self.data, self.validation, self.teacher, self.rules = data, validation, teacher, rules
-        self.on_cut, self.on_epoch = on_cut, on_epoch
-        self.rounds: list[Round] = []
-        self.notes: list[str] = []
-        self.end: float | None = None
-        self.metric = "loss"
+    Attributes:
+        end: what the target leaves; None if there is none.
+    """
+
+    model: AnyPath
+    plan: IterationPlan
+    work: Rounds
+    data: AnyPath
+    validation: AnyPath | None
+    teacher: AnyPath | None
+    rules: tuple[str, ...]
+    trust: bool
+    on_cut: OnCut | None
+    on_epoch: OnEpoch | None
+    rounds: list[Round] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    end: float | None = None
+    metric: str = "loss"
 
     def start(self, rounds: list[Round] | None) -> None:
         """Look at the model as it was; or take up the rounds that there are."""
+        import_keras()  # before files with rules do, which would let it say what it likes
         whole = self._whole() if rounds is None else rounds[0]
         self.rounds = [whole] if rounds is None else rounds
         if self.plan.target is not None:
@@ -174,7 +177,7 @@ class _Run:
             self.work.keep(self.rounds)
 
     def _whole(self) -> Round:
-        with open_model(self.model) as source:
+        with open_model(self.model, trust=self.trust) as source:
             counts = count(analyse(source, self.rules))
             wanted = self.plan.model
             if wanted is not None and wanted.parameters != counts.parameters:
@@ -186,8 +189,9 @@ class _Run:
                 )
             size = source.bytes
         figures = judged(
-            self.model, data=self.data, validation=self.validation, **self._tuning(self.model)
-        )
+            self.model, data=self.data, validation=self.validation, rules=self.rules,
+            trust=self.trust, **self._tuning(self.model),
+        )  # fmt: skip
         return Round(
             number=0, goal=None, units=counts.units, parameters=counts.parameters,
             flops=counts.flops, bytes=size, cut=None, tuned=_plain(figures), epochs=0, best=0,
@@ -265,7 +269,8 @@ class _Run:
         import_keras().utils.clear_session()  # the graphs of the rounds before
         found = tune(
             cut, data=self.data, validation=self.validation, teacher=self.teacher, output=out,
-            force=True, resume=True, rules=self.rules, on_epoch=self.on_epoch, **self._tuning(cut),
+            force=True, resume=True, rules=self.rules, trust=self.trust, on_epoch=self.on_epoch,
+            **self._tuning(cut),
         )  # fmt: skip
         if number == 1:
             self.notes += [note for note in found.notes if "nothing to resume" not in note]
@@ -299,6 +304,7 @@ class _Run:
             exclude=choose.exclude,
             data=None if is_function(self.data) else self.data,
             rules=self.rules,
+            trust=self.trust,
             **writing,
         )
         return found

@@ -21,6 +21,7 @@ import numpy as np
 from kprune.errors import CannotPruneError, FileError, KpruneError
 from kprune.formats import Source
 from kprune.formats.faults import shown
+from kprune.running.foreign import foreign_classes, import_classes
 from kprune.text import clean
 
 Progress = Callable[[int, int], None]
@@ -117,6 +118,8 @@ def keras_of(source: Source) -> ModuleType:
 def load(source: Source, folder: Path, *, compiled: bool = False) -> Any:
     """A model, loaded by the Keras that wrote it. No code in the file is run (safe_mode).
 
+    Classes that are not Keras's own have to be registered; a trusted file's are imported.
+
     Args:
         source: an opened model with a path.
         folder: a temporary one, in case Keras has to be given the file under another name.
@@ -125,10 +128,14 @@ def load(source: Source, folder: Path, *, compiled: bool = False) -> Any:
     """
     keras = keras_of(source)
     path = _under_a_name_that_keras_takes(source, folder)
+    with quiet():
+        own = import_classes(foreign_classes(source.config)) if source.trusted else {}
     compiled = compiled and bool(source.config.get("compile_config"))
     try:
         with quiet():
-            return keras.models.load_model(path, compile=compiled, safe_mode=True)
+            return keras.models.load_model(
+                path, custom_objects=own, compile=compiled, safe_mode=True
+            )
     except Exception as error:
         if compiled:
             return load(source, folder)
@@ -164,7 +171,7 @@ def _load_error(source: Source, error: Exception) -> KpruneError:
         return CannotPruneError(
             f"cannot run {name}",
             why="it has a Lambda layer, whose code Keras only runs if it is told to trust the file",
-            do="compare the models in a script of your own, with load_model(…, safe_mode=False)",
+            do="run it in a script of your own, with load_model(…, safe_mode=False)",
         )
     missing = re.search(r"(?:Could not locate (?:class|function)|Unknown layer:?) '([^']+)'", text)
     if missing or "register_keras_serializable" in text:
@@ -172,13 +179,20 @@ def _load_error(source: Source, error: Exception) -> KpruneError:
         return CannotPruneError(
             f"cannot run {name}",
             why=f"it uses {what} is neither part of Keras nor registered",
-            do="give --rules a file that imports it (@keras.saving.register_keras_serializable)",
+            do="give --rules a file that registers it (@keras.saving.register_keras_serializable)"
+            + (_or_trust(source) if not source.trusted else ""),
         )
     return FileError(
         f"Keras does not load {name}",
         why=f"{type(error).__name__}: {clean(' '.join(text.split()), 300)}",
         do="check that keras.models.load_model accepts it",
     )
+
+
+def _or_trust(source: Source) -> str:
+    """What else can be done about classes that a file names."""
+    modules = {item.module for item in foreign_classes(source.config)} - {"__main__"}
+    return f", or import {clean(', '.join(sorted(modules)), 200)} (--trust)" if modules else ""
 
 
 def run(

@@ -51,7 +51,7 @@ def silenced_original(source: Source, analysis: Analysis, lost: Lost, folder: Pa
     if edit.tensors:
         copy = folder / ("silenced" + SUFFIXES.get(source.format, ""))
         write_model(source, edit, copy, force=True)
-        with open_model(copy) as changed:
+        with open_model(copy, trust=source.trusted) as changed:
             model = load(changed, folder)
     else:
         model = load(source, folder)

@@ -22,7 +22,7 @@ from kprune.pruning.changes import removal
 from kprune.pruning.selection import statistics_of
 from kprune.report.counts import count
 from kprune.running.inputs import data_for, fixed_batch, whole_batches
-from kprune.running.keras_runtime import load
+from kprune.running.keras_runtime import import_keras, load
 from kprune.running.metrics import directions, evaluated
 from kprune.select.choose import Choice, choose
 from kprune.select.ranking import blockwise
@@ -54,6 +54,7 @@ def sensitivity(
     batch_size: int = 64,
     jobs: int | None = None,
     rules: Iterable[str] = (),
+    trust: bool = False,
     progress: Progress | None = None,
 ) -> Curves:
     """Measure a metric as a function of the ratio, one group of layers at a time.
@@ -82,12 +83,13 @@ def sensitivity(
         jobs: how many processes; None for what joblib's active configuration says (else 1), -1 for
             one a core.
         rules: files with rules for layers that kprune does not know, and with criteria.
+        trust: whether code that is not Keras's own may be run: of packages that the file names.
         progress: called with (models measured, models in all).
     Raises: UsageError, CannotPruneError, FileError.
     """
     shares = _checked(ratios, batch_size, jobs)
     rules = tuple(os.path.abspath(path) for path in rules)
-    with open_model(model) as source:
+    with open_model(model, trust=trust) as source:
         if source.path is None:
             raise UsageError(
                 "sensitivity needs a file", do="save the model that comes from standard input"
@@ -98,6 +100,8 @@ def sensitivity(
                 why="its file says neither loss nor metrics",
                 do="measure the .keras file that it was exported from",
             )
+        if rules:
+            import_keras()  # they may import it, and it has less to say where kprune does
         analysis = analyse(source, rules)
         cuts = list(
             _cuts(
@@ -109,7 +113,7 @@ def sensitivity(
             )
         )
         parameters = count(analysis).parameters
-    where = _Place(os.path.abspath(model), os.path.abspath(data), rules, batch_size, metric)
+    where = _Place(os.path.abspath(model), os.path.abspath(data), rules, trust, batch_size, metric)
     different: dict[str, Units] = {
         _key(units): units for cut in cuts for units in cut.units.values()
     }
@@ -257,6 +261,7 @@ class _Place:
     model: str
     data: str
     rules: tuple[str, ...]
+    trust: bool
     batch_size: int
     metric: str | None
 
@@ -302,10 +307,11 @@ def _measure(where: _Place, units: Units) -> _Measured:
     """Cut a model in a temporary file, and evaluate it; without units, the model as it is."""
     # Several processes may share a GPU, and TensorFlow would take all of it for the first.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    import_keras()
     with (
         _ONE_AT_A_TIME,
         tempfile.TemporaryDirectory(prefix="kprune-") as folder,
-        open_model(where.model) as source,
+        open_model(where.model, trust=where.trust) as source,
     ):
         if not units:
             return _evaluated(where, source, count(analyse(source, where.rules)).parameters, folder)
@@ -313,7 +319,7 @@ def _measure(where: _Place, units: Units) -> _Measured:
         report = carry_out_source(
             source, where.rules, lambda _, analysis: removal(analysis, units), Target(small)
         )
-        with open_model(small) as cut:
+        with open_model(small, trust=where.trust) as cut:
             return _evaluated(where, cut, report.output.parameters, folder)
 
 

@@ -20,9 +20,11 @@ from kprune.formats.atomic import check_output
 from kprune.formats.faults import shown
 from kprune.pruning.carrying import analyse
 from kprune.report.plot import check_plot, draw
+from kprune.rules.loading import load_rules
 from kprune.running.checkpoint import Checkpoint, Epoch, History
 from kprune.running.distilling import distiller
 from kprune.running.examples import Examples, examples, is_function
+from kprune.running.foreign import with_modules_of
 from kprune.running.held_zeros import HeldZeros
 from kprune.running.keras_runtime import is_compiled, keras_of, load, quiet
 from kprune.running.training import OnEpoch, Training
@@ -87,6 +89,7 @@ def tune(
     resume: bool = False,
     plot: str | os.PathLike[str] | None = None,
     rules: Iterable[str] = (),
+    trust: bool = False,
     on_epoch: OnEpoch | None = None,
     **how: Any,
 ) -> Tuning:
@@ -107,6 +110,8 @@ def tune(
         output, in_place, force: where the result goes; by default NAME.tuned.EXT.
         resume: go on from the last finished epoch of an interrupted run, if there was one.
         plot: a path that ends in .svg or .png, for the curves of loss and metrics.
+        rules: files with rules for layers that kprune does not know; they may register classes.
+        trust: whether classes that are not Keras's own may be imported from where the files say.
         on_epoch: called after each epoch with (epoch, epochs, metrics).
         how: the fields of `Settings`: epochs, batch_size, learning_rate …
     Raises: UsageError, CannotPruneError, FileError. An interruption (KeyboardInterrupt) has a note
@@ -115,7 +120,10 @@ def tune(
     settings = Settings(**how)
     if plot is not None:
         check_plot(plot)
-    with open_model(model) as source, tempfile.TemporaryDirectory(prefix="kprune-") as folder:
+    with (
+        open_model(model, trust=trust) as source,
+        tempfile.TemporaryDirectory(prefix="kprune-") as folder,
+    ):
         target = target_of(source, output, in_place, "tuned")
         check_output(target, force=force or in_place)
         place = Path(folder)
@@ -217,12 +225,18 @@ def judged(
     *,
     data: str | os.PathLike[str],
     validation: str | os.PathLike[str] | None = None,
+    rules: Iterable[str] = (),
+    trust: bool = False,
     **how: Any,
 ) -> Epoch:
     """The figures by which `tune` would judge a model file as it is; the arguments are its own."""
-    with open_model(model) as source, tempfile.TemporaryDirectory(prefix="kprune-") as folder:
+    with (
+        open_model(model, trust=trust) as source,
+        tempfile.TemporaryDirectory(prefix="kprune-") as folder,
+    ):
         _refuse_untrainable(source)
-        training, _ = _prepared(source, Settings(**how), data, validation, Path(folder))
+        settings, place = Settings(**how), Path(folder)
+        training, _ = _prepared(source, settings, data, validation, place, rules=rules)
         return training.judge()
 
 
@@ -244,8 +258,13 @@ def _prepared(
         left: what an interrupted training left of the model; it is compiled already.
     """
     keras = keras_of(source)
+    load_rules(rules)
     keras.utils.set_random_seed(settings.seed)
-    with open_model(left) if left is not None else nullcontext(source) as opened:
+    with (
+        open_model(left, trust=source.trusted)
+        if left is not None
+        else nullcontext(source) as opened
+    ):
         live = load(opened, place, compiled=True)
     share = settings.validation_split
     if share is None:
@@ -260,7 +279,7 @@ def _prepared(
     if held is None:
         notes.append("no data are held back: epochs are judged by those the model learns from")
     zeros = HeldZeros(live, source, analyse(source, rules)) if settings.keep_zeros else None
-    trainer = live if teacher is None else _with_teacher(teacher, live, place)
+    trainer = live if teacher is None else _with_teacher(teacher, live, place, source.trusted)
     return Training(keras, live, trainer, train, held, zeros, seed), notes
 
 
@@ -332,8 +351,8 @@ def _loss_for(live: Any, train: Examples) -> str:
     return "categorical_crossentropy" if one_hot else "mse"
 
 
-def _with_teacher(path: Any, live: Any, place: Path) -> Any:
-    with open_model(path) as source:
+def _with_teacher(path: Any, live: Any, place: Path, trust: bool) -> Any:
+    with open_model(path, trust=trust) as source:
         return distiller(load(source, place), live)
 
 
@@ -351,7 +370,8 @@ def _write(source: Source, checkpoint: Checkpoint, best: int, target: str, *, fo
             metadata = dict(trained.metadata)
             if KEY in source.metadata:
                 metadata[KEY] = source.metadata[KEY]
-            write_model(trained, Edit(trained.config, metadata), target, force=force)
+            config = with_modules_of(source.config, trained.config)
+            write_model(trained, Edit(config, metadata), target, force=force)
 
 
 def write_as_it_is(source: Source, target: str, *, force: bool) -> None:

@@ -65,7 +65,7 @@ def verify(
         batch_size: how many samples are run at once.
         time: batch sizes at which to time both models; see `kprune.running.timing`.
         rules: files with rules for layers that kprune does not know, where pruning needed them.
-        trust: whether code that is not Keras's own may be run to read Keras 2 SavedModels.
+        trust: whether code that is not Keras's own may be run to read and load the models.
         progress: called with (samples done, samples in all).
     Raises: UsageError, CannotPruneError if a model needs code that is not there, FileError;
         CheckError if plain Keras does not load the pruned file.
@@ -210,6 +210,8 @@ class _Both:
 
     def _known(self) -> tuple[Analysis | None, Lost | None]:
         """The original's analysis, and what the pruned file lost of it; or a note why not."""
+        if self.rules:
+            import_keras()  # they may import it, and it has less to say where kprune does
         try:
             analysis = analyse(self.before, self.rules)
         except CannotPruneError as error:
