@@ -75,7 +75,7 @@ class Naming(Struct, frozen=True):
         Option(
             "--layer",
             metavar="LAYER",
-            help="With --units: the same in two parts.",
+            help="With --units: the same in two parts. With --classes: of which output.",
             autocompletion=complete_layer,
             rich_help_panel=WHICH,
             show_default=False,
@@ -125,25 +125,8 @@ class Choosing(Naming, frozen=True):
             rich_help_panel=WHICH,
         ),
     ] = None
-    classes: Annotated[
-        list[str] | None,
-        Option(
-            "--classes",
-            metavar="NAMES",
-            help="Classes by name, such as cat,dog; with --class-names. --layer says of which output.",
-            rich_help_panel=WHICH,
-            show_default=False,
-        ),
-    ] = None
-    class_names: Annotated[
-        str | None,
-        Option(
-            "--class-names",
-            metavar="FILE",
-            help="One name a line, or JSON; 'remove' writes what is left of it as well.",
-            rich_help_panel=WHICH,
-        ),
-    ] = None
+    classes: Annotated[list[str] | None, described("classes", WHICH)] = None
+    class_names: Annotated[str | None, described("class_names", WHICH)] = None
     criterion: Annotated[str | None, described("criterion", WHICH)] = None
     ratio: Annotated[float | None, described("ratio")] = None
     count: Annotated[int | None, described("count")] = None
@@ -213,7 +196,7 @@ class Choosing(Naming, frozen=True):
             amounts = {name: getattr(self, name) for name in OPTIONS if hasattr(self, name)}
             amounts["per_layer"] = next(iter(self.per_layer or ()), None)
             amounts["global"] = "" if self.together else None
-            for name in ("seed", "reduce", "normalize", "data"):  # have a meaning or a value anyway
+            for name in _WITHOUT_RANK:
                 del amounts[name]
             for name, value in amounts.items():
                 if value is not None:
@@ -247,6 +230,10 @@ class Choosing(Naming, frozen=True):
             max_ratio=self.max_ratio,
             per_layer=dict(_share(text) for text in self.per_layer or []),
         )
+
+
+_WITHOUT_RANK = ("seed", "reduce", "normalize", "data", "classes", "class_names")
+"""What has a meaning, or a value, even where nothing ranks units."""
 
 
 def _share(text: str) -> tuple[str, float]:

@@ -73,6 +73,8 @@ class Target(Struct, frozen=True):
         `small.keras` and `labels.txt` give `small.labels.txt`. In place means that file as well,
         and beside standard output there is no place: then it goes beside the old one.
         """
+        if names.place is not None:
+            return names.place
         if self.in_place:
             return names.file
         if self.output == "-" or (self.output is None and source.path is None):
@@ -131,8 +133,7 @@ def write(source: Source, analysis: Analysis, change: Change, target: Target) ->
     place = target.names_path(source, change.names) if change.names else None
     notes = change.notes
     if change.names and place:
-        text = f"the names of the {change.names.count} classes that are left: {shown(place)}"
-        notes = (*notes, Note("class-names", change.names.address, text))
+        notes = (*notes, names_note(change.names, place))
     change = replace(change, edit=with_names(analysis, change.edit))
     old = count(analysis)
     report = build(
@@ -164,6 +165,12 @@ def write(source: Source, analysis: Analysis, change: Change, target: Target) ->
         written = write_model(writer, edit, path, force=force, progress=target.progress)
         commit_names()
     return with_output(report, path, written)
+
+
+def names_note(names: NamesLeft, place: Path) -> Note:
+    """Where the names are of the classes that are left."""
+    text = f"the names of the {names.count} classes that are left: {shown(place)}"
+    return Note("class-names", names.address, text)
 
 
 @contextmanager

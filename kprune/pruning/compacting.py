@@ -17,7 +17,16 @@ from kprune.errors import CannotPruneError, CheckError
 from kprune.formats import Source, open_model, write_model
 from kprune.labels.closure import Closure, close
 from kprune.labels.closure import check as check_closure
-from kprune.pruning.carrying import Make, Target, analyse, carry_out, with_output, write
+from kprune.pruning.carrying import (
+    Make,
+    Target,
+    analyse,
+    carry_out,
+    names_beside,
+    names_note,
+    with_output,
+    write,
+)
 from kprune.pruning.changes import Change, fold_notes, unmasking
 from kprune.pruning.selection import Units
 from kprune.report.build import removal_notes
@@ -250,6 +259,10 @@ def _by_way_of(
     """Write beside the output first, take idle masks out, check, and only then put it in place."""
     path = None if target.dry_run else target.path(source)
     beside = None if path in (None, "-") else Path(str(path)).absolute().parent
+    names, change = change.names, replace(change, names=None)  # of the last of these writes
+    names_place = target.names_path(source, names) if names and path else None
+    if names and names_place:
+        change = replace(change, notes=(*change.notes, names_note(names, names_place)))
     with tempfile.TemporaryDirectory(dir=beside, prefix=".kprune-") as folder:
         # The name says in which format the result is written, here as in its own place.
         named = Path(path) if path not in (None, "-") else source.path or Path("model.keras")
@@ -270,18 +283,16 @@ def _by_way_of(
             same_outputs(source, place, Path(folder), rules)
         if path is None:
             return with_output(report, None, report.output.bytes)
-        if not masks:  # what was checked, once more: the very bytes that it has without a check
-            written = write_model(
-                source, with_names(analysis, change.edit), path,
-                force=target.force or target.in_place, progress=target.progress,
-            )  # fmt: skip
-            return with_output(report, path, written)
-        with open_model(place, trust=source.trusted) as result:
-            edit = with_names(analyse(result, rules), Edit(result.config, result.metadata))
-            written = write_model(
-                result, edit, path,
-                force=target.force or target.in_place, progress=target.progress,
-            )  # fmt: skip
+        force = target.force or target.in_place
+        with names_beside(names, names_place, force=force) as commit_names:
+            if not masks:  # what was checked, once more: the bytes that it has without a check
+                edit = with_names(analysis, change.edit)
+                written = write_model(source, edit, path, force=force, progress=target.progress)
+            else:
+                with open_model(place, trust=source.trusted) as result:
+                    edit = with_names(analyse(result, rules), Edit(result.config, result.metadata))
+                    written = write_model(result, edit, path, force=force, progress=target.progress)
+            commit_names()
     return with_output(report, path, written)
 
 

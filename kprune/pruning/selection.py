@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from kprune.analysis import Analysis
 from kprune.errors import ExpressionError, UsageError
@@ -35,16 +36,38 @@ class NamesLeft(Struct, frozen=True):
     """A file of class names once some are gone.
 
     Attributes:
-        file: the one that was given.
-        text: the new content.
+        names: all that there were, and the file.
         address: of the output layer.
-        count: how many names are left.
+        gone: which are gone, counted in that file.
+        place: where the rest goes; None for beside the result.
     """
 
-    file: Path
-    text: str
+    names: ClassNames
     address: str
-    count: int
+    gone: frozenset[int]
+    place: Path | None = None
+
+    @property
+    def file(self) -> Path:
+        """The file that was given."""
+        assert self.names.file is not None
+        return self.names.file
+
+    @property
+    def text(self) -> str:
+        """The new content."""
+        return self.names.text_without(self.gone)
+
+    @property
+    def count(self) -> int:
+        """How many names are left."""
+        return len(self.names.names) - len(self.gone)
+
+    def without(self, units: Units) -> NamesLeft:
+        """The same once units of what is left are gone as well."""
+        left = [index for index in range(len(self.names.names)) if index not in self.gone]
+        more = (left[unit] for unit in units.get(self.address, np.zeros(0, np.int64)).tolist())
+        return replace(self, gone=self.gone.union(more))
 
 
 def statistics_of(
@@ -160,9 +183,7 @@ class Selection(Struct, frozen=True, dict=True):
         if self.classes is None or self._names.file is None:
             return None
         address = self._class_axis(analysis).address
-        lost = gone.get(address, np.zeros(0, np.int64)).tolist()
-        left = len(self._names.names) - len(lost)
-        return NamesLeft(self._names.file, self._names.text_without(lost), address, left)
+        return NamesLeft(self._names, address, frozenset()).without(gone)
 
     def _by_rank(
         self, analysis: Analysis, statistics: Statistics

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from kprune.formats.faults import file_error, shown
 from kprune.pruning.carrying import Target, carry_out, carry_out_source
 from kprune.pruning.changes import Change, masking, removal, zeroing
 from kprune.pruning.compacting import compact_source, compacting
-from kprune.pruning.selection import Selection, statistics_of
+from kprune.pruning.selection import NamesLeft, Selection, statistics_of
 from kprune.report.counts import count
 from kprune.report.report import Note, Report
 from kprune.select.budget import Budget
@@ -66,15 +66,25 @@ def apply_plan(
     """See `kprune.pruning.apply`."""
     rules = list(rules)
     last = len(plan.steps) - 1
+    placing = target
+    names: NamesLeft | None = None  # of the classes that all steps so far have left
 
     def make(number: int) -> Callable[[Source, Analysis], Change]:
         def change(source: Source, analysis: Analysis) -> Change:
             if number == 0:
                 _check_model(analysis, plan)
+            nonlocal names
             made = _step(source, analysis, plan, number, base)
+            if made.names is not None:
+                names = made.names
+            elif names is not None and made.gone is not None:
+                names = names.without(made.changed)
             if number == last:
                 _expect(source, analysis, made, plan)
-            return made
+            if number < last or names is None:
+                return replace(made, names=None)
+            # A plan's own place, not beside what a step wrote.
+            return replace(made, names=replace(names, place=placing.names_path(source, names)))
 
         return change
 
@@ -100,12 +110,11 @@ def apply_plan(
         ) as folder,
     ):
         # What a step writes is the next one's input; only the last one's output is the user's.
-        final = (
-            target
-            if target.output or not source.path
-            else replace(target, output=target.path(source))
-        )
-        final = replace(final, in_place=False, force=target.force or target.in_place)
+        if not (target.output or target.in_place) and source.path:
+            placing = replace(target, output=target.path(source))
+        final = placing
+        if target.in_place:
+            final = replace(target, output=target.path(source), in_place=False, force=True)
         report: Report | None = None
         here: str | os.PathLike[str] = model
         for number in range(last + 1):
@@ -216,11 +225,11 @@ def _step(source: Source, analysis: Analysis, plan: Plan, number: int, base: Pat
         data = None if step.data is None else (base or Path()) / step.data
         statistics = statistics_of(source, analysis, data)
         selections = []
-        for name in [step.whole] if step.whole else step.layers:
-            place = (name,) if step.whole else ("layers", name)
-            selections.append(selection_of(step, name, base))
+        for at, selection in _selections(step, base):
+            place = at
+            selections.append(selection)
             if step.backend != "mask":
-                found, more = selections[-1].resolve(analysis, statistics)
+                found, more = selection.resolve(analysis, statistics)
                 notes += more
                 for address, indices in found.items():
                     chosen[address] = distinct(chosen.get(address, np.zeros(0, np.int64)), indices)
@@ -244,12 +253,30 @@ def _step(source: Source, analysis: Analysis, plan: Plan, number: int, base: Pat
                 allow_output_change=step.allow_output_change,
                 folding=source if step.fold else None,
             )
+            if step.classes is not None:
+                made = replace(made, names=selections[-1].names_left(analysis, made.changed))
     except KpruneError as error:
         line = plan.where("steps", number, *place)
         if line and line not in error.where:
             error.where = f"{error.where} ({line})" if error.where else line
         raise
     return replace(made, command="apply")
+
+
+def _selections(step: Step, base: Path | None) -> Iterator[tuple[tuple[str, ...], Selection]]:
+    """Everything that a step selects, classes by name last; and where it says so."""
+    for name in [step.whole] if step.whole else step.layers:
+        yield (name,) if step.whole else ("layers", name), selection_of(step, name, base)
+    if step.classes is not None and step.class_names is not None:
+        yield (
+            ("classes",),
+            Selection(
+                layers=None if step.class_layer is None else [step.class_layer],
+                classes=step.classes,
+                class_names=(base or Path()) / step.class_names,
+                exclude=step.exclude,
+            ),
+        )
 
 
 def selection_of(step: Step, name: str, base: Path | None) -> Selection:

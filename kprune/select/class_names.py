@@ -63,7 +63,7 @@ class ClassNames:
                 named[self._index(name)] = True
             chosen |= ~named if others else named
         if not chosen.any():
-            raise UsageError("no class is named", do="write --classes cat,dog")
+            raise UsageError("no class is named", do="write names from it, such as cat,dog")
         return np.flatnonzero(chosen)
 
     def _split(self, text: str) -> list[str]:
@@ -112,7 +112,7 @@ class ClassNames:
                     f"the model has {len(outputs)} output layers: {names}"
                     if outputs
                     else "the units of no layer are the model's outputs",
-                    do="say with --layer which of them the class names belong to"
+                    do="say which of them the class names belong to: --layer, or class_layer in a plan"
                     if outputs
                     else "name the units by index, LAYER:INDICES",
                 )

@@ -1,4 +1,4 @@
-"""What can be said of a choice by rank: one description for the command line, for plans and for `Choice`.
+"""What can be said of a choice by rank or by class: one description for the command line, for plans and for `Choice`.
 
 Light, since the command line reads it for its help.
 """
@@ -57,6 +57,12 @@ OPTIONS: dict[str, Described] = {
     "target_params": Described("As few as it takes to leave 40% or 1.2M parameters.", "N"),
     "target_flops": Described("The same in FLOPs.", "N"),
     "target_bytes": Described("The same in bytes.", "N"),
+    "classes": Described(
+        "Classes of the output, by name, such as cat,dog; they need class names.", "NAMES"
+    ),
+    "class_names": Described(
+        "One name a line, or JSON; 'remove' writes what is left of it as well.", "FILE"
+    ),
     "data": Described("An .npz file with x (and y), for what depends on activations.", "FILE"),
 }
 

@@ -28,7 +28,7 @@ class InvalidPlan(UsageError, ValueError):
         path: from the struct that raises it to the place that it means.
     """
 
-    def __init__(self, what: str, *path: str, do: str = "") -> None:
+    def __init__(self, what: str, *path: str | int, do: str = "") -> None:
         super().__init__(what, do=do)
         self.path = path
 
@@ -98,12 +98,14 @@ LayerValue = (
 )
 Backend = Literal["zero", "mask", "remove", "compact"]
 
+_BY_UNIT = ("zero", "mask", "remove")
 # Options of a step that only some backends have.
 _ONLY = {
+    "classes": _BY_UNIT, "class_names": _BY_UNIT, "class_layer": _BY_UNIT,
     "outgoing": ("zero",), "silence": ("zero",), "fold": ("remove",), "below": ("mask",),
     "merge": ("compact",), "check": ("compact",),
     **dict.fromkeys(BUDGETS, ("remove",)),
-    **dict.fromkeys(("global", "data", "exclude"), ("zero", "mask", "remove")),
+    **dict.fromkeys(("global", "data", "exclude"), _BY_UNIT),
 }  # fmt: skip
 
 
@@ -119,6 +121,16 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True):
             "compact: which may go at most; without it, all that are dead.",
         ),
     ] = msgspec.field(default_factory=dict)
+    classes: (
+        Annotated[Annotated[list[str], Meta(min_length=1)] | str, described("classes")] | None
+    ) = None
+    class_names: Annotated[str, described("class_names")] | None = None
+    class_layer: (
+        Annotated[
+            str, Meta(description="The output layer whose classes they are, if it has several.")
+        ]
+        | None
+    ) = None
     exclude: Annotated[
         list[str], Meta(description="Layers, or globs, that are left as they are.")
     ] = msgspec.field(default_factory=list)
@@ -153,6 +165,7 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         self._check_backend()
         self._check_target()
+        self._check_classes()
         # One form for each choice, so that plans that say the same are equal: text that merely
         # lists indices, such as "0-7,12", becomes the list.
         layers: dict[str, LayerValue] = {}
@@ -179,7 +192,7 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True):
                 )
 
     def _check_layers(self) -> None:
-        if not self.layers and self.backend != "compact":
+        if not self.layers and self.classes is None and self.backend != "compact":
             raise InvalidPlan("a step without 'layers'", do="write layers: {dense_1: [3, 7, 12]}")
         whole = self.whole
         first = next(iter(self.layers.values()), None)
@@ -220,6 +233,21 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True):
                 Budget(BUDGETS[self.target[0]], self.target[1])
             except UsageError as error:
                 raise InvalidPlan(error.what, self.target[0], do=error.do or error.why) from None
+
+    def _check_classes(self) -> None:
+        names = "write class_names: labels.txt, the names in the order of the model's outputs"
+        if self.classes is not None and self.class_names is None:
+            raise InvalidPlan("'classes' without 'class_names'", "classes", do=names)
+        for key in ("class_names", "class_layer"):
+            if self.classes is None and getattr(self, key) is not None:
+                raise InvalidPlan(
+                    f"{quoted(key)} without 'classes'", key, do="write classes: [cat]"
+                )
+        for other in (self.whole, "below" if self.below is not None else ""):
+            if self.classes is not None and other:
+                raise InvalidPlan(
+                    f"'classes' under {quoted(other)}", "classes", do="make two steps of it"
+                )
 
     @property
     def target(self) -> tuple[str, str] | None:
@@ -267,6 +295,15 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     model: ModelCheck | None = None
     expect: Expect | None = None
 
+    def __post_init__(self) -> None:
+        removing = [step.classes is not None and step.backend == "remove" for step in self.steps]
+        if sum(removing) > 1:
+            second = [number for number, removes in enumerate(removing) if removes][1]
+            raise InvalidPlan(
+                "a second step that removes classes by name",
+                "steps", second, "classes", do="name them all in one step",
+            )  # fmt: skip
+
     @property
     def document(self) -> Document | None:
         """The text that the plan was read from; None for one made in Python."""
@@ -306,7 +343,7 @@ def plan_schema() -> dict[str, Any]:
     step["allOf"] = [
         {
             "if": {"properties": {"backend": {"const": "compact"}}},
-            "else": {"required": ["layers"]},
+            "else": {"anyOf": [{"required": ["layers"]}, {"required": ["classes"]}]},
         },
         {
             "if": {"anyOf": [{"required": [key]} for key in BUDGETS]},
@@ -314,6 +351,9 @@ def plan_schema() -> dict[str, Any]:
             "else": _of_choices({"if": {"type": "object"}, "then": each}),
         },
     ]
+    step["dependentRequired"] = {
+        "classes": ["class_names"], "class_names": ["classes"], "class_layer": ["classes"],
+    }  # fmt: skip
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "kprune plan",

@@ -67,6 +67,10 @@ __all__ = [
 ]
 
 
+_TEXTS = (("exclude",), ("classes",), ("class_layer",))
+"""The keys of a step whose values are text, whatever they look like."""
+
+
 def parse_plan(text: str, name: str = "plan.yaml") -> Plan:
     """Read a plan, strictly.
 
@@ -76,7 +80,7 @@ def parse_plan(text: str, name: str = "plan.yaml") -> Plan:
     Returns: the plan, which knows its lines.
     Raises: PlanError for whatever is not as the schema says, with the line.
     """
-    document = read_yaml(text, name, as_text=lambda path: path[2:3] == ("exclude",))
+    document = read_yaml(text, name, as_text=lambda path: path[2:3] in _TEXTS)
     refuse_nothing(document)
     refuse_unknown_keys(document, parts_of_plan(document.data))
     try:
@@ -126,13 +130,11 @@ def plan_to_yaml(plan: Plan) -> str:
         lines += [f"  - backend: {step.backend}", *["    layers:"] * bool(step.layers)]
         for name, value in step.layers.items():
             lines += _layer_lines(write_key(name, 6), value)
-        if step.exclude:
-            lines += wrap_flow("    exclude:", step.exclude, 6)
-        lines += [
-            f"    {key}: {write_scalar(value)}"
-            for key, value in _given(step).items()
-            if key not in ("backend", "layers", "exclude")
-        ]
+        for key, value in _given(step).items():
+            if isinstance(value, list):
+                lines += wrap_flow(f"    {key}:", value, 6) if value else []
+            elif key not in ("backend", "layers"):
+                lines.append(f"    {key}: {write_scalar(value)}")
     if plan.expect is not None:
         lines.append(f"expect: {write_flow(_given(plan.expect))}")
     return "\n".join(lines) + "\n"

@@ -90,14 +90,18 @@ def quoted(text: str, limit: int = 60) -> str:
 
 
 def nearest(word: str, known: Iterable[str], limit: int = 3) -> list[str]:
-    """The known words that look most like `word`, best first, whatever their case."""
+    """The known words that look most like `word`, best first, whatever their case.
+
+    One of the same letters in another order is meant for certain, and stands alone.
+    """
     import difflib  # only where something went wrong
 
     spellings: dict[str, str] = {}
     for name in known:
         spellings.setdefault(name.lower(), name)
     found = difflib.get_close_matches(word[:100].lower(), list(spellings), n=limit, cutoff=0.6)
-    return [spellings[name] for name in found]
+    swapped = [name for name in found if sorted(name) == sorted(word.lower())]
+    return [spellings[name] for name in swapped or found]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

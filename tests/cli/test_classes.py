@@ -104,3 +104,84 @@ def test_zero_mask_and_plan_take_names_and_write_none(kprune: Kprune) -> None:
         assert ran.json["selected"] == {"classes": [3, 9]}
     assert "classes: [3, 9]" in kprune("plan", "model.keras", *NAMED).out
     assert not list(Path().glob("*.labels.txt"))
+
+
+STEP = "classes: [three, nine], class_names: labels.txt"
+
+
+def plan(*steps: str) -> str:
+    """A plan's file, in a folder of its own with the names."""
+    Path("plans").mkdir(exist_ok=True)
+    Path("plans/labels.txt").write_text(Path("labels.txt").read_text())
+    rows = "".join(f"  - {{{step}}}\n" for step in steps)
+    Path("plans/plan.yaml").write_text(f"version: 1\nsteps:\n{rows}")
+    return "plans/plan.yaml"
+
+
+def test_a_plan_removes_classes_by_name(kprune: Kprune) -> None:
+    """Its file of names is beside it; what is left of them goes beside the result."""
+    named = plan(f"backend: remove, {STEP}")
+    Path("labels.txt").unlink()
+    assert kprune("apply", "model.keras", named, "-o", "planned.keras").code == 0
+    assert kprune("remove", "model.keras", "classes:3,9", "-o", "numbered.keras").code == 0
+    assert Path("planned.keras").read_bytes() == Path("numbered.keras").read_bytes()
+    assert Path("planned.labels.txt").read_text() == LEFT
+    assert kprune("apply", "model.keras", named, "--in-place").code == 0
+    assert Path("plans/labels.txt").read_text() == LEFT
+
+
+@pytest.mark.parametrize(
+    ("steps", "gone"),
+    [
+        ([f"backend: remove, {STEP}", "backend: remove, layers: {hidden: [0]}"], {3, 9}),
+        ([f"backend: remove, {STEP}", "backend: remove, layers: {classes: [0, 3]}"], {0, 3, 4, 9}),
+        ([f"backend: remove, {STEP}", "backend: zero, layers: {classes: [0]}"], {3, 9}),
+        ([f"backend: remove, layers: {{hidden: [0]}}, {STEP}, class_layer: classes",
+          "backend: compact"], {3, 9}),
+        ([f"backend: mask, {STEP}", "backend: remove, layers: {hidden: [0]}"], None),
+    ],
+)  # fmt: skip
+def test_the_names_follow_all_steps_of_a_plan(
+    kprune: Kprune, steps: list[str], gone: set[int] | None
+) -> None:
+    before = set(Path().rglob("*labels*"))
+    assert kprune("apply", "model.keras", plan(*steps), "-q").out == "model.pruned.keras\n"
+    written = set(Path().rglob("*labels*")) - before - {Path("plans/labels.txt")}
+    if gone is None:
+        assert not written
+    else:
+        assert written == {Path("model.pruned.labels.txt")}
+        left = [name for index, name in enumerate(DIGITS) if index not in gone]
+        assert Path("model.pruned.labels.txt").read_text().split() == left
+
+
+def test_compacting_last_writes_the_names_though_there_is_something_to_compact(
+    kprune: Kprune,
+) -> None:
+    zeroed = "backend: zero, layers: {hidden: [5]}"
+    steps = plan(f"backend: remove, {STEP}", zeroed, "backend: compact")
+    ran = kprune("apply", "model.keras", steps, "-o", "small.keras", "--json")
+    assert ran.json["changed"]["hidden"] == [5]
+    assert Path("small.labels.txt").read_text() == LEFT
+    assert [note["kind"] for note in ran.json["notes"]].count("class-names") == 1
+    taken = kprune("apply", "model.keras", steps, "-o", "other.keras")
+    assert taken.code == 0
+    Path("other.keras").unlink()
+    assert kprune("apply", "model.keras", steps, "-o", "other.keras").code == 2
+    assert not Path("other.keras").exists()
+
+
+def test_a_plan_with_a_name_that_is_none_tells_its_line(kprune: Kprune) -> None:
+    named = plan(f"backend: remove, {STEP.replace('three', 'tree')}")
+    before = folder_as_it_is(Path())
+    ran = kprune("apply", "model.keras", named)
+    assert ran.code == 2
+    assert "there is no class 'tree'" in ran.err and "plan.yaml, line 3" in ran.err
+    assert folder_as_it_is(Path()) == before
+
+
+def test_in_place_means_the_names_whatever_steps_there_are(kprune: Kprune) -> None:
+    named = plan(f"backend: remove, {STEP}", "backend: remove, layers: {hidden: [0]}")
+    assert kprune("apply", "model.keras", named, "--in-place").code == 0
+    assert Path("plans/labels.txt").read_text() == LEFT
+    assert not Path("model.labels.txt").exists()

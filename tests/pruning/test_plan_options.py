@@ -14,6 +14,7 @@ import kprune
 from kprune.cli.options import Choosing
 from kprune.errors import CheckError, FileError, UsageError
 from kprune.formats import open_model
+from kprune.pruning.selection import Selection
 from kprune.select.budget import Budget
 from kprune.select.choose import Choice
 from kprune.select.options import BUDGETS, OPTIONS
@@ -37,7 +38,7 @@ def applied(model: Path, step: dict[str, Any], **rest: Any) -> Any:
 def test_every_option_of_a_choice_is_on_the_command_line_and_in_a_plan() -> None:
     command = {*Choosing.__struct_fields__}
     plan = {*LayerChoice.__struct_encode_fields__, *Step.__struct_encode_fields__}
-    library = {field.name for field in dataclasses.fields(Choice)}
+    library = {field.name for field in dataclasses.fields(Choice)} | {*Selection.__struct_fields__}
     names = {name for name in OPTIONS if name not in ("global", *BUDGETS)}
     assert names - {"data"} <= library
     for name in OPTIONS:

@@ -85,6 +85,16 @@ def test_layer_names_stay_text_and_units_take_every_form():
     assert plan.steps[0].exclude == ["yes", "1", "~", "1.5"]
 
 
+def test_names_of_classes_stay_text():
+    plan = parse_plan(
+        "version: 1\nsteps:\n"
+        "- {backend: remove, classes: [3, no, 1e3, cat], class_names: l.txt, class_layer: 7}\n"
+        "- {backend: zero, classes: 3, class_names: l.txt}\n"
+    )
+    assert plan.steps[0].classes == ["3", "no", "1e3", "cat"]
+    assert (plan.steps[0].class_layer, plan.steps[1].classes) == ("7", "3")
+
+
 def test_options_are_the_flags_of_the_commands():
     plan = parse_plan(
         "version: 1\nsteps:\n"
@@ -247,6 +257,25 @@ WHOLE |= {
     "version: 1\nsteps:\n- {backend: compact, data: x.npz}": said(
         "'data' with backend 'compact'", 3, "- {backend: compact, data: x.npz}", 21,
         "do:    'data' goes with backend: zero or mask or remove"),
+    HEAD + "a: [1]\n    classes: [cat]": said(
+        "'classes' without 'class_names'", 6, "    classes: [cat]", 4,
+        "do:    write class_names: labels.txt, the names in the order of the model's outputs"),
+    HEAD + "a: [1]\n    class_names: l.txt": said(
+        "'class_names' without 'classes'", 6, "    class_names: l.txt", 4,
+        "do:    write classes: [cat]"),
+    HEAD + "a: [1]\n    class_names: l.txt\n    classes: []": said(
+        "'classes' is empty", 7, "    classes: []", 4),
+    HEAD + "a: [1]\n    class_names: l.txt\n    classes: {cat: 1}": said(
+        "'classes' is a mapping", 7, "    classes: {cat: 1}", 4, then="it must be text or a list"),
+    HEAD + "a: {criterion: l1}\n    classes: cat\n    class_names: l\n    target_params: 9": said(
+        "'classes' under 'target_params'", 6, "    classes: cat", 4, "do:    make two steps of it"),
+    "version: 1\nsteps:\n- backend: compact\n  classes: cat\n  class_names: l.txt": said(
+        "'classes' with backend 'compact'", 4, "  classes: cat", 2,
+        "do:    'classes' goes with backend: zero or mask or remove"),
+    "version: 1\nsteps:" + 2 * "\n- {backend: remove, classes: cat, class_names: l.txt}": said(
+        "a second step that removes classes by name", 4,
+        "- {backend: remove, classes: cat, class_names: l.txt}", 20,
+        "do:    name them all in one step"),
     HEAD + '"": [1]': said("no layer is named", 5, '      "": [1]', 6),
     HEAD + "a: 3,x": """\
 error: '3,x' is not a list of units in plan.yaml, line 5. Nothing was written.
@@ -460,9 +489,16 @@ def steps(draw) -> Step:
         values |= st.just("all") if below else choices
         layers = st.dictionaries(names, values, min_size=1, max_size=4)
     target = draw(st.sampled_from(["target_params", "target_flops", "target_bytes"]))
+    classed = not budget and not below and draw(st.booleans())
+    named = {
+        "classes": draw(st.lists(names, min_size=1, max_size=4) | names),
+        "class_names": draw(names),
+        "class_layer": draw(st.none() | names),
+    }
     return Step(
         backend=backend,
-        layers=draw(layers),
+        layers={} if classed and draw(st.booleans()) else draw(layers),
+        **(named if classed else {}),
         below=0.25 if below else None,
         data=draw(st.none() | names),
         together=budget and draw(st.booleans()),
@@ -482,7 +518,9 @@ amounts = (
 plans = st.builds(
     Plan,
     version=st.just(1),
-    steps=st.lists(steps(), min_size=1, max_size=3),
+    steps=st.lists(steps(), min_size=1, max_size=3).filter(
+        lambda made: sum(step.classes is not None and step.backend == "remove" for step in made) < 2
+    ),
     model=st.none() | st.builds(ModelCheck, parameters=st.integers(0, 10**12)),
     expect=st.none()
     | st.builds(Expect, amounts, amounts, amounts, amounts, st.none() | st.booleans()),
@@ -546,6 +584,9 @@ def test_a_comparison_means_what_python_means_by_it(fact, sign, bound):
     assert (failed_expectations(expect, {"units": fact}) == []) == eval(f"{fact} {sign} {bound}")
 
 
+TEXTS = (("exclude",), ("classes",), ("class_layer",))
+
+
 def conforms(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
     """JSON Schema, as much of it as `plan_schema` uses; an unknown keyword is an error."""
     if isinstance(schema, bool):
@@ -585,6 +626,10 @@ def conforms(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
             case "additionalProperties":
                 rest = set(value) - set(schema.get("properties", {})) if type(value) is dict else ()
                 holds = all(said is not False and conforms(value[key], said, root) for key in rest)
+            case "dependentRequired":
+                holds = not isinstance(value, dict) or all(
+                    set(said[key]) <= set(value) for key in said if key in value
+                )
             case "items":
                 holds = not isinstance(value, list) or all(conforms(v, said, root) for v in value)
             case "minItems" | "minProperties":
@@ -612,13 +657,13 @@ def test_the_schema_accepts_what_the_parser_accepts(plan):
 
     schema = json.loads(json.dumps(plan_schema()))
     text = plan_to_yaml(plan)
-    data = read_yaml(text, "p", as_text=lambda path: path[2:3] == ("exclude",)).data
+    data = read_yaml(text, "p", as_text=lambda path: path[2:3] in TEXTS).data
     assert conforms(data, schema, schema)
 
 
 BEYOND_A_SCHEMA = (
     "outgoing: true", ".nan", '"": [1]', "a: 3,x", "meen", "oops", "below: 0.1", "data: x", "a lot",
-    "global: true", "target_bytes: 9k", "target_flops: 5M",
+    "global: true", "target_bytes: 9k", "target_flops: 5M", "classes: cat",
 )  # fmt: skip
 
 
@@ -629,7 +674,7 @@ def test_the_schema_refuses_what_the_parser_refuses(text):
     from kprune.select.plan_yaml import read_yaml
 
     schema = plan_schema()
-    data = read_yaml(text, "p", as_text=lambda path: path[2:3] == ("exclude",)).data
+    data = read_yaml(text, "p", as_text=lambda path: path[2:3] in TEXTS).data
     assert not conforms(data, schema, schema)
 
 

@@ -72,6 +72,7 @@ def test_the_nearest_words_whatever_their_case():
     assert did_you_mean("dense_1", ["dense_2", "dense_3"]) == "did you mean 'dense_3' or 'dense_2'?"
     assert did_you_mean("dense", ["dense"]) == "did you mean 'dense'?"
     assert did_you_mean("zzz", ["dense"]) == ""
+    assert did_you_mean("layesr", ["classes", "layers"]) == "did you mean 'layers'?"
 
 
 def test_columns_of_a_terminal():
