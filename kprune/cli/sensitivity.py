@@ -27,7 +27,13 @@ def sensitivity(
     *,
     data: Annotated[
         str,
-        Option("--data", metavar="FILE.npz", help="x (or by name) and y.", rich_help_panel=HOW),
+        Option(
+            "--data",
+            metavar="FILE.npz",
+            help="x (or by name) and y; or package.module:function, which is run and returns a "
+            "tf.data.Dataset.",
+            rich_help_panel=HOW,
+        ),
     ],
     ratios: Annotated[
         str,
@@ -123,6 +129,7 @@ def sensitivity(
     """
     from kprune.cli.progress import Progress
     from kprune.cli.render.output import check_new, print_json, write_text
+    from kprune.cli.training import announce
     from kprune.running.sensitivity import sensitivity as measure
 
     if output is not None:
@@ -131,6 +138,7 @@ def sensitivity(
         from kprune.report.plot import check_plot
 
         check_plot(plot)
+    announce("--data", data)
     with Progress("measuring", bytes_=False) as progress:
         found = measure(
             model,

@@ -49,13 +49,8 @@ class Learning(Struct, frozen=True):
 
     def announce(self) -> None:
         """Say which options run code of the user's."""
-        from kprune.cli.boundary import say
-        from kprune.running.examples import is_function
-
-        for option, value in (("--data", self.data), ("--validation", self.validation)):
-            if value is not None and is_function(value):
-                module, _, function = clean(value, 200).partition(":")
-                say(f"note: {option} runs your code: it imports {module} and calls {function}()")
+        announce("--data", self.data)
+        announce("--validation", self.validation)
 
 
 class Result(Placing, frozen=True):
@@ -79,3 +74,13 @@ class Result(Placing, frozen=True):
             rich_help_panel=REPORTED,
         ),
     ] = None
+
+
+def announce(option: str, data: str | None) -> None:
+    """Say so if an option's data come from a function of the user's, which is run."""
+    from kprune.cli.boundary import say
+    from kprune.running.inputs import is_function
+
+    if data is not None and is_function(data):
+        module, _, function = clean(data, 200).partition(":")
+        say(f"note: {option} runs your code: it imports {module} and calls {function}()")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +11,16 @@ from typing import Any
 import numpy as np
 
 from kprune.errors import CannotPruneError, UsageError
-from kprune.running.inputs import Data, data_for, structure
+from kprune.running.inputs import (
+    Data,
+    data_for,
+    fixed_batch,
+    in_whole_batches,
+    is_function,
+    structure,
+)
 from kprune.running.keras_runtime import import_keras, quiet
 from kprune.text import clean
-
-_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,6 @@ class Examples:
     name: str
 
 
-def is_function(data: str | os.PathLike[str]) -> bool:
-    """Whether data are named as `package.module:function`, and not as a file that is there."""
-    text = os.fspath(data)
-    return _FUNCTION.fullmatch(text) is not None and not os.path.lexists(text)
-
-
 def examples(
     model: Any, data: str | os.PathLike[str], batch_size: int, *, hold_back: float, seed: int
 ) -> tuple[Examples, Examples | None]:
@@ -50,11 +48,14 @@ def examples(
     Args:
         data: path of an .npz file, or `package.module:function`, which is imported and called: it
             returns a tf.data.Dataset of (inputs, labels).
-        batch_size: of arrays, and of a dataset that gives single samples.
+        batch_size: of arrays, and of a dataset that gives single samples; a model that was built
+            for batches of one size gets those, and no samples that do not fill one.
         hold_back: the share of an .npz file's samples to set apart, chosen by `seed`.
     Raises: UsageError for data without labels or of another form, CannotPruneError for a function
         that fails, FileError.
     """
+    fixed = fixed_batch(model)
+    batch_size = fixed or batch_size
     if is_function(data):
         if hold_back:
             raise UsageError(
@@ -62,7 +63,7 @@ def examples(
                 why="it is only known batch by batch, perhaps in another order each time",
                 do="give --validation another function, or an .npz file",
             )
-        return _of_function(model, os.fspath(data), batch_size), None
+        return _of_function(model, os.fspath(data), batch_size, fixed), None
     found = data_for(model, data)
     if found.labels is None:
         raise UsageError(
@@ -73,15 +74,16 @@ def examples(
     count = len(found.labels)
     back = round(count * hold_back)
     if not back:
-        return _of_arrays(found, np.arange(count), batch_size), None
+        return _of_arrays(found, np.arange(count), batch_size, fixed), None
     order = np.random.default_rng(seed).permutation(count)
-    held = _of_arrays(found, order[:back], batch_size)
-    return _of_arrays(found, order[back:], batch_size), held
+    held = _of_arrays(found, order[:back], batch_size, fixed)
+    return _of_arrays(found, order[back:], batch_size, fixed), held
 
 
-def _of_arrays(found: Data, chosen: np.ndarray, batch_size: int) -> Examples:
+def _of_arrays(found: Data, chosen: np.ndarray, batch_size: int, fixed: int | None) -> Examples:
     assert found.labels is not None
     inputs, labels = found.inputs, found.labels
+    chosen = chosen[: in_whole_batches(len(chosen), fixed)]
     if len(chosen) < len(labels):
         inputs = import_keras().tree.map_structure(lambda array: array[chosen], inputs)
         labels = labels[chosen]
@@ -89,7 +91,7 @@ def _of_arrays(found: Data, chosen: np.ndarray, batch_size: int) -> Examples:
     return Examples(arguments, labels, len(labels), found.path)
 
 
-def _of_function(model: Any, name: str, batch_size: int) -> Examples:
+def _of_function(model: Any, name: str, batch_size: int, fixed: int | None) -> Examples:
     dataset = _called(name)
     spec = getattr(dataset, "element_spec", None)
     if spec is None:
@@ -112,7 +114,7 @@ def _of_function(model: Any, name: str, batch_size: int) -> Examples:
     wanted = tree.flatten(structure(model))[0]
     given = tree.flatten(spec[0])[0]
     if given.shape.rank == len(wanted.shape) - 1:
-        dataset = dataset.batch(batch_size)
+        dataset = dataset.batch(batch_size, drop_remainder=fixed is not None)
     with quiet():
         first = next(iter(dataset.take(1)), None)
     if first is None:

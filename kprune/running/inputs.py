@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from kprune.text import clean
 STEPS = 16
 EXTENT = 64
 LABELS = ("y", "labels", "targets")
+
+_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 def structure(model: Any) -> Any:
@@ -124,12 +127,23 @@ class Data:
     path: str
 
 
+def is_function(data: str | os.PathLike[str]) -> bool:
+    """Whether data are named as `package.module:function`, and not as a file that is there."""
+    text = os.fspath(data)
+    return _FUNCTION.fullmatch(text) is not None and not os.path.lexists(text)
+
+
 def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Every array in an .npz file. Nothing in it is executed (no pickles).
 
-    Raises: FileError if it cannot be read.
+    Raises: FileError if it cannot be read, UsageError for what names a function.
     """
     name = shown(path)
+    if is_function(path):
+        raise UsageError(
+            f"{name} names a function, where arrays are needed",
+            do="save samples of it, and name the file: np.savez(FILE, x=…, y=…)",
+        )
     try:
         with np.load(path, allow_pickle=False) as archive:
             if not hasattr(archive, "files"):
@@ -227,13 +241,19 @@ def fixed_batch(model: Any) -> int | None:
 def whole_batches(inputs: Any, fixed: int | None) -> tuple[Any, int]:
     """Inputs, and how many samples there are; a model with a fixed batch gets whole ones only."""
     tree = import_keras().tree
-    number = len(tree.flatten(inputs)[0])
-    if fixed is None:
-        return inputs, number
-    whole = number - number % fixed
+    whole = in_whole_batches(len(tree.flatten(inputs)[0]), fixed)
+    return tree.map_structure(lambda array: array[:whole], inputs), whole
+
+
+def in_whole_batches(number: int, fixed: int | None) -> int:
+    """How many of so many samples a model takes that has a fixed batch, or none.
+
+    Raises: UsageError if they do not make one batch.
+    """
+    whole = number - number % fixed if fixed else number
     if not whole:
         raise UsageError(
             f"the model takes batches of {fixed} samples, and there are {number}",
             do="give more samples",
         )
-    return tree.map_structure(lambda array: array[:whole], inputs), whole
+    return whole

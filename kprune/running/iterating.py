@@ -22,7 +22,6 @@ from kprune.report.counts import count
 from kprune.report.plot import Curve, Panel, check_plot, draw
 from kprune.report.report import Report
 from kprune.running.checkpoint import Epoch
-from kprune.running.examples import is_function
 from kprune.running.iteration import End, Iteration, Round
 from kprune.running.keras_runtime import import_keras
 from kprune.running.rounds import Rounds, last_held
@@ -302,7 +301,7 @@ class _Run:
             choice=choice,
             layers=choose.layers or None,
             exclude=choose.exclude,
-            data=None if is_function(self.data) else self.data,
+            data=self.data,
             rules=self.rules,
             trust=self.trust,
             **writing,

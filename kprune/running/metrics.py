@@ -10,6 +10,7 @@ import numpy as np
 
 from kprune.errors import UsageError
 from kprune.report.report import Note
+from kprune.running.examples import Examples
 from kprune.running.keras_runtime import import_keras, is_compiled, quiet, run
 from kprune.text import clean
 
@@ -86,16 +87,27 @@ def measured(
     chosen = classes.renumbered(labels[known]) if cut else labels[known]
     if is_compiled(model):
         tree = import_keras().tree
-        return _compiled(model, tree.map_structure(lambda array: array[known], inputs), chosen)
+        inputs = tree.map_structure(lambda array: array[known], inputs)
+        return _compiled(model, chosen, x=inputs, y=chosen)
     return _inferred(outputs[0][known], chosen)
 
 
-def evaluated(model: Any, inputs: Any, labels: np.ndarray, batch_size: int) -> dict[str, float]:
-    """The same metrics of a model that has all its classes, in one run over the data."""
+def evaluated(model: Any, given: Examples) -> dict[str, float]:
+    """The same metrics of a model that has all its classes, in one run over the data.
+
+    Raises: UsageError also for a dataset where the model was not compiled.
+    """
     if is_compiled(model):
-        return _compiled(model, inputs, labels, batch_size)
-    outputs = run(model, inputs, batch_size=batch_size)
-    return measured(model, inputs, outputs, labels, Classes(), cut=False)
+        return _compiled(model, given.labels, **given.arguments)
+    if "y" not in given.arguments:
+        raise UsageError(
+            "a dataset cannot judge a model that was not compiled",
+            why="the file does not say by what to judge it",
+            do="save the model compiled, or save samples: np.savez(FILE, x=…, y=…)",
+        )
+    inputs = given.arguments["x"]
+    outputs = run(model, inputs, batch_size=given.arguments["batch_size"])
+    return measured(model, inputs, outputs, given.labels, Classes(), cut=False)
 
 
 # Metrics of which Keras 2 takes more to be better, by how their names end; and kprune's own.
@@ -121,19 +133,17 @@ def directions(model: Any, names: Iterable[str]) -> dict[str, bool | None]:
     return {name: direction(name) for name in names}
 
 
-def _compiled(
-    model: Any, inputs: Any, labels: np.ndarray, batch_size: int | None = None
-) -> dict[str, float]:
+def _compiled(model: Any, labels: Any, **arguments: Any) -> dict[str, float]:
     model.run_eagerly = True  # tracing and compiling would take longer than the run
     try:
         with quiet():
-            found = model.evaluate(
-                inputs, labels, batch_size=batch_size, verbose=0, return_dict=True
-            )
+            found = model.evaluate(**arguments, verbose=0, return_dict=True)
     except Exception as error:
         raise UsageError(
             "the model cannot be evaluated on these labels",
-            where=f"labels of shape {labels.shape} and type {labels.dtype}",
+            where=f"labels of shape {labels.shape} and type {labels.dtype}"
+            if isinstance(labels, np.ndarray)
+            else "",
             why=f"{type(error).__name__}: {clean(' '.join(str(error).split()), 300)}",
             do="give labels as the model was trained on them",
         ) from error

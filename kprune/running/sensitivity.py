@@ -21,7 +21,8 @@ from kprune.pruning.carrying import Target, analyse, carry_out_source
 from kprune.pruning.changes import removal
 from kprune.pruning.selection import statistics_of
 from kprune.report.counts import count
-from kprune.running.inputs import data_for, fixed_batch, whole_batches
+from kprune.running.examples import examples
+from kprune.running.inputs import is_function
 from kprune.running.keras_runtime import import_keras, load
 from kprune.running.metrics import directions, evaluated
 from kprune.select.choose import Choice, choose
@@ -70,7 +71,8 @@ def sensitivity(
 
     Args:
         model: path of a `.keras` or `.h5` file.
-        data: an .npz file with inputs (`x`, or the inputs' names) and labels `y`.
+        data: an .npz file with inputs (`x`, or the inputs' names) and labels `y`; or
+            `package.module:function`, as for `kprune.tune`, called for each measurement.
         ratios: shares of a layer's units, each between 0 and 1.
         criterion: what ranks the units; the lowest go. Those that need data see the same file.
         layers: names or globs of layers to measure; None for all.
@@ -113,7 +115,7 @@ def sensitivity(
             )
         )
         parameters = count(analysis).parameters
-    where = _Place(os.path.abspath(model), os.path.abspath(data), rules, trust, batch_size, metric)
+    where = _Place(os.path.abspath(model), _anywhere(data), rules, trust, batch_size, metric)
     different: dict[str, Units] = {
         _key(units): units for cut in cuts for units in cut.units.values()
     }
@@ -134,6 +136,11 @@ def sensitivity(
         baseline=baseline.figures,
         candidates=[_candidate(cut, of) for cut in cuts],
     )
+
+
+def _anywhere(data: str | os.PathLike[str]) -> str:
+    """What names the data for other processes too."""
+    return os.fspath(data) if is_function(data) else os.path.abspath(data)
 
 
 def _checked(ratios: Sequence[float], batch_size: int, jobs: int | None) -> list[float]:
@@ -276,7 +283,7 @@ class _Measured:
 
     figures: dict[str, float]
     directions: dict[str, bool | None]
-    samples: int
+    samples: int | None
     parameters: int
 
 
@@ -325,16 +332,8 @@ def _measure(where: _Place, units: Units) -> _Measured:
 
 def _evaluated(where: _Place, source: Source, parameters: int, folder: str) -> _Measured:
     live = load(source, Path(folder), compiled=True)
-    given = data_for(live, where.data)
-    if given.labels is None:
-        raise UsageError(
-            "sensitivity needs labels",
-            where=clean(where.data, 300),
-            do="save them as 'y' beside 'x'",
-        )
-    fixed = fixed_batch(live)
-    inputs, samples = whole_batches(given.inputs, fixed)
-    figures = evaluated(live, inputs, given.labels[:samples], fixed or where.batch_size)
+    given, _ = examples(live, where.data, where.batch_size, hold_back=0.0, seed=0)
+    figures = evaluated(live, given)
     known = directions(live, figures)
     if where.metric is not None and known.get(where.metric) is None:
         raise UsageError(
@@ -345,7 +344,7 @@ def _evaluated(where: _Place, source: Source, parameters: int, folder: str) -> _
             do=f"choose one of {', '.join(clean(name) for name in known if known[name] is not None)}",
         )
     rounded = {name: float(f"{value:.{DIGITS}g}") for name, value in figures.items()}
-    return _Measured(rounded, known, samples, parameters)
+    return _Measured(rounded, known, given.count, parameters)
 
 
 def _default_metric(baseline: _Measured) -> str:

@@ -23,9 +23,10 @@ from kprune.report.plot import check_plot, draw
 from kprune.rules.loading import load_rules
 from kprune.running.checkpoint import Checkpoint, Epoch, History
 from kprune.running.distilling import distiller
-from kprune.running.examples import Examples, examples, is_function
+from kprune.running.examples import Examples, examples
 from kprune.running.foreign import with_modules_of
 from kprune.running.held_zeros import HeldZeros
+from kprune.running.inputs import is_function
 from kprune.running.keras_runtime import is_compiled, keras_of, load, quiet
 from kprune.running.training import OnEpoch, Training
 from kprune.running.tuned import Tuning, panels

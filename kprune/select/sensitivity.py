@@ -66,6 +66,7 @@ class Curves(Struct, frozen=True, forbid_unknown_fields=True):
         model, parameters: the file, and how many parameters it has.
         metric: the one of `metrics` that tables and plans go by.
         higher_is_better: in which direction that one is good.
+        samples: how many; null for a dataset, which does not tell.
         baseline: the metrics of the model as it is.
     """
 
@@ -73,7 +74,7 @@ class Curves(Struct, frozen=True, forbid_unknown_fields=True):
     model: str
     parameters: int
     data: str
-    samples: int
+    samples: int | None
     criterion: str
     seed: int
     ratios: list[float]

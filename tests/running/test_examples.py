@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import kprune
-from kprune.running.examples import is_function
+from kprune.running.inputs import is_function
+from kprune.select.choose import Choice
+from kprune.select.sensitivity import read_curves
 
 pytestmark = pytest.mark.oracle
 
@@ -44,6 +46,55 @@ def model(tmp_path: Path, samples: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     data = digits()
     np.savez("data.npz", x=data.x_train[:300], y=data.y_train[:300])
     return samples / "digits_mlp.keras"
+
+
+def test_a_dataset_judges_as_its_arrays_do(model: Path) -> None:
+    how = {"ratios": [0.5], "layers": ["hidden_2"], "batch_size": 50}
+    of_arrays = kprune.sensitivity(model, data="data.npz", **how)
+    assert of_arrays.samples == 300
+    for name in ("pairs", "batches"):
+        found = kprune.sensitivity(model, data=f"own_data:{name}", **how)
+        assert (found.samples, found.data) == (None, f"own_data:{name}")
+        for one, other in (
+            (found.baseline, of_arrays.baseline),
+            (found.candidates[0].points[0].metrics, of_arrays.candidates[0].points[0].metrics),
+        ):
+            assert one == pytest.approx(other, rel=1e-5)
+        text = found.to_json()
+        Path("curves.json").write_text(text)
+        assert read_curves("curves.json") == found
+
+
+def test_where_arrays_are_needed_a_function_is_refused(model: Path) -> None:
+    choice = Choice("apoz", ratio=0.5)
+    for call in (
+        lambda: kprune.remove(model, choice=choice, data="own_data:pairs", dry_run=True),
+        lambda: kprune.verify(model, model, data="own_data:pairs"),
+        lambda: kprune.sensitivity(model, data="own_data:pairs", criterion="taylor"),
+    ):
+        with pytest.raises(kprune.UsageError, match="names a function, where arrays are needed"):
+            call()
+    assert "own_data" not in sys.modules
+
+
+def test_a_model_built_for_batches_of_one_size_gets_whole_ones(model: Path) -> None:
+    import keras
+
+    fixed = keras.Sequential([keras.Input(batch_shape=(16, 64)), keras.layers.Dense(10, name="d")])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    fixed.compile("sgd", loss)
+    fixed.save("fixed.keras")
+    with np.load("data.npz") as held:
+        x, y = held["x"].reshape(300, -1), held["y"]
+    np.savez("flat.npz", x=x, y=y)
+    found = kprune.tune("fixed.keras", data="flat.npz", epochs=1, output="t.keras")
+    assert (found.samples, found.held_back) == (256, 16)
+    found = kprune.tune(
+        "fixed.keras", data="flat.npz", epochs=1, output="t.keras", force=True, validation_split=0
+    )
+    assert found.samples == 288
+    expected = fixed.evaluate(x[:288], y[:288], batch_size=16, verbose=0)
+    assert found.epochs[0]["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(("name", "batch"), [("pairs", 20), ("batches", 50)])

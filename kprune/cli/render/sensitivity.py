@@ -16,13 +16,14 @@ AT_ONCE = 6  # ratios in one table, so that it fits 80 columns
 def show(found: Curves, written: list[str]) -> None:
     """Show the metric of each candidate at each ratio; and what was not cut, with the reason."""
     on = Page()
+    samples = clean(found.data) if found.samples is None else f"{found.samples:,} samples"
     better = "more" if found.higher_is_better else "less"
     on.print(
         f"{clean(found.metric)} when one layer is cut and the others stay whole ({better} is better)",
         wrap=False,
     )
     on.print(
-        f"with none cut {metric_text(found.whole)}, on {found.samples:,} samples; the lowest by "
+        f"with none cut {metric_text(found.whole)}, on {samples}; the lowest by "
         f"{clean(found.criterion)} go",
         wrap=False,
     )
