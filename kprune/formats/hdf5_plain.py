@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from kprune.formats.hdf5_table import Found
+from kprune.formats.hdf5_table import Found, Marks
 from kprune.formats.opening import Window
 from kprune.formats.source import Tensor
 
@@ -39,8 +39,11 @@ _ENTRY = struct.Struct("<QQII16x")
 _SPACE = struct.Struct("<BBB5x")
 _LAYOUT = struct.Struct("<BBQQ")
 _PAIR = struct.Struct("<QQ")
+# Where the superblock has the end of the file, the root's header, and where the root's links are.
+_END, _ROOT, _ROOT_CACHE = 40, 64, (80, 88)
 
 # Messages of an object header. Attributes are stepped over: their values are not needed here.
+# (`hdf5_moved` reads them, where it has to.)
 _NIL, _DATASPACE, _DATATYPE, _OLD_FILL, _FILL, _DATA_LAYOUT = 0, 1, 3, 4, 5, 8
 _ATTRIBUTE, _CONTINUATION, _SYMBOL_TABLE, _MODIFIED = 12, 16, 17, 18
 _STEPPED_OVER = {_NIL, _OLD_FILL, _FILL, _ATTRIBUTE, _CONTINUATION, _MODIFIED}
@@ -70,6 +73,10 @@ _TYPES: dict[bytes, np.dtype] = {
 _TYPE_CODE = b"\x03\x00"
 
 
+Messages = dict[int, tuple[int, bytes]]
+"""Of an object's header: by type where in the file each one stands, and its bytes."""
+
+
 class _Unusual(Exception):
     """Something that h5py does not write by default, or damage: libhdf5 will tell."""
 
@@ -93,7 +100,8 @@ class _Reader:
 
     def __init__(self, window: Window) -> None:
         self.window = window
-        self.found = Found()
+        self.marks = Marks()
+        self.found = Found(marks=self.marks)
         self._pages: dict[int, bytes] = {}
         self._seen: set[int] = set()
 
@@ -107,7 +115,7 @@ class _Reader:
                 self.found.places[path] = place
                 if _SYMBOL_TABLE in messages:
                     self.found.groups.append(path)
-                    waiting.append((path + "/", _table_of(messages)))
+                    waiting.append((path + "/", self._table_of(messages)))
                 else:
                     self._dataset(path, messages)
         return self.found
@@ -115,12 +123,22 @@ class _Reader:
     def _root(self) -> bytes:
         fields = _SUPERBLOCK.unpack(self._at(0, _SUPERBLOCK.size))
         signature, versions, sizes = fields[0], fields[1:6], fields[6:8]
-        base, free, end, driver, _, header = fields[12:18]
+        base, free, end, driver, _, header, cached = fields[12:19]
         if signature != b"\x89HDF\r\n\x1a\n" or any(versions) or sizes != (8, 8) or fields[8]:
             raise _Unusual
         if base or free != _UNDEFINED or driver != _UNDEFINED or end > self.window.size:
             raise _Unusual
-        return _table_of(self._messages(header))
+        self.marks.end = _END
+        self.marks.addresses += [_ROOT, *_ROOT_CACHE] if cached == 1 else [_ROOT]
+        return self._table_of(self._messages(header))
+
+    def _table_of(self, messages: Messages) -> bytes:
+        """Where a group's links are: the addresses of a B-tree and of a heap of names."""
+        if messages.keys() != {_SYMBOL_TABLE}:
+            raise _Unusual
+        at, table = messages[_SYMBOL_TABLE]
+        self.marks.addresses += (at, at + 8)
+        return table
 
     # -- groups ---------------------------------------------------------------------------------
 
@@ -133,10 +151,14 @@ class _Reader:
             signature, version, count = _LEAF.unpack(self._at(leaf, _LEAF.size))
             if signature != b"SNOD" or version != 1:
                 raise _Unusual
-            entries = self._at(leaf + _LEAF.size, count * _ENTRY.size)
+            at = leaf + _LEAF.size
+            entries = self._at(at, count * _ENTRY.size)
             for place, address, kind, _ in _ENTRY.iter_unpack(entries):
                 if kind > 1:  # a symbolic link
                     raise _Unusual
+                # A group's entry repeats where its links are.
+                self.marks.addresses += (at + 8, at + 24, at + 32) if kind else (at + 8,)
+                at += _ENTRY.size
                 name = names[place : names.index(b"\0", place)].decode()
                 if name in ("", ".") or "/" in name:
                     raise _Unusual
@@ -146,13 +168,19 @@ class _Reader:
         signature, version, size, _, data = _HEAP.unpack(self._at(address, _HEAP.size))
         if signature != b"HEAP" or version or size > _LARGEST_HEAP:
             raise _Unusual
+        self.marks.addresses.append(address + 24)
         return self._at(data, size)
 
     def _leaves(self, address: int, level: int | None = None) -> Iterator[int]:
         self._once(address)
-        signature, kind, height, count, _, _ = _TREE.unpack(self._at(address, _TREE.size))
+        signature, kind, height, count, left, right = _TREE.unpack(self._at(address, _TREE.size))
         if signature != b"TREE" or kind or height > _TALLEST_TREE or level not in (None, height):
             raise _Unusual
+        for at, neighbour in ((address + 8, left), (address + 16, right)):
+            if neighbour != _UNDEFINED:
+                self.marks.addresses.append(at)
+        first = address + _TREE.size + 8
+        self.marks.addresses += range(first, first + count * _PAIR.size, _PAIR.size)
         pairs = self._at(address + _TREE.size, count * _PAIR.size)
         for _, child in _PAIR.iter_unpack(pairs):
             if height:
@@ -162,39 +190,44 @@ class _Reader:
 
     # -- objects --------------------------------------------------------------------------------
 
-    def _messages(self, address: int) -> dict[int, bytes]:
+    def _messages(self, address: int) -> Messages:
         """The messages of an object's header, by type."""
         self._once(address)
         version, count, links, length = _HEADER.unpack(self._at(address, _HEADER.size))
         if version != 1 or links != 1:
             raise _Unusual
         blocks = [(address + _HEADER.size, length)]
-        found: dict[int, bytes] = {}
+        found: Messages = {}
         for start, length in blocks:
             data, at = self._at(start, length), 0
             while at < length:
                 count -= 1
                 kind, size, flags = _MESSAGE.unpack_from(data, at)
+                place = start + at + _MESSAGE.size
                 body = data[at + _MESSAGE.size : at + _MESSAGE.size + size]
                 at += _MESSAGE.size + size
                 if len(body) != size or flags & ~_CONSTANT or count < 0:
                     raise _Unusual
                 if kind == _CONTINUATION:
                     blocks.append(_PAIR.unpack(body))
+                    self.marks.addresses.append(place)
+                elif kind == _ATTRIBUTE:
+                    self.marks.attributes.append((place, body))
                 if kind not in _STEPPED_OVER:
                     if kind in found:
                         raise _Unusual
-                    found[kind] = body
+                    found[kind] = place, body
         if count:
             raise _Unusual
         return found
 
-    def _dataset(self, path: str, messages: dict[int, bytes]) -> None:
+    def _dataset(self, path: str, messages: Messages) -> None:
         if messages.keys() != {_DATASPACE, _DATATYPE, _DATA_LAYOUT}:
             raise _Unusual
-        shape = _shape(messages[_DATASPACE])
-        code, dtype = _type(messages[_DATATYPE])
-        version, layout, address, stored = _LAYOUT.unpack_from(messages[_DATA_LAYOUT])
+        (place, space), (at, plan) = messages[_DATASPACE], messages[_DATA_LAYOUT]
+        shape = _shape(space)
+        code, dtype = _type(messages[_DATATYPE][1])
+        version, layout, address, stored = _LAYOUT.unpack_from(plan)
         nbytes = math.prod(shape) * dtype.itemsize
         if version != 3 or layout != _CONTIGUOUS:
             raise _Unusual
@@ -203,7 +236,9 @@ class _Reader:
             if stored != nbytes or address + nbytes > self.window.size:
                 raise _Unusual
             self.found.places[path] = address
+            self.marks.storage[path] = at + 2
             offset = address + self.window.start
+        self.marks.extents[path] = place + _SPACE.size, 2 if space[2] else 1
         self.found.types[path] = _TYPE_CODE + code
         self.found.tensors.append(Tensor(path, shape, dtype, nbytes, offset))
 
@@ -230,13 +265,6 @@ class _Reader:
 
     def _read(self, offset: int, count: int) -> bytes:
         return self.window.file.read(self.window.start + offset, count)
-
-
-def _table_of(messages: dict[int, bytes]) -> bytes:
-    """Where a group's links are: the addresses of a B-tree and of a heap of names."""
-    if messages.keys() != {_SYMBOL_TABLE}:
-        raise _Unusual
-    return messages[_SYMBOL_TABLE]
 
 
 def _shape(space: bytes) -> tuple[int, ...]:

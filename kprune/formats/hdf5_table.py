@@ -14,6 +14,24 @@ from kprune.formats.source import Tensor
 from kprune.text import clean
 
 
+class Marks(Struct):
+    """Where in a plain file's metadata there is something that follows from sizes.
+
+    Attributes:
+        end: where the size of the file stands.
+        addresses: where the address of another piece of metadata stands.
+        extents: for each tensor where its extents stand, and how often: a limit may repeat them.
+        storage: for each tensor where the address of its values stands, and then their size.
+        attributes: where each attribute begins, and the attribute.
+    """
+
+    end: int = 0
+    addresses: list[int] = field(default_factory=list)
+    extents: dict[str, tuple[int, int]] = field(default_factory=dict)
+    storage: dict[str, int] = field(default_factory=dict)
+    attributes: list[tuple[int, bytes]] = field(default_factory=list)
+
+
 class Table(Struct, frozen=True):
     """What an HDF5 file of weights holds.
 
@@ -23,12 +41,14 @@ class Table(Struct, frozen=True):
         types: for each tensor its number type as HDF5 encodes it.
         places: for each tensor and group where it begins in the HDF5 file. What was written first
             stands first, so this is the order of creation.
+        marks: for a plain file, what has to be written anew where a tensor's size changes.
     """
 
     tensors: Mapping[str, Tensor]
     groups: tuple[str, ...]
     types: Mapping[str, bytes]
     places: Mapping[str, int]
+    marks: Marks | None = None
 
 
 class Found(Struct):
@@ -41,6 +61,7 @@ class Found(Struct):
     groups: list[str] = field(default_factory=list)
     types: dict[str, bytes] = field(default_factory=dict)
     places: dict[str, int] = field(default_factory=dict)
+    marks: Marks | None = None
 
     def table(self, window: Window, where: str) -> Table:
         """All of it, in file order.
@@ -65,6 +86,7 @@ class Found(Struct):
             tuple(sorted(self.groups, key=self.places.__getitem__)),
             self.types,
             self.places,
+            self.marks,
         )
 
 

@@ -14,9 +14,10 @@ from kprune.formats import stream
 from kprune.formats.atomic import new_folder
 from kprune.formats.faults import file_error, shown, writing
 from kprune.formats.hdf5 import Hdf5Weights
-from kprune.formats.hdf5_layout import check_layout, lay_out
+from kprune.formats.hdf5_layout import check_layout
 from kprune.formats.keras_zip import CONFIG, METADATA, WEIGHTS
 from kprune.formats.opening import OpenFile, open_file
+from kprune.formats.outcome import layout as outcome_layout
 from kprune.formats.outcome import resolve
 from kprune.formats.source import Progress, Source, json_bytes, json_object
 from kprune.surgery.edit import Edit
@@ -86,7 +87,7 @@ class KerasFolder(Source):
 
     def output_size(self, edit: Edit) -> int:
         outcome = resolve(self.weights.table, edit)
-        layout = lay_out(outcome.objects, outcome.attributes)
+        layout = outcome_layout(self.weights, outcome, edit)
         texts = sum(map(len, self._texts(edit).values()))
         return layout.size + texts + self._size_of_others()
 
@@ -113,7 +114,7 @@ class KerasFolder(Source):
 
     def _write_weights(self, edit: Edit, path: Path, name: str, progress: Progress | None) -> None:
         outcome = resolve(self.weights.table, edit)
-        layout = lay_out(outcome.objects, outcome.attributes)
+        layout = outcome_layout(self.weights, outcome, edit)
         with writing(name):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:

@@ -21,9 +21,10 @@ from kprune.formats import stream, zip_records
 from kprune.formats.atomic import new_file
 from kprune.formats.faults import damaged, parsing, writing
 from kprune.formats.hdf5 import Hdf5Weights
-from kprune.formats.hdf5_layout import Layout, check_layout, lay_out
+from kprune.formats.hdf5_layout import Layout, check_layout
 from kprune.formats.opening import OpenFile, spooled
 from kprune.formats.outcome import Outcome, resolve
+from kprune.formats.outcome import layout as outcome_layout
 from kprune.formats.source import Progress, Source, json_bytes, json_object
 from kprune.formats.zip_checks import Member, checked_members
 from kprune.formats.zip_records import NewMember
@@ -142,7 +143,7 @@ class KerasZip(Source):
 
     def _plan(self, edit: Edit) -> _Plan:
         outcome = resolve(self.weights.table, edit)
-        layout = lay_out(outcome.objects, outcome.attributes)
+        layout = outcome_layout(self.weights, outcome, edit)
         texts = {CONFIG: json_bytes(edit.config), METADATA: json_bytes(edit.metadata)}
         members: list[NewMember] = []
         for name, member in self._members.items():

@@ -23,6 +23,7 @@ from kprune.formats.hdf5 import Hdf5Weights
 from kprune.formats.hdf5_layout import Layout, check_layout, lay_out
 from kprune.formats.opening import OpenFile
 from kprune.formats.outcome import Outcome, resolve
+from kprune.formats.outcome import attributes as outcome_attributes
 from kprune.formats.source import Order, Progress, Source, json_bytes, json_object
 from kprune.surgery.edit import Edit
 from kprune.text import clean
@@ -171,7 +172,7 @@ class LegacyH5(Source):
                 if isinstance(names, list):
                     found[part] = [n for n in names if f"{group}/{n}" in outcome.origins]
         self._list_layers(attributes.get(WEIGHTS, {}), emptied, edit.order)
-        for path, texts in outcome.attributes.items():
+        for path, texts in outcome_attributes(outcome, edit).items():
             attributes.setdefault(path, {}).update(texts)
         stored = {path: dict(_storable(found)) for path, found in attributes.items()}
         return outcome, lay_out(objects, stored)

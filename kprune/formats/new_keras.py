@@ -12,7 +12,7 @@ from kprune.formats.faults import writing
 from kprune.formats.hdf5 import Hdf5Weights
 from kprune.formats.hdf5_layout import Layout, check_layout, lay_out
 from kprune.formats.keras_zip import CONFIG, METADATA, WEIGHTS
-from kprune.formats.outcome import Outcome, resolve
+from kprune.formats.outcome import Outcome, attributes, resolve
 from kprune.formats.source import Progress, json_bytes
 from kprune.formats.zip_records import NewMember
 from kprune.surgery.edit import Edit
@@ -64,7 +64,7 @@ class NewKeras(Struct):
 
     def _plan(self, edit: Edit) -> tuple[Outcome, Layout, dict[str, bytes], list[NewMember]]:
         outcome = resolve(self.weights.table, edit)
-        layout = lay_out(outcome.objects, outcome.attributes)
+        layout = lay_out(outcome.objects, attributes(outcome, edit))
         texts = {METADATA: json_bytes(edit.metadata), CONFIG: json_bytes(edit.config)}
         members: list[NewMember] = []
         for name in (METADATA, CONFIG, WEIGHTS):

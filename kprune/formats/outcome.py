@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from kprune.formats.cut import output_shape
-from kprune.formats.hdf5_layout import Space, type_code
+from kprune.formats.hdf5 import Hdf5Weights
+from kprune.formats.hdf5_layout import Layout, Space, lay_out, type_code
+from kprune.formats.hdf5_moved import moved
 from kprune.formats.hdf5_table import Table
 from kprune.formats.numbers import BFLOAT16
 from kprune.formats.source import Tensor
@@ -21,12 +23,12 @@ class Outcome(Struct, frozen=True):
         objects: groups (as paths) and tensors in the order in which they are created.
         origins: for each tensor of the output where it comes from: (input tensor or None, edit or
             None).
-        attributes: the texts beside groups and tensors, as `lay_out` takes them.
+        kept: whether these are the objects of the input, all of them, under their own paths.
     """
 
     objects: list[str | Space]
     origins: dict[str, tuple[Tensor | None, TensorEdit | None]]
-    attributes: dict[str, dict[str, str]]
+    kept: bool
 
 
 def resolve(table: Table, edit: Edit) -> Outcome:
@@ -54,16 +56,34 @@ def resolve(table: Table, edit: Edit) -> Outcome:
     objects = [item for _, item in places]
     objects += edit.groups
     objects += [spaces[path] for path, (tensor, _) in origins.items() if tensor is None]
-    there = {group for group in table.groups if not _dropped(group, edit)}
-    there.update(path.rpartition("/")[0] for path in spaces)
-    attributes = {
-        group: {"name": _storable(name)} for group, name in edit.names.items() if group in there
+    kept = len(objects) == len(table.groups) + len(table.tensors) and all(
+        tensor is not None and tensor.path == path for path, (tensor, _) in origins.items()
+    )
+    return Outcome(objects, origins, kept)
+
+
+def attributes(outcome: Outcome, edit: Edit) -> dict[str, dict[str, str]]:
+    """The texts beside groups and tensors, as `lay_out` takes them."""
+    there = {item for item in outcome.objects if isinstance(item, str)}
+    there.update(path.rpartition("/")[0] for path in outcome.origins)
+    found = {
+        group: {"name": _storable(name)} for group, name in edit.names().items() if group in there
     }
     halves = type_code(BFLOAT16)
-    for path, space in spaces.items():
-        if space.kind == halves:
-            attributes.setdefault(path, {})["dtype"] = "bfloat16"
-    return Outcome(objects, origins, attributes)
+    for item in outcome.objects:
+        if isinstance(item, Space) and item.kind == halves:
+            found.setdefault(item.path, {})["dtype"] = "bfloat16"
+    return found
+
+
+def layout(weights: Hdf5Weights, outcome: Outcome, edit: Edit) -> Layout:
+    """Lay out the output: with the metadata of the input, if it has the same objects."""
+    if outcome.kept:
+        spaces = [item for item in outcome.objects if isinstance(item, Space)]
+        found = moved(weights, spaces)
+        if found is not None:
+            return found
+    return lay_out(outcome.objects, attributes(outcome, edit))
 
 
 def _storable(name: str) -> str:

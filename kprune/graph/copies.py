@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+NESTED = (dict, list, tuple)
+
 
 def copied(config: Any, copies: dict[int, Any] | None = None) -> Any:
     """A copy of a config, down to its last dict and list.
@@ -18,13 +20,17 @@ def copied(config: Any, copies: dict[int, Any] | None = None) -> Any:
     copies = {} if copies is None else copies
 
     def copy_of(old: Any) -> Any:
-        if not isinstance(old, (dict, list, tuple)):
-            return old
         if id(old) not in copies:
+            # Most of what a config holds are leaves, for which a call would cost more than the copy.
             if isinstance(old, dict):
-                copies[id(old)] = {key: copy_of(item) for key, item in old.items()}
+                copies[id(old)] = {
+                    key: copy_of(item) if isinstance(item, NESTED) else item
+                    for key, item in old.items()
+                }
             else:
-                copies[id(old)] = type(old)([copy_of(item) for item in old])
+                copies[id(old)] = type(old)(
+                    [copy_of(item) if isinstance(item, NESTED) else item for item in old]
+                )
         return copies[id(old)]
 
-    return copy_of(config)
+    return copy_of(config) if isinstance(config, NESTED) else config

@@ -85,7 +85,7 @@ def as_keras(analysis: Analysis, edit: Edit) -> Edit:
     if old:
         places = [change.path for change in moved]
         return Edit(config, metadata, tuple(moved), dropped, groups=_variable_groups(places))
-    return Edit(config, metadata, tuple(moved), dropped, names)
+    return Edit(config, metadata, tuple(moved), dropped, lambda: names)
 
 
 def _variable_groups(places: list[str]) -> tuple[str, ...]:

@@ -5,10 +5,11 @@ Backends make it, `kprune.formats` carries it out; nothing else writes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from msgspec import Struct, field
+from msgspec import Struct
 
 
 class Fill(Struct, frozen=True):
@@ -74,9 +75,10 @@ class Edit(Struct, frozen=True):
         metadata: the new metadata.json.
         tensors: those that are cut, filled, renamed or new.
         dropped: path prefixes (`optimizer`) that are left behind.
-        names: for a group of variables (`layers/dense_1/vars`) the layer's name, which Keras 3
-            writes beside the variables and does not need to load them. A group that neither the
-            input has nor a tensor needs is not made for it.
+        names: gives for a group of variables (`layers/dense_1/vars`) the layer's name, which Keras 3
+            writes beside the variables and does not need to load them; called where the metadata
+            of the weights are made anew. A group that neither the input has nor a tensor needs is
+            not made for it.
         groups: groups that are made although nothing is in them, as Keras 2 asks for.
         order: the names of the outermost model's layers, if the change put them in another order,
             for a format that hands tensors to layers by order.
@@ -86,6 +88,6 @@ class Edit(Struct, frozen=True):
     metadata: dict[str, Any]
     tensors: tuple[TensorEdit, ...] = ()
     dropped: tuple[str, ...] = ()
-    names: dict[str, str] = field(default_factory=dict)
+    names: Callable[[], dict[str, str]] = dict
     groups: tuple[str, ...] = ()
     order: tuple[str, ...] = ()

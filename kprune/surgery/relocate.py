@@ -137,6 +137,10 @@ def with_names(analysis: Analysis, edit: Edit) -> Edit:
         "3"
     ):
         return edit
-    model = parse_model(edit.config)
-    names = {f"{layer.store}/vars": layer.name for layer in model.walk() if layer.store}
-    return replace(edit, names={"vars": model.name, **names})
+
+    def names() -> dict[str, str]:
+        model = parse_model(edit.config)
+        own = {f"{layer.store}/vars": layer.name for layer in model.walk() if layer.store}
+        return {"vars": model.name, **own}
+
+    return replace(edit, names=names)
