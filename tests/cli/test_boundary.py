@@ -140,6 +140,23 @@ def test_a_full_disk_behind_standard_output_is_an_error() -> None:
     assert ran.stderr == "error: the system refused: No space left on device\n"
 
 
+@pytest.mark.parametrize("line", ["rules", "schema plan"])
+def test_standard_output_that_is_closed_is_an_error(line: str) -> None:
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, *line.split()]
+    ran = subprocess.run(closed, stderr=subprocess.PIPE, text=True)
+    assert (ran.returncode, ran.stderr) == (4, "error: standard output is closed\n")
+
+
+def test_what_was_registered_for_the_end_of_the_process_is_done(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(
+        "import atexit\natexit.register(lambda: print('done at the end'))\n"
+    )
+    line = [*COMMAND, "rules", "--rules", str(tmp_path / "late.py")]
+    ran = subprocess.run(line, capture_output=True, text=True)
+    assert ran.returncode == 0
+    assert ran.stdout.endswith("done at the end\n")
+
+
 def on_a_terminal(*arguments: str, **environment: str) -> tuple[int, bytes]:
     """Run with both outputs on a pseudo-terminal of 80 columns."""
     primary, secondary = pty.openpty()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kprune.cli.render.page import Page
+from kprune.cli.render.page import Page, stream_of
 from kprune.errors import UsageError
 from kprune.formats.faults import check_place, file_error, shown
 from kprune.report.json_text import json_text
@@ -30,7 +29,7 @@ def print_json(data: Any, *, stderr: bool = False) -> None:
 
 def print_text(text: str, *, stderr: bool = False) -> None:
     """Print text as it is, to its last newline."""
-    stream = sys.stderr if stderr else sys.stdout
+    stream = stream_of(stderr=stderr)
     stream.write(text)
     stream.flush()
 

@@ -14,6 +14,8 @@ import textwrap
 from collections.abc import Iterable
 from typing import TextIO
 
+from kprune.errors import FileError
+
 PIPE = 80
 STYLES = {"bold": "1", "dim": "2", "red": "31", "bold red": "1;31", "bold green": "1;32"}
 
@@ -30,7 +32,7 @@ class Page:
     """
 
     def __init__(self, *, stderr: bool = False) -> None:
-        self.stream = sys.stderr if stderr else sys.stdout
+        self.stream = stream_of(stderr=stderr)
         self.width = _width(self.stream)
         self.colours = shows_colours(self.stream)
 
@@ -56,6 +58,14 @@ class Page:
         if not (style and text and self.colours):
             return text
         return f"\x1b[{STYLES[style]}m{text}\x1b[0m"
+
+
+def stream_of(*, stderr: bool) -> TextIO:
+    """Standard output or standard error. Raises: FileError if the process was started without it."""
+    stream: TextIO | None = sys.stderr if stderr else sys.stdout
+    if stream is None:
+        raise FileError(f"standard {'error' if stderr else 'output'} is closed")
+    return stream
 
 
 def wrapped(line: str, width: int) -> list[str]:
