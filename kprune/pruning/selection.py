@@ -13,8 +13,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from kprune.analysis import Analysis
-from kprune.errors import ExpressionError, UsageError
+from kprune.errors import ExpressionError, FrozenUnitsError, KpruneError, UsageError
 from kprune.formats import Source
+from kprune.labels.explain import reason
 from kprune.report.report import Note
 from kprune.select.indices import Where
 from kprune.select.resolve import axes_named, excluded, indices_of, is_glob, resolve, specs_from
@@ -149,8 +150,29 @@ class Selection(Struct, frozen=True, dict=True):
         for address in excluded(analysis, self.exclude):
             chosen.pop(address, None)
         if not any(indices.size for indices in chosen.values()):
-            raise UsageError("no unit is chosen", do="write LAYER:INDICES, such as dense_1:3,7,12")
+            raise self._nothing_chosen(analysis)
         return {address: indices for address, indices in chosen.items() if indices.size}, notes
+
+    def _nothing_chosen(self, analysis: Analysis) -> KpruneError:
+        if not self.by_rank:
+            return UsageError("no unit is chosen", do="write LAYER:INDICES, such as dense_1:3,7,12")
+        from kprune.select.choose import prunable_axes
+
+        held = [freeze for freeze in analysis.map.freezes if freeze.kind == "rule"]
+        if held and not self.layers and not prunable_axes(analysis):
+            return FrozenUnitsError(
+                "no unit of any layer can go",
+                where=clean(held[0].at),
+                why=reason(held[0]),
+                do=held[0].do or "give the layer a rule (--rules my_layers.py), or name units",
+            )
+        if self.where is not None:
+            return UsageError("no unit is chosen", why="the expression holds for none that may go")
+        return UsageError(
+            "no unit is chosen",
+            why="this much of a layer is less than a unit of it, or none may go",
+            do="ask for more, or allow more to go (--min-units, --max-ratio, --exclude)",
+        )
 
     def _by_class(self, analysis: Analysis) -> Units:
         if self.classes is None or self.class_names is None:
@@ -201,6 +223,8 @@ class Selection(Struct, frozen=True, dict=True):
         else:
             axes, named = prunable_axes(analysis), False
         axes = [axis for axis in dict.fromkeys(axes) if axis.address not in left_out]
+        if not axes:
+            raise self._nothing_chosen(analysis)
         if self.choice is not None:
             measure = (
                 measure_of(self.choice.target.kind, analysis, statistics.source)

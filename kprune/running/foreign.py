@@ -21,7 +21,7 @@ class Foreign:
 
     Attributes:
         module: the Python module that holds it.
-        name: the class, or the function.
+        name: the class.
         registered: `package>Class` for what is registered with Keras; where it is not,
             the class's own name.
     """
@@ -53,8 +53,6 @@ def _walk(value: Any) -> Iterator[Foreign]:
 def _of(item: dict[str, Any]) -> Iterator[Foreign]:
     """What one object of a config is an instance of, if that is not Keras's own."""
     module, name, registered = map(item.get, ("module", "class_name", "registered_name"))
-    if name == "function":  # Keras looks functions up by the name alone
-        name = registered = item.get("config")
     if isinstance(module, str) and isinstance(name, str) and _is_foreign(module):
         yield Foreign(module, name, registered if isinstance(registered, str) else name)
 

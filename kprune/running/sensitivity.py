@@ -114,6 +114,8 @@ def sensitivity(
                 exclude,
             )
         )
+        if not cuts:
+            raise UsageError("no layer is left to measure", do="exclude fewer, or name layers")
         parameters = count(analysis).parameters
     where = _Place(os.path.abspath(model), _anywhere(data), rules, trust, batch_size, metric)
     different: dict[str, Units] = {

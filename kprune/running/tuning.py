@@ -36,6 +36,7 @@ from kprune.surgery.provenance import KEY
 from kprune.text import clean
 from kprune.version import __version__
 
+MAX_SEED = 2**32  # as numpy has it, and so Keras
 HOLD_BACK = 0.1  # of an .npz file, unless something else is said
 
 
@@ -66,6 +67,12 @@ class Settings:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
             raise UsageError("epochs and batch size must be at least 1")
+        if self.patience is not None and self.patience < 1:
+            raise UsageError(
+                f"a patience of {self.patience}", why="the first epoch would never be trained"
+            )
+        if not 0 <= self.seed < MAX_SEED:
+            raise UsageError(f"a seed of {self.seed}", why="it must lie between 0 and 2**32 - 1")
         if self.validation_split is not None and not 0 <= self.validation_split < 1:
             raise UsageError(
                 f"a validation split of {self.validation_split:g}",
@@ -276,7 +283,8 @@ def _prepared(
     train, held = examples(live, data, size, hold_back=share, seed=seed)
     if validation is not None:
         held, _ = examples(live, validation, size, hold_back=0.0, seed=seed)
-    notes = [] if left is not None else _compile(keras, live, train, settings)
+    said = bool(source.config.get("compile_config"))
+    notes = [] if left is not None else _compile(keras, live, train, settings, said=said)
     if held is None:
         notes.append("no data are held back: epochs are judged by those the model learns from")
     zeros = HeldZeros(live, source, analyse(source, rules)) if settings.keep_zeros else None
@@ -284,8 +292,14 @@ def _prepared(
     return Training(keras, live, trainer, train, held, zeros, seed), notes
 
 
-def _compile(keras: Any, live: Any, train: Examples, settings: Settings) -> list[str]:
-    """Compile as the file says, with what the settings change; notes on what the file did not say."""
+def _compile(
+    keras: Any, live: Any, train: Examples, settings: Settings, *, said: bool
+) -> list[str]:
+    """Compile as the file says, with what the settings change; notes on what the file did not say.
+
+    Args:
+        said: whether the file says how; where Keras could not follow that, it is not compiled yet.
+    """
     notes = []
     own = is_compiled(live) and live.optimizer is not None
     changes = (settings.optimizer, settings.loss, settings.metric)
@@ -293,7 +307,12 @@ def _compile(keras: Any, live: Any, train: Examples, settings: Settings) -> list
         loss: Any = settings.loss or (live.loss if own else None)
         if loss is None:
             loss = _loss_for(live, train)
-            notes.append("the file was not compiled: the loss follows from the labels")
+            why = (
+                "Keras does not know all that the file was compiled with (--rules can register it)"
+                if said
+                else "the file was not compiled"
+            )
+            notes.append(f"{why}: the loss follows from the labels")
         optimizer: Any = settings.optimizer or (live.optimizer if own else "adam")
         metrics = (
             [settings.metric]

@@ -72,6 +72,8 @@ def verify(
     """
     if samples < 1 or batch_size < 1:
         raise UsageError("at least one sample has to be run", do="give --samples a positive number")
+    if seed < 0:
+        raise UsageError(f"a seed of {seed}", why="it must be at least 0")
     check_sizes(time)
     with (
         open_model(original, trust=trust) as before,

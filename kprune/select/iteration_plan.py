@@ -134,7 +134,7 @@ class Tune(Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[int, Meta(ge=1, description="Epochs without a better one that end a round.")]
         | None
     ) = None
-    seed: Annotated[int, Meta(ge=0)] = 0
+    seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
 
 
 class IterationPlan(Struct, frozen=True, forbid_unknown_fields=True, dict=True):

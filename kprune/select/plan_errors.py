@@ -106,7 +106,7 @@ def explained(
         got = _WORDS.get(found["got"], found["got"])
         return document.error(f"{called(path)} is {got}", *path, then=f"it must be {wanted}")
     if found := _BOUND.fullmatch(message):
-        bound = f"{float(found['bound']):g}"
+        bound = f"{float(found['bound']):.10g}"
         sign = {"<=": "at most ", ">=": "at least ", ">": "more than ", "<": "less than "}
         limit = sign[found["sign"]] + bound
         return document.error(f"{called(path)} is out of range", *path, then=f"it must be {limit}")

@@ -76,6 +76,21 @@ USAGE = [
         """,
     ),
     (
+        "remove model.keras --criterion l1 --ratio 0.001",
+        """
+        error: no unit is chosen
+        why:   this much of a layer is less than a unit of it, or none may go
+        do:    ask for more, or allow more to go (--min-units, --max-ratio, --exclude)
+        """,
+    ),
+    (
+        "remove model.keras --where mean>9",
+        """
+        error: no unit is chosen
+        why:   the expression holds for none that may go
+        """,
+    ),
+    (
         "remove model.keras --layer conv_1 --layer conv_2 --units 3",
         """
         error: --layer is given twice and --units once

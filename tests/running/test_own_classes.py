@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 import kprune
+from kprune.select.budget import Budget
+from kprune.select.choose import Choice
 
 pytestmark = pytest.mark.oracle
 
@@ -32,6 +34,10 @@ class Gain(keras.layers.Layer):
         return shape
 
 
+class OwnLoss(keras.losses.SparseCategoricalCrossentropy):
+    pass
+
+
 def own_loss(y, p):
     return keras.losses.sparse_categorical_crossentropy(y, p)
 """
@@ -44,7 +50,7 @@ tune: {epochs: 1}
 """
 
 
-def made(folder: Path, module: str, register: str = "") -> Path:
+def made(folder: Path, module: str, register: str = "", loss: str | None = None) -> Path:
     """model.keras with a Gain of that module, data.npz, plan.yaml; the module itself is beside them."""
     import keras
 
@@ -67,7 +73,9 @@ def made(folder: Path, module: str, register: str = "") -> Path:
             keras.layers.Dense(2, "softmax", name="classes"),
         ]
     )
-    model.compile("sgd", own.own_loss, metrics=["accuracy"])
+    model.compile(
+        "sgd", own.OwnLoss() if loss is None else getattr(own, loss), metrics=["accuracy"]
+    )
     model.save(folder / "model.keras")
     del sys.modules[module]
     return folder
@@ -127,6 +135,29 @@ def test_a_trusted_files_classes_are_imported_from_where_it_says(
     assert [round_.units for round_ in found.rounds] == [10, 8, 7]
     (hidden, _) = _sensitivity(place, trust=True).candidates
     assert hidden.layers == {"hidden": 8} and len(hidden.points) == 1
+
+
+@pytest.mark.parametrize("amount", [{"ratio": 0.5}, {"target": Budget("parameters", "50%")}])
+def test_a_layer_that_holds_every_unit_is_named_by_a_choice_by_rank(
+    tmp_path: Path, amount: dict[str, Any]
+) -> None:
+    place = made(tmp_path, "holding_layers")
+    with pytest.raises(kprune.FrozenUnitsError, match="no unit of any layer can go") as refused:
+        kprune.remove(place / "model.keras", choice=Choice("l1", **amount), dry_run=True)
+    assert "'gain' is a Gain layer, for which kprune has no rule" in refused.value.why
+    assert "--trust" in refused.value.do
+
+
+def test_a_loss_of_which_keras_keeps_only_the_name_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = made(tmp_path, "named_losses", loss="own_loss")
+    monkeypatch.syspath_prepend(str(place))
+    (note,) = _tune(place, trust=True).notes
+    assert note == (
+        "Keras does not know all that the file was compiled with (--rules can register it): "
+        "the loss follows from the labels"
+    )
 
 
 def test_what_a_file_of_rules_registers_needs_no_trust_and_keeps_its_module(tmp_path: Path) -> None:

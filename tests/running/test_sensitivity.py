@@ -193,6 +193,7 @@ def test_the_metric_can_be_another_of_the_files_own(samples: Path, data: Path) -
         ({"jobs": 0}, "0 jobs"),
         ({"batch_size": 0}, "a batch of 0"),
         ({"criterion": "l3"}, "no criterion 'l3'"),
+        ({"exclude": ["*"]}, "no layer is left to measure"),
         ({"layers": ["hiden_1"]}, "did you mean 'hidden_1'"),
     ],
 )

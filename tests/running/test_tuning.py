@@ -132,6 +132,9 @@ def test_a_teacher_is_learned_from(
         ({"epochs": 0}, "must be at least 1"),
         ({"validation_split": 1.0}, "validation split"),
         ({"learning_rate": -1.0}, "learning rate"),
+        ({"patience": 0}, "a patience of 0"),
+        ({"seed": -1}, "a seed of -1"),
+        ({"seed": 2**32}, "a seed of 4294967296"),
         ({"optimizer": "sgdd"}, "cannot be compiled"),
     ],
 )

@@ -401,6 +401,11 @@ def test_data_that_do_not_fit_are_said_to(original, tmp_path, kind):
     assert more in str(error.value)
 
 
+def test_a_seed_below_0_is_refused(original):
+    with pytest.raises(UsageError, match="a seed of -1"):
+        verify(original, original, seed=-1)
+
+
 def test_files_that_are_no_data(original, tmp_path):
     with pytest.raises(FileError, match="cannot read") as missing:
         verify(original, original, data=tmp_path / "none.npz")

@@ -202,7 +202,7 @@ REFUSED = {
     "‹meen› < 0.1": ("there is no statistic 'meen'", "do:    did you mean 'mean'?"),
     "‹Moving_Variance› < 1": (
         "there is no statistic 'Moving_Variance'",
-        "do:    did you mean 'moving_variance' or 'moving_mean'?"),
+        "do:    did you mean 'moving_variance'?"),
     "‹xyzzy› < 1": (
         "there is no statistic 'xyzzy'", "do:    there are " + ", ".join(sorted(ALL_NAMES))),
     "‹rank› < 3": ("'rank' is a function", "do:    write rank(x)"),

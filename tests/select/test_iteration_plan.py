@@ -66,6 +66,7 @@ def test_without_a_target_steps_go_on() -> None:
         ("schedule", "shedule", 4, "did you mean 'schedule'?"),
         ("epochs", "epoch", 5, "did you mean 'epochs'?"),
         ("epochs: 3", "epochs: 0", 5, "it must be at least 1"),
+        ("epochs: 3", "seed: 4294967296", 5, "it must be at most 4294967295"),
         ("epochs: 3", "epochs: many", 5, "it must be a whole number"),
         ("criterion: l1, ", "", 2, "no 'criterion' in 'choose'"),
         ("criterion: l1", "criterion: l1, ratio: 0.5", 2, "unknown key 'ratio'"),
