@@ -4,10 +4,11 @@
     options.py    what they share: which units, what is written, what is reported
     values.py     texts of options become numbers
     groups.py     makes the fields of such a group the options of a command
+    help.py       the help, in plain sections
     boundary.py   every exception becomes a message and an exit code here
     complete.py   layer names for the shell's completion
     progress.py   a bar on standard error, where that is a terminal
-    render/       tables and figures for people
+    render/       what people read: page.py writes lines, tables.py lays out tables
 
 The rest is a module a command, or a small family of them.
 

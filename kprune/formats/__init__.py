@@ -5,7 +5,8 @@
     keras_zip      the .keras zip; zip_checks: what an archive must be; zip_records: how one is made
     keras_folder   the same, unzipped; new_keras: one made of another file's tensors
     legacy_h5      the .h5 of whole models; h5_attributes: what another process reads of it
-    hdf5           which tensors an HDF5 file has, and where; hdf5_layout: a new one, drawn up
+    hdf5           which tensors an HDF5 file has, and where; hdf5_layout: a new one, drawn up;
+                   hdf5_moved: one with the same objects in other sizes
     outcome        an Edit held against a file: the objects of the output
     cut            one tensor cut block by block; numbers: number types; crc: checksums of parts
     stream         bytes from file to file by a few threads, checked and cut on the way
