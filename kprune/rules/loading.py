@@ -30,6 +30,7 @@ def load_rules(files: Iterable[str | os.PathLike[str]] = ()) -> Rules:
     Raises: FileError if a file cannot be read, UsageError if it fails.
     """
     rules = builtin()
+    criteria.CUSTOM.ask_packages = load_packages
     for file in files:
         _load_file(os.fspath(file))
     return replace(rules, ask_packages=load_packages)

@@ -163,9 +163,7 @@ def criterion(name: str) -> Criterion:
     """
     found = BUILTIN.criteria.get(name) or CUSTOM.criteria.get(name)
     if found is None:
-        from kprune.rules.loading import load_packages
-
-        load_packages()  # one of them may bring it
+        CUSTOM.ask_packages()  # one of them may bring it
         found = CUSTOM.criteria.get(name)
     if found is None:
         known = {**BUILTIN.criteria, **CUSTOM.criteria}

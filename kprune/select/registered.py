@@ -38,11 +38,13 @@ class Table(Struct):
     Attributes:
         builtin: whether they come with kprune.
         taken: another table, whose names are not to be had here.
+        ask_packages: has installed packages register theirs; whoever loads rules sets it.
     """
 
     builtin: bool
     taken: Table | None = None
     criteria: dict[str, Criterion] = field(default_factory=dict)
+    ask_packages: Callable[[], None] = lambda: None
 
     def criterion(self, name: str) -> Callable[[Score], Score]:
         """Decorator: the function ranks units where `--criterion NAME` is given.
