@@ -241,6 +241,7 @@ class Selection(Struct, frozen=True, dict=True):
             return result.units, notes
         expression = Where(parse_expression(self.where or ""), source=Text(self.where or ""))
         found, notes = {}, []
+        refused: ExpressionError | None = None
         frozen = analysis.groups.frozen()
         for axis in axes:
             try:
@@ -249,10 +250,13 @@ class Selection(Struct, frozen=True, dict=True):
                 if named or "has no" not in error.what:
                     raise
                 notes.append(Note("skipped", axis.address, error.what))
+                refused = error
                 continue
             if not named:
                 indices = indices[~frozen[axis.ids[indices]]]
                 # A layer that is not named is left with one unit at the least.
                 indices = indices[: len(axis) - 1] if len(indices) == len(axis) else indices
             found[axis.address] = indices
+        if refused is not None and not found:
+            raise refused
         return found, notes

@@ -74,7 +74,7 @@ class Iteration(Struct, frozen=True):
                 f"round {last.number} comes to {last.tuned[self.metric]:.4f}"
             )
         if self.stopped == "target":
-            holds = f", and holds {self._floor}" if self.floor else ""
+            holds = f"; it holds {self._floor}" if self.floor else ""
             return f"{written}: {left:,} {self.kind} meet the target of {self.target:,.0f}{holds}"
         wanted = "" if self.target is None else f", where the target is {self.target:,.0f}"
         return f"{written}: no more units may go from {left:,} {self.kind}{wanted}"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from kprune.analysis import Analysis
-from kprune.errors import CannotPruneError, UsageError
+from kprune.errors import CannotPruneError, ExpressionError, UsageError
 from kprune.formats import Source, open_model
 from kprune.labels.closure import check, close
 from kprune.labels.groups import connected
@@ -222,9 +222,12 @@ def _cut(
 ) -> _Cut:
     """One candidate at every ratio that it can lose."""
     sizes = {axis.address: len(axis) for axis in axes}
-    most = choose(
-        analysis, statistics, replace(choices[max(choices)], ratio=ALL), axes, named=False
-    )
+    try:
+        most = choose(
+            analysis, statistics, replace(choices[max(choices)], ratio=ALL), axes, named=False
+        )
+    except ExpressionError as error:  # the criterion applies to none of the layers
+        return _Cut(sizes, {}, error.what)
     scored = [axis for axis in axes if axis.address not in most.skipped]
     if not most.units:
         return _Cut(sizes, {}, next(iter(most.skipped.values()), "no unit of it can go alone"))

@@ -218,6 +218,9 @@ class IterationPlan(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
         return "" if document is None else f"{document.name}, line {document.line(*path)}"
 
 
+_OF_STEPS = dict.fromkeys(("steps", "expect"), "'kprune apply' carries out such a plan")
+
+
 def parse_iteration_plan(text: str, name: str = "plan.yaml") -> IterationPlan:
     """Read a plan, strictly.
 
@@ -234,7 +237,7 @@ def parse_iteration_plan(text: str, name: str = "plan.yaml") -> IterationPlan:
     }  # fmt: skip
     if isinstance(data, dict):
         parts: list[Part] = [((key,), data.get(key), struct) for key, struct in known.items()]
-        refuse_unknown_keys(document, [((), data, IterationPlan), *parts])
+        refuse_unknown_keys(document, [((), data, IterationPlan), *parts], _OF_STEPS)
     try:
         plan = msgspec.convert(data, IterationPlan)
     except msgspec.ValidationError as error:

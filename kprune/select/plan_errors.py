@@ -40,19 +40,23 @@ def refuse_nothing(document: Document) -> None:
     look(document.data, ())
 
 
-def refuse_unknown_keys(document: Document, parts: Iterable[Part]) -> None:
+def refuse_unknown_keys(
+    document: Document, parts: Iterable[Part], elsewhere: Mapping[str, str]
+) -> None:
     """Raises: PlanError for a key that the schema does not have, with the one that was meant.
 
     Args:
         parts: what stands for a struct if it is a mapping, where it is and which one.
+        elsewhere: keys of the whole that belong to another kind of plan, and what to do with such.
 
     Not left to msgspec, whose message would mix the key, which may be any text, with its path.
     """
     for path, mapping, struct in parts:
         for key in mapping if isinstance(mapping, dict) else ():
             if key not in struct.__struct_encode_fields__:
-                then = did_you_mean(key, struct.__struct_encode_fields__)
-                raise document.error(f"unknown key {quoted(key)}", *path, key, then=then)
+                do = "" if path else elsewhere.get(key, "")
+                then = "" if do else did_you_mean(key, struct.__struct_encode_fields__)
+                raise document.error(f"unknown key {quoted(key)}", *path, key, then=then, do=do)
 
 
 def parts_of_plan(data: Any) -> list[Part]:

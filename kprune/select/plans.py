@@ -67,6 +67,9 @@ __all__ = [
 ]
 
 
+_OF_ROUNDS = dict.fromkeys(
+    ("choose", "schedule", "target", "tune", "floor"), "'kprune iterate' carries out such a plan"
+)
 _TEXTS = (("exclude",), ("classes",), ("class_layer",))
 """The keys of a step whose values are text, whatever they look like."""
 
@@ -82,7 +85,7 @@ def parse_plan(text: str, name: str = "plan.yaml") -> Plan:
     """
     document = read_yaml(text, name, as_text=lambda path: path[2:3] in _TEXTS)
     refuse_nothing(document)
-    refuse_unknown_keys(document, parts_of_plan(document.data))
+    refuse_unknown_keys(document, parts_of_plan(document.data), _OF_ROUNDS)
     try:
         plan = msgspec.convert(document.data, Plan)
     except msgspec.ValidationError as error:

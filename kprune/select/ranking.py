@@ -67,12 +67,14 @@ def score_groups(
     Args:
         axes: the layers that are asked; units of others in a group do not count.
         strict: whether a layer to which the criterion does not apply is an error.
+    Raises: ExpressionError if it applies to none of them.
     """
     criterion(ranking.criterion)  # refuses a name that there is not, whatever the axes
     count = groups.map.count
     figures: list[np.ndarray] = []
     places: list[np.ndarray] = []
-    left_out = {}
+    left_out: dict[str, str] = {}
+    refused: ExpressionError | None = None
     for axis in axes:
         try:
             own = scores(ranking.criterion, LayerUnits(statistics, axis, ranking.seed))
@@ -80,9 +82,12 @@ def score_groups(
             if strict:
                 raise
             left_out[axis.address] = error.what
+            refused = refused or error
             continue
         figures.append(_normalized(own, ranking.normalize))
         places.append(groups.of[axis.ids])
+    if refused is not None and not figures:
+        raise refused
     result = np.full(count, np.inf)
     if figures:
         at, single = np.concatenate(places), np.concatenate(figures)

@@ -84,6 +84,13 @@ USAGE = [
         """,
     ),
     (
+        "remove model.keras --criterion taylor --target-params 50%",
+        """
+        error: 'taylor' is a statistic of activations, which are not in the file
+        do:    give data with --data FILE.npz, or use a statistic of the weights
+        """,
+    ),
+    (
         "remove model.keras --where mean>9",
         """
         error: no unit is chosen

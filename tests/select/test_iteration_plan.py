@@ -63,6 +63,7 @@ def test_without_a_target_steps_go_on() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
+        ("schedule:", "steps:", 4, "do:    'kprune apply' carries out such a plan"),
         ("schedule", "shedule", 4, "did you mean 'schedule'?"),
         ("epochs", "epoch", 5, "did you mean 'epochs'?"),
         ("epochs: 3", "epochs: 0", 5, "it must be at least 1"),

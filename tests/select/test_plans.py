@@ -138,6 +138,13 @@ WHOLE = {
         "step 1 is a whole number", 3, "- 3", 2, then="it must be a mapping"
     ),
     "version: 1\nsteps:\n-": said("no value for step 1", 3, "-", 1),
+    "version: 1\nchoose: {criterion: l1}": said(
+        "unknown key 'choose'",
+        2,
+        "choose: {criterion: l1}",
+        0,
+        "do:    'kprune iterate' carries out such a plan",
+    ),
     "version: 1\nstep: []": said(
         "unknown key 'step'", 2, "step: []", 0, then="did you mean 'steps'?"
     ),
