@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from msgspec.structs import asdict
 from typer import Argument
 
-from kprune.cli.options import Json, Reading
+from kprune.cli.options import Reading, Reporting
 from kprune.cli.training import Learning, Result, Trained
 
 
@@ -17,7 +17,7 @@ def iterate(
     *,
     learning: Learning,
     result: Result,
-    as_json: Json,
+    reporting: Reporting,
     common: Reading,
 ) -> int:
     """Prune a little, train on, repeat, as a plan says.
@@ -28,12 +28,16 @@ def iterate(
     Example: kprune iterate model.keras rounds.yaml --data train.npz
     """
     from kprune.cli.render.iteration import round_line, show
-    from kprune.cli.render.output import print_json
+    from kprune.cli.render.output import reported
     from kprune.cli.render.page import Page
     from kprune.cli.render.tuning import epoch_line
     from kprune.running.iterating import iterate as run
 
     progress = Page(stderr=True)
+    if reporting.report is not None:
+        from kprune.formats.faults import check_place
+
+        check_place(reporting.report)
     learning.announce()
 
     def tell_cut(number: int, report: Any) -> None:
@@ -49,12 +53,10 @@ def iterate(
         **asdict(result),
         rules=common.rules or (),
         trust=common.trust,
-        on_cut=tell_cut,
-        on_epoch=tell_epoch,
+        on_cut=None if reporting.quiet else tell_cut,
+        on_epoch=None if reporting.quiet else tell_epoch,
     )
     to_stderr = found.output == "-"  # the model itself goes to standard output
-    if as_json.json:
-        print_json(found.to_dict(), stderr=to_stderr)
-    else:
+    if not reported(found.to_dict, found.output, reporting, to_stderr=to_stderr):
         show(found, result.plot, to_stderr=to_stderr)
     return 0 if found.met else 5

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from msgspec.structs import asdict
 from typer import Option
 
-from kprune.cli.options import Json, Reading
+from kprune.cli.options import Reading, Reporting
 from kprune.cli.training import DATA, Learning, Result, Trained
 
 HOW = "How it is trained (by default as the file says)"
@@ -78,7 +78,7 @@ def tune(
         ),
     ] = 0,
     result: Result,
-    as_json: Json,
+    reporting: Reporting,
     common: Reading,
 ) -> None:
     """Train on what is left, in Keras; the best epoch is written.
@@ -87,12 +87,16 @@ def tune(
 
     Example: kprune tune small.keras --data train.npz --learning-rate 1e-4
     """
-    from kprune.cli.render.output import print_json
+    from kprune.cli.render.output import reported
     from kprune.cli.render.page import Page
     from kprune.cli.render.tuning import epoch_line, show
     from kprune.running.tuning import tune as train
 
     progress = Page(stderr=True)
+    if reporting.report is not None:
+        from kprune.formats.faults import check_place
+
+        check_place(reporting.report)
     learning.announce()
 
     def tell(epoch: int, epochs: int, figures: dict[str, Any]) -> None:
@@ -104,7 +108,7 @@ def tune(
         **asdict(result),
         rules=common.rules or (),
         trust=common.trust,
-        on_epoch=tell,
+        on_epoch=None if reporting.quiet else tell,
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
@@ -117,7 +121,5 @@ def tune(
         seed=seed,
     )
     to_stderr = found.output == "-"  # the model itself goes to standard output
-    if as_json.json:
-        print_json(found.to_dict(), stderr=to_stderr)
-    else:
+    if not reported(found.to_dict, found.output, reporting, to_stderr=to_stderr):
         show(found, result.plot, to_stderr=to_stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 
@@ -80,3 +81,15 @@ def test_a_folder_gives_a_folder(kprune: Kprune, model: Path, samples: Path) -> 
         "config.json", "metadata.json", "model.weights.h5",
     ]  # fmt: skip
     assert kprune("diff", "model", "model.tuned", "--exit-code").code == 5
+
+
+def test_quiet_prints_the_path_alone_and_a_report_is_written_beside(
+    kprune: Kprune, model: Path, samples: Path
+) -> None:
+    how = ("--data", samples / "digits_test.npz", "--epochs", "1")
+    ran = kprune("tune", model, *how, "-q", "--report", "report.json")
+    assert (ran.code, ran.out, ran.err) == (0, "model.tuned.keras\n", "")
+    assert json.loads(Path("report.json").read_text())["output"] == "model.tuned.keras"
+    ran = kprune("tune", model, *how, "--force", "--report", "nowhere/report.json")
+    assert ran.code == 4 and "nowhere" in ran.err
+    assert ran.err.count("\n") <= 3  # before anything is trained

@@ -8,7 +8,7 @@ from typing import Any
 from kprune.cli.options import Reporting
 from kprune.cli.render.figures import arrows, counted, figure, short
 from kprune.cli.render.notes import show_notes
-from kprune.cli.render.output import print_text, write_text
+from kprune.cli.render.output import reported
 from kprune.cli.render.page import Page
 from kprune.cli.render.tables import show_table
 from kprune.cli.render.totals import show_totals
@@ -26,15 +26,9 @@ def show(report: Report, how: Reporting, *, to_stderr: bool) -> None:
         how: the options.
         to_stderr: whether standard output holds the model itself.
     """
-    text = report.to_json() if how.json or how.report else ""
-    if how.report:
-        write_text(how.report, text, force=True)
-    if how.json:
-        print_text(text, stderr=to_stderr)
-        return
-    if how.quiet:
-        if report.output.path is not None and not to_stderr:
-            print(os.fspath(report.output.path))
+    path = report.output.path
+    place = None if path is None else os.fspath(path)
+    if reported(report.to_dict, place, how, to_stderr=to_stderr):
         return
     _show_tables(report, Page(stderr=to_stderr))
     show_notes(report.notes)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kprune.cli.render.page import Page, stream_of
 from kprune.errors import UsageError
 from kprune.formats.faults import check_place, file_error, shown
 from kprune.report.json_text import json_text
 from kprune.text import clean
+
+if TYPE_CHECKING:
+    from kprune.cli.options import Reporting
 
 
 def show_end(on: Page, notes: Iterable[str], output: str | None, plot: str | None) -> None:
@@ -21,6 +24,24 @@ def show_end(on: Page, notes: Iterable[str], output: str | None, plot: str | Non
     for did, path in (("wrote", output), ("drew", plot)):
         if path is not None:
             on.print(f"{did} {clean(path, 300)}", wrap=False)
+
+
+def reported(data: Callable[[], Any], path: str | None, how: Reporting, *, to_stderr: bool) -> bool:
+    """Write and print a report as the options ask; whether that is all there is to show.
+
+    Args:
+        data: gives the report, for JSON.
+        path: of the output; None on a dry run.
+        to_stderr: whether standard output holds the model itself.
+    """
+    text = json_text(data()) if how.json or how.report else ""
+    if how.report:
+        write_text(how.report, text, force=True)
+    if how.json:
+        print_text(text, stderr=to_stderr)
+    elif how.quiet and path is not None and not to_stderr:
+        print_text(f"{path}\n")
+    return how.json or how.quiet
 
 
 def print_json(data: Any, *, stderr: bool = False) -> None:
