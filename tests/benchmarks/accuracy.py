@@ -37,6 +37,7 @@ class Way(NamedTuple):
     name: str
     criterion: str
     normalize: str = "layer-mean"
+    max_ratio: float | None = None
 
 
 # The scores of most criteria grow with what a layer has of weights or activations, so they are taken
@@ -46,6 +47,7 @@ WAYS = (
     *(Way(name, name) for name in ("l1", "l2", "mean", "fpgm", "bn-scale")),
     *(Way(name, name) for name in ("apoz", "activation-mean", "activation-std", "activation-absmax")),
     Way("l1, not normalized", "l1", "none"),
+    Way("taylor, --max-ratio 0.8", "taylor", "none", 0.8),
 )  # fmt: skip
 
 
@@ -112,7 +114,11 @@ def figures(
             report = kprune.remove(
                 original,
                 choice=kprune.Choice(
-                    way.criterion, target=goal, normalize=way.normalize, seed=row.seed
+                    way.criterion,
+                    target=goal,
+                    normalize=way.normalize,
+                    max_ratio=way.max_ratio,
+                    seed=row.seed,
                 ),
                 data=data["few"],
                 output=small,
