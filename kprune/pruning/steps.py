@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -119,12 +120,24 @@ def apply_plan(
         here: str | os.PathLike[str] = model
         for number in range(last + 1):
             place = Path(folder) / f"{number}.model"
-            with open_model(here, trust=trust) as between:
+            # A pipe can be read but once.
+            opened = open_model(here, trust=trust) if number else nullcontext(source)
+            with opened as between:
                 step = step_of(between, number, final if number == last else Target(place))
-                left = between.metadata.get(KEY) or {}
-            report = step if report is None else followed_by(report, step, left.get("units") or {})
+                left = _units_left(between, since=source)
+            report = step if report is None else followed_by(report, step, left)
             here = place
     return report
+
+
+def _units_left(model: Source, *, since: Source) -> dict[str, list[int]]:
+    """For each layer the units that are left, as another model counts them that this one came of."""
+    units, before = ((it.metadata.get(KEY) or {}).get("units") or {} for it in (model, since))
+    places = {name: {unit: at for at, unit in enumerate(own)} for name, own in before.items()}
+    return {
+        name: [places[name][unit] for unit in own] if name in places else own
+        for name, own in units.items()
+    }
 
 
 def _beside(path: str) -> Path | None:

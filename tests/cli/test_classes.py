@@ -185,3 +185,11 @@ def test_in_place_means_the_names_whatever_steps_there_are(kprune: Kprune) -> No
     assert kprune("apply", "model.keras", named, "--in-place").code == 0
     assert Path("plans/labels.txt").read_text() == LEFT
     assert not Path("model.labels.txt").exists()
+
+
+def test_a_plan_of_several_steps_takes_a_model_from_a_pipe(kprune: Kprune) -> None:
+    steps = plan(f"backend: remove, {STEP}", "backend: remove, layers: {hidden: [0]}")
+    model = Path("model.keras").read_bytes()
+    assert kprune("apply", "-", steps, "-o", "piped.keras", stdin=model).code == 0
+    assert kprune("apply", "model.keras", steps, "-o", "named.keras").code == 0
+    assert Path("piped.keras").read_bytes() == Path("named.keras").read_bytes()

@@ -170,3 +170,14 @@ def test_an_unknown_criterion_in_a_plan_is_told_with_its_line(model: Path) -> No
     with pytest.raises(UsageError, match="there is no criterion 'l3'") as caught:
         kprune.apply(model, parse_plan(text))
     assert "plan.yaml, line 5" in caught.value.where
+
+
+def test_steps_are_told_in_terms_of_the_plans_own_input(model: Path) -> None:
+    """Also where that was pruned before, so that its file counts the units of yet another model."""
+    pruned = model.with_name("pruned.keras")
+    kprune.remove(model, {"hidden": range(10)}, output=pruned)
+    step = {"backend": "remove", "layers": {"hidden": [0]}}
+    plan = parse_plan(json.dumps({"version": 1, "steps": [step, step]}))
+    for path in (model, pruned):
+        report = kprune.apply(path, plan, dry_run=True)
+        assert report.changed == report.selected == {"hidden": [0, 1]}
