@@ -98,7 +98,7 @@ class Commands(TyperGroup):
 
 def command() -> Any:
     """The app as a command that can be invoked."""
-    app = _app(cls=Commands, suggest_commands=False)  # the boundary suggests what was meant
+    app = _app(cls=Commands)
     app.callback(invoke_without_command=True)(kprune)
     return _prepared(app)
 
