@@ -44,7 +44,7 @@ Kprune = Callable[..., Ran]
 def kprune(capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Kprune:
     """Run `kprune` with arguments, in a pipe; `stdin` is what it reads."""
 
-    def command(*arguments: object, stdin: bytes = b"", columns: int = 80) -> Ran:
+    def command(*arguments: object, stdin: bytes = b"", columns: int | str = 80) -> Ran:
         monkeypatch.setenv("COLUMNS", str(columns))
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         code = run([str(argument) for argument in arguments])

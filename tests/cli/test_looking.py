@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kprune.cli.render.page import wrapped
 from tests.cli.conftest import Kprune, edited, with_unknown_layer
 
 
@@ -124,6 +125,36 @@ def test_no_line_is_wider_than_the_terminal(kprune: Kprune, resnet: Path, width:
     ):
         ran = kprune(*line, columns=width)
         assert max(map(len, ran.out.splitlines())) <= width
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80])
+def test_no_name_and_no_figure_is_lost_on_a_narrow_page(
+    kprune: Kprune, resnet: Path, width: int
+) -> None:
+    out = "".join(kprune("inspect", resnet, columns=width).out.split())
+    for layer in kprune("inspect", resnet, "--json").json["layers"]:
+        if layer["parameters"]:
+            assert layer["name"] in out
+            assert f"{layer['parameters']:,}" in out
+    out = kprune("explain", resnet, "block_1_2_conv:0,3", columns=width).out
+    assert "moving_variance" in out and "(16→14)" in "".join(out.split())
+
+
+def test_text_is_broken_by_the_columns_that_it_takes() -> None:
+    assert wrapped("ab cd", 5) == ["ab cd"]
+    assert wrapped("  ab cd ef", 7) == ["  ab cd", "ef"]
+    assert wrapped("名前 名前", 8) == ["名前", "名前"]
+    assert wrapped("x 名前名前", 5) == ["x", "名前", "名前"]
+    assert wrapped("名", 1) == ["名"]
+    assert wrapped("", 5) == [""]
+
+
+@pytest.mark.parametrize("columns", ["²", "-1", "0", "wide", ""])
+def test_columns_that_are_no_number_are_passed_over(
+    kprune: Kprune, model: Path, columns: str
+) -> None:
+    ran = kprune("inspect", model, columns=columns)
+    assert ran.out == kprune("inspect", model).out
 
 
 def test_names_from_a_file_cannot_repaint_the_terminal(kprune: Kprune, model: Path) -> None:

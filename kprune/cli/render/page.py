@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import textwrap
 from collections.abc import Iterable
 from typing import TextIO
 
 from kprune.errors import FileError
+from kprune.select.pointing import columns as columns_of
 
 PIPE = 80
 STYLES = {"bold": "1", "dim": "2", "red": "31", "bold red": "1;31", "bold green": "1;32"}
@@ -69,16 +69,36 @@ def stream_of(*, stderr: bool) -> TextIO:
 
 
 def wrapped(line: str, width: int) -> list[str]:
-    """The line in pieces of so many characters, broken between words; the empty line stays a line."""
-    if len(line) <= width:
+    """The line in pieces of so many columns, broken between words; the empty line stays a line."""
+    if columns_of(line) <= width:
         return [line]
-    return textwrap.wrap(line, width, break_on_hyphens=False, drop_whitespace=True) or [""]
+    pieces, here = [], None
+    for word in line.split(" "):
+        joined = word if here is None else f"{here} {word}"
+        if columns_of(joined) <= width:
+            here = joined
+            continue
+        if here and not here.isspace():
+            pieces.append(here.rstrip(" "))
+        here = word
+        while columns_of(here) > width:  # longer than a line: it is broken anywhere
+            piece = cut(here, width)
+            pieces.append(piece)
+            here = here[len(piece) :]
+    return [*pieces, here] if here else pieces
+
+
+def cut(text: str, room: int) -> str:
+    """As much of the beginning as fits into so many columns, but one character at the least."""
+    while columns_of(text) > room and len(text) > 1:
+        text = text[: max(room, 1) if len(text) > room else -1]
+    return text
 
 
 def _width(stream: TextIO) -> int:
     """Of the terminal, or what COLUMNS says, or 80."""
     columns = os.environ.get("COLUMNS", "")
-    if columns.isdigit() and int(columns):
+    if columns.isdecimal() and int(columns):
         return int(columns)
     if not stream.isatty():
         return PIPE

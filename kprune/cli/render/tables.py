@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from kprune.cli.render.page import Page, wrapped
+from kprune.cli.render.page import Page, cut, wrapped
 from kprune.select.pointing import columns as columns_of
 
 GAP = 2  # columns between two columns of a table
@@ -18,7 +18,8 @@ def show_table(on: Page, columns: Sequence[str], rows: Iterable[Sequence[str | N
     Args:
         columns: headers. One that starts with `>` is a column of figures, set to the right. Where
             the table is too wide, a column that starts with `?` is left out, then one that starts
-            with `…` is cut short, then one that starts with `~` is broken into lines.
+            with `…` is cut short, then one that starts with `~` is broken into lines. Where even
+            that is too wide, each row becomes a few lines of text.
         rows: a cell a column, and perhaps the style of the row at the end.
     """
     cells = [list(row[: len(columns)]) for row in rows]
@@ -27,7 +28,11 @@ def show_table(on: Page, columns: Sequence[str], rows: Iterable[Sequence[str | N
     texts = [[row[number] or "" for number in shown] for row in cells]
     names = [columns[number] for number in shown]
     if _needed(widths) > on.width:
-        _show_broken(on, names, texts, styles)
+        least = [
+            min(w, LEAST) if name[:1] == "~" else w for w, name in zip(widths, names, strict=True)
+        ]
+        show = _show_broken if _needed(least) <= on.width else _show_each
+        show(on, names, texts, styles)
         return
     head, *lines = aligned([[name.lstrip(MARKS) for name in names], *texts], names)
     on.write([(head, "bold"), ("─" * _needed(widths), ""), *zip(lines, styles, strict=True)])
@@ -95,6 +100,22 @@ def _show_broken(
     on.write((line, "") for line in drawn.getvalue().splitlines())
 
 
+def _show_each(
+    on: Page, columns: Sequence[str], rows: Iterable[Sequence[str]], styles: Iterable[str]
+) -> None:
+    """Print what each row is about, and below that its other cells, each with its header."""
+    names = [column.lstrip(MARKS) for column in columns]
+    first = next(number for number, name in enumerate(names) if name)
+    for row, style in zip(rows, styles, strict=True):
+        head = " ".join(cell for cell in row[: first + 1] if cell)
+        cells = zip(names[first + 1 :], row[first + 1 :], strict=True)
+        words = (f"{name} {cell}".split() for name, cell in cells if cell)
+        text = ", ".join(" ".join(pair) for pair in words)
+        if head:  # else it is one more line about the same
+            on.print(head, style)
+        on.write((f"  {line}", style) for line in wrapped(text, max(on.width - 2, 1)) if line)
+
+
 def _fitted(
     columns: list[str], cells: list[list[str | None]], room: int
 ) -> tuple[list[int], list[int]]:
@@ -116,16 +137,9 @@ def _fitted(
         for row in cells:
             text = row[number] or ""
             if columns_of(text) > width:
-                row[number] = _cut(text, width - 1).rstrip() + "…"
+                row[number] = cut(text, width - 1).rstrip() + "…"
         widths[number] = width
     return shown, [widths[number] for number in shown]
-
-
-def _cut(text: str, room: int) -> str:
-    """As much of the beginning as fits into so many columns."""
-    while columns_of(text) > room:
-        text = text[: room if len(text) > room else -1]
-    return text
 
 
 def show_texts(on: Page, texts: Iterable[tuple[str, str]], style: str = "bold") -> None:
