@@ -84,7 +84,14 @@ def spectral_normalization(call: LayerCall) -> Any:
     outputs = call.inner(call.config["layer"], "layer", call.x)
     kernel = call.inner_weight("layer", ("kernel", "embeddings"))
     # The wrapper keeps the inner kernel as an attribute of its own, so Keras saves it for both.
-    call.weight("kernel", *kernel.axes, duplicate=True)
+    call.weight(
+        "kernel",
+        *kernel.axes,
+        out=kernel.out,
+        also=kernel.also,
+        grouped=kernel.grouped,
+        duplicate=True,
+    )
     call.weight("vector_u", 1, kernel.axes[-1], trainable=False)
     for name, ids in call.inner_units("layer").items():
         call.adopt(name, ids)

@@ -20,7 +20,8 @@ from kprune.surgery.zero import incoming
 from kprune.text import clean
 
 MOMENTS = WEIGHT_NAMES - {"index", "w", "bias"}
-BIASES = frozenset({"bias", "beta", "gamma"})
+# What is neither taken in nor handed on; vector_u is the direction in which a kernel is longest.
+BIASES = frozenset({"bias", "beta", "gamma", "vector_u"})
 
 
 class Readable(Protocol):
@@ -228,7 +229,7 @@ class Statistics(Struct, eq=False):
         return [
             (weight, number)
             for weight, number in incoming(self.analysis, axis)
-            if weight.name not in BIASES
+            if weight.name not in BIASES and not weight.duplicate
         ]
 
     def _outgoing(self, axis: UnitAxis) -> list[tuple[Weight, int]]:
@@ -236,7 +237,7 @@ class Statistics(Struct, eq=False):
         return [
             (weight, number)
             for weight in self.analysis.weights
-            if weight.name not in BIASES and len(weight.axes) > 1
+            if weight.name not in BIASES and not weight.duplicate and len(weight.axes) > 1
             for number, along in enumerate(weight.axes)
             if number not in (weight.out, *weight.also) and np.isin(along.all_ids(), axis.ids).any()
         ]

@@ -257,3 +257,19 @@ def test_outgoing_weights_are_those_that_consumers_hold_for_a_unit() -> None:
     np.testing.assert_allclose(env["outgoing_l2"], np.linalg.norm(kernel, axis=1), rtol=1e-6)
     np.testing.assert_array_equal(env["bias"], tensors["layers/dense/vars/1"])
     np.testing.assert_array_equal(env["w"], tensors["layers/dense/vars/0"])
+
+
+def test_a_kernel_that_the_file_holds_twice_counts_once() -> None:
+    inner = layer("Dense", "inner", units=4)
+    config = sequential(
+        layer("SpectralNormalization", "x", layer=inner, power_iterations=1),
+        layer("Dense", "out", units=2),
+        shape=[3],
+    )
+    tensors = arrays(config)
+    model = analysed(config, tensors)
+    env = Statistics(model, Arrays(tensors)).env(model.map.axes["x"], ["l1", "outgoing_l1"])
+    kernel = tensors["layers/spectral_normalization/layer/vars/0"]
+    np.testing.assert_allclose(env["l1"], np.abs(kernel).sum(axis=0), rtol=1e-6)
+    after = tensors["layers/dense/vars/0"]
+    np.testing.assert_allclose(env["outgoing_l1"], np.abs(after).sum(axis=1), rtol=1e-6)

@@ -62,6 +62,23 @@ def test_a_dense_unit_is_its_column_and_its_bias() -> None:
     )
 
 
+def test_a_kernel_that_the_file_holds_twice_is_zeroed_twice() -> None:
+    inner = layer("Dense", "inner", units=4)
+    config = sequential(
+        layer("SpectralNormalization", "a", layer=inner, power_iterations=1),
+        layer("Dense", "out", units=2),
+        shape=[3],
+    )
+    same(
+        zeroed(config, a=[1]),
+        {
+            "layers/spectral_normalization/vars/0": only((3, 4), np.s_[:, 1]),
+            "layers/spectral_normalization/layer/vars/0": only((3, 4), np.s_[:, 1]),
+            "layers/spectral_normalization/layer/vars/1": only((4,), 1),
+        },
+    )
+
+
 def test_a_recurrent_unit_is_its_columns_in_every_gate_and_its_bias() -> None:
     config = sequential(layer("LSTM", "r", units=3), layer("Dense", "out", units=2), shape=[5, 2])
     gates = np.s_[..., 1::3]
