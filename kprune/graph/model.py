@@ -18,6 +18,7 @@ class TensorRef(Struct, frozen=True):
     Attributes:
         shape: the shape recorded in the config, batch first; None where the dialect records none.
         record: the dict in the config that holds the recorded shape, so that it can be kept true.
+    Raises: TypeError if a name is no text, or a number no whole one.
     """
 
     layer: str
@@ -26,6 +27,10 @@ class TensorRef(Struct, frozen=True):
     shape: Shape | None = None
     dtype: str | None = None
     record: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.layer) is not str or type(self.node) is not int or type(self.index) is not int:
+            raise TypeError(f"[{self.layer!r}, {self.node!r}, {self.index!r}] names no tensor")
 
     @property
     def key(self) -> tuple[str, int, int]:

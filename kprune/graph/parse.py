@@ -160,7 +160,7 @@ def _chain(
         shape = (
             config.get("build_input_shape")
             or entries[names[0]]["config"].get("batch_input_shape")
-            or (entries[names[0]].get("build_config") or {}).get("input_shape")
+            or dict(entries[names[0]].get("build_config") or {}).get("input_shape")
         )
         first = previous = TensorRef("", 0, 0, as_shape(shape))
     for name in names:
@@ -179,6 +179,12 @@ def as_shape(value: Any) -> tuple[int | None, ...] | None:
     ):
         return tuple(value)
     return None
+
+
+def declared_shape(layer: Layer | None) -> tuple[int | None, ...] | None:
+    """The shape that an input layer says it takes."""
+    config = layer.config if layer is not None else {}
+    return as_shape(config.get("batch_shape") or config.get("batch_input_shape")) or None
 
 
 # -- Functional ---------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kprune.graph.model import Call, Layer, Model, TensorRef, leaves, map_leaves
-from kprune.graph.parse import INPUT, is_keras3_node
+from kprune.graph.parse import INPUT, as_shape, declared_shape, is_keras3_node
 from kprune.labels.labels import Labels, Shape
 from kprune.labels.layer_call import LayerCall
 from kprune.labels.map import Freeze, LabelMap, UnitAxis, Visit
@@ -66,7 +66,7 @@ class Tracer:
             else:
                 labels = inputs[index] if index < len(inputs) else Labels(None)
                 if labels.shape is None:
-                    labels = labels.with_shape(_declared_shape(model.layers.get(ref.layer)))
+                    labels = labels.with_shape(declared_shape(model.layers.get(ref.layer)))
             tensors[ref.key] = labels
             self._keep(model, ref.key, labels)
         for call in model.calls:
@@ -98,7 +98,7 @@ class Tracer:
         if layer is None:
             return Labels(ref.shape)
         config = layer.config
-        shape = _declared_shape(layer) or ref.shape
+        shape = declared_shape(layer) or ref.shape
         self.map.record(layer).answer = "input"
         labels = Labels(shape)
         if (
@@ -194,9 +194,10 @@ def _recorded_shapes(model: Model) -> dict[tuple[str, int, int], Shape | None]:
             if ref.shape is not None:
                 shapes[ref.key] = ref.shape
         if model.is_sequential or _built_once(call.layer):
-            built = (call.layer.spec.get("build_config") or {}).get("input_shape")
-            if call.inputs and isinstance(built, list) and built and not isinstance(built[0], list):
-                shapes.setdefault(call.inputs[0].key, tuple(built))
+            config = call.layer.spec.get("build_config")
+            built = as_shape(config.get("input_shape")) if isinstance(config, dict) else None
+            if call.inputs and built:
+                shapes.setdefault(call.inputs[0].key, built)
     return shapes
 
 
@@ -204,13 +205,6 @@ def _built_once(layer: Layer) -> bool:
     """Whether a layer was called once, in Keras 2's dialect, which records no shape of a tensor."""
     nodes = layer.spec.get("inbound_nodes") or []
     return len(nodes) == 1 and not is_keras3_node(nodes[0])
-
-
-def _declared_shape(layer: Layer | None) -> Shape | None:
-    """The shape that an input layer says it takes."""
-    config = layer.config if layer is not None else {}
-    shape = config.get("batch_shape") or config.get("batch_input_shape")
-    return tuple(shape) if shape else None
 
 
 def _nonzero(ids: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 from kprune.analysis import Analysis
 from kprune.formats import Source, open_model
 from kprune.graph.model import Layer
-from kprune.graph.parse import INPUT
+from kprune.graph.parse import INPUT, declared_shape
 from kprune.labels.explain import reason
 from kprune.labels.map import UnitAxis
 from kprune.report.build import facts
@@ -162,7 +162,8 @@ def _layer(
 ) -> LayerFacts:
     record = analysis.map.records.get(layer)
     outputs = record.visits[0].outputs if record is not None and record.visits else []
-    shape = outputs[0].shape if outputs else _input_shape(layer)
+    declared = declared_shape(layer) if layer.kind == INPUT else None
+    shape = outputs[0].shape if outputs else declared
     own = list(record.axes.values()) if record is not None else []
     own = [axis for axis in own if analysis.map.axes.get(axis.address) is axis]
     main = next((axis for axis in own if axis.default and axis.name != "features"), None)
@@ -182,13 +183,6 @@ def _layer(
     found = axes.facts(main)
     shared = ("free", "named_only", "group_size", "largest_group", "tied_to", "why_not", "mixed")
     return msgspec.structs.replace(row, **{name: getattr(found, name) for name in shared})
-
-
-def _input_shape(layer: Layer) -> tuple[int | None, ...] | None:
-    if layer.kind != INPUT:
-        return None
-    shape = layer.config.get("batch_shape") or layer.config.get("batch_input_shape")
-    return tuple(shape) if shape else None
 
 
 class AxisFinder:

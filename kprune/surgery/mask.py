@@ -257,9 +257,12 @@ def channel_axis(layer: Layer, rank: int) -> int:
 
 
 def _dtype_name(layer: Layer) -> str:
-    policy = layer.config.get("dtype", "float32")
-    name = str(policy["config"]["name"] if isinstance(policy, dict) else policy or "float32")
-    return name.removeprefix("mixed_")
+    """What a layer computes with, as its policy is called; float32 for a policy without a name."""
+    policy = layer.config.get("dtype")
+    if isinstance(policy, dict):
+        inner = policy.get("config")
+        policy = inner.get("name") if isinstance(inner, dict) else None
+    return policy.removeprefix("mixed_") if isinstance(policy, str) and policy else "float32"
 
 
 # -- putting them in and taking them out ------------------------------------------------------------

@@ -92,9 +92,12 @@ def is_state(path: str) -> bool:
 
 def optimizer_of(analysis: Analysis) -> tuple[str, dict[str, Any]]:
     """Class and config of the optimizer that the model was compiled with; ("", {}) if it was not."""
-    compiled = analysis.config.get("compile_config") or {}
-    trained = analysis.metadata.get("training_config") or {}  # in a legacy `.h5`
-    return _class_and_config(compiled.get("optimizer") or trained.get("optimizer_config"))
+    compiled = analysis.config.get("compile_config")
+    trained = analysis.metadata.get("training_config")  # in a legacy `.h5`
+    found = compiled.get("optimizer") if isinstance(compiled, dict) else None
+    if not found and isinstance(trained, dict):
+        found = trained.get("optimizer_config")
+    return _class_and_config(found)
 
 
 def _class_and_config(spec: Any) -> tuple[str, dict[str, Any]]:

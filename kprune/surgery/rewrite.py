@@ -9,7 +9,7 @@ import numpy as np
 
 from kprune.graph.copies import copied
 from kprune.graph.model import Layer, Model, leaves
-from kprune.graph.parse import INPUT
+from kprune.graph.parse import INPUT, as_shape
 from kprune.labels.labels import Labels, Shape
 from kprune.labels.map import LabelMap, LayerRecord
 
@@ -125,12 +125,12 @@ class Rewriter:
             if call.layer.kind == INPUT:
                 labels = self._map.tensors.get((model.path, call.layer.name, call.node, 0))
                 for field in ("batch_shape", "batch_input_shape"):
-                    shape = call.layer.config.get(field)
+                    shape = as_shape(call.layer.config.get(field))
                     if shape and labels is not None:
                         self.new(call.layer.config)[field] = self.shape(labels, shape)
         config = model.spec["config"]
         first = next((ref for ref in leaves(model.inputs) if ref is not None), None)
-        if first is not None and isinstance(config.get("build_input_shape"), list):
+        if first is not None and as_shape(config.get("build_input_shape")):
             labels = self._map.tensors.get((model.path, *first.key))
             if labels is not None:
                 self.new(config)["build_input_shape"] = self.shape(

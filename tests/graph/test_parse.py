@@ -12,7 +12,9 @@ import pytest
 from kprune.errors import CannotPruneError, DamagedFileError
 from kprune.graph import Constant, TensorRef, parse_model
 from kprune.graph.model import leaves, map_leaves
-from tests.small_models import Network, layer, residual, sequential
+from kprune.labels.closure import close
+from kprune.surgery.remove import remove
+from tests.small_models import Network, analysed, arrays, layer, residual, sequential
 
 
 def chain() -> dict[str, Any]:
@@ -166,9 +168,13 @@ def damaged(change: Any, make: Any = chain) -> DamagedFileError:
     return caught.value
 
 
+def _history(layer: Any) -> Any:
+    return layer["inbound_nodes"][0]["args"][0]["config"]["keras_history"]
+
+
 def test_calls_in_a_circle_are_damage() -> None:
     def circle(config: Any, layers: Any) -> None:
-        layers[1]["inbound_nodes"][0]["args"][0]["config"]["keras_history"] = ["b", 0, 0]
+        _history(layers[1])[:] = ["b", 0, 0]
 
     assert "the calls form a circle" in damaged(circle).why
 
@@ -206,6 +212,10 @@ def test_a_second_call_that_the_config_does_not_have_is_damage() -> None:
         lambda c, layers: c["config"].update(output_layers=None),
         lambda c, layers: c["config"].update(layers=[]),
         lambda c, layers: layers[1].update(inbound_nodes=[[["in", 0]]]),
+        lambda c, layers: _history(layers[2]).__setitem__(0, ["a"]),
+        lambda c, layers: _history(layers[2]).__setitem__(1, "0"),
+        lambda c, layers: _history(layers[2]).__setitem__(2, [0]),
+        lambda c, layers: _history(layers[2]).__setitem__(2, True),
     ],
 )
 def test_a_config_with_a_hole_is_damage_not_a_traceback(change: Any) -> None:
@@ -234,3 +244,22 @@ def test_parsing_changes_nothing_in_the_config() -> None:
     before = copy.deepcopy(config)
     parse_model(config)
     assert config == before
+
+
+@pytest.mark.parametrize("shape", [None, 3, "x", [None, "x"], [None, [4]], [[None, 4]], {}, [None]])
+def test_what_is_no_shape_is_passed_over(shape: Any) -> None:
+    for place in ("input", "model", "layer"):
+        config = sequential(layer("Dense", "a", units=4), layer("Dense", "b", units=2), shape=[4])
+        tensors = arrays(config)
+        if place == "input":
+            config["config"]["layers"][0]["config"]["batch_shape"] = shape
+        elif place == "model":
+            config["config"]["build_input_shape"] = shape
+        else:
+            config["config"]["layers"][1]["build_config"] = {"input_shape": shape}
+            config["config"]["layers"][2]["build_config"] = shape
+        analysis = analysed(config, tensors)
+        closure = close(analysis.groups, {"a": np.array([1])} if place != "input" else {})
+        kept = {tensor.path: tensor.keep for tensor in remove(analysis, closure).tensors}
+        # Nothing goes through layers on an input of which nothing is known.
+        assert place == "input" or kept["layers/dense/vars/1"][0].tolist() == [0, 2, 3]

@@ -78,6 +78,22 @@ def test_a_mask_stands_right_behind_its_layer_with_ones_and_zeros() -> None:
     assert entry["module"] == "keras.layers" and entry["config"]["trainable"] is False
 
 
+@pytest.mark.parametrize(
+    ("policy", "name"),
+    [
+        ("mixed_bfloat16", "bfloat16"),
+        ({"class_name": "DTypePolicy", "config": {"name": "mixed_float16"}}, "float16"),
+        ({"class_name": "DTypePolicy", "config": []}, "float32"),
+        (None, "float32"),
+    ],
+)
+def test_a_mask_reads_what_its_layer_computes_with(policy: Any, name: str) -> None:
+    net = Network()
+    config = net.functional(net("Dense", "d", net.input("in", 5), units=3, dtype=policy))
+    entry = masked(config, d=[1]).config["config"]["layers"][-1]
+    assert entry["inbound_nodes"][0]["args"][0]["config"]["dtype"] == name
+
+
 def test_a_mask_behind_channels_first_stands_on_the_first_axis() -> None:
     config = sequential(
         layer("Conv2D", "c", filters=4, data_format="channels_first"), shape=[3, 6, 6]

@@ -158,3 +158,10 @@ def test_a_gap_in_the_numbers_is_an_unknown_layout() -> None:
     config["compile_config"] = {"optimizer": {"class_name": "SGD", "config": {}}}
     tensors = arrays(config) | {"optimizer/vars/0": np.zeros(()), "optimizer/vars/2": np.zeros(())}
     assert "optimizer" in find_slots(analysed(config, tensors)).dropped
+
+
+@pytest.mark.parametrize("compiled", [1.5, [], "adam", {"optimizer": 3}, {"optimizer": ["Adam"]}])
+def test_a_compile_config_that_says_nothing_leaves_the_state_behind(compiled: Any) -> None:
+    found = model("Adam", {}, [SHAPES[letter] for letter in (".", ".", *PAIRS)])
+    found.config["compile_config"] = compiled
+    assert "optimizer" in find_slots(found).dropped
