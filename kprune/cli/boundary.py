@@ -36,7 +36,7 @@ def run(arguments: list[str]) -> int:
         with _terminable():
             from kprune.cli.app import command
 
-            if COMPLETION in os.environ:
+            if os.environ.get(COMPLETION):
                 return _complete(command())
             code = _invoke(command(), arguments)
             sys.stdout.flush()

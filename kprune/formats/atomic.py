@@ -247,7 +247,9 @@ class _Streamed(NewFile):
     name = "standard output"
 
     def __init__(self) -> None:
-        if sys.stdout is None or sys.stdout.isatty() or not hasattr(sys.stdout, "buffer"):
+        if sys.stdout is None:
+            raise FileError("standard output is closed")
+        if sys.stdout.isatty() or not hasattr(sys.stdout, "buffer"):
             raise UsageError(
                 "standard output does not take a model file",
                 why="it is a terminal or a notebook",

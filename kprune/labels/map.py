@@ -8,8 +8,12 @@ from typing import Any
 import numpy as np
 from msgspec import Struct, field
 
+from kprune.errors import DamagedFileError
 from kprune.graph.model import Layer, Model
 from kprune.labels.labels import Axis, Labels
+
+MOST_LABELS = 1 << 26
+"""Half a GB of them; large models have a million units."""
 
 
 class UnitAxis(Struct, frozen=True, eq=False):
@@ -278,9 +282,14 @@ class LabelMap(Struct, eq=False):
             yield from call.map.whole()
 
     def issue(self, size: int) -> np.ndarray:
-        """Fresh labels, int64 (size,)."""
+        """Fresh labels, int64 (size,). Raises: DamagedFileError for more than any model has units."""
         if self.outer is not None:
             return self.outer.issue(size)
+        if self.count + size > MOST_LABELS:
+            raise DamagedFileError(
+                "the model's config does not describe a model",
+                why=f"it speaks of {size} units in one place, which no weights file holds",
+            )
         ids = np.arange(self.count, self.count + size, dtype=np.int64)
         self.count += size
         return ids

@@ -32,6 +32,11 @@ def test_commands_and_options_are_completed(complete) -> None:
     assert complete("kprune remove model.keras --allow") == ["--allow-output-change"]
 
 
+def test_an_empty_request_is_none(kprune: Kprune, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_KPRUNE_COMPLETE", "")
+    assert kprune("--version").out.startswith("kprune ")
+
+
 def test_layer_names_come_from_the_model_on_the_line(complete, model: Path) -> None:
     layers = ["conv_1", "conv_2", "conv_3", "hidden", "classes"]
     assert complete("kprune remove model.keras --layer ") == layers

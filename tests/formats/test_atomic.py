@@ -337,6 +337,9 @@ def test_a_terminal_gets_no_model(model: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sys, "stdout", terminal)
     with pytest.raises(UsageError, match="does not take a model file"):
         write(model, "-")
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(FileError, match="standard output is closed"):
+        write(model, "-")
 
 
 def test_a_model_comes_in_through_a_pipe_or_a_redirection(

@@ -263,3 +263,15 @@ def test_what_is_no_shape_is_passed_over(shape: Any) -> None:
         kept = {tensor.path: tensor.keep for tensor in remove(analysis, closure).tensors}
         # Nothing goes through layers on an input of which nothing is known.
         assert place == "input" or kept["layers/dense/vars/1"][0].tolist() == [0, 2, 3]
+
+
+@pytest.mark.parametrize("width", [1 << 32, 10**30])
+@pytest.mark.parametrize("field", ["batch_shape", "units"])
+def test_more_units_than_fit_into_memory_are_damage(field: str, width: int) -> None:
+    config = sequential(layer("Dense", "a", units=4), layer("Dense", "b", units=2), shape=[4])
+    tensors = arrays(config)
+    config["config"]["layers"][field == "units"]["config"][field] = (
+        width if field == "units" else [None, width]
+    )
+    with pytest.raises(DamagedFileError, match="units in one place"):
+        analysed(config, tensors)
