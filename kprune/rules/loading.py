@@ -50,7 +50,7 @@ def _load_file(path: str) -> None:
     before = [dict(table) for table in tables]
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's code raises is the user's to see
+    except (Exception, SystemExit) as error:  # whatever the user's code raises is the user's to see
         for table, old in zip(tables, before, strict=True):
             table.clear()
             table.update(old)
@@ -83,7 +83,7 @@ def load_packages() -> None:
     for point in entry_points(group=ENTRY_POINTS):
         try:
             point.load()
-        except Exception as error:  # whatever the package raises is the user's to see
+        except (Exception, SystemExit) as error:  # whatever it raises is the user's to see
             raise UsageError(
                 f"the rules of the package entry '{clean(point.name)}' fail",
                 why=f"{type(error).__name__}: {clean(error, 400)}",

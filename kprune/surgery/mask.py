@@ -327,7 +327,7 @@ def _insert_functional(
     shapes: dict[tuple[int, int], dict[str, Any]] = {}
     tensors = {(node, 0) for node in nodes or [0]}
     for history, record in _histories(config, layer.name):
-        if record["shape"] is not None:
+        if record.get("shape") is not None:
             shapes.setdefault((history[1], history[2]), record)
         tensors.add((history[1], history[2]))
     order = {
@@ -408,7 +408,7 @@ def _histories(config: dict[str, Any], name: str) -> list[tuple[list[Any], dict[
     for entry in config["layers"]:
         search(entry.get("inbound_nodes"))
     search(config["output_layers"])
-    found.sort(key=lambda item: item[1]["shape"] is None)
+    found.sort(key=lambda item: item[1].get("shape") is None)
     return found
 
 

@@ -123,6 +123,7 @@ def test_a_file_of_rules_is_run_once(tmp_path: Path) -> None:
         ("def broken(:\n", "line 1", "SyntaxError"),
         ("import kprune\nkprune.rule('X', does='everything')\n", "line 2", "not one of"),
         ("import no_such_module\n", "line 1", "ModuleNotFoundError"),
+        ("import sys\nsys.exit(0)\n", "line 2", "SystemExit"),
     ],
 )
 def test_a_file_of_rules_that_fails_says_on_which_line(
@@ -187,10 +188,11 @@ def test_a_package_brings_rules_through_an_entry_point(tmp_path: Path) -> None:
         return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 
     assert run().stdout == "{'gate.hidden': [1]}\n"
-    (tmp_path / "gate_rules.py").write_text("raise RuntimeError('out of order')\n")
-    failed = run()
-    assert "the rules of the package entry 'gates' fail" in failed.stderr
-    assert "RuntimeError: out of order" in failed.stderr
+    for kind in ("RuntimeError", "SystemExit"):
+        (tmp_path / "gate_rules.py").write_text(f"raise {kind}('out of order')\n")
+        failed = run()
+        assert "the rules of the package entry 'gates' fail" in failed.stderr
+        assert f"{kind}: out of order" in failed.stderr
 
 
 def test_a_custom_class_never_gets_the_rule_of_a_keras_class_of_the_same_name(

@@ -94,6 +94,14 @@ def test_a_mask_reads_what_its_layer_computes_with(policy: Any, name: str) -> No
     assert entry["inbound_nodes"][0]["args"][0]["config"]["dtype"] == name
 
 
+def test_a_tensor_whose_shape_is_not_recorded_can_be_masked() -> None:
+    config = shared()
+    for entry in config["config"]["layers"]:
+        if entry["config"]["name"] == "r":
+            del entry["inbound_nodes"][0]["args"][0]["config"]["shape"]
+    assert scale_of(masked(config, d=[1]).config, "d") == [1.0, 0.0, 1.0, 1.0, 1.0]
+
+
 def test_a_mask_behind_channels_first_stands_on_the_first_axis() -> None:
     config = sequential(
         layer("Conv2D", "c", filters=4, data_format="channels_first"), shape=[3, 6, 6]
