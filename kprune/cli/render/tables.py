@@ -22,6 +22,7 @@ def show_table(on: Page, columns: Sequence[str], rows: Iterable[Sequence[str | N
             that is too wide, each row becomes a few lines of text.
         rows: a cell a column, and perhaps the style of the row at the end.
     """
+    rows = list(rows)
     cells = [list(row[: len(columns)]) for row in rows]
     styles = [(row[-1] if len(row) > len(columns) else None) or "" for row in rows]
     shown, widths = _fitted(list(columns), cells, on.width)
@@ -31,8 +32,11 @@ def show_table(on: Page, columns: Sequence[str], rows: Iterable[Sequence[str | N
         least = [
             min(w, LEAST) if name[:1] == "~" else w for w, name in zip(widths, names, strict=True)
         ]
-        show = _show_broken if _needed(least) <= on.width else _show_each
-        show(on, names, texts, styles)
+        if _needed(least) <= on.width:
+            _show_broken(on, names, texts, styles)
+        else:
+            whole = [[row[number] or "" for number in shown] for row in rows]
+            _show_each(on, names, whole, styles)
         return
     head, *lines = aligned([[name.lstrip(MARKS) for name in names], *texts], names)
     on.write([(head, "bold"), ("─" * _needed(widths), ""), *zip(lines, styles, strict=True)])
