@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -181,6 +182,13 @@ def accuracy(path: Path, data: dict[str, Path]) -> float:
         return float((scores.argmax(axis=1) == test["y"]).mean())
 
 
+def comparable(rows: Sequence[Row]) -> list[Row]:
+    """The figures of those seeds of which a stage has as many as of any; all ways then share their seeds."""
+    counts = Counter((row.stage, row.seed) for row in rows)
+    most = {stage: max(n for (of, _), n in counts.items() if of == stage) for stage, _ in counts}
+    return [row for row in rows if counts[row.stage, row.seed] == most[row.stage]]
+
+
 def mean(rows: Sequence[Row]) -> float:
     """In percent; models count alike, however many seeds each has."""
     figures: dict[str, list[float]] = {}
@@ -261,7 +269,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 
 
 def show(folder: Path) -> None:
-    rows = list(Results(folder).rows.values())
+    rows = comparable(list(Results(folder).rows.values()))
     models = list(dict.fromkeys(row.model for row in rows))
     for model in models:
         own = [row for row in rows if row.model == model]
