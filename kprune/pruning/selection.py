@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kprune.select.statistics import Statistics
 
 Units = Mapping[str, np.ndarray]
+NARROW = 0.1  # a layer that keeps a smaller share of its units than this is pointed out
 
 
 class NamesLeft(Struct, frozen=True):
@@ -238,6 +239,8 @@ class Selection(Struct, frozen=True, dict=True):
             if result.achieved is not None and self.choice.target is not None:
                 text = f"{self.choice.target.amount} asked for, {result.achieved:,.0f} left"
                 notes.append(Note("budget", "", f"{self.choice.target.kind}: {text}"))
+            if self.choice.together or self.choice.target is not None:
+                notes += _narrow(axes, result.units)
             return result.units, notes
         expression = Where(parse_expression(self.where or ""), source=Text(self.where or ""))
         found, notes = {}, []
@@ -260,3 +263,18 @@ class Selection(Struct, frozen=True, dict=True):
         if refused is not None and not found:
             raise refused
         return found, notes
+
+
+def _narrow(axes: Iterable[UnitAxis], chosen: Units) -> list[Note]:
+    """A note on layers of which one list over all layers leaves next to nothing.
+
+    Training does not mend those (see the README's table): what is lost at such a place is lost.
+    """
+    left = {axis: len(axis) - len(chosen.get(axis.address, ())) for axis in axes}
+    narrow = [axis for axis in left if left[axis] < NARROW * len(axis)]
+    if not narrow:
+        return []
+    named = [f"'{clean(axis.address)}' keeps {left[axis]} of {len(axis)} units" for axis in narrow]
+    more = f", and {len(named) - 3} more layers" if len(named) > 3 else ""
+    text = f"{', '.join(named[:3])}{more}: --max-ratio {1 - NARROW:g} bounds what a layer loses"
+    return [Note("narrow", narrow[0].address, text)]

@@ -181,3 +181,25 @@ def test_steps_are_told_in_terms_of_the_plans_own_input(model: Path) -> None:
     for path in (model, pruned):
         report = kprune.apply(path, plan, dry_run=True)
         assert report.changed == report.selected == {"hidden": [0, 1]}
+
+
+def test_a_layer_of_which_a_list_over_all_layers_leaves_next_to_nothing_is_pointed_out(
+    samples: Path,
+) -> None:
+    resnet = samples / "digits_resnet.keras"
+
+    def notes(**how: Any) -> list[Any]:
+        choice = Choice("l1", target=Budget("parameters", "15%"), **how)
+        report = kprune.remove(resnet, choice=choice, dry_run=True)
+        kept = {
+            row.name: row.units_after / row.units_before
+            for row in report.layers
+            if row.units_before
+        }
+        narrow = [note for note in report.notes if note.kind == "narrow"]
+        assert bool(narrow) == (min(kept.values()) < 0.1)
+        return narrow
+
+    (note,) = notes()
+    assert "units" in note.text and "--max-ratio 0.9 bounds" in note.text
+    assert not notes(max_ratio=0.9)
