@@ -212,14 +212,21 @@ def means(rows: Sequence[Row], way: Way) -> dict[tuple[float, str], float]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """As Markdown: the mean over models and seeds, `cut → tuned / taught`, in percent."""
+    """As Markdown: the mean over models and seeds, `cut → tuned / taught`, in percent.
+
+    Those with a teacher are shown if they are of the same seeds as those without.
+    """
     models = {row.model for row in rows}
+    tuned, taught = ({row.seed for row in rows if row.stage == stage} for stage in STAGES[1:])
+    alike = tuned == taught  # else what differs may be the seeds
     lines = [
         "| criterion | " + " | ".join(f"{100 * removed:g} % removed" for removed in REMOVED) + " |",
         "|---" * (1 + len(REMOVED)) + "|",
     ]
     for way in WAYS:
         found = means(rows, way)
+        if not alike:
+            found = {key: value for key, value in found.items() if key[1] != "taught"}
         cells = []
         for removed in REMOVED:
             cut, tuned, taught = (
@@ -233,6 +240,23 @@ def table(rows: Sequence[Row]) -> str:
             few = f" ({len(reach)} of the models)" if reach != models else ""
             lines.append(f"| {way.name}{few} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def by_teacher(rows: Sequence[Row]) -> str:
+    """What the teacher adds, in percent: over all pairs of the same cut tuned without and with one."""
+    found = {row.key: row.accuracy for row in rows}
+    lines = []
+    for removed in REMOVED:
+        pairs = [
+            (found[row._replace(stage="tuned").key], row.accuracy)
+            for row in rows
+            if (row.stage, row.removed) == ("taught", removed) and row.accuracy is not None
+        ]
+        gains = [100 * (taught - tuned) for tuned, taught in pairs if tuned is not None]
+        if gains:
+            error = np.std(gains) / len(gains) ** 0.5
+            lines.append(f"{100 * removed:g} % removed {np.mean(gains):+.1f} ± {error:.1f}")
+    return ", ".join(lines)
 
 
 def spread(rows: Sequence[Row], stage: str) -> float:
@@ -278,6 +302,7 @@ def show(folder: Path) -> None:
     if not models:
         return
     print(f"\nmean of {len(models)} models\n\n{table(rows)}\n")
+    print(f"what a teacher adds (with the standard error): {by_teacher(rows)}")
     for stage in STAGES:
         seeds = len({row.seed for row in rows if row.stage == stage})
         print(f"{stage}: {seeds} seeds, standard deviation {spread(rows, stage):.1f} on average")
