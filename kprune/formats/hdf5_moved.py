@@ -48,7 +48,7 @@ def moved(weights: Hdf5Weights, spaces: list[Space]) -> Layout | None:
         if any(table.types[space.path] != space.kind for space in spaces):
             raise _Unusual
         return _Move(weights.window, table.marks, pairs).layout()
-    except (_Unusual, struct.error):
+    except (_Unusual, struct.error, IndexError):
         return None
 
 

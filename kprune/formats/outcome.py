@@ -56,7 +56,8 @@ def resolve(table: Table, edit: Edit) -> Outcome:
     objects = [item for _, item in places]
     objects += edit.groups
     objects += [spaces[path] for path, (tensor, _) in origins.items() if tensor is None]
-    kept = len(objects) == len(table.groups) + len(table.tensors) and all(
+    groups = {item for item in objects if isinstance(item, str)}
+    kept = (groups, origins.keys()) == ({*table.groups}, table.tensors.keys()) and all(
         tensor is not None and tensor.path == path for path, (tensor, _) in origins.items()
     )
     return Outcome(objects, origins, kept)

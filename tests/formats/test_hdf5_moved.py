@@ -20,6 +20,9 @@ from kprune.formats.hdf5_layout import Layout, Space
 from kprune.formats.hdf5_moved import moved
 from kprune.formats.hdf5_plain import read_plain
 from kprune.formats.opening import open_file
+from kprune.formats.outcome import layout as layout_of
+from kprune.formats.outcome import resolve
+from kprune.surgery.edit import Edit
 
 TYPES = ("f2", "f4", "f8", "i1", "i4", "u8")
 
@@ -231,3 +234,26 @@ def test_damage_never_gives_a_file_that_libhdf5_reads_as_something_else(tmp_path
                 assert {t.path: t.shape for t in again.tensors} == {s.path: s.shape for s in spaces}
         file.close()
     assert laid_out > 200
+
+
+def test_an_attribute_that_ends_too_early_is_left_to_libhdf5(tmp_path: Path) -> None:
+    weights = written(tmp_path, layers(1, 3))
+    marks = weights.table.marks
+    assert marks is not None
+    marks.attributes[:] = [(start, body[:8]) for start, body in marks.attributes]
+    assert moved(weights, spaces_of(weights, lambda shape: shape)) is None
+
+
+def test_a_group_that_takes_the_place_of_another_is_not_taken_for_it(tmp_path: Path) -> None:
+    """As many groups as before, and not the same ones."""
+
+    def fill(file: h5py.File) -> None:
+        file["x"] = np.ones(3, "f4")
+        file.create_group("old")
+
+    weights = written(tmp_path, fill)
+    edit = Edit({}, {}, dropped=("old",), groups=("new",))
+    outcome = resolve(weights.table, edit)
+    data = put_together(layout_of(weights, outcome, edit), {"x": np.ones(3, "f4")})
+    with h5py.File(io.BytesIO(data)) as file:
+        assert set(file) == {"x", "new"}
