@@ -3,7 +3,7 @@
 The input is read front to back in spans of about a MiB. A span holds a part of one large tensor, or
 many small tensors and what stands between them; all that it leaves behind goes out in as few writes
 as possible. The checksum of a part that goes out as it came in is computed once, for both files.
-Reading, zlib.crc32, numpy.take and writing release Python's lock, so two threads keep two cores busy.
+Reading, crc32, numpy.take and writing release Python's lock, so two threads keep two cores busy.
 Each has its two buffers, and memory does not grow with the file.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import threading
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -104,7 +103,7 @@ class Target:
         known = 0 if last is None else len(buffers[-1])
         checksum = 0
         for buffer in buffers if last is None else buffers[:-1]:
-            checksum = zlib.crc32(buffer, checksum)
+            checksum = crc.crc32(buffer, checksum)
         with writing(self.name):
             self._write(self.start + at, buffers, size)
         if size >= _WORTH_STARTING:
@@ -347,7 +346,7 @@ class _Copy:
         """Remember the checksum of a part of the input, if the whole has to be known."""
         if not (self.verify and span.counts and view):
             return None
-        checksum = zlib.crc32(view)
+        checksum = crc.crc32(view)
         self._seen.append((start, len(view), checksum))
         return checksum
 

@@ -37,7 +37,7 @@ def _models(groups: Groups) -> list[Model]:
 def is_dead(groups: Groups, model: Model, ref: TensorRef, gone: np.ndarray) -> bool:
     """Whether a tensor is left with nothing along some axis."""
     labels = groups.map.tensors.get((model.path, *ref.key))
-    if labels is None or not labels.factors:
+    if labels is None or not any(gone[factor].any() for factor in labels.factors):
         return False
     axes = {axis for factor in labels.factors for axis in labels.support(factor)}
     return any((dead := labels.axis(axis).dead(gone)).size and bool(dead.all()) for axis in axes)

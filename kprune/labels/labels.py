@@ -60,6 +60,8 @@ class Axis(Struct, frozen=True, eq=False):
             gone: bool (labels,), False at 0.
         Returns: bool (size,).
         """
+        if self.factors and self.plain:  # nearly every axis, and every command asks this of each
+            return gone[self.factors[0][0]]
         dead = np.zeros(self.size or 0, bool)
         for factor in self.factors:
             dead |= gone[factor].all(axis=0)

@@ -135,15 +135,16 @@ def write(source: Source, analysis: Analysis, change: Change, target: Target) ->
     if change.names and place:
         notes = (*notes, names_note(change.names, place))
     change = replace(change, edit=with_names(analysis, change.edit))
-    old = count(analysis)
+    counted = count(analysis)
     report = build(
         analysis,
         change.edit,
         command=change.command,
         backend=change.backend,
         before=facts(
-            old, None if source.path is None else str(source.path), source.format, source.bytes
+            counted, None if source.path is None else str(source.path), source.format, source.bytes
         ),
+        counted=counted,
         selected=change.selected,
         changed=change.changed,
         gone=change.gone,

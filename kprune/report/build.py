@@ -34,6 +34,7 @@ def build(
     command: str,
     backend: str,
     before: FileFacts,
+    counted: Counts,
     selected: Units,
     changed: Units,
     gone: np.ndarray | None,
@@ -44,14 +45,14 @@ def build(
 
     Args:
         before: figures of the input.
+        counted: the same, layer by layer.
         selected, changed: by address, indices: what was named, and all that is affected.
         gone: bool (labels,): what is physically removed; None if nothing is.
     """
-    old = count(analysis)
     new = count(analysis, gone, edit.dropped)
     touched = touched_layers(analysis, edit)
     layers = []
-    for name, row in old.layers.items():
+    for name, row in counted.layers.items():
         now = new.layers[name]
         if row == now and name not in touched:
             continue
