@@ -6,6 +6,7 @@
     groups.py     makes the fields of such a group the options of a command
     help.py       the help, in plain sections
     boundary.py   every exception becomes a message and an exit code here
+    streams.py    standard output and standard error
     complete.py   layer names for the shell's completion
     progress.py   a bar on standard error, where that is a terminal
     render/       what people read: page.py writes lines, tables.py lays out tables
@@ -18,6 +19,7 @@ Nothing heavy is imported before it is needed: `kprune --help` takes a tenth of 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import os
 import sys
@@ -56,9 +58,9 @@ def _leave(code: int) -> NoReturn:
     if threading.active_count() > 1:
         sys.exit(code)
     atexit._run_exitfuncs()
-    try:
-        for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(
+            OSError, ValueError, AttributeError
+        ):  # closed, or it takes no more
             stream.flush()
-    except (OSError, ValueError, AttributeError):  # closed, or nobody listens any more
-        sys.exit(code)
     os._exit(code)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import os
 import re
@@ -12,11 +11,11 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+from kprune.cli.streams import forget_output, let_paths_through, put
 from kprune.errors import FileError, KpruneError, UsageError
 
 COMPLETION = "_KPRUNE_COMPLETE"
 INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143
-ASCII = {"→": ">", "×": "x", "…": ".", "─": "-", "│": "|", "’": "'", "µ": "u"}
 
 
 class Terminated(BaseException):
@@ -31,7 +30,7 @@ def run(arguments: list[str]) -> int:
     Returns: the exit code.
     """
     debug = "--debug" in arguments
-    _let_paths_through()
+    let_paths_through()
     try:
         with _terminable():
             from kprune.cli.app import command
@@ -39,15 +38,22 @@ def run(arguments: list[str]) -> int:
             if os.environ.get(COMPLETION):
                 return _complete(command())
             code = _invoke(command(), arguments)
-            sys.stdout.flush()
+            if code == 0 or sys.stdout is not None:
+                put("")  # what was printed past `put`, as Typer's help is, fails here at the latest
             return code
     except BaseException as error:
         return _ended(error, debug)
 
 
 def _invoke(command: Any, arguments: list[str]) -> int:
-    with command.make_context("kprune", list(arguments)) as context:
-        return int(command.invoke(context) or 0)
+    try:
+        with command.make_context("kprune", list(arguments)) as context:
+            return int(command.invoke(context) or 0)
+    except Exception as error:
+        # Typer's own way to end a command; its classes have moved between versions.
+        if type(error).__name__ == "Exit" and hasattr(error, "exit_code"):
+            return int(error.exit_code)
+        raise
 
 
 def _complete(command: Any) -> int:
@@ -71,11 +77,8 @@ def _ended(error: BaseException, debug: bool) -> int:
             say(f"note: {note}")
         return INTERRUPTED if isinstance(error, KeyboardInterrupt) else TERMINATED
     if isinstance(error, BrokenPipeError):
-        _forget_output()
+        forget_output()
         return BROKEN_PIPE
-    # Typer's own way to end a command; its classes have moved between versions.
-    if type(error).__name__ == "Exit" and hasattr(error, "exit_code"):
-        return int(error.exit_code)
     if debug:
         import traceback
 
@@ -83,7 +86,7 @@ def _ended(error: BaseException, debug: bool) -> int:
     refusal = _refusal(error)
     say(str(refusal))
     if isinstance(error, OSError):
-        _forget_output()
+        forget_output()
     return refusal.exit_code
 
 
@@ -157,33 +160,6 @@ def say(message: str) -> None:
                 )
     with contextlib.suppress(OSError, ValueError):  # nobody listens any more
         print("\n".join(lines), file=sys.stderr, flush=True)
-
-
-def _let_paths_through() -> None:
-    """Let a path be printed that holds bytes which are no text, and signs that have no code."""
-    for stream in (sys.stdout, sys.stderr):
-        if not hasattr(stream, "reconfigure"):
-            continue
-        utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
-        if not utf8:
-            codecs.register_error("kprune", _in_ascii)
-        if stream is sys.stdout or not utf8:
-            stream.reconfigure(errors="surrogateescape" if utf8 else "kprune")
-
-
-def _in_ascii(error: UnicodeError) -> tuple[str, int]:
-    """What stands for signs that an encoding lacks: one character each, for the columns' sake."""
-    assert isinstance(error, UnicodeEncodeError)
-    missing = error.object[error.start : error.end]
-    return "".join(ASCII.get(sign, "?") for sign in missing), error.end
-
-
-def _forget_output() -> None:
-    """Let what standard output still buffers go nowhere, or Python complains as it exits."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
 
 
 @contextlib.contextmanager

@@ -96,7 +96,8 @@ def plan(
     Example: kprune plan model.keras --criterion l1 --ratio 0.25 > plan.yaml
     """
     from kprune.cli.render.notes import show_notes
-    from kprune.cli.render.output import print_json, print_text, write_text
+    from kprune.cli.render.output import print_json, write_text
+    from kprune.cli.streams import put
     from kprune.pruning import planned
     from kprune.select.plans import plan_to_dict, plan_to_yaml
 
@@ -116,4 +117,4 @@ def plan(
     elif as_json.json:
         print_json(plan_to_dict(made))
     else:
-        print_text(plan_to_yaml(made))
+        put(plan_to_yaml(made))

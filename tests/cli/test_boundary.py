@@ -131,16 +131,20 @@ def test_a_reader_that_leaves_is_no_error(model: Path) -> None:
     assert process.wait(30) == 141
 
 
-def test_a_full_disk_behind_standard_output_is_an_error() -> None:
+@pytest.mark.parametrize("line", ["rules", "--help"])
+def test_a_full_disk_behind_standard_output_is_an_error(line: str) -> None:
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full")
     with open("/dev/full", "w") as full:
-        ran = subprocess.run([*COMMAND, "rules"], stdout=full, stderr=subprocess.PIPE, text=True)
+        ran = subprocess.run([*COMMAND, line], stdout=full, stderr=subprocess.PIPE, text=True)
     assert ran.returncode == 4
-    assert ran.stderr == "error: the system refused: No space left on device\n"
+    refused = "the system refused: No space left on device"
+    if line == "rules":
+        refused = "cannot write standard output\nwhy:   the disk is full"
+    assert ran.stderr == f"error: {refused}\n"
 
 
-@pytest.mark.parametrize("line", ["rules", "schema plan"])
+@pytest.mark.parametrize("line", ["rules", "schema plan", "--help", "--version", "remove --help"])
 def test_standard_output_that_is_closed_is_an_error(line: str) -> None:
     closed = ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, *line.split()]
     ran = subprocess.run(closed, stderr=subprocess.PIPE, text=True)

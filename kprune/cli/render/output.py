@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kprune.cli.render.page import Page, stream_of
+from kprune.cli.render.page import Page
+from kprune.cli.streams import put, stream_of
 from kprune.errors import UsageError
 from kprune.formats.faults import check_place, file_error, shown
 from kprune.report.json_text import json_text
@@ -38,21 +39,14 @@ def reported(data: Callable[[], Any], path: str | None, how: Reporting, *, to_st
     if how.report:
         write_text(how.report, text, force=True)
     if how.json:
-        print_text(text, stderr=to_stderr)
+        put(text, stream_of(stderr=to_stderr))
     elif how.quiet and path is not None and not to_stderr:
-        print_text(f"{path}\n")
+        put(f"{path}\n")
     return how.json or how.quiet
 
 
 def print_json(data: Any, *, stderr: bool = False) -> None:
-    print_text(json_text(data), stderr=stderr)
-
-
-def print_text(text: str, *, stderr: bool = False) -> None:
-    """Print text as it is, to its last newline."""
-    stream = stream_of(stderr=stderr)
-    stream.write(text)
-    stream.flush()
+    put(json_text(data), stream_of(stderr=stderr))
 
 
 def check_new(path: str, *, force: bool) -> None:

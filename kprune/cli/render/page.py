@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Iterable
 from typing import TextIO
 
-from kprune.errors import FileError
+from kprune.cli.streams import put, stream_of
 from kprune.select.pointing import columns as columns_of
 
 PIPE = 80
@@ -51,21 +50,12 @@ class Page:
     def write(self, lines: Iterable[tuple[str, str]]) -> None:
         """Print lines as they are, each in its style."""
         text = "".join(f"{self.styled(line.rstrip(' '), style)}\n" for line, style in lines)
-        self.stream.write(text)
-        self.stream.flush()
+        put(text, self.stream)
 
     def styled(self, text: str, style: str) -> str:
         if not (style and text and self.colours):
             return text
         return f"\x1b[{STYLES[style]}m{text}\x1b[0m"
-
-
-def stream_of(*, stderr: bool) -> TextIO:
-    """Standard output or standard error. Raises: FileError if the process was started without it."""
-    stream: TextIO | None = sys.stderr if stderr else sys.stdout
-    if stream is None:
-        raise FileError(f"standard {'error' if stderr else 'output'} is closed")
-    return stream
 
 
 def wrapped(line: str, width: int) -> list[str]:

@@ -1,0 +1,68 @@
+"""Standard output and standard error: closed, full, left by their reader, or without a sign for "→"."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import sys
+from typing import TextIO
+
+from kprune.errors import FileError
+
+ASCII = {"→": ">", "×": "x", "…": ".", "─": "-", "│": "|", "’": "'", "µ": "u"}
+
+
+def stream_of(*, stderr: bool) -> TextIO:
+    """Standard output or standard error. Raises: FileError if the process was started without it."""
+    stream: TextIO | None = sys.stderr if stderr else sys.stdout
+    if stream is None:
+        raise FileError(f"standard {'error' if stderr else 'output'} is closed")
+    return stream
+
+
+def put(text: str, stream: TextIO | None = None) -> None:
+    """Print text as it is, to its last newline.
+
+    Args:
+        stream: by default standard output.
+    Raises: FileError if the stream takes no more, BrokenPipeError if nobody listens any more.
+    """
+    stream = stream_of(stderr=False) if stream is None else stream
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        from kprune.formats.faults import file_error
+
+        name = "standard error" if stream is sys.stderr else "standard output"
+        raise file_error(error, "write", name) from error
+
+
+def let_paths_through() -> None:
+    """Let a path be printed that holds bytes which are no text, and signs that have no code."""
+    for stream in (sys.stdout, sys.stderr):
+        if not hasattr(stream, "reconfigure"):
+            continue
+        utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
+        if not utf8:
+            codecs.register_error("kprune", _in_ascii)
+        if stream is sys.stdout or not utf8:
+            stream.reconfigure(errors="surrogateescape" if utf8 else "kprune")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """What stands for signs that an encoding lacks: one character each, for the columns' sake."""
+    assert isinstance(error, UnicodeEncodeError)
+    missing = error.object[error.start : error.end]
+    return "".join(ASCII.get(sign, "?") for sign in missing), error.end
+
+
+def forget_output() -> None:
+    """Let what standard output still buffers go nowhere, or Python complains as it exits."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
