@@ -6,12 +6,17 @@
     graph        functions of operations, and where each input comes from
     values       what flows: labels, and integers that say sizes
     parameters   variables and constant weights, and the layer each belongs to
+    finding      where they are: what the main graph restores, what the object graph holds
     op_call      what a rule is given; rules/ say what each TensorFlow operation does to labels
     trace        pushes labels through every function
+    signatures   from where it does so: signatures, the main graph, other functions
+    units        layers get their units, weights the labels along their axes
     analysis     the same object that a `.keras` file gets: layers, units, groups, weights
     masks        multipliers in the graph
+    dead         units that nothing would miss
     rewrite      an Edit carried out on the protos
     source       the opened folder, and how another one is written
+    verifying    both models run by their signatures, and compared
     keras2       SavedModels that tf_keras wrote, which are models again
 
 Only this room and `kprune.running` import TensorFlow, inside functions.

@@ -16,7 +16,7 @@ from kprune.errors import UsageError
 from kprune.formats.atomic import new_folder
 from kprune.formats.faults import file_error, shown, writing
 from kprune.formats.source import Progress, Source, Tensor
-from kprune.saved_model.analysis import Found, GraphAnalysis, analyse, find_parameters
+from kprune.saved_model.analysis import GraphAnalysis, analyse
 from kprune.saved_model.checkpoint import Checkpoint, as_tensor
 from kprune.saved_model.contents import (
     FINGERPRINT,
@@ -27,6 +27,7 @@ from kprune.saved_model.contents import (
     reading,
     tree_size,
 )
+from kprune.saved_model.finding import Found, find_parameters
 from kprune.saved_model.graph import constant
 from kprune.saved_model.masks import put_in, take_out
 from kprune.saved_model.rewrite import carry_out, cut, cut_shape
