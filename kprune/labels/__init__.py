@@ -4,7 +4,8 @@ labels.py      Labels: which unit stands where in a tensor
 combine.py     several tensors element by element, and what that ties
 map.py         LabelMap: units, weights, and what ties, freezes and mixes them
 trace.py       runs the rules over a graph, which fills the map
-layer_call.py  what a rule is given, and how it says what a layer does
+rule_call.py   what every rule is given, and how it says what becomes of units
+layer_call.py  what a rule for a layer is given beside: config, units, weights, layers inside
 drawn.py       layers without a rule, whose own code was traced as a graph
 groups.py      ties, solved: which units stay or go as one
 closure.py     from chosen units to everything that goes with them, or the reason why it cannot
@@ -16,8 +17,9 @@ by_path.py     files of Keras 2, whose paths count differently
 """
 
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.layer_call import CannotTell, LayerCall
+from kprune.labels.layer_call import LayerCall
 from kprune.labels.map import LabelMap, UnitAxis, Weight
+from kprune.labels.rule_call import CannotTell
 from kprune.labels.trace import trace
 
 __all__ = ["Axis", "CannotTell", "LabelMap", "Labels", "LayerCall", "UnitAxis", "Weight", "trace"]

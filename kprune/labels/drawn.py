@@ -23,8 +23,9 @@ from kprune.graph.model import Constant, Shape, TensorRef, leaves, map_leaves
 from kprune.graph.parse import inner_graph, make_layer
 from kprune.labels.groups import connected
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.layer_call import CannotTell, LayerCall
+from kprune.labels.layer_call import LayerCall
 from kprune.labels.map import DrawnCall, LabelMap, LayerRecord, Weight
+from kprune.labels.rule_call import CannotTell
 
 if TYPE_CHECKING:
     from kprune.labels.trace import Tracer

@@ -20,6 +20,20 @@ Shape = tuple[int | None, ...]
 Factors = tuple[np.ndarray, ...]
 
 
+def merged(inferred: Shape | None, recorded: Shape) -> Shape | None:
+    """The more precise of two shapes of one tensor; None if they contradict each other."""
+    if inferred is None:
+        return recorded
+    if len(inferred) != len(recorded):
+        return None
+    sizes: list[int | None] = []
+    for a, b in zip(inferred, recorded, strict=True):
+        if a is not None and b is not None and a != b:
+            return None
+        sizes.append(b if a is None else a)
+    return tuple(sizes)
+
+
 class Axis(Struct, frozen=True, eq=False):
     """The labels along one axis.
 

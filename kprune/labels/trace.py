@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kprune.errors import DamagedFileError
 from kprune.graph.model import Call, Layer, Model, TensorRef, leaves, map_leaves
 from kprune.graph.parse import INPUT, as_shape, declared_shape, is_keras3_node
-from kprune.labels.labels import Labels, Shape
+from kprune.labels.labels import Labels, Shape, merged
 from kprune.labels.layer_call import LayerCall
 from kprune.labels.map import Freeze, LabelMap, UnitAxis, Visit
+from kprune.labels.rule_call import CannotTell
 from kprune.text import clean
 
 if TYPE_CHECKING:
-    from kprune.rules.registry import Rules
+    from kprune.rules.registry import Rule, Rules
 
 
 TRUST = (
@@ -138,8 +140,8 @@ class Tracer:
             outputs = self._without_rule(call)
         else:
             record.answer = rule.does
-            outputs = call.apply(rule)
-        outputs = call.checked(outputs)
+            outputs = self._by_rule(call, rule)
+        outputs = _checked(call, outputs)
         if layer.model is None or rule is not None:
             outputs = _apart(outputs, call.xs)
         visit = Visit(
@@ -151,6 +153,21 @@ class Tracer:
         record.visits.append(visit)
         self.map.visits.append(visit)
         return outputs
+
+    def _by_rule(self, call: LayerCall, rule: Rule) -> Any:
+        """Run a rule; what it cannot tell is opaque, what its config lacks is damage."""
+        try:
+            return rule.function(call)
+        except CannotTell as reason:
+            return call.opaque(f"{call.layer.path!r} {reason}")
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise DamagedFileError(
+                f"the config of layer '{clean(call.layer.path)}' is not that of a {clean(call.kind)}",
+                why=f"{type(error).__name__}: {clean(str(error))}",
+                do="check the file, or report this if plain Keras loads it"
+                if rule.builtin
+                else f"check the rule in {rule.source}",
+            ) from error
 
     def _without_rule(self, call: LayerCall) -> Any:
         """A layer without a rule is opaque, unless its code may be run to see what it does."""
@@ -172,6 +189,25 @@ def _fill_in(leaf: Any, tensors: dict[tuple[str, int, int], Labels]) -> Any:
     if isinstance(leaf, TensorRef):
         return tensors.get(leaf.key, Labels(leaf.shape))
     return leaf
+
+
+def _checked(call: LayerCall, outputs: Any) -> Any:
+    """Hold inferred shapes against recorded ones. Where they differ, nothing in sight can go."""
+    flat = [leaf for leaf in leaves(outputs) if isinstance(leaf, Labels)]
+    replaced: dict[int, Labels] = {}
+    for index, labels in enumerate(flat):
+        recorded = call.recorded.get(index)
+        if recorded is None or labels.shape == recorded:
+            continue
+        shape = merged(labels.shape, recorded)
+        if shape is None:
+            why = f"{call.layer.path!r} gives {recorded} in the config, where kprune expects {labels.shape}"
+            for met in (*call.xs, *flat):
+                call.freeze(met, why)
+            replaced[id(labels)] = Labels(recorded)
+        elif shape != labels.shape:
+            replaced[id(labels)] = labels.with_shape(shape)
+    return map_leaves(lambda leaf: replaced.get(id(leaf), leaf), outputs) if replaced else outputs
 
 
 def _apart(outputs: Any, inputs: list[Labels]) -> Any:

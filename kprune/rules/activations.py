@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from kprune.labels.labels import Labels
-from kprune.labels.layer_call import CannotTell, LayerCall
+from kprune.labels.layer_call import LayerCall
+from kprune.labels.rule_call import CannotTell
 from kprune.rules.registry import LAYERS
 
 # f(x) at a position depends on x at that position alone.

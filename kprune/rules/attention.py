@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.layer_call import CannotTell, LayerCall
+from kprune.labels.layer_call import LayerCall
+from kprune.labels.rule_call import CannotTell
 from kprune.rules.operations.contractions import contract
 from kprune.rules.registry import LAYERS
 from kprune.rules.shapes import positions

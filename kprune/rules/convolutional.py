@@ -6,6 +6,7 @@ import numpy as np
 
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.layer_call import LayerCall
+from kprune.labels.rule_call import CannotTell
 from kprune.rules.activations import activate
 from kprune.rules.registry import LAYERS
 from kprune.rules.shapes import (
@@ -177,8 +178,6 @@ def _depthwise_units(call: LayerCall, geometry: Geometry, multiplier: int) -> np
     """Output m + multiplier * c comes from input c alone: they go together."""
     size = geometry.inputs.size
     if size is None:
-        from kprune.labels.layer_call import CannotTell
-
         raise CannotTell("is a depthwise convolution of an unknown number of channels")
     units = call.issue(size * multiplier)
     if geometry.inputs.plain:

@@ -11,7 +11,8 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from kprune.labels.layer_call import CannotTell, LayerCall
+from kprune.labels.layer_call import LayerCall
+from kprune.labels.rule_call import CannotTell
 from kprune.rules.registry import LAYERS, OPERATIONS
 from kprune.text import clean
 

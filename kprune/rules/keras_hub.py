@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.layer_call import CannotTell, LayerCall
+from kprune.labels.layer_call import LayerCall
+from kprune.labels.rule_call import CannotTell
 from kprune.rules.attention import multi_head_attention
 from kprune.rules.core import is_quantized, raise_quantized
 from kprune.rules.registry import PACKAGES

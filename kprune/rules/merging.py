@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from kprune.labels.labels import Axis, Factors, Labels
-from kprune.labels.layer_call import CannotTell, LayerCall
+from kprune.labels.layer_call import LayerCall
+from kprune.labels.rule_call import CannotTell, RuleCall
 from kprune.rules.registry import LAYERS
 from kprune.rules.shapes import replaced
 
@@ -25,7 +26,7 @@ def concatenate(call: LayerCall) -> Labels:
     return join(call, call.xs, call.config.get("axis", -1))
 
 
-def join(call: LayerCall, xs: list[Labels], axis: int) -> Labels:
+def join(call: RuleCall, xs: list[Labels], axis: int) -> Labels:
     """The labels of a concatenation.
 
     Args:
@@ -64,7 +65,7 @@ def join(call: LayerCall, xs: list[Labels], axis: int) -> Labels:
 
 
 def _join_wide(
-    call: LayerCall, xs: list[Labels], axis: int, shape: tuple[int | None, ...]
+    call: RuleCall, xs: list[Labels], axis: int, shape: tuple[int | None, ...]
 ) -> Labels:
     """Parts whose units stand along several axes at once: joined as whole arrays, one factor each."""
     if any(len(x.factors) > 1 for x in xs) or any(size is None for size in shape[1:]):

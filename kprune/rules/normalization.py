@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.layer_call import CannotTell, LayerCall
+from kprune.labels.layer_call import LayerCall
+from kprune.labels.rule_call import CannotTell
 from kprune.rules.registry import LAYERS
 from kprune.rules.shapes import positions
 

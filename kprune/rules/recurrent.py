@@ -8,7 +8,8 @@ import numpy as np
 
 from kprune.graph.order import storage_names
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.layer_call import CannotTell, LayerCall
+from kprune.labels.layer_call import LayerCall
+from kprune.labels.rule_call import CannotTell
 from kprune.rules.activations import AWAY_FROM_ZERO, ELEMENTWISE, activation_name
 from kprune.rules.registry import LAYERS
 from kprune.rules.shapes import channel_axis, ints, positions, replaced, spatial_axes, window

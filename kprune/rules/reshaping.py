@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from kprune.labels.labels import Labels, Shape, fold
-from kprune.labels.layer_call import CannotTell, LayerCall
+from kprune.labels.layer_call import LayerCall
+from kprune.labels.rule_call import CannotTell
 from kprune.rules.registry import LAYERS
 from kprune.rules.shapes import ints, replaced, spatial_axes
 

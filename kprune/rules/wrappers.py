@@ -8,7 +8,8 @@ import numpy as np
 
 from kprune.graph.model import leaves
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.layer_call import CannotTell, LayerCall
+from kprune.labels.layer_call import LayerCall
+from kprune.labels.rule_call import CannotTell
 from kprune.rules.registry import LAYERS
 
 

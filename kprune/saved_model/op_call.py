@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.layer_call import CannotTell, LayerCall
-from kprune.labels.map import Blocks
+from kprune.labels.map import Blocks, LayerRecord
+from kprune.labels.rule_call import CannotTell, RuleCall
 from kprune.saved_model.values import Number, Value
 
 if TYPE_CHECKING:
-    from kprune.labels.map import LayerRecord
     from kprune.saved_model.trace import GraphTracer
 
 Count = Callable[[np.ndarray], int]
@@ -23,7 +22,7 @@ def _all(alive: np.ndarray) -> int:
     return int(alive.sum())
 
 
-class OpCall(LayerCall):
+class OpCall(RuleCall):
     """What a rule for a TensorFlow operation is given.
 
     Attributes:
@@ -41,7 +40,7 @@ class OpCall(LayerCall):
         ins: Sequence[Value],
         recorded: dict[int, tuple[int | None, ...] | None],
     ) -> None:
-        super().__init__(tracer, record, [value.labels for value in ins], {}, recorded, None)  # type: ignore[arg-type]
+        super().__init__(tracer.map, record, [value.labels for value in ins], recorded)
         self.tracer, self.node, self.ins, self.place = tracer, node, list(ins), (graph, node.name)
 
     @property
@@ -75,7 +74,7 @@ class OpCall(LayerCall):
         """What is known of an integer input: an object array of Number."""
         return self.ins[index].numbers if index < len(self.ins) else None
 
-    def constant(self, index: int) -> np.ndarray:  # type: ignore[override]
+    def constant(self, index: int) -> np.ndarray:
         """An integer input that steers the operation: axes, a permutation.
 
         Raises: CannotTell if it is not known before the model runs.

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from kprune.graph.model import Layer, Model
-from kprune.labels.labels import Axis, Labels, Shape
-from kprune.labels.layer_call import CannotTell
+from kprune.labels.labels import Axis, Labels, Shape, merged
 from kprune.labels.map import Blocks, Freeze, LabelMap, LayerRecord, Mix, Tie, Visit
+from kprune.labels.rule_call import CannotTell
 from kprune.saved_model.graph import (
     MAIN,
     Graph,
@@ -93,7 +93,6 @@ class GraphTracer:
     ) -> None:
         self.meta, self.map = meta, label_map
         self.traced = Traced()
-        self.times = 1
         self.variables_by_node, self.constants = variables_by_node, constants
         self.library = {f.signature.name: f for f in meta.graph_def.library.function}
         self.valued: set[Place] = set()
@@ -411,18 +410,14 @@ class GraphTracer:
             return labels
         if labels.shape is None:
             return labels if labels.factors else Labels(recorded)
-        if len(recorded) != len(labels.shape) or any(
-            a is not None and b is not None and a != b
-            for a, b in zip(labels.shape, recorded, strict=False)
-        ):
+        shape = merged(labels.shape, recorded)
+        if shape is None:
             why = f"{call.layer.path!r} gives {recorded}, where kprune expects {labels.shape}"
             call.freeze(labels, why)
             for x in call.xs:
                 call.freeze(x, why)
             return Labels(recorded)
-        return labels.with_shape(
-            tuple(b if a is None else a for a, b in zip(labels.shape, recorded, strict=True))
-        )
+        return labels.with_shape(shape)
 
     def _hold_numbers(self, call: OpCall) -> None:
         for value in call.ins:

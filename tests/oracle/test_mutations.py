@@ -26,6 +26,7 @@ from kprune.graph.model import map_leaves
 from kprune.labels.closure import close
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.layer_call import LayerCall
+from kprune.labels.trace import Tracer
 from kprune.pruning import analyse
 from kprune.rules.registry import LAYERS
 from tests.oracle.law import check_removal, randomize
@@ -245,17 +246,17 @@ def labelled_calls(case, folder):
 
 @pytest.mark.parametrize("case", CASES)
 def test_labels_turned_round_behind_any_call_are_noticed(case, tmp_path, monkeypatch):
-    real = LayerCall.apply
+    real = Tracer._by_rule
     places = labelled_calls(case, tmp_path)
     assert places
     for path in places:
 
-        def apply(self, rule, path=path):
-            outputs = real(self, rule)
-            return map_leaves(flipped, outputs) if unnumbered(self.layer) == path else outputs
+        def by_rule(self, call, rule, path=path):
+            outputs = real(self, call, rule)
+            return map_leaves(flipped, outputs) if unnumbered(call.layer) == path else outputs
 
         with monkeypatch.context() as patch:
-            patch.setattr(LayerCall, "apply", apply)
+            patch.setattr(Tracer, "_by_rule", by_rule)
             with pytest.raises(NOTICED):
                 check(case)
                 pytest.fail(f"what {path} gives was turned round, and nobody noticed")

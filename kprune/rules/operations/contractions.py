@@ -10,11 +10,12 @@ import numpy as np
 
 from kprune.graph.model import Constant
 from kprune.labels.labels import Labels
-from kprune.labels.layer_call import CannotTell, LayerCall
+from kprune.labels.layer_call import LayerCall
+from kprune.labels.rule_call import CannotTell, RuleCall
 from kprune.rules.registry import OPERATIONS
 
 
-def contract(call: LayerCall, operands: Sequence[tuple[Labels, str]], output: str) -> Labels:
+def contract(call: RuleCall, operands: Sequence[tuple[Labels, str]], output: str) -> Labels:
     """The labels of an einsum.
 
     Every operand is laid out over all letters, of size 1 where it has none, and they are multiplied

@@ -9,7 +9,8 @@ import numpy as np
 from kprune.graph.model import Constant
 from kprune.labels.combine import broadcast_shape
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.layer_call import CannotTell, LayerCall
+from kprune.labels.layer_call import LayerCall
+from kprune.labels.rule_call import CannotTell
 from kprune.rules.registry import OPERATIONS
 
 # f(0) = 0: a masked unit still gives 0 behind these.

@@ -8,7 +8,8 @@ import numpy as np
 
 from kprune.graph.model import Constant
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.layer_call import CannotTell, LayerCall
+from kprune.labels.layer_call import LayerCall
+from kprune.labels.rule_call import CannotTell
 from kprune.rules.operations.arguments import one_axis, raw_argument
 from kprune.rules.registry import OPERATIONS
 from kprune.rules.shapes import replaced

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.layer_call import CannotTell, LayerCall
+from kprune.labels.layer_call import LayerCall
+from kprune.labels.rule_call import CannotTell
 from kprune.rules.merging import join
 from kprune.rules.operations.arguments import one_axis, raw_argument, tensors_of
 from kprune.rules.operations.movement import moved, taken

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from kprune.labels.labels import Axis, Labels, Shape
-from kprune.labels.layer_call import CannotTell, LayerCall
+from kprune.labels.layer_call import LayerCall
+from kprune.labels.rule_call import CannotTell
 from kprune.rules.operations.arguments import axes_of, one_axis, raw_argument
 from kprune.rules.registry import OPERATIONS
 from kprune.rules.reshaping import filled_in, reshaped

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kprune.labels.labels import Labels, Shape
-from kprune.labels.layer_call import CannotTell
+from kprune.labels.rule_call import CannotTell
 from kprune.rules.operations.contractions import contract, parse_equation
 from kprune.saved_model.op_call import OpCall, positions
 from kprune.saved_model.rules.registry import op

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kprune.labels.labels import Labels, Shape
-from kprune.labels.layer_call import CannotTell
+from kprune.labels.rule_call import CannotTell
 from kprune.rules.merging import join
 from kprune.saved_model.op_call import OpCall
 from kprune.saved_model.rules.registry import op

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kprune.labels.labels import Axis, Labels, Shape
-from kprune.labels.layer_call import CannotTell
+from kprune.labels.rule_call import CannotTell
 from kprune.saved_model.op_call import OpCall
 from kprune.saved_model.rules.registry import op
 from kprune.saved_model.values import Number, Value

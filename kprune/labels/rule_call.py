@@ -1,0 +1,200 @@
+"""One call as any rule sees it, be it of a layer or of an operation: what comes in, and what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from kprune.graph.model import Layer, Shape
+from kprune.labels.combine import combine
+from kprune.labels.labels import Axis, Labels
+from kprune.labels.map import Freeze, LabelMap, LayerRecord, Mix, Size, Tie
+from kprune.sets import distinct
+
+
+class CannotTell(Exception):
+    """Raised by a rule (or on its way) that cannot say what becomes of the labels; the reason is its text."""
+
+
+class RuleCall:
+    """What rules for layers and rules for operations have in common.
+
+    Attributes:
+        layer: what is called; an operation of a SavedModel stands for a layer.
+        xs: the labels of the tensors that come in; `x` is the first of them.
+        recorded: the shapes of what goes out, by index, as the file has them.
+    """
+
+    def __init__(
+        self,
+        label_map: LabelMap,
+        record: LayerRecord,
+        xs: list[Labels],
+        recorded: dict[int, Shape | None],
+    ) -> None:
+        self._map, self._record = label_map, record
+        self.layer: Layer = record.layer
+        self.xs, self.recorded = xs, recorded
+
+    @property
+    def x(self) -> Labels:
+        if not self.xs:
+            raise CannotTell("is called on no tensor")
+        return self.xs[0]
+
+    def shape(self, labels: Labels | None = None) -> Shape:
+        """The shape of a tensor (by default the first).
+
+        Raises: CannotTell if it is not known.
+        """
+        shape = (labels or self.x).shape
+        if shape is None:
+            raise CannotTell("is called on a tensor of unknown shape")
+        return shape
+
+    @property
+    def _first(self) -> bool:
+        """Whether what is called was not called before: its config and its weights are told once."""
+        return not self._record.visits
+
+    # -- what becomes of units ------------------------------------------------------------------
+
+    def tie(self, a: Axis | np.ndarray, b: Axis | np.ndarray) -> None:
+        """Say that units stay or go as one, pair by pair. One without a partner is frozen."""
+        one, other = _ids(a), _ids(b)
+        if one is other:
+            return
+        paired = (one != 0) & (other != 0)
+        if paired.any():
+            self._map.ties.append(Tie(one[paired], other[paired], self.layer.path))
+        lonely = np.concatenate([one[~paired], other[~paired]])
+        if lonely.any():
+            self.freeze(lonely, f"meet positions in {self.layer.path!r} where no unit stands")
+
+    def freeze(self, what: Labels | Axis | np.ndarray, why: str, do: str = "") -> None:
+        """Say that units cannot go. `why` continues a sentence whose subject is this layer or the units."""
+        ids = _units_of(what)
+        if ids.size:
+            self._map.freezes.append(Freeze("rule", ids, why, self.layer.path, do))
+
+    def mix(self, what: Labels | Axis | np.ndarray, why: str) -> None:
+        """Say that a statistic is taken over units, so that removing one changes what the others give."""
+        ids = _units_of(what)
+        if ids.size:
+            self._map.mixes.append(Mix(ids, why, self.layer.path))
+
+    def size_left(self, axis: Axis | np.ndarray) -> None:
+        """Say that something must be left along an axis."""
+        if self._first:
+            along = axis if isinstance(axis, Axis) else Axis.of(axis)
+            self._map.sizes.append(Size(self.layer, (), along))
+
+    def anonymous(self, size: int) -> np.ndarray:
+        """Fresh labels that nobody can name: positions that are filled in, such as padding. int64 (size,)."""
+        return self._map.issue(size)
+
+    def opaque(self, why: str, do: str = "") -> Labels | list[Labels]:
+        """Freeze what comes in and the layer's own units. What comes out has none; its shape is as recorded."""
+        for x in self.xs:
+            self.freeze(x, why, do)
+        # A rule may give up after it issued units: what reads them does not know them either.
+        for record in self._record.whole():
+            for held in record.axes.values():
+                self.freeze(held.ids, why, do)
+        self._record.opaque = why
+        self._record.answer = self._record.answer or "opaque"
+        known = [index for index, shape in self.recorded.items() if shape is not None]
+        outputs = [Labels(self.recorded.get(index)) for index in range(max(known, default=0) + 1)]
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    # -- what becomes of tensors ----------------------------------------------------------------
+
+    def hold_axes(self, x: Labels, axes: Iterable[int], why: str) -> Labels:
+        """Say that the sizes along some axes must stay: the layer slides or folds along them.
+
+        Units that stand along these axes alone are frozen. Units that stand along others as well are
+        tied across these: they can go where the whole of such a slice goes.
+
+        Args:
+            axes: of `x`, from 0.
+            why: continues a sentence whose subject is the units.
+        Returns: the tensor, with nothing labelled along these axes.
+        """
+        held = {axis % x.rank for axis in axes} if x.shape is not None else set()
+        if not any(x.varies(axis) for axis in held):
+            return x
+        factors = []
+        for factor in x.factors:
+            support = set(x.support(factor))
+            if not support & held:
+                factors.append(factor)
+            elif support <= held:
+                self.freeze(factor, why)
+            else:
+                first = factor[
+                    tuple(slice(0, 1) if axis in held else slice(None) for axis in range(x.rank))
+                ]
+                self.tie(np.broadcast_to(first, factor.shape).ravel(), factor.ravel())
+                factors.append(first)
+        return Labels(x.shape, tuple(factors), x.silent)
+
+    def collapse(self, x: Labels, axes: Iterable[int]) -> Labels:
+        """The labels of a tensor of which some axes were brought down to size 1.
+
+        Units that stood along these axes alone end here. Where units stood along others as well, a
+        position that is left goes when all the units that stood there go.
+        """
+        gone = sorted({axis % x.rank for axis in axes})
+        shape = tuple(1 if axis in gone else size for axis, size in enumerate(self.shape(x)))
+        factors = []
+        for factor in x.factors:
+            support = [axis for axis, extent in enumerate(factor.shape) if extent > 1]
+            if not support:
+                if not set(x.support(factor)) & set(gone):
+                    factors.append(factor)
+                continue
+            left = [axis for axis in support if axis not in gone]
+            if len(left) == len(support):
+                factors.append(factor)
+            elif left:
+                order = [*left, *(axis for axis in range(x.rank) if axis not in left)]
+                members = factor.transpose(order).reshape(
+                    int(np.prod([factor.shape[axis] for axis in left])), -1
+                )
+                extents = [factor.shape[axis] if axis in left else 1 for axis in range(x.rank)]
+                factors.append(self._map.derive(np.ascontiguousarray(members)).reshape(extents))
+        return Labels(shape, tuple(factors), x.silent)
+
+    def combine(self, operands: Sequence[Labels]) -> Labels:
+        """The labels of an element-wise function of several tensors, whose units are tied position by position."""
+        if any(operand.shape is None for operand in operands):
+            for operand in operands:
+                self.freeze(operand, "is combined with a tensor of unknown shape")
+            return Labels(self.recorded.get(0))
+        try:
+            combined = combine(operands, self._map.derive)
+        except ValueError as error:
+            raise CannotTell(str(error)) from error
+        for a, b in combined.ties:
+            self.tie(a.ravel(), b.ravel())
+        for ids in combined.stuck:
+            self.freeze(
+                ids,
+                f"meet positions in {self.layer.path!r} where the other operand has no unit that could go with them",
+            )
+        return combined.labels
+
+
+def _units_of(what: Labels | Axis | np.ndarray) -> np.ndarray:
+    """The units that stand anywhere in it, each once."""
+    ids = what.all_ids() if isinstance(what, (Labels, Axis)) else what.ravel()
+    return distinct(ids[ids != 0])
+
+
+def _ids(where: Axis | np.ndarray) -> np.ndarray:
+    if not isinstance(where, Axis):
+        return where
+    if not where.plain:
+        raise CannotTell("ties units that stand along two axes at once")
+    return where.ids if where.factors else np.zeros(where.size or 0, np.int64)
