@@ -10,9 +10,10 @@ import numpy as np
 
 from kprune.analysis import Analysis
 from kprune.errors import FrozenUnitsError, UsageError
+from kprune.labels.closure import unbalanced
 from kprune.labels.explain import reason
 from kprune.labels.groups import Groups
-from kprune.labels.map import UnitAxis
+from kprune.labels.map import Blocks, UnitAxis
 from kprune.select.budget import Budget, Measure
 from kprune.select.options import OPTIONS
 from kprune.select.ranking import Ranking, Scores, blockwise, score_groups
@@ -315,7 +316,10 @@ class _Picker:
             taken = int(self.gone[axis.ids].sum())
             wanted = self.choice.allowed(len(axis), taken)
             wanted -= wanted % runs
-            if wanted == taken:
+            # As many units in all may still be more of one run than of another.
+            if wanted == taken and not any(
+                unbalanced(blocks, self.gone) for blocks in _dividing(self.analysis, axis)
+            ):
                 continue
             keep_gone = set()
             free = ~self.frozen[axis.ids]
@@ -361,12 +365,16 @@ class _Picker:
 
 def _runs(analysis: Analysis, axis: UnitAxis) -> int:
     """Into how many runs of equal length an axis is divided, from each of which as many must go."""
-    runs = 1
-    for blocks in analysis.map.blocks:
-        for side in blocks.sides:
-            if side.shape[1] > 1 and np.isin(side, axis.ids).any():
-                runs = max(runs, len(side))
-    return runs
+    return max((len(blocks.sides[0]) for blocks in _dividing(analysis, axis)), default=1)
+
+
+def _dividing(analysis: Analysis, axis: UnitAxis) -> list[Blocks]:
+    """What divides an axis into runs of more than one unit."""
+    return [
+        blocks
+        for blocks in analysis.map.blocks
+        if any(side.shape[1] > 1 and np.isin(side, axis.ids).any() for side in blocks.sides)
+    ]
 
 
 def _order(analysis: Analysis, axis: UnitAxis, scores: np.ndarray, free: np.ndarray) -> np.ndarray:

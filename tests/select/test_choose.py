@@ -154,6 +154,18 @@ def test_each_run_of_a_grouped_convolution_loses_as_many(together: bool) -> None
             assert len(set(np.bincount(found.units[name] // width, minlength=4))) == 1
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_each_run_loses_as_many_however_the_scores_lie(seed: int) -> None:
+    """By chance as many may go in all as may go, and more of one run than of another."""
+    for choice in (
+        Choice("random", ratio=0.5, together=True, seed=seed),
+        Choice("random", target=Budget("parameters", "50%"), seed=seed),
+    ):
+        model, found = chosen(grouped_convolution(), choice)
+        check(close(model.groups, found.units))
+        assert found.units
+
+
 def test_where_a_block_must_be_left_whole_rows_go() -> None:
     net = Network()
     x = net("Dense", "a", net.input("in", 5), units=24)
