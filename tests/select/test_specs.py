@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -202,3 +204,13 @@ def test_every_name_that_keras_allows_can_be_written_between_quotes(name, axis):
 def test_the_text_of_a_pair_reads_back_as_the_same_layer(name):
     pair = spec_from_pair(name, "3")
     assert parse_spec(pair.text).layer == pair.layer
+
+
+def test_specs_and_indices_do_not_import_yaml():
+    probe = (
+        "import sys; from kprune.select import specs; specs.parse_spec('a:where(mean<1)')\n"
+        "sys.exit(any(name in sys.modules for name in ('yaml', 'difflib')))"
+    )
+    assert subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0
+    probe = probe.replace("parse_spec", "parse_spec; import yaml; specs.parse_spec")
+    assert subprocess.run([sys.executable, "-c", probe], check=False).returncode == 1
