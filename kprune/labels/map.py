@@ -11,6 +11,7 @@ from msgspec import Struct, field
 from kprune.errors import DamagedFileError
 from kprune.graph.model import Layer, Model
 from kprune.labels.labels import Axis, Labels
+from kprune.sets import distinct
 
 MOST_LABELS = 1 << 26
 """Half a GB of them; large models have a million units."""
@@ -305,6 +306,31 @@ class LabelMap(Struct, eq=False):
             self._derivations[key] = Derived(self.issue(len(members)), members)
             self.derived.append(self._derivations[key])
         return self._derivations[key].ids
+
+    def tie(self, one: np.ndarray, other: np.ndarray, at: str) -> np.ndarray:
+        """Have units stay or go as one, pair by pair.
+
+        Args:
+            one, other: int64 (n,); 0 where no unit stands.
+            at: path of the layer (or the node) where they meet.
+        Returns: the units that have no partner.
+        """
+        paired = (one != 0) & (other != 0)
+        if paired.any():
+            self.ties.append(Tie(one[paired], other[paired], at))
+        lonely = np.concatenate([one[~paired], other[~paired]])
+        return lonely[lonely != 0]
+
+    def freeze(self, ids: np.ndarray, why: str, at: str, do: str = "") -> None:
+        """Have units stay, since a rule says so.
+
+        Args:
+            ids: int64; the zeros among them are passed over.
+            why, at, do: see `Freeze`.
+        """
+        ids = distinct(ids[ids != 0])
+        if ids.size:
+            self.freezes.append(Freeze("rule", ids, why, at, do))
 
     def record(self, layer: Layer) -> LayerRecord:
         """The record of a layer; a layer that stands in two models has one."""

@@ -9,7 +9,7 @@ import numpy as np
 from kprune.graph.model import Layer, Shape
 from kprune.labels.combine import combine
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.map import Freeze, LabelMap, LayerRecord, Mix, Size, Tie
+from kprune.labels.map import LabelMap, LayerRecord, Mix, Size
 from kprune.sets import distinct
 
 
@@ -65,22 +65,17 @@ class RuleCall:
         one, other = _ids(a), _ids(b)
         if one is other:
             return
-        paired = (one != 0) & (other != 0)
-        if paired.any():
-            self._map.ties.append(Tie(one[paired], other[paired], self.layer.path))
-        lonely = np.concatenate([one[~paired], other[~paired]])
-        if lonely.any():
-            self.freeze(lonely, f"meet positions in {self.layer.path!r} where no unit stands")
+        lonely = self._map.tie(one, other, self.layer.path)
+        self.freeze(lonely, f"meet positions in {self.layer.path!r} where no unit stands")
 
     def freeze(self, what: Labels | Axis | np.ndarray, why: str, do: str = "") -> None:
         """Say that units cannot go. `why` continues a sentence whose subject is this layer or the units."""
-        ids = _units_of(what)
-        if ids.size:
-            self._map.freezes.append(Freeze("rule", ids, why, self.layer.path, do))
+        self._map.freeze(_all_ids(what), why, self.layer.path, do)
 
     def mix(self, what: Labels | Axis | np.ndarray, why: str) -> None:
         """Say that a statistic is taken over units, so that removing one changes what the others give."""
-        ids = _units_of(what)
+        ids = _all_ids(what)
+        ids = distinct(ids[ids != 0])
         if ids.size:
             self._map.mixes.append(Mix(ids, why, self.layer.path))
 
@@ -186,10 +181,8 @@ class RuleCall:
         return combined.labels
 
 
-def _units_of(what: Labels | Axis | np.ndarray) -> np.ndarray:
-    """The units that stand anywhere in it, each once."""
-    ids = what.all_ids() if isinstance(what, (Labels, Axis)) else what.ravel()
-    return distinct(ids[ids != 0])
+def _all_ids(what: Labels | Axis | np.ndarray) -> np.ndarray:
+    return what.all_ids() if isinstance(what, (Labels, Axis)) else what.ravel()
 
 
 def _ids(where: Axis | np.ndarray) -> np.ndarray:

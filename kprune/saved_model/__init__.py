@@ -9,7 +9,10 @@
     finding      where they are: what the main graph restores, what the object graph holds
     op_call      what a rule is given; rules/ say what each TensorFlow operation does to labels
     trace        pushes labels through every function
+    traced       what that finds out beside the labels
+    node_layers  which layer each node belongs to
     signatures   from where it does so: signatures, the main graph, other functions
+    settling     what can be said only once everything was seen
     units        layers get their units, weights the labels along their axes
     analysis     the same object that a `.keras` file gets: layers, units, groups, weights
     masks        multipliers in the graph

@@ -16,6 +16,7 @@ from kprune.labels.map import LabelMap
 from kprune.saved_model.contents import Contents
 from kprune.saved_model.finding import Found
 from kprune.saved_model.parameters import Parameter
+from kprune.saved_model.settling import settle
 from kprune.saved_model.signatures import trace_from_signatures
 from kprune.saved_model.trace import GraphTracer
 from kprune.saved_model.units import declare_weights, name_units
@@ -66,7 +67,7 @@ class GraphAnalysis(Analysis, eq=False):
     def _with_rows(self, gone: np.ndarray) -> np.ndarray:
         """The labels that are gone, with as many rows of each grouped kernel as its groups lose inputs."""
         gone = gone.copy()
-        for parameter, blocks in self.tracer.grouped.items():
+        for parameter, blocks in self.tracer.traced.grouped.items():
             rows = parameter.ids[-2]
             if rows is not None:
                 left = int((~gone[blocks.sides[0]]).sum(axis=1).max())
@@ -105,16 +106,15 @@ def analyse(
         found.by_node,
         found.constants,
         found.parameters,
-        model,
         label_map,
         found.skipped,
     )
     trace_from_signatures(contents.meta, tracer, found)
-    tracer.settle()
+    settle(tracer.traced, label_map)
     name_units(label_map, found)
     groups = Groups.solve(label_map)
     config = {"class_name": "SavedModel", "config": {"layers": []}}
-    declare_weights(label_map, groups, found, tracer.grouped)
+    declare_weights(label_map, groups, found, tracer.traced.grouped)
     return GraphAnalysis(
         config,
         metadata,

@@ -14,7 +14,7 @@ from kprune.saved_model.analysis import GraphAnalysis
 
 def dead_units(source: Source, analysis: GraphAnalysis) -> np.ndarray:
     """bool (labels,): what can go without a trace; each layer keeps one unit at the least."""
-    groups, tracer = analysis.groups, analysis.tracer
+    groups, traced = analysis.groups, analysis.tracer.traced
     count = analysis.map.count
     # By group: whether there are slices of a kind, and whether one of them is not 0.
     read, read_alive = np.zeros(count, bool), np.zeros(count, bool)
@@ -30,13 +30,13 @@ def dead_units(source: Source, analysis: GraphAnalysis) -> np.ndarray:
             alive = (value != 0).any(axis=others)
             of = groups.of[ids]
             there, some = (
-                (read, read_alive) if (parameter, axis) in tracer.consumed else (made, made_alive)
+                (read, read_alive) if (parameter, axis) in traced.consumed else (made, made_alive)
             )
             there[of] = True
             some[of[alive]] = True
     held = groups.frozen() | groups.mixed()
-    loud = _groups(analysis, tracer.loud)
-    summed = _groups(analysis, tracer.summed)
+    loud = _groups(analysis, traced.loud)
+    summed = _groups(analysis, traced.summed)
     roots = np.arange(count) == groups.of
     named = np.zeros(count, bool)
     named[groups.of[groups.owner >= 0]] = True

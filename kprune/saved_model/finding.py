@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from kprune.graph.model import Layer
 from kprune.saved_model.contents import Contents, object_paths, saved_keys
-from kprune.saved_model.graph import MAIN, constant, function_graph, main_graph
+from kprune.saved_model.graph import FLOATS, MAIN, constant, function_graph, main_graph
 from kprune.saved_model.parameters import Parameter, name_layers
 
 
@@ -195,7 +195,7 @@ def _constant_weights(
     several = len(graphs) > 2
     for name, nodes in graphs:
         for node in nodes:
-            if node.op != "Const" or node.attr["dtype"].type not in (1, 2, 14, 19):
+            if node.op != "Const" or node.attr["dtype"].type not in FLOATS:
                 continue
             if all(dim.size <= 1 for dim in node.attr["value"].tensor.tensor_shape.dim):
                 continue

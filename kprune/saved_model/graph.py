@@ -16,6 +16,9 @@ from kprune.text import clean
 MAIN = ""
 """The name of the main graph, where functions have theirs."""
 
+FLOATS = frozenset({1, 2, 14, 19})
+"""Types of floats: DT_FLOAT, DT_DOUBLE, DT_BFLOAT16, DT_HALF (tensorflow/core/framework/types.proto)."""
+
 Ref = tuple[str, int]
 """A tensor of a graph: (node or argument, index of the output)."""
 
@@ -180,3 +183,29 @@ def constant(node: Any) -> np.ndarray | None:
     except (TypeError, ValueError):
         return None
     return value
+
+
+def scalar(graph: Graph, ref: Ref) -> float | None:
+    """The value of a tensor that is a number written in the graph; None for any other."""
+    node = graph.nodes.get(ref[0])
+    while node is not None and node.op == "Identity":
+        node = graph.nodes.get(graph.inputs[node.name][0][0])
+    value = constant(node) if node is not None and node.op == "Const" else None
+    if value is None or value.size != 1 or value.dtype.kind not in "fiu":
+        return None
+    return float(value)
+
+
+def is_restored(graph: Graph, ref: Ref) -> bool:
+    """Whether a tensor comes from a checkpoint, by a few operations at most that reshape or convert it."""
+    name = ref[0]
+    for _ in range(8):
+        node = graph.nodes.get(name)
+        if node is None:
+            return False
+        if node.op in ("RestoreV2", "Restore", "RestoreSlice"):
+            return True
+        if not graph.inputs[name]:
+            return False
+        name = graph.inputs[name][0][0]
+    return False

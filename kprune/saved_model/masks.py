@@ -121,18 +121,18 @@ def _places(analysis: GraphAnalysis, axis: UnitAxis) -> Iterator[Place]:
     tracer = analysis.tracer
     inside = {
         node.attr[name].func.name
-        for graph in tracer._graphs.values()
+        for graph in tracer.graphs.values()
         for node in graph.nodes.values()
         for name in ("body", "cond")
         if node.op in ("While", "StatelessWhile") and name in node.attr
     }
     groups = analysis.groups.of[axis.ids]
     by_graph: dict[str, set[str]] = {}
-    for (graph, node), layer in tracer.layers_of_nodes.items():
+    for (graph, node), layer in tracer.node_layers.of.items():
         if layer is axis.layer and graph not in inside:
             by_graph.setdefault(graph, set()).add(node)
     for graph, own in by_graph.items():
-        known = tracer._graphs[graph]
+        known = tracer.graphs[graph]
         readers: dict[tuple[str, int], list[str]] = {}
         for name in known.order:
             if name not in own:

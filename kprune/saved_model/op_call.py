@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,12 +10,12 @@ import numpy as np
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.map import Blocks, LayerRecord
 from kprune.labels.rule_call import CannotTell, RuleCall
+from kprune.saved_model.graph import Graph, Ref, is_restored, scalar
+from kprune.saved_model.traced import Count, Demand
 from kprune.saved_model.values import Number, Value
 
 if TYPE_CHECKING:
     from kprune.saved_model.trace import GraphTracer
-
-Count = Callable[[np.ndarray], int]
 
 
 def _all(alive: np.ndarray) -> int:
@@ -41,7 +41,8 @@ class OpCall(RuleCall):
         recorded: dict[int, tuple[int | None, ...] | None],
     ) -> None:
         super().__init__(tracer.map, record, [value.labels for value in ins], recorded)
-        self.tracer, self.node, self.ins, self.place = tracer, node, list(ins), (graph, node.name)
+        self.tracer, self.traced = tracer, tracer.traced
+        self.node, self.ins, self.place = node, list(ins), (graph, node.name)
 
     @property
     def op(self) -> str:
@@ -90,8 +91,12 @@ class OpCall(RuleCall):
         """Say that a number is more than a size here: it must stay what it is."""
         for axis in number.of:
             self.freeze(axis, f"are counted by {self.layer.path!r}")
+        self.keep_value(number)
+
+    def keep_value(self, number: Number) -> None:
+        """Say that a number is used as a value where it is written: no size may be made of it."""
         if number.at is not None:
-            self.tracer.valued.add(number.at)
+            self.traced.valued.add(number.at)
 
     def demand(self, number: Number, axis: Axis, count: Count = _all) -> None:
         """Say that a number has to be the count of what is left along an axis.
@@ -104,9 +109,9 @@ class OpCall(RuleCall):
             return
         if number.at is not None:
             if axis.factors:
-                self.tracer.demand(number.at, axis, count, self)
+                self.traced.demands.append(Demand(number.at, axis, count))
             else:
-                self.tracer.valued.add(number.at)
+                self.keep_value(number)
             return
         why = (
             f"give a size to {self.layer.path!r} that is computed in a way that cannot be followed"
@@ -170,6 +175,19 @@ class OpCall(RuleCall):
                 self.use_value(number)
         return result
 
+    def scalar(self, index: int) -> float | None:
+        """The value of an input that is a number written in the graph; None for any other."""
+        return scalar(*self._source(index))
+
+    def is_restored(self, index: int) -> bool:
+        """Whether an input is read from a checkpoint."""
+        return is_restored(*self._source(index))
+
+    def _source(self, index: int) -> tuple[Graph, Ref]:
+        graph, name = self.place
+        known = self.tracer.graphs[graph]
+        return known, known.inputs[name][index]
+
     # -- weights --------------------------------------------------------------------------------
 
     def makes(self, labels: Labels, axes: Sequence[int], uses: float) -> None:
@@ -181,11 +199,12 @@ class OpCall(RuleCall):
         ids = labels.all_ids()
         if not ids.size:
             return
-        self.tracer.kind(int(ids[0]), self.op)
+        owners = self.tracer.owners
+        owners.note_kind(int(ids[0]), self.op)
         for axis in axes:
             for label in labels.axis(axis).all_ids()[:1]:
-                self.tracer.made(int(label))
-        self.tracer.used(int(ids[0]), uses, 2.0)
+                owners.note_units(int(label))
+        owners.note_use(int(ids[0]), uses, 2.0)
 
     def consumes(self, index: int, labels: Labels, axis: int, *, loud: bool) -> None:
         """Say that units are multiplied with an input along one of its axes, and summed.
@@ -200,13 +219,13 @@ class OpCall(RuleCall):
         ids = labels.axis(axis).all_ids()
         if not ids.size:
             return
-        found = self.tracer.owner(int(ids[0])) if self.ins[index].fixed else None
+        found = self.tracer.owners.find(int(ids[0])) if self.ins[index].fixed else None
         if found is not None:
-            self.tracer.consumed.add(found)
+            self.traced.consumed.add(found)
         else:
-            self.tracer.summed.append(ids)
+            self.traced.summed.append(ids)
         if loud:
-            self.tracer.loud.append(ids)
+            self.traced.loud.append(ids)
 
     def grouped(self, x: Labels, axis: int, kernel: Labels) -> bool:
         """Say that run g of the channels of `x` feeds run g of the kernel's last axis alone.
@@ -220,7 +239,11 @@ class OpCall(RuleCall):
             kernel.axis(kernel.rank - 1),
             x.axis(axis),
         )
-        held = self.tracer.owner(int(outputs.ids[0])) if outputs.plain and outputs.factors else None
+        held = (
+            self.tracer.owners.find(int(outputs.ids[0]))
+            if outputs.plain and outputs.factors
+            else None
+        )
         if held is None or along.size is None or not rows.size or along.size % rows.size:
             return False
         parameter, groups = held[0], along.size // rows.size
@@ -237,16 +260,16 @@ class OpCall(RuleCall):
         sides = [ids.reshape(groups, -1), issued[1].reshape(groups, -1)]
         if rows.size == 1 and along.factors:  # a filter cannot outlive its only input
             self.tie(np.repeat(ids, sides[1].shape[1]), sides[1].ravel())
-        known = self.tracer.grouped.get(parameter)
+        known = self.traced.grouped.get(parameter)
         if known is not None and not np.array_equal(known.sides[0], sides[0]):
             if known.sides[0].shape != sides[0].shape:
                 return False
             self.tie(known.sides[0].ravel(), ids)
         assert parameter.layer is not None
-        self.tracer.grouped[parameter] = Blocks(parameter.layer, "groups", sides)
-        self.tracer.summed.append(ids)
+        self.traced.grouped[parameter] = Blocks(parameter.layer, "groups", sides)
+        self.traced.summed.append(ids)
         if not x.silent:
-            self.tracer.loud.append(ids)
+            self.traced.loud.append(ids)
         return True
 
 

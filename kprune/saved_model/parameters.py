@@ -1,4 +1,4 @@
-"""Variables and constant weights, and the layers that they belong to."""
+"""Variables and constant weights: their labels, what they are used for, and the layers that they belong to."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class Parameter:
         path: `LAYER/…`, unique; how reports call the tensor.
         ids: for each axis int64 labels, or None where there are none.
         made: axes along which an operation made units of it.
+        kind: the operation that it is for; "" if none says.
         uses: how often each element is used per sample; `flops` operations each time.
     """
 
@@ -76,6 +77,49 @@ class Parameter:
                     factors.append(ids.reshape(extents))
             self._labels = Labels(self.shape, tuple(factors))
         return self._labels
+
+
+class Owners:
+    """From a label to the weight along whose axis it was issued; what is found of a weight is noted there.
+
+    Args:
+        parameters: labelled, in the order in which they were.
+    """
+
+    def __init__(self, parameters: Iterable[Parameter]) -> None:
+        self._runs = [
+            (int(ids[0]), int(ids[-1]), parameter, axis)
+            for parameter in parameters
+            for axis, ids in enumerate(parameter.ids)
+            if ids is not None
+        ]
+        self._starts = np.array([start for start, _, _, _ in self._runs], np.int64)
+
+    def find(self, label: int) -> tuple[Parameter, int] | None:
+        """The weight, and the axis. None for a label that was not issued for a weight."""
+        at = int(np.searchsorted(self._starts, label, "right")) - 1
+        if at < 0:
+            return None
+        start, end, parameter, axis = self._runs[at]
+        return (parameter, axis) if start <= label <= end else None
+
+    def note_units(self, label: int) -> None:
+        """Note that an operation made units along the axis that issued this label."""
+        found = self.find(label)
+        if found is not None:
+            found[0].made.add(found[1])
+
+    def note_kind(self, label: int, kind: str) -> None:
+        """Note the operation that a weight is for: the first one counts."""
+        found = self.find(label)
+        if found is not None:
+            found[0].kind = found[0].kind or kind
+
+    def note_use(self, label: int, times: float, flops: float) -> None:
+        """Note how often a weight's elements are used: the first use counts."""
+        found = self.find(label)
+        if found is not None and not found[0].uses:
+            found[0].uses, found[0].flops = times, flops
 
 
 def name_layers(parameters: Iterable[Parameter]) -> list[Layer]:

@@ -25,12 +25,13 @@ def trace_from_signatures(meta: Any, tracer: GraphTracer, found: Found) -> None:
     for name in signatures:
         _entry(tracer, objects, found, name, "are the model's outputs")
     values = tracer.run_main()
-    for signature in meta.signature_def.values():
-        for info in signature.outputs.values():
+    # Maps of a proto come in another order in every process; what is said last must not differ.
+    for _, signature in sorted(meta.signature_def.items()):
+        for _, info in sorted(signature.outputs.items()):
             name, _, index = info.name.partition(":")
             held = values.get((name, int(index or 0)))
             if held is not None:
-                _freeze_output(tracer, held, name)
+                _freeze_output(tracer, held)
     _name_inputs(meta, tracer)
     for name in objects.concrete_functions:
         if name not in tracer.traced.results and name in tracer.library:
@@ -79,12 +80,10 @@ def _entry(tracer: GraphTracer, objects: Any, found: Found, name: str, why: str)
         Value(Labels(()), parameter=found.by_object.get(node)) for node in concrete.bound_inputs
     ]
     for held in tracer.run_entry(name, captured):
-        _freeze_output(tracer, held, name, why)
+        _freeze_output(tracer, held, why)
 
 
-def _freeze_output(
-    tracer: GraphTracer, held: Value, name: str, why: str = "are the model's outputs"
-) -> None:
+def _freeze_output(tracer: GraphTracer, held: Value, why: str = "are the model's outputs") -> None:
     ids = held.labels.all_ids()
     ids = distinct(ids[ids != 0])
     if ids.size:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from kprune.labels.labels import Axis, Labels
 
 if TYPE_CHECKING:
@@ -62,11 +60,9 @@ class TensorList:
 
     Attributes:
         element: labels of the tensors in it, once one was seen.
-        shapes: numbers that say the elements' shape, each with the name of the operation.
     """
 
     element: Labels | None
-    shapes: list[tuple[np.ndarray, str]]
 
 
 @dataclass(eq=False)

@@ -22,7 +22,7 @@ from kprune.saved_model.values import Number, TensorList, Value, computed
     numbers=True,
 )
 def function(call: OpCall) -> Any:
-    return call.tracer.run(call.node.attr["f"].func.name, call.ins, call)
+    return call.tracer.run(call.node.attr["f"].func.name, call.ins)
 
 
 @op(
@@ -33,8 +33,8 @@ def function(call: OpCall) -> Any:
     numbers=True,
 )
 def branch(call: OpCall) -> Any:
-    one = call.tracer.run(call.node.attr["then_branch"].func.name, call.ins[1:], call)
-    other = call.tracer.run(call.node.attr["else_branch"].func.name, call.ins[1:], call)
+    one = call.tracer.run(call.node.attr["then_branch"].func.name, call.ins[1:])
+    other = call.tracer.run(call.node.attr["else_branch"].func.name, call.ins[1:])
     return [_either(call, a, b) for a, b in zip(one, other, strict=True)]
 
 
@@ -47,8 +47,7 @@ def branch(call: OpCall) -> Any:
 )
 def case(call: OpCall) -> Any:
     results = [
-        call.tracer.run(held.name, call.ins[1:], call)
-        for held in call.node.attr["branches"].list.func
+        call.tracer.run(held.name, call.ins[1:]) for held in call.node.attr["branches"].list.func
     ]
     joined = results[0]
     for other in results[1:]:
@@ -74,8 +73,8 @@ def _numbers(call: OpCall, one: Value, other: Value) -> np.ndarray | None:
         a, b = one.numbers[index], other.numbers[index]
         merged[index] = a if a is b else computed(a.value if a.value == b.value else None, [a, b])
         for number in (a, b):
-            if a is not b and number.at is not None:
-                call.tracer.valued.add(number.at)
+            if a is not b:
+                call.keep_value(number)
     return merged
 
 
@@ -90,8 +89,8 @@ def loop(call: OpCall) -> Any:
     body = call.node.attr["body"].func.name
     condition = call.node.attr["cond"].func.name
     entering = [_entering(call, value, index) for index, value in enumerate(call.ins)]
-    call.tracer.run(condition, entering, call)
-    leaving = call.tracer.run(body, entering, call)
+    call.tracer.run(condition, entering)
+    leaving = call.tracer.run(body, entering)
     results = []
     for before, after in zip(entering, leaving, strict=True):
         if before.parameter is not None:
@@ -149,7 +148,7 @@ def _round(call: OpCall, before: Value, after: Value) -> Value:
     numbers=True,
 )
 def reserve(call: OpCall) -> Any:
-    items = TensorList(None, [])
+    items = TensorList(None)
     _shape(call, items, 0)
     _stay(call, 1)
     return Value(Labels(()), items=items)
@@ -164,7 +163,7 @@ def reserve(call: OpCall) -> Any:
 def from_tensor(call: OpCall) -> Any:
     known = call.shape()
     x = call.hold_axes(call.x, [0], f"are taken apart by {call.layer.path!r}")
-    items = TensorList(x.move(lambda f: f.take(0, 0), known[1:]), [])
+    items = TensorList(x.move(lambda f: f.take(0, 0), known[1:]))
     _shape(call, items, 1)
     return Value(Labels(()), items=items)
 
@@ -239,7 +238,7 @@ def _items(call: OpCall) -> TensorList:
 def _shape(call: OpCall, items: TensorList, index: int) -> None:
     numbers = call.numbers(index)
     if numbers is not None:
-        call.tracer.list_shapes.append((items, numbers, call))
+        call.traced.list_shapes.append((items, numbers, call))
 
 
 def _stay(call: OpCall, index: int) -> None:

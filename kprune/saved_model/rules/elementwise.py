@@ -78,8 +78,7 @@ def unchanged(call: OpCall) -> Any:
         for number in call.ins[0].numbers.flat:
             for axis in number.of:
                 call.mix(axis, f"are counted by {call.layer.path!r}")
-            if number.at is not None:
-                call.tracer.valued.add(number.at)
+            call.keep_value(number)
         return call.x
     return [Value(held.labels, held.numbers, held.parameter, held.items) for held in call.ins]
 
@@ -128,7 +127,7 @@ def _count_uses(call: OpCall, operands: list[Labels]) -> None:
                     and mine.shape[axis - len(shape)] != 1
                 ):
                     total *= size or 1
-            call.tracer.used(int(ids[0]), total, 1.0)
+            call.tracer.owners.note_use(int(ids[0]), total, 1.0)
 
 
 def _with_bias(call: OpCall, operands: list[Labels]) -> list[Labels]:
@@ -170,7 +169,7 @@ def _axes_from_the_end(labels: Labels) -> frozenset[int]:
 
 
 def _constant_zero(call: OpCall, index: int) -> bool:
-    value = call.tracer.scalar(call, index)
+    value = call.scalar(index)
     if call.op in ("Maximum", "Minimum") and value is not None:
         # max(x, 0), min(x, 6): 0 stays 0.
         return value <= 0 if call.op == "Maximum" else value >= 0
@@ -191,8 +190,7 @@ def _arithmetic(call: OpCall) -> np.ndarray | None:
 
 def _calculated(call: OpCall, one: Any, other: Any) -> Number:
     for number in (one, other):
-        if number.at is not None:
-            call.tracer.valued.add(number.at)
+        call.keep_value(number)
     if call.op == "Mul":
         return product(
             [

@@ -217,8 +217,8 @@ def _pick(call: OpCall, x: Labels, axis: int, begin: Number) -> Labels:
     if not along.factors or along.size is None:
         if call.ins[0].numbers is None or begin.value is None:
             call.use_value(begin)
-        elif begin.at is not None:
-            call.tracer.valued.add(begin.at)
+        else:
+            call.keep_value(begin)
         return x
     if begin.value is None:
         return call.hold_axes(x, [axis], f"are picked out by {call.layer.path!r} as the model runs")

@@ -237,7 +237,7 @@ def pad(call: OpCall) -> Labels:
         None if n is None or None in pair else n + sum(int(side or 0) for side in pair)
         for n, pair in zip(known, pairs, strict=True)
     )
-    plain = call.op == "Pad" or (call.op == "PadV2" and call.tracer.scalar(call, 2) == 0)
+    plain = call.op == "Pad" or (call.op == "PadV2" and call.scalar(2) == 0)
     return Labels(sizes, x.factors, x.silent and plain)
 
 

@@ -49,7 +49,7 @@ def reduce(call: OpCall, *, exact: bool) -> Any:
     for axis in axes:
         if not exact:
             call.mix(x.axis(axis), f"are brought down to one figure by {call.layer.path!r}")
-        call.tracer.summed.append(x.axis(axis).all_ids())
+        call.traced.summed.append(x.axis(axis).all_ids())
     x = call.collapse(x, axes)
     if not keep:
         x = x.move(
@@ -65,8 +65,7 @@ def _reduced_numbers(call: OpCall, numbers: np.ndarray, axes: list[int], keep: b
     else:
         found = computed(None, list(numbers.flat))
     for number in numbers.flat:
-        if number.at is not None:
-            call.tracer.valued.add(number.at)
+        call.keep_value(number)
     shape = tuple(
         1 if a in axes else n for a, n in enumerate(numbers.shape) if keep or a not in axes
     )

@@ -74,7 +74,7 @@ def assign(call: OpCall) -> Any:
     value = call.labels(1)
     if own is not None and own.factors:
         if value.shape is None:
-            if not call.tracer.restored(call.place):
+            if not call.is_restored(1):
                 call.freeze(
                     own, f"are overwritten by {call.layer.path!r} with a tensor of unknown shape"
                 )
@@ -105,7 +105,7 @@ def fill(call: OpCall) -> Any:
                 filled = np.empty(shape, object)
                 filled[...] = Number(held[()].value)
                 return Value(result, filled)
-    return result.with_silence(call.tracer.scalar(call, 1) == 0)
+    return result.with_silence(call.scalar(1) == 0)
 
 
 @op(

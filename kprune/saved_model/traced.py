@@ -1,0 +1,57 @@
+"""What tracing a SavedModel finds out, beside the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kprune.labels.labels import Axis, Labels
+from kprune.labels.map import Blocks
+from kprune.saved_model.parameters import Parameter
+from kprune.saved_model.values import Place, TensorList
+
+if TYPE_CHECKING:
+    from kprune.saved_model.op_call import OpCall
+
+Count = Callable[[np.ndarray], int]
+"""From a bool array of survivors along an axis to the number that a constant has to hold then."""
+
+
+@dataclass(eq=False)
+class Demand:
+    """A number in a constant that has to follow what is left along an axis."""
+
+    place: Place
+    axis: Axis
+    count: Count
+
+
+@dataclass(eq=False)
+class Traced:
+    """What the `LabelMap` has no place for: graphs hold sizes where a config does not.
+
+    Attributes:
+        tensors: labels of each tensor, by graph, node and index.
+        arguments, results: for each function that was traced, what it takes and what it returns.
+        demands: numbers in constants that follow.
+        valued: numbers in constants that are used as values, not only as sizes.
+        list_shapes: lists of tensors, each with numbers that say its elements' shape, and where.
+        consumed: axes of weights that are multiplied with units and summed.
+        loud: labels of units that are summed where a masked one need not give 0.
+        summed: labels of units that are summed with nothing of theirs in a weight to look at.
+        grouped: kernels whose rows stand for other channels in each run of filters.
+    """
+
+    tensors: dict[tuple[str, str, int], Labels] = field(default_factory=dict)
+    arguments: dict[str, list[Labels]] = field(default_factory=dict)
+    results: dict[str, list[Labels]] = field(default_factory=dict)
+    demands: list[Demand] = field(default_factory=list)
+    valued: set[Place] = field(default_factory=set)
+    list_shapes: list[tuple[TensorList, np.ndarray, OpCall]] = field(default_factory=list)
+    consumed: set[tuple[Parameter, int]] = field(default_factory=set)
+    loud: list[np.ndarray] = field(default_factory=list)
+    summed: list[np.ndarray] = field(default_factory=list)
+    grouped: dict[Parameter, Blocks] = field(default_factory=dict)
