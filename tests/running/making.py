@@ -1,8 +1,9 @@
-"""A small problem that a small model learns in no time, and all that training changes of a model."""
+"""Small models and data for them, in files; and all that training changes of a model."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,3 +38,34 @@ def state(path: Path) -> list[np.ndarray]:
 
     model = keras.models.load_model(path)
     return [np.asarray(value) for value in (*model.weights, *model.optimizer.variables)]
+
+
+def small_model() -> Any:
+    """Images in, four classes out; not compiled."""
+    import keras
+    from keras import layers
+
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 3), name="image"),
+            layers.Conv2D(6, 3, name="conv"),
+            layers.BatchNormalization(name="bn"),
+            layers.ReLU(name="relu"),
+            layers.Flatten(),
+            layers.Dense(8, "sigmoid", name="dense"),
+            layers.Dense(4, "softmax", name="out"),
+        ]
+    )
+
+
+def saved(model: Any, folder: Path, name: str = "original.keras") -> Path:
+    """The model with random numbers in all of its weights, in a file."""
+    from tests.oracle.law import randomize
+
+    randomize(model).save(folder / name)
+    return folder / name
+
+
+def npz(folder: Path, **arrays: Any) -> Path:
+    np.savez(folder / "data.npz", **arrays)
+    return folder / "data.npz"
