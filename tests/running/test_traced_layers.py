@@ -1,12 +1,8 @@
-"""Custom layers whose own code is traced (`--trust`): what goes is right, or it is refused and says why.
-
-The oracle is plain Keras with the original whose units are silenced by hand: each test states which
-slices of which weights belong to the units, as one reads them off the layer's code.
-"""
+"""Custom layers whose own code is traced (`--trust`) lose units as Keras's own do."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,86 +11,16 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from kprune.errors import CannotPruneError, DamagedFileError, FrozenUnitsError, UsageError
+from kprune.errors import FrozenUnitsError, UsageError
 from kprune.pruning import compact, remove, zero
 from kprune.report.inspect import inspect
-from kprune.report.report import Report
 from tests.oracle.law import assert_equal, outputs, random_inputs, randomize
+from tests.running.custom_layers import UNITS, Configured, Slices, check, custom, saved, silenced
 
 pytestmark = pytest.mark.oracle
 
-custom = keras.saving.register_keras_serializable("traced_tests")
-UNITS = [1, 4, 6]
-Slices = Mapping[str, int | tuple[int, ...]]
 
-
-class Configured(layers.Layer):
-    """Keeps what its constructor was given; the tests' layers descend from it."""
-
-    FIELDS: ClassVar[Mapping[str, Any]] = {}
-
-    def __init__(self, **kwargs: Any) -> None:
-        own = {key: kwargs.pop(key) for key in list(kwargs) if key in self.FIELDS}
-        super().__init__(**kwargs)
-        self.given = {**self.FIELDS, **own}
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self.given}
-
-
-def saved(folder: Path, middle: Callable[[Any], Any], shape: tuple[int, ...] = (5,)) -> str:
-    """A Dense(8) 'a', what is to be traced, and a Dense(2) 'out'."""
-    x = keras.Input(shape)
-    y = middle(layers.Dense(8, name="a")(x))
-    model = randomize(keras.Model(x, layers.Dense(2, name="out")(y)), 3)
-    path = str(folder / "model.keras")
-    model.save(path)
-    return path
-
-
-BESIDE: Slices = {"a/kernel": 1, "a/bias": 0, "out/kernel": 0}
-
-
-def silenced(path: str, slices: Slices, units: list[int]) -> Any:
-    """The original with the units' slices at 0, by Keras alone."""
-    model = keras.models.load_model(path, compile=False)
-    left = dict(slices)
-    for weight in model.weights:
-        if weight.path in left:
-            axes = left.pop(weight.path)
-            value = weight.numpy()
-            for axis in (axes,) if isinstance(axes, int) else axes:
-                np.moveaxis(value, axis, 0)[units] = 0
-            weight.assign(value)
-    assert not left, f"no such weights: {left}, but {[w.path for w in model.weights]}"
-    return model
-
-
-def check(path: str, slices: Slices, units: list[int] = UNITS, **options: Any) -> Report:
-    """Remove units of 'a', and hold what comes out against the silenced original."""
-    small = str(Path(path).with_name("small.keras"))
-    report = remove(path, {"a": units}, output=small, trust=True, **options)
-    assert report.exact
-    pruned = keras.models.load_model(small, compile=False)
-    masked = silenced(path, {**BESIDE, **slices}, units)
-    assert report.input.parameters == masked.count_params()
-    assert report.output.parameters == pruned.count_params() < masked.count_params()
-    inputs = random_inputs(masked)
-    for one, other in zip(outputs(pruned, inputs), outputs(masked, inputs), strict=True):
-        assert_equal(one, other)
-    return report
-
-
-def refused(path: str, *texts: str, units: list[int] = UNITS) -> None:
-    """Nothing of 'a' is free, and the reason holds each of the texts."""
-    with pytest.raises(FrozenUnitsError) as caught:
-        remove(path, {"a": units}, dry_run=True, trust=True)
-    for text in texts:
-        assert text in caught.value.why
-    assert {row.name: row.free for row in inspect(path, trust=True).layers}["a"] == 0
-
-
-# -- what goes --------------------------------------------------------------------------------------
+# -- channels that come in --------------------------------------------------------------------------
 
 
 @custom
@@ -428,155 +354,3 @@ def test_a_mean_over_the_channels_mixes_them(tmp_path: Path) -> None:
     report = remove(path, {"a": UNITS}, output=str(tmp_path / "small.keras"), trust=True)
     assert not report.exact
     assert keras.models.load_model(tmp_path / "small.keras").get_layer("own").output.shape[-1] == 5
-
-
-# -- what stays -------------------------------------------------------------------------------------
-
-
-@custom
-class Fixed(Configured):
-    """As wide as its config says, whatever comes in."""
-
-    FIELDS: ClassVar[Mapping[str, Any]] = {"dim": 8}
-
-    def build(self, shape: Any) -> None:
-        self.scale = self.add_weight(name="scale", shape=(self.given["dim"],))
-        self.built = True
-
-    def call(self, x: Any) -> Any:
-        return x * self.scale
-
-
-def test_a_width_in_the_config_stays(tmp_path: Path) -> None:
-    refused(saved(tmp_path, Fixed(name="own")), "traced_tests>Fixed", "does not take fewer units")
-
-
-@custom
-class Unread(Fixed):
-    """Holds a weight of its inputs' width that its code does not read in inference."""
-
-    def build(self, shape: Any) -> None:
-        self.scale = self.add_weight(name="scale", shape=(shape[-1],))
-        self.built = True
-
-    def call(self, x: Any, training: bool = False) -> Any:
-        return x * self.scale if training else ops.relu(x)
-
-
-def test_a_weight_that_follows_the_input_and_is_not_read_holds_it(tmp_path: Path) -> None:
-    refused(saved(tmp_path, Unread(name="own")), "scale of shape (7,) where (8,) would be needed")
-
-
-@custom
-class Raw(Configured):
-    def call(self, x: Any) -> Any:
-        import tensorflow as tf
-
-        return x * tf.reduce_mean(x)
-
-
-def test_code_that_is_tensorflows_cannot_be_traced_and_says_so(tmp_path: Path) -> None:
-    path = saved(tmp_path, Raw(name="own"))
-    refused(path, "cannot be traced", "ValueError: A KerasTensor cannot be used")
-
-
-@custom
-class ByWidth(Configured):
-    def call(self, x: Any) -> Any:
-        return x / float(x.shape[-1])
-
-
-def test_code_that_computes_with_the_number_of_channels_holds_them(tmp_path: Path) -> None:
-    refused(saved(tmp_path, ByWidth(name="own")), "computes with the number of units")
-
-
-@custom
-class Positions(Configured):
-    def call(self, x: Any) -> Any:
-        return x * ops.arange(x.shape[-1], dtype="float32")
-
-
-def test_numbers_made_of_the_positions_of_channels_hold_them(tmp_path: Path) -> None:
-    refused(saved(tmp_path, Positions(name="own")), "computes with the number of units")
-
-
-@custom
-class FirstFour(Configured):
-    def call(self, x: Any) -> Any:
-        return x[..., :4]
-
-
-def test_a_slice_at_a_fixed_place_holds_what_is_before_it(tmp_path: Path) -> None:
-    refused(saved(tmp_path, FirstFour(name="own")), "computes with the number of units")
-
-
-@custom
-class Narrow(Configured):
-    """Does something else where fewer than four channels come in."""
-
-    def call(self, x: Any) -> Any:
-        return ops.tanh(x) if x.shape[-1] < 4 else ops.relu(x)
-
-
-def test_a_choice_that_was_not_tried_before_is_held_against_keras(tmp_path: Path) -> None:
-    path = saved(tmp_path, Narrow(name="own"))
-    check(path, {}, [1, 4, 6])
-    with pytest.raises(CannotPruneError, match="cannot go together") as caught:
-        remove(path, {"a": [0, 1, 2, 3, 4]}, dry_run=True, trust=True)
-    assert "computes with the number of units" in caught.value.why
-
-
-@custom
-class Noisy(Configured):
-    def call(self, x: Any) -> Any:
-        return x * keras.random.uniform((8,))
-
-
-@custom
-class ByValue(Configured):
-    """Reads the values of a layer inside it."""
-
-    def build(self, shape: Any) -> None:
-        self.dense = layers.Dense(shape[-1])
-        self.dense.build(shape)
-        self.built = True
-
-    def call(self, x: Any) -> Any:
-        return x * ops.sum(self.dense.kernel)
-
-
-@pytest.mark.parametrize("kind", [Noisy, ByValue])
-def test_code_whose_numbers_are_in_no_file_holds_the_channels(kind: Any, tmp_path: Path) -> None:
-    refused(saved(tmp_path, kind(name="own")), "random numbers or with the values of its weights")
-
-
-@custom
-class Direct(ByValue):
-    def call(self, x: Any) -> Any:
-        return ops.matmul(x, self.dense.kernel)
-
-
-def test_the_weights_of_a_keras_layer_inside_are_its_own(tmp_path: Path) -> None:
-    refused(saved(tmp_path, Direct(name="own")), "uses the weights of a layer inside it directly")
-
-
-@custom
-class Forgetful(Configured):
-    """Its config does not hold what it was built with."""
-
-    def __init__(self, width: int = 3, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.width = width
-
-    def build(self, shape: Any) -> None:
-        self.up = self.add_weight(name="up", shape=(shape[-1], self.width))
-        self.built = True
-
-    def call(self, x: Any) -> Any:
-        return ops.matmul(x, self.up)
-
-
-def test_a_config_that_builds_another_layer_is_found_out(tmp_path: Path) -> None:
-    path = saved(tmp_path, Forgetful(5, name="own"))
-    with pytest.raises(DamagedFileError, match=r"up of 'own' has shape \(8, 5\) in the file"):
-        remove(path, {"a": UNITS}, dry_run=True, trust=True)
