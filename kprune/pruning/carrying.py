@@ -215,6 +215,13 @@ def _writer(
 
         weights: Any = source.weights  # those of a legacy file
         return NewKeras(weights), as_keras(analysis, edit)
+    refuse_other_format(source, output)
+    return source, edit
+
+
+def refuse_other_format(source: Source, output: str | os.PathLike[str] | None) -> None:
+    """Raises: UsageError if an output's name asks for a format into which its model is not converted."""
+    suffix = Path(output).suffix.lower() if output is not None else ""
     if source.format == "savedmodel" and suffix in (".keras", *_LEGACY):
         raise UsageError(
             f"a SavedModel is not written as {suffix}",
@@ -227,7 +234,6 @@ def _writer(
             why="kprune keeps the format that a model has: a legacy file cannot hold all that a .keras file can",
             do="name an output that ends in .keras; Keras itself saves that as .h5",
         )
-    return source, edit
 
 
 def with_output(report: Report, path: str | None, size: int) -> Report:

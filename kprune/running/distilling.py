@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kprune.errors import CannotPruneError, UsageError
-from kprune.running.keras_runtime import import_keras, quiet
+from kprune.running.keras_runtime import import_keras, output_names, quiet, reason_of
 from kprune.text import clean
 
 TEMPERATURE = 3.0
@@ -37,22 +37,32 @@ def distiller(teacher: Any, student: Any) -> Any:
             why="keras.distillation is a part of Keras 3",
             do="leave out --teacher",
         )
+    losses = _losses(student)
     try:
         with quiet():
-            trainer = keras.distillation.Distiller(
+            trainer = _trainer_class(keras)(
                 teacher=teacher,
                 student=student,
-                distillation_losses=_difference(keras, classes=tells_classes(student.loss)),
+                distillation_losses=_difference(keras, [tells_classes(it) for it in losses]),
                 student_loss_weight=SHARE,
             )
-            trainer.compile(optimizer=student.optimizer, loss=student.loss)
+            # The student knows its loss by itself; Keras takes none for a mistake.
+            trainer.compile(optimizer=student.optimizer, loss="mse")
     except (ValueError, TypeError) as error:
         raise UsageError(
             "the teacher does not fit the model",
-            why=clean(" ".join(str(error).split()), 300),
+            why=clean(reason_of(error), 300),
             do="name the model that this one was made from",
         ) from error
     return trainer
+
+
+def _losses(model: Any) -> list[Any]:
+    """The loss of each output, in their order, as `compile` took it; None where an output has none."""
+    names, loss = output_names(model), model.loss
+    if hasattr(loss, "keys"):
+        return [loss.get(name) for name in names]
+    return list(loss) if isinstance(loss, (list, tuple)) else [loss] * len(names)
 
 
 def tells_classes(loss: Any) -> bool:
@@ -60,7 +70,37 @@ def tells_classes(loss: Any) -> bool:
     return "categorical" in f"{getattr(loss, 'name', '')} {loss}".lower()
 
 
-def _difference(keras: Any, *, classes: bool) -> Any:
+def _trainer_class(keras: Any) -> Any:
+    class Trainer(keras.distillation.Distiller):
+        """A distiller whose share of the labels is the student's own loss, whatever that is made of.
+
+        Keras's own takes the loss functions alone: the weights of losses and of samples, and what
+        regularizers add, would count for nothing, and labels would have to have the rank of outputs.
+        """
+
+        def compute_loss(
+            self,
+            x: Any = None,
+            y: Any = None,
+            y_pred: Any = None,
+            sample_weight: Any = None,
+            training: bool = True,
+        ) -> Any:
+            if y_pred is None:
+                y_pred = self(x, training=training)
+            own = self.student.compute_loss(x, y, y_pred, sample_weight, training)
+            (difference,) = self.distillation_losses
+            taught = difference.compute_loss(self.teacher(x, training=False), y_pred)
+            whole = SHARE * own + (1 - SHARE) * taught
+            self.student_loss_tracker.update_state(own)
+            self.distillation_loss_tracker.update_state(taught)
+            self.total_loss_tracker.update_state(whole)
+            return whole
+
+    return Trainer
+
+
+def _difference(keras: Any, classes: list[bool]) -> Any:
     ops = keras.ops
 
     class Difference(keras.distillation.DistillationLoss):
@@ -68,12 +108,15 @@ def _difference(keras: Any, *, classes: bool) -> Any:
 
         def compute_loss(self, teacher_outputs: Any, student_outputs: Any, **_: Any) -> Any:
             pairs = zip(
+                classes,
                 keras.tree.flatten(teacher_outputs),
                 keras.tree.flatten(student_outputs),
                 strict=True,
             )
-            compare = self._divergence if classes else self._square
-            return sum(compare(ops.stop_gradient(taught), learned) for taught, learned in pairs)
+            return sum(
+                (self._divergence if told else self._square)(ops.stop_gradient(taught), learned)
+                for told, taught, learned in pairs
+            )
 
         def _square(self, taught: Any, learned: Any) -> Any:
             return ops.mean(ops.square(taught - learned))

@@ -39,6 +39,14 @@ class Examples:
     count: int | None
     name: str
 
+    def first_batch(self) -> Any:
+        """The inputs of the first batch."""
+        inputs = self.arguments["x"]
+        if "y" not in self.arguments:
+            return next(iter(inputs.take(1)))[0]
+        size = self.arguments["batch_size"]
+        return import_keras().tree.map_structure(lambda array: array[:size], inputs)
+
 
 def examples(
     model: Any, data: str | os.PathLike[str], batch_size: int, *, hold_back: float, seed: int
@@ -73,6 +81,13 @@ def examples(
         )
     count = len(found.labels)
     back = round(count * hold_back)
+    if back >= count:
+        raise UsageError(
+            f"no sample would be left to learn from: there are {count}, and {hold_back:g} of them "
+            "are to be held back",
+            where=clean(found.path),
+            do="hold back fewer (--validation-split), or give more samples",
+        )
     if not back:
         return _of_arrays(found, np.arange(count), batch_size, fixed), None
     order = np.random.default_rng(seed).permutation(count)

@@ -29,6 +29,16 @@ Progress = Callable[[int, int], None]
 # Keras tells formats apart by the name; a folder must not end in `.keras`.
 SUFFIXES = {"keras": ".keras", "h5": ".h5"}
 
+# How lines begin in messages of TensorFlow that say where in the code something failed.
+_PLACES = (
+    'File "',
+    "[[",
+    "Graph execution error",
+    "Detected at node",
+    "Stack trace",
+    "Original stack",
+)
+
 
 @contextmanager
 def quiet(*, replay: bool = True) -> Iterator[None]:
@@ -150,6 +160,14 @@ def is_compiled(model: Any) -> bool:
 def name_of(source: Source) -> str:
     """How messages call a model file."""
     return "standard input" if source.path is None else shown(source.path)
+
+
+def reason_of(error: BaseException) -> str:
+    """What an exception of Keras or TensorFlow says, in one line: without the places in code that lead to it."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith(_PLACES)]
+    text = re.sub(r"\{\{function_node .*?\}\} ?|\s*\[Op:[^]]*\]", "", " ".join(told) or str(error))
+    return f"{type(error).__name__}: {text}"
 
 
 def _under_a_name_that_keras_takes(source: Source, folder: Path) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 from kprune.errors import UsageError
 from kprune.report.report import Note
 from kprune.running.examples import Examples
-from kprune.running.keras_runtime import import_keras, is_compiled, quiet, run
+from kprune.running.keras_runtime import import_keras, is_compiled, quiet, reason_of, run
 from kprune.text import clean
 
 
@@ -144,7 +144,7 @@ def _compiled(model: Any, labels: Any, **arguments: Any) -> dict[str, float]:
             where=f"labels of shape {labels.shape} and type {labels.dtype}"
             if isinstance(labels, np.ndarray)
             else "",
-            why=f"{type(error).__name__}: {clean(' '.join(str(error).split()), 300)}",
+            why=clean(reason_of(error), 300),
             do="give labels as the model was trained on them",
         ) from error
     return {str(name): float(value) for name, value in found.items()}

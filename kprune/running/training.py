@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from kprune.errors import UsageError
+from kprune.errors import KpruneError, UsageError
 from kprune.running.checkpoint import Checkpoint, Epoch, History
 from kprune.running.examples import Examples
 from kprune.running.held_zeros import HeldZeros
-from kprune.running.keras_runtime import quiet
+from kprune.running.keras_runtime import quiet, reason_of
 from kprune.text import clean
 
 OnEpoch = Callable[[int, int, Epoch], None]
@@ -92,10 +92,14 @@ class Training:
         try:
             with quiet(replay=False):
                 return work()
-        except (ValueError, TypeError) as error:
+        except (KpruneError, MemoryError, OSError):
+            raise
+        except (
+            Exception
+        ) as error:  # Keras, TensorFlow and losses of the user's own raise many kinds
             raise UsageError(
                 "the model cannot be trained on these data",
-                why=f"{type(error).__name__}: {clean(' '.join(str(error).split()), 300)}",
+                why=clean(reason_of(error), 300),
                 do="give labels as the model was trained on them, or another --loss",
             ) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shutil
 import tempfile
@@ -12,28 +13,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kprune.errors import CannotPruneError, UsageError
 from kprune.formats import Source, default_output, open_model, write_model
 from kprune.formats.atomic import check_output
 from kprune.formats.faults import shown
-from kprune.pruning.carrying import analyse
+from kprune.pruning.carrying import analyse, refuse_other_format
 from kprune.report.plot import check_plot, draw
 from kprune.rules.loading import load_rules
 from kprune.running.checkpoint import Checkpoint, Epoch, History
+from kprune.running.compiling import compile_for
 from kprune.running.distilling import distiller
-from kprune.running.examples import Examples, examples
+from kprune.running.examples import examples
 from kprune.running.foreign import with_modules_of
 from kprune.running.held_zeros import HeldZeros
 from kprune.running.inputs import is_function
-from kprune.running.keras_runtime import is_compiled, keras_of, load, quiet
+from kprune.running.keras_runtime import keras_of, load
 from kprune.running.training import OnEpoch, Training
 from kprune.running.tuned import Tuning, panels
 from kprune.running.work_folder import fingerprint
 from kprune.surgery.edit import Edit
 from kprune.surgery.provenance import KEY
-from kprune.text import clean
 from kprune.version import __version__
 
 MAX_SEED = 2**32  # as numpy has it, and so Keras
@@ -78,7 +77,7 @@ class Settings:
                 f"a validation split of {self.validation_split:g}",
                 why="it must lie between 0 and 1",
             )
-        if self.learning_rate is not None and not self.learning_rate > 0:
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise UsageError(
                 f"a learning rate of {self.learning_rate:g}",
                 do="give a positive number, such as 1e-4",
@@ -208,9 +207,11 @@ def target_of(
     if in_place:
         return str(source.path)
     if output is not None:
+        refuse_other_format(source, output)
         return os.fspath(output)
     beside = default_output(str(source.path))
-    return str(beside.with_name(beside.name.replace(".pruned", f".{word}")))
+    name, _, suffix = beside.name.rpartition(".pruned")  # a pruned model's name says so twice
+    return str(beside.with_name(f"{name}.{word}{suffix}"))
 
 
 def _checkpoint(
@@ -284,91 +285,12 @@ def _prepared(
     if validation is not None:
         held, _ = examples(live, validation, size, hold_back=0.0, seed=seed)
     said = bool(source.config.get("compile_config"))
-    notes = [] if left is not None else _compile(keras, live, train, settings, said=said)
+    notes = [] if left is not None else compile_for(keras, live, train, settings, said=said)
     if held is None:
         notes.append("no data are held back: epochs are judged by those the model learns from")
     zeros = HeldZeros(live, source, analyse(source, rules)) if settings.keep_zeros else None
     trainer = live if teacher is None else _with_teacher(teacher, live, place, source.trusted)
     return Training(keras, live, trainer, train, held, zeros, seed), notes
-
-
-def _compile(
-    keras: Any, live: Any, train: Examples, settings: Settings, *, said: bool
-) -> list[str]:
-    """Compile as the file says, with what the settings change; notes on what the file did not say.
-
-    Args:
-        said: whether the file says how; where Keras could not follow that, it is not compiled yet.
-    """
-    notes = []
-    own = is_compiled(live) and live.optimizer is not None
-    changes = (settings.optimizer, settings.loss, settings.metric)
-    if not own or any(change is not None for change in changes):
-        loss: Any = settings.loss or (live.loss if own else None)
-        if loss is None:
-            loss = _loss_for(live, train)
-            why = (
-                "Keras does not know all that the file was compiled with (--rules can register it)"
-                if said
-                else "the file was not compiled"
-            )
-            notes.append(f"{why}: the loss follows from the labels")
-        optimizer: Any = settings.optimizer or (live.optimizer if own else "adam")
-        metrics = (
-            [settings.metric]
-            if settings.metric
-            else ["accuracy"]
-            if "crossentropy" in str(loss).lower()
-            else []
-        )
-        try:
-            with quiet():
-                live.compile(optimizer=optimizer, loss=loss, metrics=metrics)
-        except (ValueError, TypeError) as error:
-            raise UsageError(
-                "the model cannot be compiled like that",
-                why=clean(" ".join(str(error).split()), 300),
-            ) from error
-    if settings.learning_rate is not None:
-        rate = getattr(live.optimizer, "_learning_rate", None)
-        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-            _fix_rate(live, settings.learning_rate)
-            notes.append("the file's learning rate schedule gave way to a fixed rate")
-        else:
-            live.optimizer.learning_rate = settings.learning_rate
-    return notes
-
-
-def _fix_rate(live: Any, rate: float) -> None:
-    """Put a fixed learning rate in the place of a schedule; the optimizer's slots stay.
-
-    An optimizer with a fixed rate has a variable more, so it has to be another one: Keras loads
-    the variables by their order.
-    """
-    state = [np.asarray(variable) for variable in live.optimizer.variables]
-    config = live.get_compile_config()
-    config["optimizer"]["config"]["learning_rate"] = rate
-    live.compile_from_config(config)
-    optimizer = live.optimizer
-    optimizer.build(live.trainable_variables)
-    own = [variable for variable in optimizer.variables if variable is not optimizer._learning_rate]
-    for variable, value in zip(own, state, strict=True):
-        variable.assign(value)
-
-
-def _loss_for(live: Any, train: Examples) -> str:
-    """The loss that labels of such a form are for. Raises: UsageError if there are several."""
-    labels = train.labels
-    if not isinstance(labels, np.ndarray):
-        raise UsageError(
-            "the file does not say by which loss it is trained, and the labels have several parts",
-            do="give --loss, or save the model compiled",
-        )
-    if labels.dtype.kind in "iub":
-        one = live.outputs[0].shape[-1] == 1
-        return "binary_crossentropy" if one else "sparse_categorical_crossentropy"
-    one_hot = labels.ndim == 2 and np.allclose(labels.sum(-1), 1)
-    return "categorical_crossentropy" if one_hot else "mse"
 
 
 def _with_teacher(path: Any, live: Any, place: Path, trust: bool) -> Any:

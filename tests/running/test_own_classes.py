@@ -156,7 +156,7 @@ def test_a_loss_of_which_keras_keeps_only_the_name_is_told(
     (note,) = _tune(place, trust=True).notes
     assert note == (
         "Keras does not know all that the file was compiled with (--rules can register it): "
-        "the loss follows from the labels"
+        "the loss follows from the labels (sparse_categorical_crossentropy)"
     )
 
 

@@ -1,0 +1,199 @@
+"""By what a model is trained: as its file says, with what the user changes; or what labels and outputs suggest."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from kprune.errors import UsageError
+from kprune.running.examples import Examples
+from kprune.running.keras_runtime import is_compiled, output_names, quiet, reason_of, run
+from kprune.text import clean
+
+BINARY, ONE_HOT = "binary_crossentropy", "categorical_crossentropy"
+NUMBERS = "sparse_categorical_crossentropy"
+
+
+class Wishes(Protocol):
+    """What a user changes; None leaves it as it is."""
+
+    @property
+    def optimizer(self) -> str | None: ...
+    @property
+    def loss(self) -> str | None: ...
+    @property
+    def metric(self) -> str | None: ...
+    @property
+    def learning_rate(self) -> float | None: ...
+
+
+def compile_for(keras: Any, live: Any, train: Examples, wishes: Wishes, *, said: bool) -> list[str]:
+    """Compile a model as its file says, with what the user changes; notes on what the file did not say.
+
+    What is not changed stays: another optimizer leaves losses, their weights and metrics as they
+    are, and another loss leaves the metrics.
+
+    Args:
+        keras: the Keras that the model belongs to.
+        live: the model; compiled, where the file says how and Keras could follow.
+        said: whether the file says how.
+    Raises: UsageError if it cannot be compiled like that.
+    """
+    notes: list[str] = []
+    own = is_compiled(live) and live.optimizer is not None
+    if not own:
+        how, told = _suggested(keras, live, train, wishes)
+        if told:
+            why = (
+                "Keras does not know all that the file was compiled with (--rules can register it)"
+                if said
+                else "the file was not compiled"
+            )
+            notes.append(f"{why}: the loss follows from the labels ({told})")
+        _compile(live, how)
+    elif any(wish is not None for wish in (wishes.optimizer, wishes.loss, wishes.metric)):
+        how = keras.saving.deserialize_keras_object(live.get_compile_config())
+        how["optimizer"] = wishes.optimizer or live.optimizer  # whose state goes on
+        how["loss"] = wishes.loss or live.loss
+        if wishes.loss is not None:
+            how["loss_weights"] = None
+        if wishes.metric is not None:
+            how |= {"metrics": _of_each_output(live, [wishes.metric]), "weighted_metrics": None}
+        _compile(live, how)
+    if wishes.learning_rate is not None:
+        notes += _set_rate(keras, live, wishes.learning_rate)
+    return notes
+
+
+def _compile(live: Any, how: dict[str, Any]) -> None:
+    try:
+        with quiet():
+            live.compile(**how)
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            "the model cannot be compiled like that", why=clean(reason_of(error), 300)
+        ) from error
+
+
+def _of_each_output(live: Any, metrics: list[Any]) -> Any:
+    """Metrics in the form that Keras takes for one output, or for several."""
+    names = output_names(live)
+    return metrics if len(names) == 1 else dict.fromkeys(names, metrics)
+
+
+def _set_rate(keras: Any, live: Any, rate: float) -> list[str]:
+    """Give the optimizer a learning rate; a note if a schedule gave way to it."""
+    inner = getattr(live.optimizer, "inner_optimizer", live.optimizer)  # of a LossScaleOptimizer
+    schedule = keras.optimizers.schedules.LearningRateSchedule
+    if not isinstance(getattr(inner, "_learning_rate", None), schedule):
+        inner.learning_rate = rate
+        return []
+    _fix_rate(live, rate)
+    return ["the file's learning rate schedule gave way to a fixed rate"]
+
+
+def _fix_rate(live: Any, rate: float) -> None:
+    """Put a fixed learning rate in the place of a schedule; the optimizer's slots stay.
+
+    An optimizer with a fixed rate has a variable more, so it has to be another one: Keras loads
+    the variables by their order.
+    """
+    state = [np.asarray(variable) for variable in live.optimizer.variables]
+    config = live.get_compile_config()
+    optimizer = config["optimizer"]["config"]
+    inner = optimizer.get("inner_optimizer")
+    (optimizer if inner is None else inner["config"])["learning_rate"] = rate
+    live.compile_from_config(config)
+    optimizer = live.optimizer
+    if not getattr(optimizer, "built", False):
+        optimizer.build(live.trainable_variables)
+    fixed = getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
+    own = [variable for variable in optimizer.variables if variable is not fixed]
+    for variable, value in zip(own, state, strict=True):
+        variable.assign(value)
+
+
+# -- what labels and outputs suggest ---------------------------------------------------------------
+
+
+def _suggested(
+    keras: Any, live: Any, train: Examples, wishes: Wishes
+) -> tuple[dict[str, Any], str]:
+    """How to compile a model whose file does not say: arguments of `compile`, and the loss in words.
+
+    The words are "" where the user says it.
+    """
+    how: dict[str, Any] = {"optimizer": wishes.optimizer or "adam", "loss": wishes.loss}
+    metrics = ["accuracy"] if "crossentropy" in str(wishes.loss).lower() else []
+    told = ""
+    if wishes.loss is None:
+        how["loss"], metrics, told = loss_for(keras, live, train)
+    if wishes.metric is not None:
+        metrics = [wishes.metric]
+    how["metrics"] = _of_each_output(live, metrics) if metrics else None
+    return how, told
+
+
+def loss_for(keras: Any, live: Any, train: Examples) -> tuple[Any, list[Any], str]:
+    """The loss that labels of such a form are for, with a metric, and in words.
+
+    Raises: UsageError for several outputs.
+    """
+    if not isinstance(train.labels, np.ndarray):
+        raise UsageError(
+            "the file does not say by which loss it is trained, and the labels have several parts",
+            do="give --loss, or save the model compiled",
+        )
+    first = train.first_batch()
+    (output, *_) = run(live, first, batch_size=len(keras.tree.flatten(first)[0]))
+    kind, logits = suggested_loss(train.labels, output)
+    if kind == "mse":
+        return kind, [], kind
+    if not logits:
+        return kind, ["accuracy"], kind
+    losses = keras.losses
+    made = {
+        BINARY: losses.BinaryCrossentropy,
+        ONE_HOT: losses.CategoricalCrossentropy,
+        NUMBERS: losses.SparseCategoricalCrossentropy,
+    }[kind]
+    metric = keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)
+    return (
+        made(from_logits=True),
+        [metric if kind == BINARY else "accuracy"],
+        f"{kind}, from logits",
+    )
+
+
+def suggested_loss(labels: np.ndarray, output: np.ndarray) -> tuple[str, bool]:
+    """Keras's name of the loss that such labels are for, and whether it is to take logits.
+
+    Class numbers and rows that choose one of the outputs are for the categorical ones, zeros and
+    ones for each output for the binary one, anything else for the mean square. That outputs are
+    probabilities, not logits, is seen from their values.
+
+    Args:
+        labels: (samples, …).
+        output: (n, …, width), what the model gives for n samples.
+    """
+    width, values = output.shape[-1], output.astype(np.float64)
+    shares = bool((values >= 0).all() and (values <= 1).all())
+    whole = shares and bool(np.allclose(values.sum(axis=-1), 1, atol=1e-2))
+    numbers = labels.dtype.kind in "iub"
+    alike = labels.shape[1:] == output.shape[1:] or (
+        width == 1 and labels.shape[1:] == output.shape[1:-1]
+    )
+    if alike and width > 1 and _one_of_each(labels):
+        return ONE_HOT, not whole
+    # Zeros and ones that are not whole numbers may be any figures, where outputs are no probabilities.
+    if alike and (numbers or shares) and np.isin(labels, (0, 1)).all():
+        return BINARY, not shares
+    if numbers and width > 1 and not alike:
+        return NUMBERS, not whole
+    return "mse", False
+
+
+def _one_of_each(labels: np.ndarray) -> bool:
+    """Whether labels are rows that choose one, or share out one whole."""
+    return bool((labels >= 0).all() and np.allclose(labels.sum(axis=-1), 1, atol=1e-3))
