@@ -153,6 +153,13 @@ class LayerCall(RuleCall):
             ConfigArray(self.layer, record, key, tuple(_axis(axis) for axis in axes))
         )
 
+    def blocks(self, field: str, *sides: np.ndarray) -> Any:
+        """Say that units come in equal runs: int64 (runs, n) for each side."""
+        found = Blocks(self.layer, field, list(sides))
+        if self._first:
+            self._map.blocks.append(found)
+        return found
+
     # -- weights --------------------------------------------------------------------------------
 
     def weight(
@@ -229,13 +236,6 @@ class LayerCall(RuleCall):
                     np.concatenate([one.all_ids(), other.all_ids()]),
                     "reach a shared layer by different roads",
                 )
-
-    def blocks(self, field: str, *sides: np.ndarray) -> Any:
-        """Say that units come in equal runs: int64 (runs, n) for each side."""
-        found = Blocks(self.layer, field, list(sides))
-        if self._first:
-            self._map.blocks.append(found)
-        return found
 
     # -- layers inside a layer ------------------------------------------------------------------
 

@@ -55,7 +55,7 @@ class RuleCall:
 
     @property
     def _first(self) -> bool:
-        """Whether what is called was not called before: its config and its weights are told once."""
+        """Whether this is the first call: what goes into a config is said once."""
         return not self._record.visits
 
     # -- what becomes of units ------------------------------------------------------------------

@@ -41,52 +41,44 @@ class NodeLayers:
             own: stands for the node itself, and is its layer if nothing tells another.
             ins: what the node reads.
         """
-        found = self._by_scope(graph, node)
+        found = self._by_scope(graph, node, ins) or self._by_weight(node, own, ins)
         if found is None:
-            found = self._by_weights(graph, node, own, ins) or self._continued(graph, node) or own
+            found = self._continued(graph, node) or own
         self.of[graph.name, node.name] = found
         return found
 
-    def _by_scope(self, graph: Graph, node: Any) -> Layer | None:
-        """The layer of the innermost scope around a node that is known for a layer's."""
-        scope = node.name
-        while scope:
-            scope = scope.rpartition("/")[0]
+    def _by_scope(self, graph: Graph, node: Any, ins: Sequence[Value]) -> Layer | None:
+        """The layer of the innermost scope around a node that is known, or turns out, to be a layer's."""
+        weight = self._weight(ins)
+        scope = str(node.name)
+        while "/" in scope:
+            scope, _, _ = scope.rpartition("/")
             if (graph.name, scope) in self._scopes:
                 return self._scopes[graph.name, scope]
+            if weight is not None and weight.layer is not None and _bears(scope, weight.layer):
+                self._scopes[graph.name, scope] = weight.layer
+                return weight.layer
         return None
 
-    def _by_weights(
-        self, graph: Graph, node: Any, own: Layer, ins: Sequence[Value]
-    ) -> Layer | None:
-        """The layer of the first weight that a node reads; a scope of the same name is noted as its."""
-        parameter = next(filter(None, map(self._weight, ins)), None)
-        if parameter is None or parameter.layer is None:
+    def _by_weight(self, node: Any, own: Layer, ins: Sequence[Value]) -> Layer | None:
+        """Outside of any scope: the layer of a weight for what makes its units, nobody's for others."""
+        weight = self._weight(ins)
+        if weight is None:
             return None
-        layer = parameter.layer
-        last = layer.name.rpartition("/")[2]
-        parts = node.name.split("/")
-        for depth in range(len(parts) - 1, 0, -1):
-            part = parts[depth - 1]
-            numbered = part.startswith(f"{last}_") and part[len(last) + 1 :].isdigit()
-            if part == last or numbered:
-                self._scopes[graph.name, "/".join(parts[:depth])] = layer
-                return layer
-        return layer if self._made_by(node, parameter) else own
-
-    def _weight(self, value: Value) -> Parameter | None:
-        """The weight that a value is, or points to; None for whatever is computed."""
-        if value.parameter is not None:
-            return value.parameter
-        if not value.labels.factors:
-            return None
-        issued = self._owners.find(int(value.labels.factors[0].flat[0]))
-        return issued[0] if issued is not None and value.labels is issued[0].labels else None
-
-    def _made_by(self, node: Any, parameter: Parameter) -> bool:
-        """Whether a node outside of any scope makes a layer's units, or adds to them."""
         calls = node.op in self._functions or "f" in node.attr  # runs many layers' nodes
-        return not calls and (bool(parameter.made) or node.op in ("BiasAdd", "Add", "AddV2"))
+        makes = bool(weight.made) or node.op in ("BiasAdd", "Add", "AddV2")
+        return weight.layer if makes and not calls else own
+
+    def _weight(self, ins: Sequence[Value]) -> Parameter | None:
+        """The first weight that a node reads, by its value or by a handle."""
+        for value in ins:
+            if value.parameter is not None:
+                return value.parameter
+            if value.labels.factors:
+                issued = self._owners.find(int(value.labels.factors[0].flat[0]))
+                if issued is not None and value.labels is issued[0].labels:
+                    return issued[0]
+        return None
 
     def _continued(self, graph: Graph, node: Any) -> Layer | None:
         """The layer before a node outside of any scope that only goes on with it: its activation."""
@@ -100,3 +92,9 @@ class NodeLayers:
             name == graph.name and layer is before for (name, _), layer in self._scopes.items()
         )
         return None if inside else before
+
+
+def _bears(scope: str, layer: Layer) -> bool:
+    """Whether a scope has a layer's name, perhaps with a number: `dense_1` may be the second call of `dense`."""
+    last, name = scope.rpartition("/")[2], layer.name.rpartition("/")[2]
+    return last == name or (last.startswith(f"{name}_") and last[len(name) + 1 :].isdigit())

@@ -23,12 +23,12 @@ def settle(traced: Traced, label_map: LabelMap) -> None:
 
 def _settle_lists(traced: Traced) -> None:
     """The numbers that say the shape of a list's elements follow them."""
-    for items, numbers, call in traced.list_shapes:
+    for items, numbers, demand in traced.list_shapes:
         element = items.element
         if element is None or element.shape is None or numbers.size != element.rank:
             continue
         for axis, number in enumerate(numbers.ravel()):
-            call.demand(number, element.axis(axis))
+            demand(number, element.axis(axis))
 
 
 def _settle_groups(traced: Traced, label_map: LabelMap) -> None:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.map import Blocks
 from kprune.saved_model.parameters import Parameter
-from kprune.saved_model.values import Place, TensorList
-
-if TYPE_CHECKING:
-    from kprune.saved_model.op_call import OpCall
+from kprune.saved_model.values import Number, Place, TensorList
 
 Count = Callable[[np.ndarray], int]
 """From a bool array of survivors along an axis to the number that a constant has to hold then."""
+
+Says = Callable[[Number, Axis], None]
 
 
 @dataclass(eq=False)
@@ -38,7 +36,8 @@ class Traced:
         arguments, results: for each function that was traced, what it takes and what it returns.
         demands: numbers in constants that follow.
         valued: numbers in constants that are used as values, not only as sizes.
-        list_shapes: lists of tensors, each with numbers that say its elements' shape, and where.
+        list_shapes: lists of tensors, each with an object array of `Number`, the shape of its
+            elements, and how to say that one of these counts an axis.
         consumed: axes of weights that are multiplied with units and summed.
         loud: labels of units that are summed where a masked one need not give 0.
         summed: labels of units that are summed with nothing of theirs in a weight to look at.
@@ -50,7 +49,7 @@ class Traced:
     results: dict[str, list[Labels]] = field(default_factory=dict)
     demands: list[Demand] = field(default_factory=list)
     valued: set[Place] = field(default_factory=set)
-    list_shapes: list[tuple[TensorList, np.ndarray, OpCall]] = field(default_factory=list)
+    list_shapes: list[tuple[TensorList, np.ndarray, Says]] = field(default_factory=list)
     consumed: set[tuple[Parameter, int]] = field(default_factory=set)
     loud: list[np.ndarray] = field(default_factory=list)
     summed: list[np.ndarray] = field(default_factory=list)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kprune.labels.combine import broadcast_shape, combine
 from kprune.labels.groups import connected
-from kprune.labels.labels import Axis, Labels, fold
+from kprune.labels.labels import Axis, Labels, fold, merged
 
 Shape = tuple[int | None, ...]
 
@@ -218,3 +218,21 @@ def test_labels_that_turn_out_not_to_vary_are_folded() -> None:
     spread = np.broadcast_to(np.arange(1, 4)[:, None], (3, 5))
     assert fold(spread).shape == (3, 1)
     assert fold(np.arange(6).reshape(2, 3)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("inferred", "recorded", "together"),
+    [
+        (None, (None, 3), (None, 3)),
+        ((None, 3), (7, None), (7, 3)),
+        ((4, 3), (4, 3), (4, 3)),
+        ((None, 3), (None, 4), None),
+        ((None, 3), (None, 3, 1), None),
+    ],
+)
+def test_two_accounts_of_a_shape_make_one_unless_they_contradict_each_other(
+    inferred: tuple[int | None, ...] | None,
+    recorded: tuple[int | None, ...],
+    together: tuple[int | None, ...] | None,
+) -> None:
+    assert merged(inferred, recorded) == together

@@ -238,7 +238,7 @@ def _items(call: OpCall) -> TensorList:
 def _shape(call: OpCall, items: TensorList, index: int) -> None:
     numbers = call.numbers(index)
     if numbers is not None:
-        call.traced.list_shapes.append((items, numbers, call))
+        call.traced.list_shapes.append((items, numbers, call.demand))
 
 
 def _stay(call: OpCall, index: int) -> None:
