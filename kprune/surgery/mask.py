@@ -17,10 +17,11 @@ from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError, UsageError
 from kprune.graph.copies import copied
 from kprune.graph.model import Layer, Model
-from kprune.graph.parse import INPUT, is_keras3_node, legacy_rows
-from kprune.labels.labels import Labels, Shape
+from kprune.graph.parse import INPUT
+from kprune.labels.labels import Labels
 from kprune.surgery.edit import Edit
 from kprune.surgery.relocate import relocate
+from kprune.surgery.splice import entry_name, insert_behind, take_out
 from kprune.text import clean
 
 PREFIX = "kprune_mask_"
@@ -286,17 +287,24 @@ def _insert(analysis: Analysis, specs: Mapping[str, dict[str, Any]]) -> Edit:
                 for key, value in spec.items()
                 if key not in ("module", "registered_name")
             }
-        existing = next((e for e in target["layers"] if _name(e) == spec["config"]["name"]), None)
+        existing = next(
+            (e for e in target["layers"] if entry_name(e) == spec["config"]["name"]), None
+        )
         if existing is not None:
             _compose(existing, spec)
         elif owner.is_sequential:
-            at = next(i for i, entry in enumerate(target["layers"]) if _name(entry) == layer.name)
+            at = next(
+                i for i, entry in enumerate(target["layers"]) if entry_name(entry) == layer.name
+            )
             target["layers"].insert(at + 1, spec)
         else:
             nodes = [call.node for call in owner.calls if call.layer is layer]
-            _count_outputs(target, -1)
-            _insert_functional(target, layer, spec, nodes, output_labels(analysis, layer).shape)
-            _count_outputs(target, +1)
+            shape = output_labels(analysis, layer).shape
+            unread = {
+                "shape": None if shape is None else list(shape),
+                "dtype": _dtype_name(layer),
+            }
+            insert_behind(target, layer.name, spec, nodes, unread)
     return _renamed(analysis, config)
 
 
@@ -307,109 +315,6 @@ def _compose(existing: dict[str, Any], spec: dict[str, Any]) -> None:
         return
     both = np.asarray(existing["config"]["scale"]) * np.asarray(spec["config"]["scale"])
     existing["config"]["scale"] = both.tolist()
-
-
-def _insert_functional(
-    config: dict[str, Any],
-    layer: Layer,
-    spec: dict[str, Any],
-    nodes: list[int],
-    shape: Shape | None,
-) -> None:
-    """Put a layer behind every tensor that another one gives.
-
-    Args:
-        nodes: the numbers of the layer's calls.
-        shape: of its first output, for one that no call reads: the model's outputs record none.
-    """
-    name = spec["config"]["name"]
-    unread = {"shape": None if shape is None else list(shape), "dtype": _dtype_name(layer)}
-    shapes: dict[tuple[int, int], dict[str, Any]] = {}
-    tensors = {(node, 0) for node in nodes or [0]}
-    for history, record in _histories(config, layer.name):
-        if record.get("shape") is not None:
-            shapes.setdefault((history[1], history[2]), record)
-        tensors.add((history[1], history[2]))
-    order = {
-        key: number for number, key in enumerate(sorted(tensors, key=lambda key: (key[1], key[0])))
-    }
-    for history, _ in _histories(config, layer.name):
-        history[:3] = [name, order[history[1], history[2]], 0]
-    inbound: list[Any] = []
-    keras3 = _has_keras3_nodes(config)
-    for node, index in order:
-        if not keras3:
-            inbound.append([[layer.name, node, index, {}]])
-            continue
-        record = shapes.get((node, index)) or next(iter(shapes.values()), unread)
-        inbound.append(
-            {
-                "args": [
-                    {
-                        "class_name": "__keras_tensor__",
-                        "config": {**record, "keras_history": [layer.name, node, index]},
-                    }
-                ],
-                "kwargs": {},
-            }
-        )
-    at = next(i for i, entry in enumerate(config["layers"]) if _name(entry) == layer.name)
-    config["layers"].insert(at + 1, {**spec, "name": name, "inbound_nodes": inbound})
-
-
-def _count_outputs(config: dict[str, Any], step: int) -> None:
-    """Count calls of nested Functional models among the outputs as calls do (-1), or as Keras 3 does (+1).
-
-    See `kprune.graph.parse`: from 1 in this one place.
-    """
-    nested = {
-        _name(entry): len(entry["inbound_nodes"])
-        for entry in config["layers"]
-        if "input_layers" in entry["config"]
-        and is_keras3_node((entry.get("inbound_nodes") or [None])[0])
-    }
-
-    def count(value: Any) -> None:
-        if isinstance(value, list) and len(value) == 3 and isinstance(value[1], int):
-            if value[0] in nested:
-                # Keras takes 0 for the last.
-                value[1] = nested[value[0]] - 1 if value[1] + step < 0 else value[1] + step
-            return
-        for item in value.values() if isinstance(value, dict) else value:
-            count(item)
-
-    count(config["output_layers"])
-
-
-def _histories(config: dict[str, Any], name: str) -> list[tuple[list[Any], dict[str, Any]]]:
-    """Every place in a Functional config that reads a layer: the [layer, node, tensor] rows, with their tensors' dicts.
-
-    Rows of the model's outputs come with a dict of no shape, for they record none.
-    """
-    found: list[tuple[list[Any], dict[str, Any]]] = []
-
-    def search(value: Any) -> None:
-        if isinstance(value, dict):
-            inner = value.get("config")
-            if value.get("class_name") == "__keras_tensor__" and isinstance(inner, dict):
-                if inner["keras_history"][0] == name:
-                    shape = {key: item for key, item in inner.items() if key != "keras_history"}
-                    found.append((inner["keras_history"], shape))
-                return
-            for item in value.values():
-                search(item)
-        elif isinstance(value, list):
-            # Keras 2 adds the other arguments to a row, which may name tensors as well.
-            if len(value) in (3, 4) and value[0] == name and isinstance(value[1], int):
-                found.append((value, {"shape": None, "dtype": "float32"}))
-            for item in value:
-                search(item)
-
-    for entry in config["layers"]:
-        search(entry.get("inbound_nodes"))
-    search(config["output_layers"])
-    found.sort(key=lambda item: item[1].get("shape") is None)
-    return found
 
 
 def unmask(analysis: Analysis, paths: set[str] | None = None) -> tuple[Edit, list[str]]:
@@ -428,30 +333,13 @@ def unmask(analysis: Analysis, paths: set[str] | None = None) -> tuple[Edit, lis
             continue
         owner = _owner(analysis.model, layer)
         target = copies[id(owner.spec["config"])]
-        entry = next(e for e in target["layers"] if _name(e) == layer.name)
-        if not owner.is_sequential:
-            _count_outputs(target, -1)
-            sources = [_first_source(node) for node in entry["inbound_nodes"]]
-            for history, _ in _histories(target, layer.name):
-                history[:3] = sources[history[1]]
-        target["layers"].remove(entry)
-        if not owner.is_sequential:
-            _count_outputs(target, +1)
+        entry = next(e for e in target["layers"] if entry_name(e) == layer.name)
+        if owner.is_sequential:
+            target["layers"].remove(entry)
+        else:
+            take_out(target, entry)
         freed.append(masked)
     return _renamed(analysis, config), freed
-
-
-def _has_keras3_nodes(config: dict[str, Any]) -> bool:
-    nodes = [node for entry in config["layers"] for node in entry.get("inbound_nodes") or ()]
-    return not nodes or is_keras3_node(nodes[0])
-
-
-def _first_source(node: Any) -> list[Any]:
-    """[layer, node, tensor] of what a call reads first, in either dialect."""
-    row = (
-        node["args"][0]["config"]["keras_history"] if is_keras3_node(node) else legacy_rows(node)[0]
-    )
-    return list(row[:3])
 
 
 def masked_layer(layer: Layer) -> str | None:
@@ -475,10 +363,3 @@ def _owner(model: Model, layer: Layer) -> Model:
         if inner.model is not None and layer.path.startswith(inner.path + "/"):
             return _owner(inner.model, layer)
     raise AssertionError(f"{layer.path} is in no model")
-
-
-def _name(entry: dict[str, Any]) -> str:
-    return str(entry.get("name") or entry["config"]["name"])
-
-
-__all__ = ["channels", "layer_at", "mask", "mask_below", "masked_layer", "unmask"]
