@@ -23,7 +23,7 @@ class Learning(Struct, frozen=True):
         Option(
             "--data",
             metavar="FILE.npz",
-            help="x (or by name) and y; or package.module:function, which is run and returns a "
+            help="x and y (or all by name); or package.module:function, which is run and returns a "
             "tf.data.Dataset.",
             rich_help_panel=DATA,
         ),

@@ -22,7 +22,7 @@ def verify(
         Option(
             "--data",
             metavar="FILE.npz",
-            help="Inputs x (or by name), and labels y for the accuracy.",
+            help="Inputs x, and labels y for the accuracy (or all by name).",
             rich_help_panel=RUN,
         ),
     ] = None,

@@ -18,7 +18,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,10 @@ from kprune.errors import CannotPruneError, UsageError
 from kprune.formats import Source
 from kprune.graph.model import Layer, Model
 from kprune.labels.map import UnitAxis
-from kprune.running.inputs import Data, data_for
-from kprune.running.keras_runtime import import_keras, load
+from kprune.running.classes import classes_left, fitted
+from kprune.running.compiling import loss_named, losses_of, suggested_loss, weights_of
+from kprune.running.inputs import Data, at, data_for
+from kprune.running.keras_runtime import import_keras, is_compiled, load, output_names
 from kprune.text import clean
 
 MOMENTS = ("activation_mean", "activation_std", "activation_absmax", "apoz")
@@ -139,17 +141,25 @@ class Activations:
             keras = import_keras()
             with tempfile.TemporaryDirectory() as folder:
                 model = load(self.source, Path(folder), compiled=True)
-            self._loaded = model, data_for(model, self.data)
+            self._loaded = model, self._fitted(model, data_for(model, self.data))
             keras.utils.set_random_seed(self.seed)
         return self._loaded
 
+    def _fitted(self, model: Any, data: Data) -> Data:
+        """The data, with labels as a model counts them that has lost classes."""
+        if data.labels is None:
+            return data
+        names = output_names(model)
+        labels, known, _ = fitted(data.labels, classes_left(self.analysis, names), names[0])
+        if known is None:
+            return replace(data, labels=labels)
+        return replace(data, inputs=at(data.inputs, known), labels=at(labels, known))
+
     def _batches(self, data: Data) -> Iterator[tuple[Any, np.ndarray | None]]:
-        tree = import_keras().tree
-        count = len(tree.flatten(data.inputs)[0])
+        count = len(import_keras().tree.flatten(data.inputs)[0])
         for start in range(0, count, self.batch_size):
             part = slice(start, min(start + self.batch_size, count))
-            inputs = tree.map_structure(lambda array: array[part], data.inputs)  # noqa: B023
-            yield inputs, None if data.labels is None else data.labels[part]
+            yield at(data.inputs, part), at(data.labels, part)
             if self.progress is not None:
                 self.progress(part.stop, count)
 
@@ -193,12 +203,11 @@ class Activations:
 
     def _taylor(self) -> dict[str, np.ndarray]:
         model, data = self._model()
-        if data.labels is None:
-            raise UsageError(
-                "the criterion taylor needs labels",
-                where=clean(data.path),
-                do="save them as 'y' beside 'x', or use the criterion hessian, which needs none",
-            )
+        try:
+            data.needed_labels("the criterion taylor needs labels")
+        except UsageError as error:
+            error.do += ", or use the criterion hessian, which needs none"
+            raise
         loss = loss_of(model)
 
         def losses(outputs: Any, labels: np.ndarray | None) -> list[Any]:
@@ -333,29 +342,38 @@ def layer_at(model: Any, path: str) -> Any:
 
 
 def loss_of(model: Any) -> Callable[[Any, Any], Any]:
-    """The loss of each sample: the model's own, or what its output and labels suggest.
+    """The loss of each sample: the model's own, or what its outputs and labels suggest.
 
-    Returns: from labels and outputs, a tensor (samples,).
+    Returns: from labels (an array, or by output) and outputs, a tensor (samples,).
     """
     keras = import_keras()
-    ops = keras.ops
+    names, own = output_names(model), is_compiled(model)
+    losses = losses_of(model) if own else [None] * len(names)
+    weights = weights_of(model) if own else [1.0] * len(names)
 
     def each(labels: Any, outputs: Any) -> Any:
-        own = getattr(model, "loss", None)
-        if isinstance(own, str):
-            function = keras.losses.get(own)
-        elif callable(own):
-            function = own
-        elif np.asarray(labels).dtype.kind in "iu":
-            last = np.asarray(outputs)
-            summed = np.allclose(last.sum(-1), 1, atol=1e-3) and (last >= 0).all()
-            function = keras.losses.SparseCategoricalCrossentropy(from_logits=not summed)
-        else:
-            function = keras.losses.MeanSquaredError()
-        if isinstance(function, keras.losses.Loss):
-            config = function.get_config()
-            function = function.__class__.from_config({**config, "reduction": None})
-        values = function(labels, outputs)
-        return ops.mean(ops.reshape(values, (len(np.asarray(labels)), -1)), axis=1)
+        parts = labels if isinstance(labels, dict) else {names[0]: labels}
+        whole = 0.0
+        for name, loss, weight, output in zip(
+            names, losses, weights, keras.tree.flatten(outputs), strict=True
+        ):
+            if name in parts and (loss is not None or not own):
+                whole = whole + weight * _by_sample(keras, loss, parts[name], output)
+        return whole
 
     return each
+
+
+def _by_sample(keras: Any, loss: Any, labels: np.ndarray, output: Any) -> Any:
+    """The loss of each sample at one output, (samples,); None for what labels and output suggest."""
+    if loss is None:
+        kind, logits = suggested_loss(labels, np.asarray(output))
+        loss = loss_named(keras, kind, logits)
+    function = keras.losses.get(loss) if isinstance(loss, str) else loss
+    if isinstance(function, keras.losses.Loss):
+        config = function.get_config()
+        function = function.__class__.from_config({**config, "reduction": None})
+    if len(output.shape) == labels.ndim + 1 and output.shape[-1] == 1:
+        labels = labels[..., None]  # Keras's classes do that by themselves, its functions do not
+    values = function(labels, output)
+    return keras.ops.mean(keras.ops.reshape(values, (len(labels), -1)), axis=1)

@@ -7,8 +7,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from kprune.errors import UsageError
+from kprune.running.classes import one_of_each
 from kprune.running.examples import Examples
-from kprune.running.keras_runtime import is_compiled, output_names, quiet, reason_of, run
+from kprune.running.keras_runtime import (
+    import_keras,
+    is_compiled,
+    output_names,
+    quiet,
+    reason_of,
+    run,
+)
 from kprune.text import clean
 
 BINARY, ONE_HOT = "binary_crossentropy", "categorical_crossentropy"
@@ -82,6 +90,25 @@ def _of_each_output(live: Any, metrics: list[Any]) -> Any:
     return metrics if len(names) == 1 else dict.fromkeys(names, metrics)
 
 
+def losses_of(model: Any) -> list[Any]:
+    """The loss of each output of a compiled model, in their order, as `compile` took it; None where one has none."""
+    return _by_output(model, model.loss)
+
+
+def weights_of(model: Any) -> list[float]:
+    """What the loss of each output of a compiled model is multiplied by, in their order."""
+    weights = model.get_compile_config().get("loss_weights")
+    return [1.0 if weight is None else float(weight) for weight in _by_output(model, weights)]
+
+
+def _by_output(model: Any, given: Any) -> list[Any]:
+    """An argument of `compile` for each output: it may be one for all, a list, or go by their names."""
+    names = output_names(model)
+    if hasattr(given, "keys"):
+        return [given.get(name) for name in names]
+    return list(given) if isinstance(given, (list, tuple)) else [given] * len(names)
+
+
 def _set_rate(keras: Any, live: Any, rate: float) -> list[str]:
     """Give the optimizer a learning rate; a note if a schedule gave way to it."""
     inner = getattr(live.optimizer, "inner_optimizer", live.optimizer)  # of a LossScaleOptimizer
@@ -140,30 +167,35 @@ def loss_for(keras: Any, live: Any, train: Examples) -> tuple[Any, list[Any], st
 
     Raises: UsageError for several outputs.
     """
-    if not isinstance(train.labels, np.ndarray):
+    if not isinstance(train.labels, np.ndarray):  # a structure of them
         raise UsageError(
             "the file does not say by which loss it is trained, and the labels have several parts",
             do="give --loss, or save the model compiled",
         )
     first = train.first_batch()
-    (output, *_) = run(live, first, batch_size=len(keras.tree.flatten(first)[0]))
+    (output, *_) = run(live, first, batch_size=len(import_keras().tree.flatten(first)[0]))
     kind, logits = suggested_loss(train.labels, output)
     if kind == "mse":
         return kind, [], kind
     if not logits:
         return kind, ["accuracy"], kind
-    losses = keras.losses
-    made = {
-        BINARY: losses.BinaryCrossentropy,
-        ONE_HOT: losses.CategoricalCrossentropy,
-        NUMBERS: losses.SparseCategoricalCrossentropy,
-    }[kind]
     metric = keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)
     return (
-        made(from_logits=True),
+        loss_named(keras, kind, logits),
         [metric if kind == BINARY else "accuracy"],
         f"{kind}, from logits",
     )
+
+
+def loss_named(keras: Any, kind: str, logits: bool) -> Any:
+    """What `suggested_loss` gives, as Keras takes it."""
+    if not logits:
+        return kind
+    return {
+        BINARY: keras.losses.BinaryCrossentropy,
+        ONE_HOT: keras.losses.CategoricalCrossentropy,
+        NUMBERS: keras.losses.SparseCategoricalCrossentropy,
+    }[kind](from_logits=True)
 
 
 def suggested_loss(labels: np.ndarray, output: np.ndarray) -> tuple[str, bool]:
@@ -184,7 +216,7 @@ def suggested_loss(labels: np.ndarray, output: np.ndarray) -> tuple[str, bool]:
     alike = labels.shape[1:] == output.shape[1:] or (
         width == 1 and labels.shape[1:] == output.shape[1:-1]
     )
-    if alike and width > 1 and _one_of_each(labels):
+    if alike and width > 1 and one_of_each(labels):
         return ONE_HOT, not whole
     # Zeros and ones that are not whole numbers may be any figures, where outputs are no probabilities.
     if alike and (numbers or shares) and np.isin(labels, (0, 1)).all():
@@ -192,8 +224,3 @@ def suggested_loss(labels: np.ndarray, output: np.ndarray) -> tuple[str, bool]:
     if numbers and width > 1 and not alike:
         return NUMBERS, not whole
     return "mse", False
-
-
-def _one_of_each(labels: np.ndarray) -> bool:
-    """Whether labels are rows that choose one, or share out one whole."""
-    return bool((labels >= 0).all() and np.allclose(labels.sum(axis=-1), 1, atol=1e-3))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from kprune.errors import CannotPruneError, UsageError
-from kprune.running.keras_runtime import import_keras, output_names, quiet, reason_of
+from kprune.running.compiling import losses_of
+from kprune.running.keras_runtime import import_keras, quiet, reason_of
 from kprune.text import clean
 
 TEMPERATURE = 3.0
@@ -37,13 +38,14 @@ def distiller(teacher: Any, student: Any) -> Any:
             why="keras.distillation is a part of Keras 3",
             do="leave out --teacher",
         )
-    losses = _losses(student)
     try:
         with quiet():
             trainer = _trainer_class(keras)(
                 teacher=teacher,
                 student=student,
-                distillation_losses=_difference(keras, [tells_classes(it) for it in losses]),
+                distillation_losses=_difference(
+                    keras, [tells_classes(loss) for loss in losses_of(student)]
+                ),
                 student_loss_weight=SHARE,
             )
             # The student knows its loss by itself; Keras takes none for a mistake.
@@ -55,14 +57,6 @@ def distiller(teacher: Any, student: Any) -> Any:
             do="name the model that this one was made from",
         ) from error
     return trainer
-
-
-def _losses(model: Any) -> list[Any]:
-    """The loss of each output, in their order, as `compile` took it; None where an output has none."""
-    names, loss = output_names(model), model.loss
-    if hasattr(loss, "keys"):
-        return [loss.get(name) for name in names]
-    return list(loss) if isinstance(loss, (list, tuple)) else [loss] * len(names)
 
 
 def tells_classes(loss: Any) -> bool:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from kprune.errors import CannotPruneError, UsageError
+from kprune.running.classes import Classes, fitted
 from kprune.running.inputs import (
     Data,
+    at,
     data_for,
     fixed_batch,
     in_whole_batches,
@@ -32,12 +35,14 @@ class Examples:
         labels: the labels, or those of the first batch, in the structure of the outputs.
         count: how many samples; None where only a run through them would tell.
         name: the file or the function.
+        notes: what a reader should know of the labels.
     """
 
     arguments: dict[str, Any]
     labels: Any
     count: int | None
     name: str
+    notes: tuple[str, ...] = ()
 
     def first_batch(self) -> Any:
         """The inputs of the first batch."""
@@ -45,11 +50,17 @@ class Examples:
         if "y" not in self.arguments:
             return next(iter(inputs.take(1)))[0]
         size = self.arguments["batch_size"]
-        return import_keras().tree.map_structure(lambda array: array[:size], inputs)
+        return at(inputs, slice(size))
 
 
 def examples(
-    model: Any, data: str | os.PathLike[str], batch_size: int, *, hold_back: float, seed: int
+    model: Any,
+    data: str | os.PathLike[str],
+    batch_size: int,
+    *,
+    hold_back: float,
+    seed: int,
+    classes: Mapping[str, Classes] | None = None,
 ) -> tuple[Examples, Examples | None]:
     """What `data` name, for a model: to learn from, and what is held back of it, if anything is.
 
@@ -58,6 +69,8 @@ def examples(
             returns a tf.data.Dataset of (inputs, labels).
         batch_size: of arrays, and of a dataset that gives single samples; a model that was built
             for batches of one size gets those, and no samples that do not fill one.
+        classes: by output, what is left of its classes: labels in a file that count them as the
+            original did are renumbered, and samples of other classes left out.
         hold_back: the share of an .npz file's samples to set apart, chosen by `seed`.
     Raises: UsageError for data without labels or of another form, CannotPruneError for a function
         that fails, FileError.
@@ -73,13 +86,19 @@ def examples(
             )
         return _of_function(model, os.fspath(data), batch_size, fixed), None
     found = data_for(model, data)
-    if found.labels is None:
-        raise UsageError(
-            "training and judging need labels",
-            where=clean(found.path),
-            do="save them as 'y' beside 'x'",
-        )
-    count = len(found.labels)
+    labels, known, notes = fitted(
+        found.needed_labels("training and judging need labels"), classes or {}, found.names[0]
+    )
+    if known is not None:
+        if not known.any():
+            raise UsageError(
+                "every sample is of a class that was removed",
+                where=clean(found.path),
+                do="give samples of those that are left",
+            )
+        labels, found = at(labels, known), replace(found, inputs=at(found.inputs, known))
+    found = replace(found, labels=labels)
+    count = len(import_keras().tree.flatten(labels)[0])
     back = round(count * hold_back)
     if back >= count:
         raise UsageError(
@@ -89,21 +108,26 @@ def examples(
             do="hold back fewer (--validation-split), or give more samples",
         )
     if not back:
-        return _of_arrays(found, np.arange(count), batch_size, fixed), None
+        return _of_arrays(found, count, np.arange(count), batch_size, fixed, notes), None
     order = np.random.default_rng(seed).permutation(count)
-    held = _of_arrays(found, order[:back], batch_size, fixed)
-    return _of_arrays(found, order[back:], batch_size, fixed), held
+    held = _of_arrays(found, count, order[:back], batch_size, fixed, notes)
+    return _of_arrays(found, count, order[back:], batch_size, fixed, notes), held
 
 
-def _of_arrays(found: Data, chosen: np.ndarray, batch_size: int, fixed: int | None) -> Examples:
-    assert found.labels is not None
+def _of_arrays(
+    found: Data,
+    count: int,
+    chosen: np.ndarray,
+    batch_size: int,
+    fixed: int | None,
+    notes: Sequence[str],
+) -> Examples:
     inputs, labels = found.inputs, found.labels
     chosen = chosen[: in_whole_batches(len(chosen), fixed)]
-    if len(chosen) < len(labels):
-        inputs = import_keras().tree.map_structure(lambda array: array[chosen], inputs)
-        labels = labels[chosen]
+    if len(chosen) < count:
+        inputs, labels = at(inputs, chosen), at(labels, chosen)
     arguments = {"x": inputs, "y": labels, "batch_size": batch_size}
-    return Examples(arguments, labels, len(labels), found.path)
+    return Examples(arguments, labels, len(chosen), found.path, tuple(notes))
 
 
 def _of_function(model: Any, name: str, batch_size: int, fixed: int | None) -> Examples:

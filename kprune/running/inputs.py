@@ -12,7 +12,7 @@ import numpy as np
 
 from kprune.errors import CannotPruneError, FileError, UsageError
 from kprune.formats.faults import shown
-from kprune.running.keras_runtime import import_keras
+from kprune.running.keras_runtime import import_keras, output_names
 from kprune.text import clean
 
 # Sizes for what the model leaves open: long enough for kernels and pooling to fit in.
@@ -118,13 +118,33 @@ class Data:
 
     Attributes:
         inputs: arrays in the structure of the model's inputs.
-        labels: the array `y`, if there is one.
+        labels: the array `y`; of a model with several outputs, those that are called like them, in
+            a dict; None if there is none.
         path: the file.
+        names: of the model's outputs.
     """
 
     inputs: Any
-    labels: np.ndarray | None
+    labels: Any
     path: str
+    names: list[str]
+
+    def needed_labels(self, what: str) -> Any:
+        """The labels, for what cannot do without.
+
+        Raises: UsageError, which begins with `what`, if there are none, or one array for several outputs.
+        """
+        if self.labels is None or (len(self.names) > 1 and not isinstance(self.labels, dict)):
+            one = len(self.names) == 1
+            raise UsageError(
+                what,
+                where=clean(self.path),
+                why="" if one else f"the model has {len(self.names)} outputs",
+                do="save them as 'y' beside 'x'"
+                if one
+                else f"save them by the names of the outputs: {', '.join(map(clean, self.names))}",
+            )
+        return self.labels
 
 
 def is_function(data: str | os.PathLike[str]) -> bool:
@@ -167,7 +187,7 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def data_for(model: Any, path: str | os.PathLike[str]) -> Data:
-    """The arrays of an .npz file that a model takes: `x`, or the inputs' names; `y` for labels.
+    """The arrays of an .npz file that a model takes: `x`, or the inputs' names; `y` for labels, or the outputs' names.
 
     Raises: FileError for a file that cannot be read, UsageError for arrays that are missing or do
         not fit the model.
@@ -191,10 +211,12 @@ def data_for(model: Any, path: str | os.PathLike[str]) -> Data:
         _fitting(arrays[name], tensor, name, path)
         for name, tensor in zip(names, tensors, strict=True)
     ]
-    labels = next((arrays[name] for name in LABELS if name in arrays), None)
-    counts = {len(array) for array in found} | (
-        {len(labels)} if labels is not None and labels.ndim else set()
-    )
+    outputs = output_names(model)
+    labels: Any = next((arrays[name] for name in LABELS if name in arrays), None)
+    if len(outputs) > 1:
+        own = {name: arrays[name] for name in outputs if name in arrays and name not in names}
+        labels = own or labels
+    counts = {len(array) for array in [*found, *keras.tree.flatten(labels)] if np.ndim(array)}
     if len(counts) > 1:
         raise UsageError(
             f"the arrays of {shown(path)} have different numbers of samples: {sorted(counts)}",
@@ -202,7 +224,7 @@ def data_for(model: Any, path: str | os.PathLike[str]) -> Data:
         )
     if counts == {0}:
         raise UsageError(f"the arrays of {shown(path)} are empty", do="save some samples")
-    return Data(keras.tree.pack_sequence_as(wanted, found), labels, os.fspath(path))
+    return Data(keras.tree.pack_sequence_as(wanted, found), labels, os.fspath(path), outputs)
 
 
 def _input_names(model: Any, wanted: Any, tensors: list[Any]) -> list[str]:
@@ -238,11 +260,16 @@ def fixed_batch(model: Any) -> int | None:
     return next((int(tensor.shape[0]) for tensor in tensors if tensor.shape[0]), None)
 
 
+def at(arrays: Any, chosen: Any) -> Any:
+    """Some samples of arrays in any structure; None stays."""
+    tree = import_keras().tree
+    return tree.map_structure(lambda array: None if array is None else array[chosen], arrays)
+
+
 def whole_batches(inputs: Any, fixed: int | None) -> tuple[Any, int]:
     """Inputs, and how many samples there are; a model with a fixed batch gets whole ones only."""
-    tree = import_keras().tree
-    whole = in_whole_batches(len(tree.flatten(inputs)[0]), fixed)
-    return tree.map_structure(lambda array: array[:whole], inputs), whole
+    whole = in_whole_batches(len(import_keras().tree.flatten(inputs)[0]), fixed)
+    return at(inputs, slice(whole)), whole
 
 
 def in_whole_batches(number: int, fixed: int | None) -> int:

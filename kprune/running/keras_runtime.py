@@ -252,6 +252,11 @@ def output_names(model: Any) -> list[str]:
     keras = import_keras()
     if isinstance(model, keras.Sequential):
         return [str(model.layers[-1].name)]
+    struct = getattr(model, "_outputs_struct", None)
+    if isinstance(struct, dict):  # Keras calls losses, metrics and labels by its keys
+        paths = [path for path, _ in keras.tree.flatten_with_path(struct)]
+        if all(len(path) == 1 for path in paths):
+            return [str(key) for (key,) in paths]
     outputs = model.outputs
     names = list(getattr(model, "output_names", None) or [])
     if len(names) != len(outputs):

@@ -2,65 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from kprune.errors import UsageError
 from kprune.report.report import Note
+from kprune.running.classes import Classes
+from kprune.running.compiling import BINARY, ONE_HOT, suggested_loss
 from kprune.running.examples import Examples
-from kprune.running.keras_runtime import import_keras, is_compiled, quiet, reason_of, run
+from kprune.running.inputs import at
+from kprune.running.keras_runtime import is_compiled, output_names, quiet, reason_of, run
 from kprune.text import clean
 
 
-@dataclass(frozen=True)
-class Classes:
-    """Which classes of an output layer are left.
+def removed_classes(labels: Any, classes: Mapping[str, Classes], names: list[str]) -> list[Note]:
+    """A note on samples that metrics leave out, as their class is gone."""
+    known = _known(by_output(labels, names), classes)
+    out = int((~known).sum())
+    if not out:
+        return []
+    text = f"{out} of {len(known)} samples are of removed classes; metrics leave them out"
+    return [Note("classes", "", text)]
 
-    Attributes:
-        number: how many there were; 0 if none went.
-        kept: int64, the original indices of those that are left.
+
+def by_output(labels: Any, names: list[str]) -> dict[str, np.ndarray]:
+    """Labels by the names of their outputs.
+
+    Raises: UsageError for one array where there are several outputs.
     """
+    if isinstance(labels, dict):
+        return labels
+    if len(names) != 1:
+        raise UsageError(
+            f"the model has {len(names)} outputs, and 'y' is the labels of one",
+            do=f"save labels by the names of the outputs ({', '.join(map(clean, names))}), or leave "
+            "'y' out: the outputs are compared all the same",
+        )
+    return {names[0]: labels}
 
-    number: int = 0
-    kept: np.ndarray | None = None
 
-    def known(self, labels: np.ndarray) -> np.ndarray:
-        """bool (samples,): the samples whose class is left."""
-        if self.kept is None:
-            return np.ones(len(labels), bool)
-        return np.isin(_indices(labels, self.number), self.kept)
-
-    def renumbered(self, labels: np.ndarray) -> np.ndarray:
-        """Labels as a model counts them that has only the classes that are left."""
-        if self.kept is None:
-            return labels
-        if labels.ndim > 1 and labels.shape[-1] == self.number:
-            return labels[..., self.kept]
-        return np.searchsorted(self.kept, labels)
-
-    def notes(self, labels: np.ndarray) -> list[Note]:
-        """A note on samples that were left out."""
-        out = int((~self.known(labels)).sum())
-        if not out:
-            return []
-        return [
-            Note(
-                "classes",
-                "",
-                f"{out} of {len(labels)} samples are of removed classes; metrics leave them out",
-            )
-        ]
+def _known(labels: Mapping[str, np.ndarray], classes: Mapping[str, Classes]) -> np.ndarray:
+    """bool (samples,): the samples whose classes are left."""
+    known = np.ones(len(next(iter(labels.values()))), bool)
+    for name, own in labels.items():
+        if name in classes:
+            known &= classes[name].known(own)
+    return known
 
 
 def measured(
     model: Any,
     inputs: Any,
     outputs: list[np.ndarray],
-    labels: np.ndarray,
-    classes: Classes,
+    labels: Any,
+    classes: Mapping[str, Classes],
     *,
     cut: bool,
 ) -> dict[str, float]:
@@ -68,28 +65,35 @@ def measured(
 
     Args:
         outputs: what it gave for the inputs.
-        labels: class numbers, one-hot rows, or targets shaped like the output.
+        labels: class numbers, one-hot rows, or targets shaped like the output; of several outputs
+            by their names.
+        classes: by output, which of its classes are left, if some went.
         cut: whether the model has only the classes that are left.
     Returns: what the model was compiled with, by name; else `accuracy` for classes, and
         `mean_squared_error` for anything else.
     Raises: UsageError if the labels do not fit the model.
     """
-    if len(outputs) != 1:
-        raise UsageError(
-            f"the model has {len(outputs)} outputs, and labels are understood for one",
-            do="leave 'y' out of the data: the outputs are compared all the same",
-        )
-    known = classes.known(labels)
+    names = output_names(model)
+    parts = by_output(labels, names)
+    known = _known(parts, classes)
     if not known.any():
         raise UsageError(
             "every sample is of a class that was removed", do="give samples of those that are left"
         )
-    chosen = classes.renumbered(labels[known]) if cut else labels[known]
+    chosen = {
+        name: classes[name].renumbered(own[known]) if cut and name in classes else own[known]
+        for name, own in parts.items()
+    }
     if is_compiled(model):
-        tree = import_keras().tree
-        inputs = tree.map_structure(lambda array: array[known], inputs)
-        return _compiled(model, chosen, x=inputs, y=chosen)
-    return _inferred(outputs[0][known], chosen)
+        y: Any = chosen if isinstance(labels, dict) else chosen[names[0]]
+        return _compiled(model, y, x=at(inputs, known), y=y)
+    found = {}
+    for name, output in zip(names, outputs, strict=True):
+        if name in chosen:
+            prefix = f"{name}_" if len(names) > 1 else ""
+            for metric, value in _inferred(output[known], chosen[name]).items():
+                found[prefix + metric] = value
+    return found
 
 
 def evaluated(model: Any, given: Examples) -> dict[str, float]:
@@ -107,7 +111,7 @@ def evaluated(model: Any, given: Examples) -> dict[str, float]:
         )
     inputs = given.arguments["x"]
     outputs = run(model, inputs, batch_size=given.arguments["batch_size"])
-    return measured(model, inputs, outputs, given.labels, Classes(), cut=False)
+    return measured(model, inputs, outputs, given.labels, {}, cut=False)
 
 
 # Metrics of which Keras 2 takes more to be better, by how their names end; and kprune's own.
@@ -124,11 +128,15 @@ def directions(model: Any, names: Iterable[str]) -> dict[str, bool | None]:
         for inner in getattr(metric, "metrics", None) or [metric]:
             own[str(inner.name)] = getattr(inner, "_direction", None)
     known = {"up": True, "down": False}
+    outputs = output_names(model)
 
     def direction(name: str) -> bool | None:
-        if name in _DOWN:
+        if name.endswith(_DOWN):
             return False
-        return known.get(own.get(name) or "", True if name.endswith(_UP) else None)
+        # Keras puts the output's name before those of its metrics, where there are several outputs.
+        bare = next((name[len(one) + 1 :] for one in outputs if name.startswith(f"{one}_")), name)
+        up = known.get(own.get(name) or own.get(bare) or "")
+        return (True if name.endswith(_UP) else None) if up is None else up
 
     return {name: direction(name) for name in names}
 
@@ -151,35 +159,21 @@ def _compiled(model: Any, labels: Any, **arguments: Any) -> dict[str, float]:
 
 
 def _inferred(output: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    width = output.shape[-1]
+    kind, logits = suggested_loss(labels, output)
     real = output.astype(np.float64)
-    if (
-        labels.shape == output.shape
-        and not (width > 1 and _one_hot(labels))
-        and labels.dtype.kind == "f"
-    ):
-        return {"mean_squared_error": float(np.mean((real - labels) ** 2))}
-    if width == 1:
+    if kind == "mse":
         if labels.size != output.size:
             raise _misfit(labels, output)
-        return {"accuracy": float(np.mean((real.ravel() > 0.5) == (labels.ravel() > 0.5)))}
-    indices = _indices(labels, width)
+        return {"mean_squared_error": float(np.mean((real.ravel() - labels.ravel()) ** 2))}
+    if kind == BINARY:
+        yes = real > (0.0 if logits else 0.5)
+        return {"accuracy": float(np.mean(yes.ravel() == (labels.ravel() > 0.5)))}
+    indices = labels.argmax(axis=-1) if kind == ONE_HOT else labels
+    if indices.ndim == real.ndim and indices.shape[-1] == 1:
+        indices = indices[..., 0]
     if indices.shape != output.shape[:-1]:
         raise _misfit(labels, output)
     return {"accuracy": float(np.mean(real.argmax(axis=-1) == indices))}
-
-
-def _one_hot(labels: np.ndarray) -> bool:
-    return bool(np.isin(labels, (0, 1)).all() and (labels.sum(axis=-1) == 1).all())
-
-
-def _indices(labels: np.ndarray, width: int) -> np.ndarray:
-    """Class numbers, from numbers or one-hot rows."""
-    if labels.ndim > 1 and labels.shape[-1] == width and width > 1:
-        return labels.argmax(axis=-1)
-    if labels.ndim > 1 and labels.shape[-1] == 1:
-        return labels[..., 0]
-    return labels
 
 
 def _misfit(labels: np.ndarray, output: np.ndarray) -> UsageError:

@@ -21,9 +21,10 @@ from kprune.pruning.carrying import Target, analyse, carry_out_source
 from kprune.pruning.changes import removal
 from kprune.pruning.selection import statistics_of
 from kprune.report.counts import count
+from kprune.running.classes import classes_left
 from kprune.running.examples import examples
 from kprune.running.inputs import is_function
-from kprune.running.keras_runtime import import_keras, load
+from kprune.running.keras_runtime import import_keras, load, output_names
 from kprune.running.metrics import directions, evaluated
 from kprune.select.choose import Choice, choose
 from kprune.select.ranking import blockwise
@@ -337,7 +338,8 @@ def _measure(where: _Place, units: Units) -> _Measured:
 
 def _evaluated(where: _Place, source: Source, parameters: int, folder: str) -> _Measured:
     live = load(source, Path(folder), compiled=True)
-    given, _ = examples(live, where.data, where.batch_size, hold_back=0.0, seed=0)
+    classes = classes_left(analyse(source, where.rules), output_names(live))
+    given, _ = examples(live, where.data, where.batch_size, hold_back=0.0, seed=0, classes=classes)
     figures = evaluated(live, given)
     known = directions(live, figures)
     if where.metric is not None and known.get(where.metric) is None:

@@ -13,26 +13,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError, UsageError
 from kprune.formats import Source, default_output, open_model, write_model
 from kprune.formats.atomic import check_output
 from kprune.formats.faults import shown
-from kprune.pruning.carrying import analyse, refuse_other_format
+from kprune.pruning.carrying import Target, analyse, carry_out_source, refuse_other_format
+from kprune.pruning.changes import Change, removal
 from kprune.report.plot import check_plot, draw
 from kprune.rules.loading import load_rules
 from kprune.running.checkpoint import Checkpoint, Epoch, History
+from kprune.running.classes import classes_left
 from kprune.running.compiling import compile_for
 from kprune.running.distilling import distiller
 from kprune.running.examples import examples
 from kprune.running.foreign import with_modules_of
 from kprune.running.held_zeros import HeldZeros
 from kprune.running.inputs import is_function
-from kprune.running.keras_runtime import keras_of, load
+from kprune.running.keras_runtime import keras_of, load, output_names
 from kprune.running.training import OnEpoch, Training
 from kprune.running.tuned import Tuning, panels
 from kprune.running.work_folder import fingerprint
+from kprune.select.class_names import output_axes
 from kprune.surgery.edit import Edit
-from kprune.surgery.provenance import KEY
+from kprune.surgery.provenance import KEY, left_units
 from kprune.version import __version__
 
 MAX_SEED = 2**32  # as numpy has it, and so Keras
@@ -281,20 +287,54 @@ def _prepared(
     elif share and validation is not None:
         raise UsageError("--validation and --validation-split both", do="give one of them")
     size, seed = settings.batch_size, settings.seed
-    train, held = examples(live, data, size, hold_back=share, seed=seed)
+    analysis = analyse(source, rules)
+    classes = classes_left(analysis, output_names(live))
+    train, held = examples(live, data, size, hold_back=share, seed=seed, classes=classes)
     if validation is not None:
-        held, _ = examples(live, validation, size, hold_back=0.0, seed=seed)
+        held, _ = examples(live, validation, size, hold_back=0.0, seed=seed, classes=classes)
     said = bool(source.config.get("compile_config"))
     notes = [] if left is not None else compile_for(keras, live, train, settings, said=said)
+    notes += train.notes
     if held is None:
         notes.append("no data are held back: epochs are judged by those the model learns from")
-    zeros = HeldZeros(live, source, analyse(source, rules)) if settings.keep_zeros else None
-    trainer = live if teacher is None else _with_teacher(teacher, live, place, source.trusted)
+    zeros = HeldZeros(live, source, analysis) if settings.keep_zeros else None
+    trainer = live
+    if teacher is not None:
+        trainer = _with_teacher(teacher, live, analysis, place, rules, trust=source.trusted)
     return Training(keras, live, trainer, train, held, zeros, seed), notes
 
 
-def _with_teacher(path: Any, live: Any, place: Path, trust: bool) -> Any:
+def _with_teacher(
+    path: Any, live: Any, analysis: Analysis, place: Path, rules: Iterable[str], *, trust: bool
+) -> Any:
+    """A trainer with a teacher, which first loses the classes that the model has lost."""
+    left = {
+        address: np.asarray(kept)
+        for address, kept in left_units(analysis.metadata).items()
+        if address in {axis.address for axis in output_axes(analysis)}
+    }
+
+    def without(_: Source, own: Analysis) -> Change:
+        return removal(
+            own,
+            {
+                address: np.setdiff1d(np.arange(len(own.map.axes[address])), kept)
+                for address, kept in gone.items()
+            },
+        )
+
     with open_model(path, trust=trust) as source:
+        axes = analyse(source, rules).map.axes if left else {}
+        gone = {
+            address: kept
+            for address, kept in left.items()
+            if address in axes and len(axes[address]) > max(len(kept), int(kept.max()))
+        }
+        if not gone:
+            return distiller(load(source, place), live)
+        cut = place / "teacher.keras"
+        carry_out_source(source, rules, without, Target(cut))
+    with open_model(cut, trust=trust) as source:
         return distiller(load(source, place), live)
 
 

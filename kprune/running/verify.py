@@ -19,10 +19,11 @@ from kprune.labels.labels import Labels
 from kprune.pruning.carrying import analyse
 from kprune.report.counts import count
 from kprune.report.report import Note
-from kprune.running.inputs import data_for, fixed_batch, random_inputs, whole_batches
+from kprune.running.classes import Classes
+from kprune.running.inputs import at, data_for, fixed_batch, random_inputs, whole_batches
 from kprune.running.keras_runtime import import_keras, load, name_of, output_names, run
 from kprune.running.lost import Lost, Unexplained, lost
-from kprune.running.metrics import Classes, measured
+from kprune.running.metrics import measured, removed_classes
 from kprune.running.reference import silenced_original
 from kprune.running.timing import check_sizes, time_models
 from kprune.running.verification import OutputDifference, ParameterCount, Verification
@@ -152,7 +153,7 @@ class _Both:
         )
 
         small_inputs = inputs
-        exact, classes = True, Classes()
+        exact, classes = True, dict[str, Classes]()
         reference = original
         if analysis is not None and known is not None:
             small_inputs = _cut_inputs(analysis, known.gone, inputs)
@@ -162,7 +163,7 @@ class _Both:
         got = run(small, small_inputs, batch_size=batch_size, progress=steps.next())
         expected = full
         if analysis is not None and known is not None:
-            expected, classes, exact = self._expected(analysis, known, full)
+            expected, classes, exact = self._expected(analysis, known, full, output_names(original))
         outputs = [
             difference(name, one, other, tolerance)
             for name, one, other in zip(output_names(small), got, expected, strict=True)
@@ -174,15 +175,12 @@ class _Both:
                 if reference is original
                 else run(original, inputs, batch_size=batch_size, progress=steps.next())
             )
+            labels = at(given.labels, slice(number))
             metrics = {
-                "before": measured(
-                    original, inputs, first, given.labels[:number], classes, cut=False
-                ),
-                "after": measured(
-                    small, small_inputs, got, given.labels[:number], classes, cut=True
-                ),
+                "before": measured(original, inputs, first, labels, classes, cut=False),
+                "after": measured(small, small_inputs, got, labels, classes, cut=True),
             }
-            self.notes += classes.notes(given.labels[:number])
+            self.notes += removed_classes(labels, classes, output_names(original))
         parameters = {
             "original": self._count(self.before, original),
             "pruned": self._count(self.after, small),
@@ -244,20 +242,19 @@ class _Both:
             ) from error
 
     def _expected(
-        self, analysis: Analysis, known: Lost, full: list[np.ndarray]
-    ) -> tuple[list[np.ndarray], Classes, bool]:
-        """What the pruned model should give, the classes it has, whether to float rounding."""
+        self, analysis: Analysis, known: Lost, full: list[np.ndarray], names: list[str]
+    ) -> tuple[list[np.ndarray], dict[str, Classes], bool]:
+        """What the pruned model should give, the classes it has by output, whether to float rounding."""
         refs = [leaf for leaf in leaves(analysis.model.outputs) if isinstance(leaf, TensorRef)]
         expected = []
-        classes = Classes()
+        classes: dict[str, Classes] = {}
         renormalised: list[str] = []
-        for ref, values in zip(refs, full, strict=True):
+        for name, ref, values in zip(names, refs, full, strict=True):
             labels = analysis.map.tensors.get((analysis.model.path, *ref.key), Labels(None))
             cut = cut_along(values, labels, known.gone)
             if labels.shape is not None and labels.last.dead(known.gone).any():
                 keep = ~labels.last.dead(known.gone)
-                if len(full) == 1:
-                    classes = Classes(len(keep), np.flatnonzero(keep))
+                classes[name] = Classes(np.flatnonzero(keep))
                 if is_distribution(values):
                     cut = cut / cut.sum(axis=-1, keepdims=True)
                     renormalised.append(ref.layer)

@@ -66,6 +66,19 @@ def with_provenance(
     }
 
 
+def left_units(metadata: Mapping[str, Any]) -> Mapping[str, list[int]]:
+    """For each layer that lost units the original indices of those that are left, as a file says."""
+    own = metadata.get(KEY)
+    units = own.get("units") if isinstance(own, dict) else None
+    if not isinstance(units, dict):
+        return {}
+    return {
+        address: kept
+        for address, kept in units.items()
+        if isinstance(kept, list) and kept and all(type(unit) is int for unit in kept)
+    }
+
+
 def without_masks(metadata: Mapping[str, Any], freed: Iterable[str]) -> dict[str, Any]:
     """metadata.json as if some layers had never been masked.
 
