@@ -15,6 +15,7 @@ from kprune.labels.explain import reason
 from kprune.labels.groups import Groups
 from kprune.labels.map import Blocks, UnitAxis
 from kprune.select.budget import Budget, Measure
+from kprune.select.bundles import in_bundles
 from kprune.select.options import OPTIONS
 from kprune.select.ranking import Ranking, Scores, blockwise, score_groups
 from kprune.select.statistics import Statistics
@@ -163,16 +164,13 @@ def choose(
         named: whether the user named each of them, so that one where nothing can go is an error.
         measure: what a choice costs, for a budget.
     """
-    picker = _Picker(analysis, statistics, choice, list(axes), named)
-    if choice.target is not None:
-        assert measure is not None
-        achieved = picker.to_budget(choice.target, measure)
-        return Chosen(picker.units(), picker.skipped, achieved)
-    if choice.together:
-        picker.from_all(choice)
-    else:
-        picker.layer_by_layer(choice)
-    return Chosen(picker.units(), picker.skipped)
+    axes = list(axes)
+    picker = _Picker(analysis, statistics, choice, axes, named)
+    found = picker.choose(measure)
+    if picker.even:
+        return found
+    # Several layers divide the same units otherwise: now those go together that leave all of them even.
+    return _Picker(analysis, statistics, choice, axes, named, bundled=True).choose(measure)
 
 
 class _Picker:
@@ -185,8 +183,10 @@ class _Picker:
         choice: Choice,
         axes: list[UnitAxis],
         named: bool,
+        *,
+        bundled: bool = False,
     ) -> None:
-        self.analysis, self.choice = analysis, choice
+        self.analysis, self.choice, self.bundled = analysis, choice, bundled
         self.groups: Groups = blockwise(analysis.groups)
         self.frozen = self.groups.frozen()
         self.skipped: dict[str, str] = {}
@@ -201,9 +201,36 @@ class _Picker:
         )
         self.skipped.update(self.scores.left_out)
         self.axes = [axis for axis in self.axes if axis.address not in self.scores.left_out]
+        if bundled:
+            self.groups, self.frozen = in_bundles(self.groups, self.scores.of, self.frozen)
+            self.scores = score_groups(
+                self.groups, statistics, choice.ranking, self.axes, strict=named
+            )
         every = list(analysis.map.axes.values())
         self.least = np.array([choice.least(len(axis)) for axis in every], np.int64)
         self.reset()
+
+    def choose(self, measure: Measure | None) -> Chosen:
+        """Choose; `measure` is what a choice costs, for a budget."""
+        choice, achieved = self.choice, None
+        if choice.target is not None:
+            assert measure is not None
+            achieved = self.to_budget(choice.target, measure)
+        elif choice.together:
+            self.from_all(choice)
+        else:
+            self.layer_by_layer(choice)
+            if self.bundled:
+                self._give_back()
+        return Chosen(self.units(), self.skipped, achieved)
+
+    @property
+    def even(self) -> bool:
+        """Whether what is left of every layer that works on equal runs is that."""
+        gone = self.groups.spread(np.flatnonzero(self.gone))
+        return not any(
+            unbalanced(blocks, gone) for part in self.analysis.map.whole() for blocks in part.blocks
+        )
 
     def reset(self) -> None:
         self.gone = np.zeros(self.analysis.map.count, bool)
@@ -241,13 +268,12 @@ class _Picker:
         for axis in self.axes:
             own = self.scores.of[self.groups.of[axis.ids]]
             already = int(self.gone[axis.ids].sum())
-            wanted = choice.allowed(len(axis), choice.quota(axis, own)) - already
-            wanted -= max(wanted, 0) % _runs(self.analysis, axis)
+            wanted = self._allowed(axis, choice.quota(axis, own)) - already
             free = ~self.frozen[axis.ids] & ~self.gone[axis.ids]
             named = np.zeros(self.analysis.map.count, bool)
             named[axis.ids] = True
             taken = 0
-            for index in _order(self.analysis, axis, own, free):
+            for index in self._order(axis, own, free):
                 if taken >= wanted:
                     break
                 label = int(axis.ids[index])
@@ -307,15 +333,17 @@ class _Picker:
 
     def _give_back(self) -> None:
         """Give groups back until every layer is left with a multiple of `round_to`, and runs are equal."""
+        if self.bundled:
+            self._give_bundles_back()
+            return
         for axis in self.axes:
-            runs = _runs(self.analysis, axis)
+            runs = self._runs(axis)
             round_to = self.choice.round_to or 1
             if round_to == 1 and runs == 1:
                 continue
             own = self.scores.of[self.groups.of[axis.ids]]
             taken = int(self.gone[axis.ids].sum())
-            wanted = self.choice.allowed(len(axis), taken)
-            wanted -= wanted % runs
+            wanted = self._allowed(axis, taken)
             # As many units in all may still be more of one run than of another.
             if wanted == taken and not any(
                 unbalanced(blocks, self.gone) for blocks in _dividing(self.analysis, axis)
@@ -323,7 +351,7 @@ class _Picker:
                 continue
             keep_gone = set()
             free = ~self.frozen[axis.ids]
-            for index in _order(self.analysis, axis, own, free)[:wanted]:
+            for index in self._order(axis, own, free)[:wanted]:
                 keep_gone.add(int(self.groups.of[axis.ids[index]]))
             back = self.gone[axis.ids] & ~np.isin(self.groups.of[axis.ids], list(keep_gone))
             for label in axis.ids[back]:
@@ -335,6 +363,38 @@ class _Picker:
             for group in keep_gone:
                 if not self.gone[group]:
                     self.take(group)
+
+    def _give_bundles_back(self) -> None:
+        """The same where groups may have several units of a layer: the highest are given back, until all fit."""
+        round_to, fit = self.choice.round_to or 1, False
+        while not fit:
+            fit = True
+            for axis in self.axes:
+                gone = axis.ids[self.gone[axis.ids]]
+                if gone.size and (len(axis) - gone.size) % round_to:
+                    heads = self.groups.of[gone]
+                    members = self.groups.members(int(heads[self.scores.of[heads].argmax()]))
+                    self.gone[members] = False
+                    owner = self.groups.owner[members]
+                    np.add.at(self.left, owner[owner >= 0], 1)
+                    fit = False
+
+    def _runs(self, axis: UnitAxis) -> int:
+        """Into how many runs an axis is divided, from each of which as many must go."""
+        return 1 if self.bundled else _runs(self.analysis, axis)
+
+    def _allowed(self, axis: UnitAxis, wanted: int) -> int:
+        """How many units of an axis may go, so that what is left is round, even, and not too few."""
+        number, runs = self.choice.allowed(len(axis), wanted), self._runs(axis)
+        while number and (number % runs or (len(axis) - number) % (self.choice.round_to or 1)):
+            number -= 1
+        return number
+
+    def _order(self, axis: UnitAxis, scores: np.ndarray, free: np.ndarray) -> np.ndarray:
+        if self.bundled:
+            order = np.argsort(scores, kind="stable")
+            return order[free[order]]
+        return _order(self.analysis, axis, scores, free)
 
     def to_budget(self, budget: Budget, measure: Measure) -> float:
         """Take the shortest beginning of the ranked list that meets a budget; gives what it comes to.

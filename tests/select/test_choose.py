@@ -249,3 +249,57 @@ def test_what_is_no_amount_is_refused(amount: str) -> None:
         Budget("parameters", amount)
     with pytest.raises(UsageError, match="a budget of seconds"):
         Budget("seconds", "40%")
+
+
+def shuffled() -> Any:
+    """Two grouped convolutions with a channel shuffle between them."""
+    net = Network()
+    x = net("Conv2D", "a", net.input("in", 8, 8, 3), filters=12, kernel_size=[1, 1])
+    x = net("Conv2D", "g", x, filters=12, groups=3, kernel_size=[1, 1])
+    x = net("Reshape", "apart", x, target_shape=[8, 8, 3, 4], shape=(None, 8, 8, 3, 4))
+    x = net("Permute", "swap", x, dims=[1, 2, 4, 3], shape=(None, 8, 8, 4, 3))
+    x = net("Reshape", "back", x, target_shape=[8, 8, 12], shape=(None, 8, 8, 12))
+    x = net("Conv2D", "h", x, filters=12, groups=3, kernel_size=[1, 1])
+    return net.functional(net("Conv2D", "out", x, filters=2))
+
+
+def concatenated() -> Any:
+    """A grouped convolution whose runs lie across two layers, and one behind it with other runs."""
+    net = Network()
+    x = net.input("in", 8, 8, 3)
+    x = [net("Conv2D", "a", x, filters=4), net("Conv2D", "b", x, filters=8)]
+    x = net("Concatenate", "cat", x)
+    x = net("Conv2D", "g", x, filters=12, groups=2)
+    x = net("Conv2D", "h", x, filters=12, groups=3)
+    return net.functional(net("Conv2D", "out", x, filters=2))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("make", [shuffled, concatenated])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"ratio": 0.5},
+        {"ratio": 0.5, "together": True},
+        {"target": Budget("parameters", "75%")},
+        {"target": Budget("parameters", "75%"), "round_to": 2, "min_units": 3},
+    ],
+)
+def test_units_that_are_divided_in_several_ways_go_by_what_leaves_all_of_them_even(
+    make: Any, limits: dict[str, Any], seed: int
+) -> None:
+    model, found = chosen(make(), Choice("random", seed=seed, **limits))
+    closure = close(model.groups, found.units)
+    check(closure)
+    assert found.units
+    if "target" in limits:
+        measure = measure_of("parameters", model, None)
+        assert found.achieved == measure(closure.gone) <= 0.75 * measure.whole
+    if "round_to" in limits:
+        left = {
+            name: len(axis) - len(found.units.get(name, ()))
+            for name, axis in model.map.axes.items()
+        }
+        assert all(
+            number % 2 == 0 and number >= 3 for name, number in left.items() if name in found.units
+        )
