@@ -15,6 +15,8 @@ import numpy as np
 
 from kprune.labels.groups import Groups, connected
 
+TRIES = 500  # before a smallest bundle is given up
+
 Row = tuple[int, int]  # a side, and one of its runs
 Kind = tuple[tuple[Row, int], ...]  # how many of a group's units stand in which runs
 
@@ -83,32 +85,62 @@ def _bundle(
 ) -> list[int]:
     """The group and others that make it even, taken from those that wait; [] where there are none.
 
-    Of groups that stand in the same runs the lowest goes first. Where a run lacks units, the group
-    comes next that leaves the least lacking.
+    Of groups that stand in the same runs the lowest goes first. The smallest bundle fills up the
+    runs that lack units, and no more; where there is none, or it takes too long to find, others may
+    lack some on the way.
     """
+
     bundle: list[int] = []
-    total: Counter[Row] = Counter()
-    chosen: int | None = first
-    while chosen is not None:
-        waiting[kinds[chosen]].pop()
-        bundle.append(chosen)
-        total.update(dict(kinds[chosen]))
+    tries = TRIES
+
+    def take(head: int, total: Counter[Row]) -> Counter[Row]:
+        waiting[kinds[head]].pop()
+        bundle.append(head)
+        return total + Counter(dict(kinds[head]))
+
+    def give_back() -> None:
+        head = bundle.pop()
+        waiting[kinds[head]].append(head)
+
+    def able(row: Row) -> list[int]:
+        found = (
+            kind for kind, heads in waiting.items() if heads and any(at == row for at, _ in kind)
+        )
+        return sorted((waiting[kind][-1] for kind in found), key=lambda head: scores[head])
+
+    def filled(total: Counter[Row]) -> bool:
+        nonlocal tries
         lacking = _lacking(total, runs)
         if not lacking:
-            return bundle
-        row = min(lacking)
-        able = [
-            heads[-1]
-            for kind, heads in waiting.items()
-            if heads and any(at == row for at, _ in kind)
-        ]
-        chosen = min(
-            able,
-            key=lambda head: (_left(total, kinds[head], runs), scores[head]),
-            default=None,
-        )
-    for head in reversed(bundle):  # as they were
-        waiting[kinds[head]].append(head)
+            return True
+        touched = {side for side, _ in total}
+        for head in able(min(lacking)):
+            if any(
+                side in touched and lacking.get((side, run), 0) < n
+                for (side, run), n in kinds[head]
+            ):
+                continue
+            tries -= 1
+            if tries < 0:
+                return False
+            if filled(take(head, total)):
+                return True
+            give_back()
+        return False
+
+    total = take(first, Counter())
+    if filled(total):
+        return bundle
+    while lacking := _lacking(total, runs):
+        heads = able(min(lacking))
+        if not heads:
+            break
+        head = min(heads, key=lambda head: _left(total, kinds[head], runs))
+        total = take(head, total)
+    if not _lacking(total, runs):
+        return bundle
+    while bundle:  # as they were
+        give_back()
     return []
 
 

@@ -303,3 +303,11 @@ def test_units_that_are_divided_in_several_ways_go_by_what_leaves_all_of_them_ev
         assert all(
             number % 2 == 0 and number >= 3 for name, number in left.items() if name in found.units
         )
+
+
+def test_as_little_as_one_unit_a_run_may_be_left_of_a_channel_shuffle() -> None:
+    """The smallest bundles are found, whatever the scores: three units of twelve, one a run on both sides."""
+    for seed in range(6):
+        model, found = chosen(shuffled(), Choice("random", ratio=0.75, seed=seed), "g")
+        check(close(model.groups, found.units))
+        assert len(found.units["g"]) == 9
