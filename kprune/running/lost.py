@@ -11,8 +11,8 @@ import numpy as np
 from kprune.analysis import Analysis
 from kprune.errors import KpruneError
 from kprune.labels.closure import close
+from kprune.pruning.changes import masks_of
 from kprune.sets import distinct
-from kprune.surgery.mask import channel_axis, layer_at, output_labels
 from kprune.surgery.provenance import KEY
 from kprune.text import clean
 
@@ -139,10 +139,9 @@ def _original_units(analysis: Analysis, address: str, indices: Any, gone: np.nda
 
 
 def _original_channels(analysis: Analysis, path: str, indices: Any, gone: np.ndarray) -> np.ndarray:
-    layer = layer_at(analysis.model, path)
-    labels = output_labels(analysis, layer)
-    along = labels.axis(channel_axis(layer, labels.rank))
-    return np.flatnonzero(~along.dead(gone))[np.asarray(indices, np.int64)]
+    masks = masks_of(analysis)
+    dead = masks.dead_channels(analysis, masks.layer_at(analysis.model, path), gone)
+    return np.flatnonzero(~dead)[np.asarray(indices, np.int64)]
 
 
 def _check_left(analysis: Analysis, pruned: Mapping[str, Any], gone: np.ndarray) -> None:

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from msgspec.structs import replace
 
 from kprune.analysis import Analysis
 from kprune.formats import Source, open_model, write_model
 from kprune.labels.closure import Closure
 from kprune.running.keras_runtime import SUFFIXES, import_keras, load
 from kprune.running.lost import Lost, Mask
-from kprune.surgery.edit import Edit, TensorEdit
+from kprune.surgery.edit import combined
 from kprune.surgery.zero import SILENT, zero, zero_through
 
 # Layers that end in `self.activation(outputs)`, channels on one axis.
@@ -47,7 +46,7 @@ def silenced_original(source: Source, analysis: Analysis, lost: Lost, folder: Pa
     }
     in_file = {address: units for address, units in lost.zeroed.items() if address not in running}
     edit = zero_through(analysis, Closure(analysis.groups, {}, lost.silent_weights))
-    edit = _both(edit, zero(analysis, in_file))
+    edit = combined(edit, zero(analysis, in_file))
     if edit.tensors:
         copy = folder / ("silenced" + SUFFIXES.get(source.format, ""))
         write_model(source, edit, copy, force=True)
@@ -72,15 +71,6 @@ def _by_activation(analysis: Analysis, address: str) -> bool:
     while len(record.children) == 1:  # TimeDistributed goes by the layer inside it
         record = next(iter(record.children.values()))
     return record.layer.kind in BY_ACTIVATION and axis.default
-
-
-def _both(one: Edit, other: Edit) -> Edit:
-    tensors: dict[str, TensorEdit] = {}
-    for edited in (*one.tensors, *other.tensors):
-        known = tensors.get(edited.path)
-        fills = (*known.fills, *edited.fills) if known else edited.fills
-        tensors[edited.path] = replace(edited, fills=fills)
-    return replace(one, tensors=tuple(tensors.values()))
 
 
 def keras_layer(model: Any, path: str) -> Any:

@@ -222,13 +222,7 @@ class _Both:
         try:
             return analysis, lost(analysis, self.after.metadata)
         except Unexplained as reason:
-            self.notes.append(
-                Note(
-                    "direct",
-                    "",
-                    f"compared with the original as it is, where removed units count: {reason}",
-                )
-            )
+            self.notes.append(unexplained(reason))
             return analysis, None
 
     def _load_pruned(self, *, compiled: bool) -> Any:
@@ -288,6 +282,12 @@ class _Both:
                 f"Keras counts {keras_count:,} parameters in {name_of(source)}, and kprune {own:,}"
             )
         return ParameterCount(keras_count, keras_count if own == -1 else own)
+
+
+def unexplained(reason: Unexplained) -> Note:
+    """What a reader should know where the pruned file does not say what was done to it."""
+    text = f"compared with the original as it is, where removed units count: {reason}"
+    return Note("direct", "", text)
 
 
 class _Steps:

@@ -20,6 +20,7 @@
     rewrite      an Edit carried out on the protos
     source       the opened folder, and how another one is written
     verifying    both models run by their signatures, and compared
+    silenced     what masked layers should come to, computed without those masks
     keras2       SavedModels that tf_keras wrote, which are models again
 
 Only this room and `kprune.running` import TensorFlow, inside functions.

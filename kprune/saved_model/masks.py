@@ -53,6 +53,16 @@ def channels(analysis: GraphAnalysis, layer: Layer) -> int:
     return len(_units(analysis, layer))
 
 
+def dead_channels(analysis: GraphAnalysis, layer: Layer, gone: np.ndarray) -> np.ndarray:
+    """bool: which of the units that a mask counts are gone.
+
+    Args:
+        gone: bool (labels,).
+    """
+    dead: np.ndarray = gone[_units(analysis, layer).ids]
+    return dead
+
+
 def _units(analysis: GraphAnalysis, layer: Layer) -> UnitAxis:
     axis = analysis.map.axes.get(layer.path)
     if axis is None:
@@ -91,8 +101,7 @@ def _edit(
     for path, indices in chosen.items():
         axis = _units(analysis, layer_at(analysis.model, path))
         wanted = axis.ids if indices is None else axis.ids[indices]
-        groups = analysis.groups.of[wanted]
-        found = list(_places(analysis, axis))
+        found = list(places(analysis, axis))
         if not found:
             raise CannotPruneError(
                 f"cannot find what '{clean(path)}' gives",
@@ -100,7 +109,7 @@ def _edit(
                 do="use 'kprune zero', which needs no such place",
             )
         for place in found:
-            hit = np.isin(analysis.groups.of[place.ids], groups)
+            hit = silent(analysis, place, wanted)
             masks.append(
                 {
                     "layer": path,
@@ -116,7 +125,16 @@ def _edit(
     return Edit({**analysis.config, "masks": masks}, analysis.metadata)
 
 
-def _places(analysis: GraphAnalysis, axis: UnitAxis) -> Iterator[Place]:
+def silent(analysis: GraphAnalysis, place: Place, wanted: np.ndarray) -> np.ndarray:
+    """bool, along the axis of a place: where units stand, or what is tied to them.
+
+    Args:
+        wanted: labels of the units.
+    """
+    return np.isin(analysis.groups.of[place.ids], analysis.groups.of[wanted])
+
+
+def places(analysis: GraphAnalysis, axis: UnitAxis) -> Iterator[Place]:
     """The tensors that a layer gives to others, outside of loops."""
     tracer = analysis.tracer
     inside = {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,29 @@ from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError, CheckError, UsageError
 from kprune.formats import Source, write_model
 from kprune.graph.model import TensorRef, leaves
-from kprune.labels.closure import Closure, close
+from kprune.labels.closure import Closure
 from kprune.labels.labels import Labels
 from kprune.pruning.carrying import analyse
 from kprune.report.counts import count
 from kprune.report.report import Note
+from kprune.running.keras_runtime import quiet
+from kprune.running.lost import Mask, Unexplained, lost
+from kprune.running.reference import silenced_original
 from kprune.running.timing import time_calls
 from kprune.running.verification import OutputDifference, ParameterCount, Timing, Verification
-from kprune.running.verify import TOLERANCE, cut_along, difference, is_distribution
+from kprune.running.verify import (
+    TOLERANCE,
+    cut_along,
+    difference,
+    is_distribution,
+    unexplained,
+)
 from kprune.saved_model.analysis import GraphAnalysis
 from kprune.saved_model.contents import reading
 from kprune.saved_model.graph import MAIN
 from kprune.saved_model.runtime import tensorflow
-from kprune.surgery.provenance import KEY
+from kprune.saved_model.silenced import Signature, silenced
+from kprune.surgery.edit import combined
 from kprune.surgery.zero import zero, zero_through
 from kprune.text import clean
 from kprune.version import __version__
@@ -58,9 +69,10 @@ def verify_saved_models(
     tf = tensorflow()
     analysis = analyse(before, rules)
     notes: list[Note] = []
-    original, gone, against = _reference(before, after, analysis, folder, notes)
+    reference = _reference(before, after, analysis, folder, notes)
+    gone = reference.gone
     loaded = []
-    for source, path in ((before, original), (after, after.path)):
+    for source, path in ((before, reference.folder), (after, after.path)):
         with reading(source.path, "its functions"):
             loaded.append(tf.saved_model.load(str(path)))
     given = None if data is None else _arrays(data)
@@ -70,6 +82,7 @@ def verify_saved_models(
     missing = sorted(set(loaded[0].signatures) - set(loaded[1].signatures))
     if missing:
         raise CheckError(f"{clean(after.path)} lacks the signature '{clean(missing[0])}'")
+    expecting = reference.signatures(loaded[0])
     # Zeroed weights take as long as others, so the masked original stands for the original.
     times: list[Timing] = []
     timed = next((name for name in loaded[0].signatures if name == SERVED), None)
@@ -89,7 +102,7 @@ def verify_saved_models(
         }
         inputs = {key: tf.constant(value) for key, value in inputs.items()}
         small = {key: tf.constant(value) for key, value in small.items()}
-        expected, got = signature(**inputs), other(**small)
+        expected, got = expecting[name](**inputs), other(**small)
         if name == timed:
             times = [
                 time_calls(*_calls(signature, other, inputs, small, size), size) for size in time
@@ -125,7 +138,7 @@ def verify_saved_models(
         passed=all(
             output.equal or (not exact and output.relative is not None) for output in outputs
         ),
-        against=against,
+        against=reference.against,
         exact=exact,
         tolerance=limit,
         samples=samples if given is None else len(next(iter(given.values()))),
@@ -169,58 +182,59 @@ def _calls(
     return call(original, inputs), call(pruned, small)
 
 
-def _reference(
-    before: Source, after: Source, analysis: Analysis, folder: Path, notes: list[Note]
-) -> tuple[Path, np.ndarray, str]:
+@dataclass
+class _Reference:
     """What the pruned model should equal.
 
-    Returns: its folder, bool (labels,) of what the pruned one lost, and what it is called.
+    Attributes:
+        folder: a SavedModel in which the weights that count as 0 are 0.
+        analysis: of the original, which has the same graphs.
+        gone: bool (labels,): what the pruned one lost.
+        masks: what is set to 0 besides, as the model runs.
+        against: what it is called.
     """
+
+    folder: Path
+    analysis: Analysis
+    gone: np.ndarray
+    masks: list[Mask]
+    against: str
+
+    def signatures(self, loaded: Any) -> Mapping[str, Signature]:
+        """The functions to compare with."""
+        if not self.masks:
+            found: Mapping[str, Signature] = loaded.signatures
+            return found
+        assert isinstance(self.analysis, GraphAnalysis)
+        return silenced(loaded, self.analysis, self.masks)
+
+
+def _reference(
+    before: Source, after: Source, analysis: Analysis, folder: Path, notes: list[Note]
+) -> _Reference:
+    """The original with what the pruned one lost silenced; as it is, if that cannot be told."""
     assert before.path is not None
-    nothing = np.zeros(analysis.map.count, bool)
-    steps = _steps(before, after)
-    direct = before.path, nothing, "original"
-    if steps is None:
-        notes.append(
-            Note(
-                "direct",
-                "",
-                "the pruned model does not say what was done to it: compared as they are",
-            )
-        )
-        return direct
-    if len(steps) != 1 or steps[0].get("backend") not in ("remove", "zero"):
-        notes.append(
-            Note(
-                "direct",
-                "",
-                "more than one step, or masks, lie between the two: compared as they are",
-            )
-        )
-        return direct
-    step = steps[0]
-    units = {address: np.array(indices, np.int64) for address, indices in step["layers"].items()}
-    if any(
-        address not in analysis.map.axes
-        or units[address].max(initial=0) >= len(analysis.map.axes[address])
-        for address in units
-    ):
-        notes.append(
-            Note(
-                "direct",
-                "",
-                "what was done to the pruned model does not fit the original: compared as they are",
-            )
-        )
-        return direct
-    if step["backend"] == "zero" and not step.get("outgoing"):
-        edit, gone = zero(analysis, units, silence=bool(step.get("silence"))), nothing
-    else:
-        closure: Closure = close(analysis.groups, units)
-        edit, gone = zero_through(analysis, closure), closure.gone
-    copy = folder / "masked"
-    write_model(before, edit, copy, force=True)
-    return copy, gone if step["backend"] == "remove" else nothing, "masked original"
+    try:
+        known = lost(analysis, after.metadata)
+    except Unexplained as reason:
+        notes.append(unexplained(reason))
+        nothing = np.zeros(analysis.map.count, bool)
+        return _Reference(before.path, analysis, nothing, [], "original")
+    found = _Reference(before.path, analysis, known.gone, known.masks, "masked original")
+    if known.masks and not isinstance(analysis, GraphAnalysis):
+        # Written by Keras 2: its layers are silenced, and the whole is traced anew.
+        model = silenced_original(before, analysis, known, folder)
+        found.folder, found.masks = folder / "masked", []
+        with quiet():
+            model.save(found.folder, save_format="tf")
+        return found
+    edit = zero_through(analysis, Closure(analysis.groups, {}, known.silent_weights))
+    edit = combined(edit, zero(analysis, known.zeroed))
+    edit = combined(edit, zero(analysis, known.silenced, silence=True))
+    if edit.tensors:
+        found.folder = folder / "masked"
+        write_model(before, edit, found.folder, force=True)
+    return found
 
 
 def _labels(analysis: Analysis, source: Source, signature: str, key: str, side: str) -> Labels:
@@ -236,17 +250,6 @@ def _labels(analysis: Analysis, source: Source, signature: str, key: str, side: 
     if len(named) != 1:
         return NO_LABELS
     return analysis.map.tensors.get((analysis.model.path, *named[0].key), NO_LABELS)
-
-
-def _steps(before: Source, after: Source) -> list[dict[str, Any]] | None:
-    """What was done to the second since the first."""
-    listed = []
-    for source in (before, after):
-        noted = source.metadata.get(KEY)
-        plan = noted.get("plan") if isinstance(noted, dict) else None
-        listed.append(plan.get("steps", []) if isinstance(plan, dict) else [])
-    old, new = listed
-    return new[len(old) :] if new and new[: len(old)] == old else None
 
 
 def _inputs(signature: Any, samples: int, seed: int) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 
 class Fill(Struct, frozen=True):
@@ -91,3 +92,17 @@ class Edit(Struct, frozen=True):
     names: Callable[[], dict[str, str]] = dict
     groups: tuple[str, ...] = ()
     order: tuple[str, ...] = ()
+
+
+def combined(one: Edit, other: Edit) -> Edit:
+    """The edit that fills what either does; where both fill an entry, the second has the last word.
+
+    Args:
+        one, other: of the same file, with tensors that are filled and not cut.
+    """
+    tensors: dict[str, TensorEdit] = {}
+    for edited in (*one.tensors, *other.tensors):
+        known = tensors.get(edited.path)
+        fills = (*known.fills, *edited.fills) if known else edited.fills
+        tensors[edited.path] = replace(edited, fills=fills)
+    return replace(one, tensors=tuple(tensors.values()))

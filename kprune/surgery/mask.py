@@ -51,6 +51,16 @@ def channels(analysis: Analysis, layer: Layer) -> int:
     return int(width[channel_axis(layer, len(width))] or 0)
 
 
+def dead_channels(analysis: Analysis, layer: Layer, gone: np.ndarray) -> np.ndarray:
+    """bool: which of the channels that a mask counts are gone.
+
+    Args:
+        gone: bool (labels,).
+    """
+    labels = output_labels(analysis, layer)
+    return labels.axis(channel_axis(layer, labels.rank)).dead(gone)
+
+
 def mask(analysis: Analysis, chosen: Mapping[str, np.ndarray]) -> Edit:
     """The edit that puts a multiplier of ones and zeros behind layers.
 

@@ -142,6 +142,16 @@ def test_the_compile_state_comes_along_and_training_goes_on(tmp_path):
     assert small.fit(x, y, verbose=0).history["loss"]
 
 
+def test_verify_knows_what_masks_mean_and_sees_that_other_units_are_masked(tmp_path):
+    randomised(functional()).save(tmp_path / "model", save_format="tf")
+    kprune.mask(tmp_path / "model", {"a": [0, 5]}, output=tmp_path / "masked")
+    found = kprune.verify(tmp_path / "model", tmp_path / "masked")
+    assert found.passed and found.against == "masked original"
+    note = tmp_path / "masked" / "assets.extra" / "kprune.json"
+    note.write_text(note.read_text().replace("[0, 5]", "[0, 4]"))
+    assert not kprune.verify(tmp_path / "model", tmp_path / "masked").passed
+
+
 # -- code that is not Keras's own -----------------------------------------------------------------
 
 
