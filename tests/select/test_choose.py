@@ -305,9 +305,9 @@ def test_units_that_are_divided_in_several_ways_go_by_what_leaves_all_of_them_ev
         )
 
 
-def test_as_little_as_one_unit_a_run_may_be_left_of_a_channel_shuffle() -> None:
-    """The smallest bundles are found, whatever the scores: three units of twelve, one a run on both sides."""
-    for seed in range(6):
-        model, found = chosen(shuffled(), Choice("random", ratio=0.75, seed=seed), "g")
+def test_no_more_than_it_takes_goes_together() -> None:
+    """Two runs on one side and three on the other: six of twelve units, whatever the scores."""
+    for seed in range(8):
+        model, found = chosen(concatenated(), Choice("random", ratio=0.5, seed=seed), "g")
         check(close(model.groups, found.units))
-        assert len(found.units["g"]) == 9
+        assert len(found.units["g"]) == 6
