@@ -15,7 +15,8 @@ import numpy as np
 
 from kprune.labels.groups import Groups, connected
 
-TRIES = 500  # before a smallest bundle is given up
+TRIES = 500  # for a bundle of which no run loses more than so many units
+MOST = 6  # as many as that, for units that stand in one place of a run
 
 Row = tuple[int, int]  # a side, and one of its runs
 Kind = tuple[tuple[Row, int], ...]  # how many of a group's units stand in which runs
@@ -85,63 +86,43 @@ def _bundle(
 ) -> list[int]:
     """The group and others that make it even, taken from those that wait; [] where there are none.
 
-    Of groups that stand in the same runs the lowest goes first. The smallest bundle fills up the
-    runs that lack units, and no more; where there is none, or it takes too long to find, others may
-    lack some on the way.
+    Of groups that stand in the same runs the lowest goes first, and of others the one that leaves the
+    least lacking. How many units a run may lose in all is raised step by step, so that small bundles
+    are found first.
     """
-
     bundle: list[int] = []
-    tries = TRIES
+    tries = 0
 
-    def take(head: int, total: Counter[Row]) -> Counter[Row]:
+    def able(total: Counter[Row], row: Row) -> list[int]:
+        found = [
+            kind for kind, heads in waiting.items() if heads and any(at == row for at, _ in kind)
+        ]
+        left = {kind: sum(_lacking(total + Counter(dict(kind)), runs).values()) for kind in found}
+        return [
+            waiting[k][-1] for k in sorted(found, key=lambda k: (left[k], scores[waiting[k][-1]]))
+        ]
+
+    def filled(head: int, before: Counter[Row], most: int) -> bool:
+        """Whether it can be done with this group; it and the others are in the bundle then."""
+        nonlocal tries
+        total = before + Counter(dict(kinds[head]))
+        tries -= 1
+        if tries < 0 or max(total.values()) > most:
+            return False
         waiting[kinds[head]].pop()
         bundle.append(head)
-        return total + Counter(dict(kinds[head]))
-
-    def give_back() -> None:
-        head = bundle.pop()
-        waiting[kinds[head]].append(head)
-
-    def able(row: Row) -> list[int]:
-        found = (
-            kind for kind, heads in waiting.items() if heads and any(at == row for at, _ in kind)
-        )
-        return sorted((waiting[kind][-1] for kind in found), key=lambda head: scores[head])
-
-    def filled(total: Counter[Row]) -> bool:
-        nonlocal tries
         lacking = _lacking(total, runs)
-        if not lacking:
+        if not lacking or any(filled(other, total, most) for other in able(total, min(lacking))):
             return True
-        touched = {side for side, _ in total}
-        for head in able(min(lacking)):
-            if any(
-                side in touched and lacking.get((side, run), 0) < n
-                for (side, run), n in kinds[head]
-            ):
-                continue
-            tries -= 1
-            if tries < 0:
-                return False
-            if filled(take(head, total)):
-                return True
-            give_back()
+        waiting[kinds[head]].append(bundle.pop())
         return False
 
-    total = take(first, Counter())
-    if filled(total):
-        return bundle
-    while lacking := _lacking(total, runs):
-        heads = able(min(lacking))
-        if not heads:
+    alone = max(count for _, count in kinds[first])
+    for most in range(alone, MOST * alone + 1):
+        tries = TRIES
+        if filled(first, Counter(), most):
             break
-        head = min(heads, key=lambda head: _left(total, kinds[head], runs))
-        total = take(head, total)
-    if not _lacking(total, runs):
-        return bundle
-    while bundle:  # as they were
-        give_back()
-    return []
+    return bundle
 
 
 def _lacking(total: Counter[Row], runs: dict[int, int]) -> dict[Row, int]:
@@ -153,7 +134,3 @@ def _lacking(total: Counter[Row], runs: dict[int, int]) -> dict[Row, int]:
             if total[side, run] < most:
                 found[side, run] = most - total[side, run]
     return found
-
-
-def _left(total: Counter[Row], kind: Kind, runs: dict[int, int]) -> int:
-    return sum(_lacking(total + Counter(dict(kind)), runs).values())
