@@ -198,6 +198,8 @@ class Choosing(Naming, frozen=True):
             amounts["global"] = "" if self.together else None
             for name in _WITHOUT_RANK:
                 del amounts[name]
+            for name, default in _DEFAULTS.items():
+                amounts[name] = None if amounts[name] == default else amounts[name]
             for name, value in amounts.items():
                 if value is not None:
                     option = "--" + name.replace("_", "-")
@@ -232,8 +234,11 @@ class Choosing(Naming, frozen=True):
         )
 
 
-_WITHOUT_RANK = ("seed", "reduce", "normalize", "data", "classes", "class_names")
-"""What has a meaning, or a value, even where nothing ranks units."""
+_WITHOUT_RANK = ("data", "classes", "class_names")
+"""What has a meaning even where nothing ranks units."""
+
+_DEFAULTS = {"seed": 0, "reduce": "mean", "normalize": "none"}
+"""What has a value even where it is not given."""
 
 
 def _share(text: str) -> tuple[str, float]:

@@ -112,12 +112,25 @@ def check_output(output: str | os.PathLike[str], *, force: bool) -> None:
     Raises: UsageError if something is there and may not be replaced; FileError if there is no place.
     """
     if os.fspath(output) == STANDARD_OUTPUT:
+        check_standard_output()
         return
     if not force and os.path.lexists(output):
         raise _exists(output)
     folder = Path(os.path.realpath(output)).parent
     if not folder.is_dir():
         raise FileError(f"cannot write {shown(output)}", why=f"there is no folder {shown(folder)}")
+
+
+def check_standard_output() -> None:
+    """Raises: UsageError, FileError if standard output does not take a model file."""
+    if sys.stdout is None:
+        raise FileError("standard output is closed")
+    if sys.stdout.isatty() or not hasattr(sys.stdout, "buffer"):
+        raise UsageError(
+            "standard output does not take a model file",
+            why="it is a terminal or a notebook",
+            do="redirect it (kprune ... -o - > small.keras) or name a file with -o",
+        )
 
 
 def write_bytes(output: str | os.PathLike[str], data: bytes, *, force: bool) -> None:
@@ -247,14 +260,7 @@ class _Streamed(NewFile):
     name = "standard output"
 
     def __init__(self) -> None:
-        if sys.stdout is None:
-            raise FileError("standard output is closed")
-        if sys.stdout.isatty() or not hasattr(sys.stdout, "buffer"):
-            raise UsageError(
-                "standard output does not take a model file",
-                why="it is a terminal or a notebook",
-                do="redirect it (kprune ... -o - > small.keras) or name a file with -o",
-            )
+        check_standard_output()
         with writing("a temporary file"):
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - discard closes it
         self.fd = self._file.fileno()

@@ -227,6 +227,8 @@ class Selection(Struct, frozen=True, dict=True):
         if not axes:
             raise self._nothing_chosen(analysis)
         if self.choice is not None:
+            for name in self.choice.per_layer:
+                axes_named(analysis, parse_layer(name))  # refuses one that there is not
             measure = (
                 measure_of(self.choice.target.kind, analysis, statistics.source)
                 if self.choice.target

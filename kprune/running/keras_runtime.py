@@ -166,7 +166,11 @@ def reason_of(error: BaseException) -> str:
     """What an exception of Keras or TensorFlow says, in one line: without the places in code that lead to it."""
     lines = [line.strip() for line in str(error).splitlines()]
     told = [line for line in lines if line and not line.startswith(_PLACES)]
-    text = re.sub(r"\{\{function_node .*?\}\} ?|\s*\[Op:[^]]*\]", "", " ".join(told) or str(error))
+    text = re.sub(
+        r"\x1b\[[0-9;]*m|\{\{function_node .*?\}\} ?|\s*\[Op:[^]]*\]",
+        "",
+        " ".join(told) or str(error),
+    )
     return f"{type(error).__name__}: {text}"
 
 
@@ -238,7 +242,7 @@ def run(
         except Exception as error:
             raise CannotPruneError(
                 f"the model '{clean(model.name)}' does not run on these inputs",
-                why=f"{type(error).__name__}: {clean(' '.join(str(error).split()), 300)}",
+                why=clean(reason_of(error), 300),
                 do="give inputs that it takes, with --data FILE.npz",
             ) from error
         parts.append([np.asarray(keras.ops.convert_to_numpy(y)) for y in tree.flatten(outputs)])

@@ -80,6 +80,8 @@ class Choice:
             )
         for name in ("ratio", "max_ratio", "count", "round_to", "min_units", "seed"):
             check_number(name, getattr(self, name))
+        if self.threshold is not None and np.isnan(self.threshold):
+            raise UsageError("a threshold of nan", why="nothing scores less than that")
         for ratio in self.per_layer.values():
             check_number("ratio", ratio)
         for name, meant in (("a budget", self.target), ("one list of all layers", self.together)):
@@ -402,6 +404,11 @@ class _Picker:
         Raises: CheckError if all that can go is not enough; its text names the closest.
         """
         goal = budget.goal(measure.whole)
+        if measure.whole <= goal:
+            raise UsageError(
+                f"the model meets the budget as it is: it has {measure.whole:,.0f} {budget.kind}",
+                do="ask for fewer",
+            )
         # The list is gone through once: a shorter beginning of it takes the same groups as far as it goes.
         taken = self._take_ranked(self._ranked(), len(self.gone))
 

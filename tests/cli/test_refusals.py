@@ -114,6 +114,36 @@ USAGE = [
         """,
     ),
     (
+        "remove model.keras conv_1:1 --reduce max",
+        """
+        error: --reduce goes with a criterion
+        do:    say what ranks the units: --criterion l1 --reduce max
+        """,
+    ),
+    (
+        "remove model.keras --criterion l1 --ratio 0.5 --per-layer conv_9=0.1",
+        """
+        error: there is no layer called 'conv_9'; did you mean 'conv_3', 'conv_2' or 'conv_1'?
+        where: conv_9
+               ^^^^^^
+        do:    'kprune inspect' lists the layers
+        """,
+    ),
+    (
+        "remove model.keras --criterion l1 --target-params 1M",
+        """
+        error: the model meets the budget as it is: it has 44,354 parameters
+        do:    ask for fewer
+        """,
+    ),
+    (
+        "remove model.keras --criterion l1 --threshold nan",
+        """
+        error: a threshold of nan
+        why:   nothing scores less than that
+        """,
+    ),
+    (
         "remove model.keras --ratio 0.5",
         """
         error: --ratio goes with a criterion

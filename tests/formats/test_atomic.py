@@ -19,6 +19,7 @@ import pytest
 
 from kprune.errors import FileError, UsageError
 from kprune.formats import atomic, open_model, stream, write_model
+from kprune.formats.atomic import check_output
 from kprune.formats.keras_zip import KerasZip
 from kprune.surgery.edit import Edit
 from tests.formats.making import contents, empty_edit, left_in, some_tensors, write_keras
@@ -440,3 +441,9 @@ def test_a_failed_swap_puts_the_old_folder_back(
     ):
         new.commit(lambda: None)
     assert left_in(tmp_path) == {"model"} and left_in(tmp_path / "model") == {"old"}
+
+
+def test_a_terminal_is_refused_before_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    with pytest.raises(UsageError, match="standard output does not take a model file"):
+        check_output("-", force=False)
