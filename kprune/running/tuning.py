@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from kprune.formats import Source, default_output, open_model, write_model
 from kprune.formats.atomic import check_output
 from kprune.formats.faults import shown
 from kprune.pruning.carrying import Target, analyse, carry_out_source, refuse_other_format
-from kprune.pruning.changes import Change, removal
+from kprune.pruning.changes import removal
 from kprune.report.plot import check_plot, draw
 from kprune.rules.loading import load_rules
 from kprune.running.checkpoint import Checkpoint, Epoch, History
@@ -308,34 +308,37 @@ def _with_teacher(
     path: Any, live: Any, analysis: Analysis, place: Path, rules: Iterable[str], *, trust: bool
 ) -> Any:
     """A trainer with a teacher, which first loses the classes that the model has lost."""
+    answers = {axis.address for axis in output_axes(analysis)}
     left = {
-        address: np.asarray(kept)
+        address: kept
         for address, kept in left_units(analysis.metadata).items()
-        if address in {axis.address for axis in output_axes(analysis)}
+        if address in answers
     }
-
-    def without(_: Source, own: Analysis) -> Change:
-        return removal(
-            own,
-            {
-                address: np.setdiff1d(np.arange(len(own.map.axes[address])), kept)
-                for address, kept in gone.items()
-            },
-        )
-
     with open_model(path, trust=trust) as source:
-        axes = analyse(source, rules).map.axes if left else {}
-        gone = {
-            address: kept
-            for address, kept in left.items()
-            if address in axes and len(axes[address]) > max(len(kept), int(kept.max()))
-        }
+        gone = _lost_beyond(analyse(source, rules), left) if left else {}
         if not gone:
             return distiller(load(source, place), live)
         cut = place / "teacher.keras"
-        carry_out_source(source, rules, without, Target(cut))
+        carry_out_source(source, rules, lambda _, own: removal(own, gone), Target(cut))
     with open_model(cut, trust=trust) as source:
         return distiller(load(source, place), live)
+
+
+def _lost_beyond(teacher: Analysis, left: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
+    """Units of a teacher that are gone from its student: by address, indices in the teacher.
+
+    Args:
+        left: what is left of the student, as the original counts it; the teacher may have lost some as well.
+    """
+    found = {}
+    for address, kept in left.items():
+        axis = teacher.map.axes.get(address)
+        if axis is None:
+            continue
+        own = np.asarray(left_units(teacher.metadata).get(address, range(len(axis))))
+        if len(own) == len(axis) > len(kept) and np.isin(kept, own).all():
+            found[address] = np.flatnonzero(~np.isin(own, kept))
+    return found
 
 
 def _write(source: Source, checkpoint: Checkpoint, best: int, target: str, *, force: bool) -> None:
