@@ -17,6 +17,8 @@ from kprune.errors import CannotPruneError, UsageError
 from kprune.graph.model import Layer, Model
 from kprune.labels.map import UnitAxis
 from kprune.saved_model.analysis import GraphAnalysis
+from kprune.saved_model.graph import Graph, Ref
+from kprune.saved_model.trace import GraphTracer
 from kprune.surgery.edit import Edit
 from kprune.text import clean
 
@@ -151,18 +153,9 @@ def places(analysis: GraphAnalysis, axis: UnitAxis) -> Iterator[Place]:
             by_graph.setdefault(graph, set()).add(node)
     for graph, own in by_graph.items():
         known = tracer.graphs[graph]
-        readers: dict[tuple[str, int], list[str]] = {}
-        for name in known.order:
-            if name not in own:
-                for ref in known.inputs[name]:
-                    if ref[0] in own:
-                        readers.setdefault(ref, []).append(name)
-        for ref in known.results:
-            if ref[0] in own:
-                readers.setdefault(ref, [])
-        for (node, output), names in readers.items():
+        for (node, output), names in _given(tracer, known, own).items():
             labels = tracer.traced.tensors.get((graph, node, output))
-            if labels is None or known.nodes[node].op in ("ReadVariableOp", "Const", "Shape"):
+            if labels is None or tracer.owners.whole(labels) is not None:
                 continue
             for number in range(labels.rank):
                 along = labels.axis(number)
@@ -173,6 +166,44 @@ def places(analysis: GraphAnalysis, axis: UnitAxis) -> Iterator[Place]:
                 ):
                     yield Place(graph, node, output, number, labels.rank, along.ids, tuple(names))
                     break
+
+
+def _given(tracer: GraphTracer, graph: Graph, own: set[str]) -> dict[Ref, list[str]]:
+    """The tensors that a layer gives to others, each with the nodes that read it as such.
+
+    Those that hand it back to the layer are none of them: a bias may be added only behind a Reshape.
+    """
+    layers = tracer.node_layers
+    call = {name: layers.scopes.get((graph.name, name), "") for name in own}
+    consumers: dict[str, list[str]] = {}
+    for name in graph.order:
+        for source, _ in graph.inputs[name]:
+            consumers.setdefault(source, []).append(name)
+
+    def comes_back(reader: str, to: str) -> bool:
+        seen, stack = {reader}, [reader]
+        while stack:
+            for name in consumers.get(stack.pop(), ()):
+                if name in own:
+                    if call[name] == to and (graph.name, name) not in layers.makers:
+                        return True
+                elif name not in seen:
+                    seen.add(name)
+                    stack.append(name)
+        return False
+
+    given: dict[Ref, list[str]] = {}
+    for name in graph.order:
+        for ref in graph.inputs[name]:
+            source = ref[0]
+            if source not in own or call.get(name) == call[source]:
+                continue
+            if name in own or not comes_back(name, call[source]):
+                given.setdefault(ref, []).append(name)
+    for ref in graph.results:
+        if ref[0] in own:
+            given.setdefault(ref, [])
+    return given
 
 
 def unmask(analysis: GraphAnalysis, paths: Collection[str] | None) -> tuple[Edit, list[str]]:
@@ -249,7 +280,7 @@ class _Graph:
         taken = {other.name for other in self.nodes}
         while base in taken:
             base, number = f"{node.name}/{NAME}/{number}", number + 1
-        kind = _float_type(node)
+        kind = _float_type(node, one["output"])
         dtype = dtypes.as_dtype(kind)
         shapes = node.attr["_output_shapes"].list.shape if "_output_shapes" in node.attr else []
         shape = shapes[one["output"]] if one["output"] < len(shapes) else None
@@ -331,9 +362,11 @@ class _Graph:
             del self.nodes[index]
 
 
-def _float_type(node: Any) -> int:
+def _float_type(node: Any, output: int) -> int:
+    """The type of one output of a node, as its attributes tell."""
     for name in ("T", "dtype", "DstT", "Tout", "element_dtype"):
         if name in node.attr:
             held = node.attr[name]
-            return int(held.type or (held.list.type[0] if held.list.type else 1))
+            listed = held.list.type
+            return int(held.type or (listed[output] if output < len(listed) else 1))
     raise UsageError(f"what '{clean(node.name)}' gives has no type")

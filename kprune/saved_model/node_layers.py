@@ -25,12 +25,17 @@ class NodeLayers:
 
     Attributes:
         of: the layers of the nodes so far, by (graph, node); a node of no layer stands for itself.
+        scopes: the scope that bears its layer's name, of nodes that stand in one: a layer that is
+            called again has another.
+        makers: nodes that make units with a weight, as a multiplication does, and an added bias not.
     """
 
     def __init__(
         self, owners: Owners, layers: Mapping[str, Layer], functions: Collection[str]
     ) -> None:
         self.of: dict[tuple[str, str], Layer] = {}
+        self.scopes: dict[tuple[str, str], str] = {}
+        self.makers: set[tuple[str, str]] = set()
         self._owners, self._layers, self._functions = owners, layers, functions
         self._scopes: dict[tuple[str, str], Layer] = {}
 
@@ -41,28 +46,29 @@ class NodeLayers:
             own: stands for the node itself, and is its layer if nothing tells another.
             ins: what the node reads.
         """
-        found = self._by_scope(graph, node, ins) or self._by_weight(node, own, ins)
+        weight = self._weight(ins)
+        found = self._by_scope(graph, node, weight) or self._by_weight(node, own, weight)
         if found is None:
             found = self._continued(graph, node) or own
         self.of[graph.name, node.name] = found
+        if weight is not None and weight.made:
+            self.makers.add((graph.name, node.name))
         return found
 
-    def _by_scope(self, graph: Graph, node: Any, ins: Sequence[Value]) -> Layer | None:
+    def _by_scope(self, graph: Graph, node: Any, weight: Parameter | None) -> Layer | None:
         """The layer of the innermost scope around a node that is known, or turns out, to be a layer's."""
-        weight = self._weight(ins)
         scope = str(node.name)
         while "/" in scope:
             scope, _, _ = scope.rpartition("/")
-            if (graph.name, scope) in self._scopes:
-                return self._scopes[graph.name, scope]
             if weight is not None and weight.layer is not None and _bears(scope, weight.layer):
-                self._scopes[graph.name, scope] = weight.layer
-                return weight.layer
+                self._scopes.setdefault((graph.name, scope), weight.layer)
+            if (graph.name, scope) in self._scopes:
+                self.scopes[graph.name, node.name] = scope
+                return self._scopes[graph.name, scope]
         return None
 
-    def _by_weight(self, node: Any, own: Layer, ins: Sequence[Value]) -> Layer | None:
+    def _by_weight(self, node: Any, own: Layer, weight: Parameter | None) -> Layer | None:
         """Outside of any scope: the layer of a weight for what makes its units, nobody's for others."""
-        weight = self._weight(ins)
         if weight is None:
             return None
         calls = node.op in self._functions or "f" in node.attr  # runs many layers' nodes
@@ -72,12 +78,9 @@ class NodeLayers:
     def _weight(self, ins: Sequence[Value]) -> Parameter | None:
         """The first weight that a node reads, by its value or by a handle."""
         for value in ins:
-            if value.parameter is not None:
-                return value.parameter
-            if value.labels.factors:
-                issued = self._owners.find(int(value.labels.factors[0].flat[0]))
-                if issued is not None and value.labels is issued[0].labels:
-                    return issued[0]
+            weight = value.parameter or self._owners.whole(value.labels)
+            if weight is not None:
+                return weight
         return None
 
     def _continued(self, graph: Graph, node: Any) -> Layer | None:

@@ -103,6 +103,11 @@ class Owners:
         start, end, parameter, axis = self._runs[at]
         return (parameter, axis) if start <= label <= end else None
 
+    def whole(self, labels: Labels) -> Parameter | None:
+        """The weight that a tensor is, as it stands in the file. None for any other tensor."""
+        found = self.find(int(labels.factors[0].flat[0])) if labels.factors else None
+        return found[0] if found is not None and labels is found[0].labels else None
+
     def note_units(self, label: int) -> None:
         """Note that an operation made units along the axis that issued this label."""
         found = self.find(label)
