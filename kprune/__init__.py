@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from kprune.running.sensitivity import sensitivity
     from kprune.running.tuning import tune
     from kprune.running.verify import verify
-    from kprune.select.choose import Choice
+    from kprune.select.choice import Choice
     from kprune.select.registered import CUSTOM as CRITERIA
     from kprune.version import __version__
 
@@ -91,7 +91,7 @@ _HOMES = {
     **dict.fromkeys(
         ("apply", "compact", "mask", "plan", "remove", "unmask", "zero"), "kprune.pruning"
     ),
-    "Choice": "kprune.select.choose",
+    "Choice": "kprune.select.choice",
     "__version__": "kprune.version",
     "diff": "kprune.report.diff",
     "explain": "kprune.report.explanation",

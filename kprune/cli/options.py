@@ -209,7 +209,7 @@ class Choosing(Naming, frozen=True):
                     )
             return None
         from kprune.select.budget import Budget
-        from kprune.select.choose import Choice
+        from kprune.select.choice import Choice
 
         budgets = {kind: getattr(self, name) for name, kind in BUDGETS.items()}
         targets = [Budget(kind, text) for kind, text in budgets.items() if text is not None]

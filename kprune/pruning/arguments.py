@@ -10,7 +10,7 @@ from kprune.pruning.carrying import Progress, Target
 from kprune.pruning.selection import Selection
 
 if TYPE_CHECKING:
-    from kprune.select.choose import Choice
+    from kprune.select.choice import Choice
 
 Path = str | os.PathLike[str]
 

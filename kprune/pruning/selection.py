@@ -26,7 +26,7 @@ from kprune.text import clean
 # What ranks units is imported where units are ranked: most calls name them.
 if TYPE_CHECKING:
     from kprune.labels.map import UnitAxis
-    from kprune.select.choose import Choice
+    from kprune.select.choice import Choice
     from kprune.select.class_names import ClassNames, Names
     from kprune.select.statistics import Statistics
 

@@ -24,7 +24,7 @@ from kprune.pruning.selection import NamesLeft, Selection, statistics_of
 from kprune.report.counts import count
 from kprune.report.report import Note, Report
 from kprune.select.budget import Budget
-from kprune.select.choose import Choice
+from kprune.select.choice import Choice
 from kprune.select.options import BUDGETS
 from kprune.select.plans import EVERY, LayerChoice, Plan, Step, failed_expectations, parse_plan
 from kprune.select.specs import spec_from_pair

@@ -29,7 +29,7 @@ from kprune.running.training import HELD_BACK, OnEpoch
 from kprune.running.tuning import judged, target_of, tune, write_as_it_is
 from kprune.running.work_folder import fingerprint
 from kprune.select.budget import Budget
-from kprune.select.choose import Choice
+from kprune.select.choice import Choice
 from kprune.select.iteration_plan import IterationPlan, parse_iteration_plan
 from kprune.text import clean
 from kprune.version import __version__

@@ -26,7 +26,8 @@ from kprune.running.examples import examples
 from kprune.running.inputs import is_function
 from kprune.running.keras_runtime import import_keras, load, output_names
 from kprune.running.metrics import directions, evaluated
-from kprune.select.choose import Choice, choose
+from kprune.select.choice import Choice
+from kprune.select.choose import choose
 from kprune.select.ranking import blockwise
 from kprune.select.resolve import axes_named, excluded
 from kprune.select.sensitivity import Candidate, Curves, Point

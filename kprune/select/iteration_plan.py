@@ -20,7 +20,7 @@ from msgspec import Meta, Struct
 
 from kprune.errors import UsageError
 from kprune.select.budget import KINDS, Budget
-from kprune.select.choose import Choice
+from kprune.select.choice import Choice
 from kprune.select.floor import PATTERN, Floor, parse_floor
 from kprune.select.options import Normalization, Reduction
 from kprune.select.plan_errors import Part, called, explained, refuse_nothing, refuse_unknown_keys

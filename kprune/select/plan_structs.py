@@ -82,7 +82,7 @@ class LayerChoice(Struct, frozen=True, forbid_unknown_fields=True):
         return [key for key in LIMITS if getattr(self, key) is not None]
 
     def options(self) -> dict[str, Any]:
-        """What is given, as `kprune.select.choose.Choice` takes it."""
+        """What is given, as `kprune.select.choice.Choice` takes it."""
         given = ((key, getattr(self, key)) for key in self.__struct_fields__)
         return {key: value for key, value in given if value is not None}
 

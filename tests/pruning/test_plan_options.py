@@ -16,7 +16,7 @@ from kprune.errors import CheckError, FileError, UsageError
 from kprune.formats import open_model
 from kprune.pruning.selection import Selection
 from kprune.select.budget import Budget
-from kprune.select.choose import Choice
+from kprune.select.choice import Choice
 from kprune.select.options import BUDGETS, OPTIONS
 from kprune.select.plans import LayerChoice, Step, parse_plan
 from kprune.select.registered import BUILTIN

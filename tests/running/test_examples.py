@@ -11,7 +11,7 @@ import pytest
 
 import kprune
 from kprune.running.inputs import is_function
-from kprune.select.choose import Choice
+from kprune.select.choice import Choice
 from kprune.select.sensitivity import read_curves
 
 pytestmark = pytest.mark.oracle

@@ -14,7 +14,7 @@ import pytest
 
 import kprune
 from kprune.select.budget import Budget
-from kprune.select.choose import Choice
+from kprune.select.choice import Choice
 
 pytestmark = pytest.mark.oracle
 

@@ -16,7 +16,8 @@ from kprune.pruning.carrying import analyse
 from kprune.pruning.measures import measure_of
 from kprune.report.counts import count
 from kprune.select.budget import Budget
-from kprune.select.choose import Choice, Chosen, choose, prunable_axes
+from kprune.select.choice import Choice
+from kprune.select.choose import Chosen, choose, prunable_axes
 from kprune.select.statistics import Statistics
 from tests.small_models import Arrays, Network, analysed, arrays, layer, residual, sequential
 

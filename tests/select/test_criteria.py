@@ -11,7 +11,8 @@ import pytest
 
 from kprune.analysis import Analysis
 from kprune.errors import ExpressionError, UsageError
-from kprune.select.choose import Choice, choose, prunable_axes
+from kprune.select.choice import Choice
+from kprune.select.choose import choose, prunable_axes
 from kprune.select.criteria import LayerUnits, criterion, scores
 from kprune.select.ranking import Ranking, score_groups
 from kprune.select.registered import BUILTIN
