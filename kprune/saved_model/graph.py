@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,24 +107,31 @@ def function_graph(function: Any, library: Mapping[str, Any]) -> Graph:
 
 def output_starts(node: Any, library: Mapping[str, Any]) -> dict[str, int]:
     """At which flat index each named output of a node begins."""
-    if node.op in library:
-        outputs = library[node.op].signature.output_arg
-    else:
-        definition = _definition(node.op)
-        if definition is None:
-            return {}
-        outputs = definition.output_arg
     found: dict[str, int] = {}
     total = 0
-    for output in outputs:
-        found[output.name] = total
-        if output.number_attr:
-            total += node.attr[output.number_attr].i
-        elif output.type_list_attr:
-            total += len(node.attr[output.type_list_attr].list.type)
-        else:
-            total += 1
+    for name, types in _outputs(node, library):
+        found[name] = total
+        total += len(types)
     return found
+
+
+def output_types(node: Any, library: Mapping[str, Any]) -> list[int]:
+    """The type of each output of a node, by flat index."""
+    return [kind for _, types in _outputs(node, library) for kind in types]
+
+
+def _outputs(node: Any, library: Mapping[str, Any]) -> Iterator[tuple[str, list[int]]]:
+    """The named outputs of a node, each with the types of the tensors that it is."""
+    definition = library[node.op].signature if node.op in library else _definition(node.op)
+    for output in definition.output_arg if definition is not None else ():
+        if output.type_list_attr:
+            yield output.name, list(node.attr[output.type_list_attr].list.type)
+        else:
+            kind = node.attr[output.type_attr].type if output.type_attr else output.type
+            yield (
+                output.name,
+                [kind] * (node.attr[output.number_attr].i if output.number_attr else 1),
+            )
 
 
 @functools.cache

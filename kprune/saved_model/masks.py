@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from kprune.errors import CannotPruneError, UsageError
+from kprune.errors import CannotPruneError
 from kprune.graph.model import Layer, Model
 from kprune.labels.map import UnitAxis
 from kprune.saved_model.analysis import GraphAnalysis
-from kprune.saved_model.graph import Graph, Ref
+from kprune.saved_model.graph import Graph, Ref, output_starts, output_types
 from kprune.saved_model.trace import GraphTracer
 from kprune.surgery.edit import Edit
 from kprune.text import clean
@@ -102,7 +102,6 @@ def _edit(
     masks = []
     for path, indices in chosen.items():
         axis = _units(analysis, layer_at(analysis.model, path))
-        wanted = axis.ids if indices is None else axis.ids[indices]
         found = list(places(analysis, axis))
         if not found:
             raise CannotPruneError(
@@ -111,7 +110,7 @@ def _edit(
                 do="use 'kprune zero', which needs no such place",
             )
         for place in found:
-            hit = silent(analysis, place, wanted)
+            hit = silent(analysis, place, axis, indices)
             masks.append(
                 {
                     "layer": path,
@@ -127,13 +126,22 @@ def _edit(
     return Edit({**analysis.config, "masks": masks}, analysis.metadata)
 
 
-def silent(analysis: GraphAnalysis, place: Place, wanted: np.ndarray) -> np.ndarray:
-    """bool, along the axis of a place: where units stand, or what is tied to them.
+def silent(
+    analysis: GraphAnalysis, place: Place, axis: UnitAxis, indices: np.ndarray | None
+) -> np.ndarray:
+    """bool, along the axis of a place: where a layer's units stand.
 
     Args:
-        wanted: labels of the units.
+        axis: of the layer.
+        indices: of the units; None for all.
     """
-    return np.isin(analysis.groups.of[place.ids], analysis.groups.of[wanted])
+    of = analysis.groups.of
+    if np.array_equal(of[place.ids], of[axis.ids]):
+        hit = np.zeros(len(place.ids), bool)
+        hit[slice(None) if indices is None else indices] = True
+        return hit
+    # The gates of a recurrent layer, say: each unit stands at several positions, tied.
+    return np.isin(of[place.ids], of[axis.ids if indices is None else axis.ids[indices]])
 
 
 def places(analysis: GraphAnalysis, axis: UnitAxis) -> Iterator[Place]:
@@ -245,10 +253,9 @@ class _Graph:
 
     def __init__(self, meta: Any, name: str) -> None:
         self.meta, self.name = meta, name
+        self.library = {f.signature.name: f for f in meta.graph_def.library.function}
         if name:
-            self.function = next(
-                f for f in meta.graph_def.library.function if f.signature.name == name
-            )
+            self.function = self.library[name]
             self.nodes = self.function.node_def
         else:
             self.function, self.nodes = None, meta.graph_def.node
@@ -263,10 +270,7 @@ class _Graph:
         """All ways in which inputs may name one output of a node."""
         if self.function is None:
             return {node.name, f"{node.name}:0"} if index == 0 else {f"{node.name}:{index}"}
-        from kprune.saved_model.graph import output_starts
-
-        library = {f.signature.name: f for f in self.meta.graph_def.library.function}
-        starts = output_starts(node, library)
+        starts = output_starts(node, self.library)
         name = max((start, name) for name, start in starts.items() if start <= index)[1]
         return {f"{node.name}:{name}:{index - starts[name]}"}
 
@@ -280,7 +284,7 @@ class _Graph:
         taken = {other.name for other in self.nodes}
         while base in taken:
             base, number = f"{node.name}/{NAME}/{number}", number + 1
-        kind = _float_type(node, one["output"])
+        kind = output_types(node, self.library)[one["output"]]
         dtype = dtypes.as_dtype(kind)
         shapes = node.attr["_output_shapes"].list.shape if "_output_shapes" in node.attr else []
         shape = shapes[one["output"]] if one["output"] < len(shapes) else None
@@ -360,13 +364,3 @@ class _Graph:
                 self._reroute(texts, node.input[0], None)
         for index in reversed([i for i, node in enumerate(self.nodes) if node.name in names]):
             del self.nodes[index]
-
-
-def _float_type(node: Any, output: int) -> int:
-    """The type of one output of a node, as its attributes tell."""
-    for name in ("T", "dtype", "DstT", "Tout", "element_dtype"):
-        if name in node.attr:
-            held = node.attr[name]
-            listed = held.list.type
-            return int(held.type or (listed[output] if output < len(listed) else 1))
-    raise UsageError(f"what '{clean(node.name)}' gives has no type")

@@ -41,11 +41,10 @@ def silenced(loaded: Any, analysis: GraphAnalysis, masks: Sequence[Mask]) -> dic
     standing = []
     for mask in masks:
         axis = analysis.map.axes[mask.path]
-        wanted = axis.ids if mask.channels is None else axis.ids[mask.channels]
         found = list(places(analysis, axis))
         if not found:
             raise _unchecked(mask.path, "none of its operations gives its units along one axis")
-        standing += [(mask, place, silent(analysis, place, wanted)) for place in found]
+        standing += [(mask, place, silent(analysis, place, axis, mask.channels)) for place in found]
     return {
         name: _Inlined(analysis.tracer, name, signature).silenced(standing)
         for name, signature in loaded.signatures.items()

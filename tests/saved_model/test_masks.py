@@ -53,6 +53,44 @@ def test_a_layer_that_reads_itself_is_masked_at_each_call(tmp_path):
     np.testing.assert_allclose(got, hidden @ last + offset, rtol=1e-4, atol=1e-5)
 
 
+def test_units_that_a_reshape_ties_are_masked_one_by_one(tmp_path):
+    """A convolution takes six channels of four steps from 24 units, which can only be removed in fours."""
+    import tensorflow as tf
+
+    model = making.randomised(making.shapes())
+    making.export(model, tmp_path / "model")
+    kprune.mask(tmp_path / "model", {"a": [0, 23]}, output=tmp_path / "masked")
+    for weight in model.get_layer(
+        "a"
+    ).weights:  # relu(0) is 0, so that a zeroed unit is a masked one
+        value = weight.numpy()
+        value[..., [0, 23]] = 0
+        weight.assign(value)
+    x = np.random.default_rng(2).normal(size=(3, 32)).astype("float32")
+    masked = tf.saved_model.load(str(tmp_path / "masked"))
+    (got,) = masked.signatures["serving_default"](tf.constant(x)).values()
+    np.testing.assert_allclose(got, model(x), rtol=1e-4, atol=1e-5)
+    assert kprune.verify(tmp_path / "model", tmp_path / "masked").passed
+
+
+def test_an_embedding_can_be_masked(tmp_path):
+    import keras
+    import tensorflow as tf
+
+    inputs = keras.Input((4,), dtype="int32")
+    words = keras.layers.Embedding(9, 5, name="words")(inputs)
+    outputs = keras.layers.Dense(2, name="last")(keras.layers.Flatten()(words))
+    model = making.randomised(keras.Model(inputs, outputs))
+    making.export(model, tmp_path / "model")
+    kprune.mask(tmp_path / "model", {"words": [1, 4]}, output=tmp_path / "masked")
+    table = model.get_layer("words").embeddings
+    table.assign(table.numpy() * np.array([1, 0, 1, 1, 0], "float32"))
+    x = np.random.default_rng(2).integers(0, 9, (3, 4)).astype("int32")
+    masked = tf.saved_model.load(str(tmp_path / "masked"))
+    (got,) = masked.signatures["serving_default"](tf.constant(x)).values()
+    np.testing.assert_allclose(got, model(x), rtol=1e-4, atol=1e-5)
+
+
 def test_a_recurrent_layer_of_keras_2_that_is_only_known_as_a_graph(tmp_path):
     """Its loop stands in a function, and gives numbers beside what the layer gives."""
     import tensorflow as tf
