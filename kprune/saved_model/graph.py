@@ -123,15 +123,21 @@ def output_types(node: Any, library: Mapping[str, Any]) -> list[int]:
 def _outputs(node: Any, library: Mapping[str, Any]) -> Iterator[tuple[str, list[int]]]:
     """The named outputs of a node, each with the types of the tensors that it is."""
     definition = library[node.op].signature if node.op in library else _definition(node.op)
-    for output in definition.output_arg if definition is not None else ():
+    if definition is None:
+        return
+    defaults = {attribute.name: attribute.default_value for attribute in definition.attr}
+
+    def attribute(name: str) -> Any:
+        # Files leave out what has its default value, and to ask a proto for it would put it in.
+        return node.attr[name] if name in node.attr else defaults[name]
+
+    for output in definition.output_arg:
         if output.type_list_attr:
-            yield output.name, list(node.attr[output.type_list_attr].list.type)
+            yield output.name, list(attribute(output.type_list_attr).list.type)
         else:
-            kind = node.attr[output.type_attr].type if output.type_attr else output.type
-            yield (
-                output.name,
-                [kind] * (node.attr[output.number_attr].i if output.number_attr else 1),
-            )
+            kind = attribute(output.type_attr).type if output.type_attr else output.type
+            times = attribute(output.number_attr).i if output.number_attr else 1
+            yield output.name, [kind] * times
 
 
 @functools.cache
