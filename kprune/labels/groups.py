@@ -108,13 +108,19 @@ class Groups(Struct, eq=False, dict=True):
         gone[0] = False
         return gone
 
-    def frozen(self, kinds: tuple[str, ...] = ("input", "output", "rule")) -> np.ndarray:
-        """bool (labels,): the labels in whose group something is frozen.
+    def frozen(
+        self,
+        kinds: tuple[str, ...] = ("input", "output", "rule"),
+        held: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """bool (labels,): the labels in whose group something is frozen, or among `held` (labels).
 
         A derived label of which one member is frozen cannot go either; that it is frozen holds none
         of its members by itself, only the last.
         """
         ids = [freeze.ids for freeze in self.map.freezes if freeze.kind in kinds]
+        if held is not None:
+            ids.append(held)
         if not ids:
             return np.zeros(self.map.count, bool)
         frozen = self._tied(np.concatenate(ids))

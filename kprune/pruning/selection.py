@@ -100,7 +100,8 @@ class Selection(Struct, frozen=True, dict=True):
         choice: a criterion and how many.
         classes: units of the output layer by name: "cat,dog", or a list; "!cat,dog" is all others.
         class_names: all those names in order: the path of a file, or a list.
-        exclude: layers that are left as they are.
+        exclude: layers that are left as they are: neither their units are chosen, nor by rank any
+            that are tied to theirs.
     """
 
     units: Any = None
@@ -212,18 +213,19 @@ class Selection(Struct, frozen=True, dict=True):
         self, analysis: Analysis, statistics: Statistics
     ) -> tuple[dict[str, np.ndarray], list[Note]]:
         from kprune.pruning.measures import measure_of
-        from kprune.select.choose import choose, prunable_axes
+        from kprune.select.choose import choose, ids_of, prunable_axes
         from kprune.select.expressions import parse_expression
         from kprune.select.pointing import Source as Text
 
-        left_out = excluded(analysis, self.exclude)
+        left_out = sorted(excluded(analysis, self.exclude))
+        whole = [analysis.map.axes[address] for address in left_out]
         if self.layers:
             names = [parse_layer(name) for name in self.layers]
             axes = [axis for name in names for axis in axes_named(analysis, name)]
             named = not any(is_glob(name) for name in names)
         else:
             axes, named = prunable_axes(analysis), False
-        axes = [axis for axis in dict.fromkeys(axes) if axis.address not in left_out]
+        axes = [axis for axis in dict.fromkeys(axes) if axis not in whole]
         if not axes:
             raise self._nothing_chosen(analysis)
         if self.choice is not None:
@@ -234,7 +236,15 @@ class Selection(Struct, frozen=True, dict=True):
                 if self.choice.target
                 else None
             )
-            result = choose(analysis, statistics, self.choice, axes, named=named, measure=measure)
+            result = choose(
+                analysis,
+                statistics,
+                self.choice,
+                axes,
+                named=named,
+                measure=measure,
+                whole=whole,
+            )
             notes = [
                 Note("skipped", address, clean(why, 300)) for address, why in result.skipped.items()
             ]
@@ -248,6 +258,7 @@ class Selection(Struct, frozen=True, dict=True):
         found, notes = {}, []
         refused: ExpressionError | None = None
         frozen = analysis.groups.frozen()
+        held = analysis.groups.frozen(kinds=(), held=ids_of(whole))
         for axis in axes:
             try:
                 indices = indices_of(expression, axis, statistics, allow_empty=len(axes) > 1)
@@ -257,6 +268,7 @@ class Selection(Struct, frozen=True, dict=True):
                 notes.append(Note("skipped", axis.address, error.what))
                 refused = error
                 continue
+            indices = indices[~held[axis.ids[indices]]]
             if not named:
                 indices = indices[~frozen[axis.ids[indices]]]
                 # A layer that is not named is left with one unit at the least.

@@ -55,6 +55,7 @@ def choose(
     *,
     named: bool,
     measure: Measure | None = None,
+    whole: Iterable[UnitAxis] = (),
 ) -> Chosen:
     """Choose units by rank.
 
@@ -66,14 +67,15 @@ def choose(
         axes: the layers.
         named: whether the user named each of them, so that one where nothing can go is an error.
         measure: what a choice costs, for a budget.
+        whole: layers that stay as they are, and with them all units that are tied to theirs.
     """
-    axes = list(axes)
-    picker = _Picker(analysis, statistics, choice, axes, named)
+    axes, whole = list(axes), list(whole)
+    picker = _Picker(analysis, statistics, choice, axes, named, whole)
     found = picker.choose(measure)
     if picker.even:
         return found
     # Several layers divide the same units otherwise: now those go together that leave all of them even.
-    return _Picker(analysis, statistics, choice, axes, named, bundled=True).choose(measure)
+    return _Picker(analysis, statistics, choice, axes, named, whole, bundled=True).choose(measure)
 
 
 class _Picker:
@@ -86,12 +88,14 @@ class _Picker:
         choice: Choice,
         axes: list[UnitAxis],
         named: bool,
+        whole: list[UnitAxis],
         *,
         bundled: bool = False,
     ) -> None:
         self.analysis, self.choice, self.bundled = analysis, choice, bundled
         self.groups: Groups = blockwise(analysis.groups)
-        self.frozen = self.groups.frozen()
+        self.whole = whole
+        self.frozen = self.groups.frozen(held=ids_of(whole))
         self.skipped: dict[str, str] = {}
         self.axes = []
         for axis in axes:
@@ -140,13 +144,23 @@ class _Picker:
         self.left = np.array([len(axis) for axis in self.analysis.map.axes.values()], np.int64)
 
     def _skip(self, axis: UnitAxis, named: bool) -> None:
-        self.skipped[axis.address] = _why_frozen(self.analysis, axis)
+        self.skipped[axis.address] = self._why_frozen(axis)
         if named:
             raise FrozenUnitsError(
                 f"no unit of '{clean(axis.address)}' can be removed",
                 why=self.skipped[axis.address],
                 do="leave the layer out, or use 'kprune explain' to see where its units lead",
             )
+
+    def _why_frozen(self, axis: UnitAxis) -> str:
+        freezes = self.analysis.groups.freezes_of(axis.ids)
+        if freezes:
+            return reason(freezes[0])
+        tied = self.groups.spread(axis.ids)
+        for other in self.whole:
+            if tied[other.ids].any():
+                return f"its units are tied to those of '{clean(other.address)}', which is excluded"
+        return "nothing is left to take"
 
     def units(self) -> dict[str, np.ndarray]:
         found = {}
@@ -205,7 +219,7 @@ class _Picker:
 
     def _ranked(self) -> np.ndarray:
         """One label a group, the lowest score first."""
-        ids = np.concatenate([np.zeros(0, np.int64), *(axis.ids for axis in self.axes)])
+        ids = ids_of(self.axes)
         heads = distinct(self.groups.of[ids[~self.frozen[ids]]])
         heads = heads[np.isfinite(self.scores.of[heads])]
         return heads[np.argsort(self.scores.of[heads], kind="stable")]
@@ -364,6 +378,6 @@ def _order(analysis: Analysis, axis: UnitAxis, scores: np.ndarray, free: np.ndar
     return order
 
 
-def _why_frozen(analysis: Analysis, axis: UnitAxis) -> str:
-    freezes = analysis.groups.freezes_of(axis.ids)
-    return reason(freezes[0]) if freezes else "nothing is left to take"
+def ids_of(axes: Iterable[UnitAxis]) -> np.ndarray:
+    """int64: the labels of all units of some axes."""
+    return np.concatenate([np.zeros(0, np.int64), *(axis.ids for axis in axes)])

@@ -156,6 +156,17 @@ def test_a_criterion_chooses_everywhere_but_in_what_is_excluded(
     assert counts == {"conv_1": 4, "conv_2": 6, "conv_3": 8}
 
 
+def test_an_expression_chooses_nothing_that_is_tied_to_what_is_excluded(
+    kprune: Kprune, resnet: Path
+) -> None:
+    def changed(*more: str) -> set[str]:
+        line = ("block_1_*", "--where", "mean < 10", *more, "--dry-run", "--json")
+        return set(kprune("remove", resnet, *line).json["changed"])
+
+    assert changed() == {"stem_conv", "block_1_1_conv", "block_1_2_conv"}
+    assert changed("--exclude", "stem_conv") == {"block_1_1_conv"}
+
+
 def test_round_to_and_min_units_leave_what_they_say(kprune: Kprune, model: Path) -> None:
     options = ("--criterion", "l2", "--ratio", "0.6", "--round-to", "8", "--min-units", "16")
     ran = kprune("remove", model, *options, "--dry-run", "--json")

@@ -23,7 +23,7 @@ from tests.small_models import Arrays, Network, analysed, arrays, layer, residua
 
 
 def chosen(
-    config: Any, choice: Choice, *names: str, tensors: Any = None
+    config: Any, choice: Choice, *names: str, tensors: Any = None, whole: tuple[str, ...] = ()
 ) -> tuple[Analysis, Chosen]:
     """What a choice comes to, over the layers named, or over all that can be pruned."""
     tensors = arrays(config) if tensors is None else tensors
@@ -31,7 +31,10 @@ def chosen(
     axes = [model.map.axes[name] for name in names] or prunable_axes(model)
     measure = measure_of(choice.target.kind, model, None) if choice.target else None
     statistics = Statistics(model, Arrays(tensors))
-    return model, choose(model, statistics, choice, axes, named=bool(names), measure=measure)
+    stay = [model.map.axes[name] for name in whole]
+    axes = [axis for axis in axes if axis not in stay]
+    named = bool(names)
+    return model, choose(model, statistics, choice, axes, named=named, measure=measure, whole=stay)
 
 
 def chain(units: int = 10) -> Any:
@@ -213,6 +216,26 @@ def test_a_budget_that_nothing_can_meet_names_the_closest() -> None:
     block = 2 * (3 * 3 * 16 * 16 + 16 + 4 * 16)
     closest = stem + 2 * block + 16 * 10 + 10
     assert f"{closest:,} of " in caught.value.why
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        Choice("l1", ratio=0.25),
+        Choice("l1", ratio=0.25, together=True),
+        Choice("l1", target=Budget("parameters", "80%")),
+    ],
+)
+def test_what_is_tied_to_a_layer_that_stays_whole_stays_as_well(choice: Choice) -> None:
+    model, found = chosen(residual(2, width=16), choice, whole=("block0_2",))
+    assert set(found.units) == {"block0_1", "block1_1"}
+    assert not close(model.groups, found.units).affected.keys() & {"stem", "block0_2", "block1_2"}
+    assert found.skipped["stem"] == "its units are tied to those of 'block0_2', which is excluded"
+
+
+def test_a_named_layer_that_is_tied_to_one_that_stays_whole_is_refused() -> None:
+    with pytest.raises(FrozenUnitsError, match=r"tied to those of 'stem', which is excluded"):
+        chosen(residual(1), Choice("l1", ratio=0.5), "block0_2", whole=("stem",))
 
 
 @pytest.mark.parametrize("kind", ["parameters", "flops", "bytes"])
