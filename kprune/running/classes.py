@@ -18,15 +18,19 @@ class Classes(Struct, frozen=True):
 
     Attributes:
         kept: int64, the original indices of those that are left, rising.
+        rank: of the output, with the batch. Rows of labels have as many axes; numbers of classes one
+            less, as (samples, timesteps) beside an output (samples, timesteps, classes), or a last
+            one of extent 1.
     """
 
     kept: np.ndarray
+    rank: int
 
     def counts(self, labels: np.ndarray) -> bool:
         """Whether labels are as the original counts them: wider rows, or higher numbers, than what is left has."""
         if self._rows(labels):
             return True
-        if labels.ndim > 1 and labels.shape[-1] == len(self.kept) > 1:  # rows for what is left
+        if labels.ndim == self.rank and labels.shape[-1] == len(self.kept) > 1:  # rows for these
             return False
         return bool(labels.dtype.kind in "iu" and labels.size and labels.max() >= len(self.kept))
 
@@ -46,7 +50,8 @@ class Classes(Struct, frozen=True):
         return np.searchsorted(self.kept, labels).astype(labels.dtype)
 
     def _rows(self, labels: np.ndarray) -> bool:
-        return labels.ndim > 1 and labels.shape[-1] > max(len(self.kept), int(self.kept[-1]), 1)
+        widest = max(len(self.kept), int(self.kept[-1]), 1)
+        return labels.ndim == self.rank and labels.shape[-1] > widest
 
 
 def one_of_each(labels: np.ndarray) -> bool:
@@ -70,7 +75,7 @@ def classes_left(analysis: Analysis, names: list[str]) -> dict[str, Classes]:
         for address, kept in units.items():
             axis = analysis.map.axes.get(address)
             if axis is not None and np.array_equal(axis.ids, labels.last.ids):
-                found[name] = Classes(np.asarray(kept, np.int64))
+                found[name] = Classes(np.asarray(kept, np.int64), labels.rank)
     return found
 
 

@@ -248,7 +248,7 @@ class _Both:
             cut = cut_along(values, labels, known.gone)
             if labels.shape is not None and labels.last.dead(known.gone).any():
                 keep = ~labels.last.dead(known.gone)
-                classes[name] = Classes(np.flatnonzero(keep))
+                classes[name] = Classes(np.flatnonzero(keep), labels.rank)
                 if is_distribution(values):
                     cut = cut / cut.sum(axis=-1, keepdims=True)
                     renormalised.append(ref.layer)

@@ -124,8 +124,20 @@ def test_samples_of_removed_classes_alone_teach_nothing(tmp_path: Path) -> None:
 def test_labels_as_the_original_counts_them_are_known_by_their_form(
     labels: Any, expected: Any
 ) -> None:
-    found, known, _ = fitted(np.asarray(labels), {"out": Classes(KEPT)}, "out")
+    found, known, _ = fitted(np.asarray(labels), {"out": Classes(KEPT, 2)}, "out")
     np.testing.assert_array_equal(found if known is None else found[known], expected)
+
+
+@pytest.mark.parametrize("times", [3, 6])
+def test_labels_of_each_timestep_are_numbers_however_many_there_are(times: int) -> None:
+    labels = np.resize([0, 2, 4, 2], (4, times))
+    labels[1, 0] = 3  # a class that is gone
+    for given in (labels, labels[..., None], np.eye(5)[labels]):
+        found, known, _ = fitted(given, {"out": Classes(KEPT, 3)}, "out")
+        assert known is not None and known.tolist() == [True, False, True, True]
+        rows = given.shape[-1] == 5
+        expected = np.eye(3)[labels[known] // 2] if rows else given[known] // 2
+        np.testing.assert_array_equal(found[known], expected)
 
 
 # -- several outputs ------------------------------------------------------------------------------
