@@ -68,7 +68,7 @@ def combine(operands: Sequence[Labels], derive: Derive) -> Combined:
     factors: list[np.ndarray] = []
     for support in _components(aligned):
         factors.extend(_combine_along(support, aligned, shape, result))
-    result.labels = Labels(shape, tuple(factors), _silent(operands))
+    result.labels = Labels(shape, tuple(factors), _silent(operands, shape))
     return result
 
 
@@ -85,7 +85,7 @@ def _same_single_support(
     if any((operand.factors[0] == 0).any() for operand in operands):
         return None
     ties = [(first.factors[0], other.factors[0]) for other in operands[1:]]
-    return Combined(Labels(shape, first.factors, _silent(operands)), derive, ties, [])
+    return Combined(Labels(shape, first.factors, _silent(operands, shape)), derive, ties, [])
 
 
 def _align(operand: Labels, rank: int) -> Labels:
@@ -106,8 +106,29 @@ def _standing(operand: Labels, result: Combined) -> Labels:
     return Labels(operand.shape, kept, operand.silent)
 
 
-def _silent(operands: Sequence[Labels]) -> bool:
-    return all(operand.silent for operand in operands)
+def units_stand_on(operand: Labels, shape: Shape) -> frozenset[int]:
+    """The axes of a result, counted from its end, on which an operand has units of its own at each position.
+
+    Args:
+        shape: of the result; along an axis that the operand is spread on, its one unit is no position's own.
+    """
+    if operand.shape is None:
+        return frozenset()
+    axes = {axis for factor in operand.factors for axis in operand.support(factor)}
+    return frozenset(
+        axis - operand.rank
+        for axis in axes
+        if operand.shape[axis] != 1 or shape[axis - operand.rank] == 1
+    )
+
+
+def _silent(operands: Sequence[Labels], shape: Shape) -> bool:
+    """Whether all operands give 0 where a unit is gone, so that most functions of them do."""
+    axes = [units_stand_on(operand, shape) for operand in operands]
+    everywhere = frozenset().union(*axes)
+    return all(
+        operand.silent and own == everywhere for operand, own in zip(operands, axes, strict=True)
+    )
 
 
 def _components(operands: Sequence[Labels]) -> list[frozenset[int]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from kprune.elementwise.facts import ANYTHING, ZERO, gives_zero
 from kprune.graph.model import Layer, Shape
-from kprune.labels.combine import combine
+from kprune.labels.combine import broadcast_shape, combine, units_stand_on
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.map import LabelMap, LayerRecord, Mix, Size
 from kprune.sets import distinct
@@ -57,6 +59,30 @@ class RuleCall:
     def _first(self) -> bool:
         """Whether this is the first call: what goes into a config is said once."""
         return not self._record.visits
+
+    def gives_zero(
+        self, kind: str, name: str, operands: Sequence[Any], parameters: Mapping[str, Any]
+    ) -> bool:
+        """Whether an element-wise function gives 0 where all weights of a unit are 0.
+
+        Args:
+            kind, name: of `kprune.elementwise.table`.
+            operands: for each its labels, or a constant; None where nothing is known.
+            parameters: as they are written in the config or in the node's attributes.
+        """
+        tensors = [one for one in operands if isinstance(one, Labels) and one.shape is not None]
+        shape = broadcast_shape([one.shape or () for one in tensors])
+        axes = [units_stand_on(one, shape) if isinstance(one, Labels) else () for one in operands]
+        # One flag speaks for all units: it holds if it does for those of each axis.
+        return all(
+            gives_zero(
+                kind,
+                name,
+                [_known(o, axis in own) for o, own in zip(operands, axes, strict=True)],
+                parameters,
+            )
+            for axis in sorted(frozenset().union(*axes))
+        )
 
     # -- what becomes of units ------------------------------------------------------------------
 
@@ -191,3 +217,10 @@ def _ids(where: Axis | np.ndarray) -> np.ndarray:
     if not where.plain:
         raise CannotTell("ties units that stand along two axes at once")
     return where.ids if where.factors else np.zeros(where.size or 0, np.int64)
+
+
+def _known(operand: Any, stands: bool) -> Any:
+    """What is known of an operand where a unit is gone; `stands` tells whether the unit stands in it."""
+    if isinstance(operand, Labels):
+        return ZERO if stands and operand.silent else ANYTHING
+    return ANYTHING if operand is None else operand

@@ -4,64 +4,43 @@ from __future__ import annotations
 
 from typing import Any
 
+from kprune.elementwise.facts import names
+from kprune.elementwise.table import LAYER
+from kprune.elementwise.written import (
+    OVER_LAST_AXIS,
+    Written,
+    activation_name,
+    written_activation,
+    written_layer,
+)
 from kprune.labels.labels import Labels
 from kprune.labels.layer_call import LayerCall
 from kprune.labels.rule_call import CannotTell
 from kprune.rules.registry import LAYERS
 
-# f(x) at a position depends on x at that position alone.
-ELEMENTWISE = frozenset(
-    "linear relu relu6 leaky_relu elu selu celu gelu silu swish mish sigmoid hard_sigmoid hard_silu "
-    "hard_swish hard_tanh hard_shrink soft_shrink tanh tanh_shrink softplus softsign sparse_plus "
-    "sparse_sigmoid squareplus sparse_plus exponential threshold log_sigmoid sigmoid tanhshrink".split()
-)
-# Normalised over the last axis: what one unit gives depends on all of them.
-OVER_LAST_AXIS = frozenset({"softmax", "log_softmax", "sparsemax"})
-
-# f(0) is not 0: a masked unit still gives something behind these.
-AWAY_FROM_ZERO = frozenset(
-    "sigmoid hard_sigmoid log_sigmoid softplus sparse_plus sparse_sigmoid squareplus exponential threshold".split()
-)
-
-ELEMENTWISE_LAYERS = ("ReLU", "LeakyReLU", "ELU", "ThresholdedReLU")
-
-
-def activation_name(activation: Any) -> str:
-    """The name of a serialized activation: a string, a function's dict, or a layer's dict.
-
-    Returns: `linear` for None; a class name for a layer; `package>name` for a function that is not Keras's.
-    """
-    if activation is None:
-        return "linear"
-    if isinstance(activation, str):
-        return activation
-    if not isinstance(activation, dict):
-        return "?"
-    kind, module = activation.get("class_name"), activation.get("module") or ""
-    if kind == "function":
-        name = activation.get("config")
-        own = module in ("builtins", "") or module == "keras" or module.startswith("keras.")
-        registered = activation.get("registered_name")
-        if own and registered in (name, "function", None):
-            return str(name)
-        return str(registered or name)
-    inner = activation.get("config") or {}
-    if kind == "Activation":
-        return activation_name(inner.get("activation"))
-    return str(kind)
-
 
 def activate(call: LayerCall, labels: Labels, field: str = "activation") -> Labels:
     """What the activation in a layer's config makes of its output."""
     name = activation_name(call.config.get(field))
-    if name in ELEMENTWISE or name in ELEMENTWISE_LAYERS:
-        return labels.with_silence(False) if name in AWAY_FROM_ZERO else labels
     if name in OVER_LAST_AXIS or name == "Softmax":
         call.mix(
             labels.last, f"are normalised against each other by the {name} of {call.layer.path!r}"
         )
         return labels.with_silence(False)
-    raise CannotTell(f"has the activation {name!r}, for which kprune has no rule")
+    function = elementwise_activation(call.config, field)
+    return labels.with_silence(labels.silent and function.keeps_zero)
+
+
+def elementwise_activation(config: dict[str, Any], field: str) -> Written:
+    """The activation in a config, which works element by element.
+
+    Raises: CannotTell if it is none that kprune knows.
+    """
+    function = written_activation(config.get(field))
+    if function is None:
+        name = activation_name(config.get(field))
+        raise CannotTell(f"has the {field} {name!r}, for which kprune has no rule")
+    return function
 
 
 @LAYERS.rule("Activation", does="passes")
@@ -70,9 +49,12 @@ def activation(call: LayerCall) -> Labels:
     return activate(call, call.x)
 
 
-@LAYERS.rule(*ELEMENTWISE_LAYERS, does="passes", note="element by element")
+@LAYERS.rule(
+    *names(LAYER, operands=lambda count: count == 1), does="passes", note="element by element"
+)
 def elementwise(call: LayerCall) -> Labels:
-    return call.x
+    function = written_layer(call.kind, call.config)
+    return call.x.with_silence(call.x.silent and function is not None and function.keeps_zero)
 
 
 @LAYERS.rule("PReLU", does="passes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from kprune.elementwise.table import LAYER
 from kprune.labels.labels import Axis, Factors, Labels
 from kprune.labels.layer_call import LayerCall
 from kprune.labels.rule_call import CannotTell, RuleCall
@@ -17,7 +18,8 @@ def merge(call: LayerCall) -> Labels:
     ranks = {len(call.shape(x)) for x in call.xs}
     if len(ranks) > 1:
         raise CannotTell("merges tensors of different ranks")
-    return call.combine(call.xs)
+    silent = call.gives_zero(LAYER, call.kind, call.xs, {})
+    return call.combine(call.xs).with_silence(silent)
 
 
 @LAYERS.rule("Concatenate", does="combines")

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from kprune.elementwise.written import Written
 from kprune.graph.order import storage_names
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.layer_call import LayerCall
 from kprune.labels.rule_call import CannotTell
-from kprune.rules.activations import AWAY_FROM_ZERO, ELEMENTWISE, activation_name
+from kprune.rules.activations import elementwise_activation
 from kprune.rules.registry import LAYERS
 from kprune.rules.shapes import channel_axis, ints, positions, replaced, spatial_axes, window
 
@@ -51,10 +52,7 @@ def recurrent(call: LayerCall, gates: int, states: int, bias_rows: int = 1) -> A
     Returns: the output, and the final states after it if return_state is set.
     """
     config = call.config
-    for field in ("activation", "recurrent_activation"):
-        name = activation_name(config.get(field))
-        if name not in ELEMENTWISE:
-            raise CannotTell(f"has the {field} {name!r}, for which kprune has no rule")
+    activation = _activations(config)
     shape = call.shape()
     if len(shape) != 3:
         raise CannotTell(f"is called on a tensor of shape {shape}")
@@ -81,7 +79,7 @@ def recurrent(call: LayerCall, gates: int, states: int, bias_rows: int = 1) -> A
             call.combine([state, initial])
         else:
             call.freeze(initial, f"are passed to {call.layer.path!r} as a state of another rank")
-    state = state.with_silence(activation_name(config.get("activation")) not in AWAY_FROM_ZERO)
+    state = state.with_silence(activation.keeps_zero)
     if config.get("return_sequences"):
         output = Labels((shape[0], shape[1], len(units)), (units[None, None, :],), state.silent)
     else:
@@ -139,11 +137,7 @@ def _cell(
     own = spec.get("module", "") in ("", "keras") or str(spec.get("module")).startswith("keras.")
     if kind not in CELLS or not own:
         raise CannotTell(f"runs a cell of class {kind}, for which kprune has no rule")
-    for field in ("activation", "recurrent_activation"):
-        if activation_name(config.get(field)) not in ELEMENTWISE:
-            raise CannotTell(
-                f"has a cell with the {field} {activation_name(config.get(field))!r}, for which kprune has no rule"
-            )
+    activation = _activations(config)
     gates, states = CELLS[kind]
     units = call.issue(int(config["units"]), name)
     call.follow("units", lambda alive: int(alive.sum()), Axis.of(units), record=config)
@@ -160,7 +154,18 @@ def _cell(
         out=len(rows) - 1,
         at=at,
     )
-    return units, states, activation_name(config.get("activation")) not in AWAY_FROM_ZERO
+    return units, states, activation.keeps_zero
+
+
+def _activations(config: dict[str, Any]) -> Written:
+    """The activation of a cell, which makes its state, once all of them are known to be element-wise.
+
+    Raises: CannotTell if one is not.
+    """
+    found = [
+        elementwise_activation(config, field) for field in ("activation", "recurrent_activation")
+    ]
+    return found[0]
 
 
 @LAYERS.rule("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", does="issues")
@@ -179,11 +184,7 @@ def conv_lstm(call: LayerCall) -> Any:
     if len(call.xs) > 1:
         for state in call.xs[1:]:
             call.freeze(state, f"are passed to {call.layer.path!r} as a state")
-    for field in ("activation", "recurrent_activation"):
-        if activation_name(config.get(field)) not in ELEMENTWISE:
-            raise CannotTell(
-                f"has the {field} {activation_name(config.get(field))!r}, for which kprune has no rule"
-            )
+    activation = _activations(config)
     filters = call.units("filters")
     columns = Axis.of(np.tile(filters, 4))
     kernel, stride = (
@@ -203,7 +204,7 @@ def conv_lstm(call: LayerCall) -> Any:
         "bias", columns, when=config.get("use_bias", True), uses=uses, flops=1, out=0, at="cell"
     )
     one = replaced(step, [*spatial, channels], [*sizes, len(filters)])
-    silent = activation_name(config.get("activation")) not in AWAY_FROM_ZERO
+    silent = activation.keeps_zero
     state = Labels(one).with_axis(channels, filters, one).with_silence(silent)
     whole = (one[0], shape[1], *one[1:])
     sequence = Labels(whole).with_axis(channels + 1, filters, whole).with_silence(silent)

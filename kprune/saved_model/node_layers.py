@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from kprune.elementwise.table import FUNCTIONS, TENSORFLOW
 from kprune.graph.model import Layer
 from kprune.saved_model.graph import Graph
 from kprune.saved_model.parameters import Owners, Parameter
-from kprune.saved_model.rules.elementwise import GIVES_OTHER, KEEPS_ZERO
 from kprune.saved_model.values import Value
 
 
@@ -86,7 +86,8 @@ class NodeLayers:
     def _continued(self, graph: Graph, node: Any) -> Layer | None:
         """The layer before a node outside of any scope that only goes on with it: its activation."""
         sources = graph.inputs[node.name]
-        if node.op not in KEEPS_ZERO + GIVES_OTHER or len(sources) != 1:
+        known = FUNCTIONS[TENSORFLOW].get(node.op)
+        if known is None or known.name.operands != 1 or len(sources) != 1:
             return None
         before = self.of.get((graph.name, sources[0][0]))
         if before is None or before.path not in self._layers:

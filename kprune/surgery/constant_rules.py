@@ -5,16 +5,18 @@ Those that sum over units, and so note a `Site`, are in `summing_rules` and `seq
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
+from kprune.elementwise.facts import names
+from kprune.elementwise.table import FUNCTIONS, LAYER, OPERATION, Formula
+from kprune.elementwise.written import written_layer
 from kprune.graph.model import Constant
 from kprune.labels.labels import Labels
 from kprune.labels.map import LayerRecord
 from kprune.rules.shapes import spatial_axes
-from kprune.surgery.activation_values import OPERATIONS as ACTIVATIONS
-from kprune.surgery.activation_values import PLAIN, Function, layer_function
 from kprune.surgery.constants import At, Constants, Rule, Tensor, border, number
 from kprune.surgery.known import NOTHING, Known, joined, read_off
 
@@ -57,6 +59,16 @@ MOVES = (
     "Split", "ArraySplit", "Hsplit", "Vsplit", "Dsplit",
     "SpaceToDepth", "DepthToSpace", "Rearrange", "Cast", "Copy", "StopGradient",
 )  # fmt: skip
+
+
+# Whole numbers and complex ones are not what a bias holds.
+FUNCTIONS_OF_ONE = [
+    name
+    for name in names(OPERATION, operands=lambda count: count == 1)
+    if name not in MOVES
+    and not FUNCTIONS[OPERATION][name].integers
+    and name not in ("Angle", "Imag", "SaturateCast", "ConvertToTensor", "Array")
+]
 
 
 def slides_over_units(labels: Labels, data_format: str | None) -> bool:
@@ -117,37 +129,30 @@ def ints_of(value: object) -> np.ndarray:
     return np.asarray(value).ravel()
 
 
-@rule("Activation", "ReLU", "LeakyReLU", "ELU")
+@rule("Activation", *names(LAYER, operands=lambda count: count == 1))
 def activation(walk: Constants, at: At) -> list[Known]:
-    return apply_function(walk, at, layer_function(at.layer.kind, at.config))
+    return apply_function(walk, at, at.config)
 
 
-@rule(
-    *ACTIVATIONS,
-    *PLAIN,
-    "LeakyRelu",
-    "Elu",
-    "Celu",
-    "Gelu",
-    "HardShrink",
-    "SoftShrink",
-    table=OPERATIONS,
-)
-def activation_operation(walk: Constants, at: At) -> list[Known]:
+@rule(*FUNCTIONS_OF_ONE, table=OPERATIONS)
+def function_operation(walk: Constants, at: At) -> list[Known]:
     if len(at.xs) != 1:
         return walk.otherwise(at)
     # Arguments may stand in the call as well as in the config.
     named = {name: value for name, value in at.kwargs.items() if not isinstance(value, Tensor)}
     if len(at.args) > 1:
         return walk.otherwise(at)
-    return apply_function(walk, at, layer_function(at.layer.kind, {**at.config, **named}))
+    return apply_function(walk, at, {**at.config, **named})
 
 
-def apply_function(walk: Constants, at: At, function: Function | None) -> list[Known]:
+def apply_function(walk: Constants, at: At, parameters: Mapping[str, Any]) -> list[Known]:
+    written = written_layer(at.layer.kind, parameters)
+    function: Formula | None = written.formula if written is not None else None
     if function is None:
         return walk.otherwise(at)
     known = at.x.known
-    return [Known(known.ids, function(known.values))]
+    with np.errstate(all="ignore"):
+        return [Known.of(known.ids, function(known.values))]
 
 
 @rule("PReLU")

@@ -6,29 +6,18 @@ of zeros into beta - gamma * moving_mean / sqrt(moving_variance + epsilon).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from msgspec import Struct
 
 from kprune.analysis import Analysis
+from kprune.elementwise.written import OVER_LAST_AXIS, activation_name, written_activation
 from kprune.formats.numbers import as_float
 from kprune.labels.map import LayerRecord, UnitAxis
-from kprune.rules.activations import OVER_LAST_AXIS, activation_name
 from kprune.text import clean
 
-# f(0) of the element-wise activations for which it is not 0 (keras/src/activations/activations.py).
-AT_ZERO = {
-    "sigmoid": 0.5,
-    "hard_sigmoid": 0.5,
-    "softplus": math.log(2),
-    "exponential": 1.0,
-    "log_sigmoid": -math.log(2),
-    "sparse_plus": 0.25,
-    "sparse_sigmoid": 0.5,
-    "squareplus": 1.0,  # sqrt(b) / 2 with b = 4
-}
 RECURRENT = frozenset({"LSTM", "GRU", "SimpleRNN", "Bidirectional"})
 
 
@@ -70,7 +59,7 @@ def emissions(
                 )
             )
             continue
-        value = 0.0 if axis.layer.kind in RECURRENT else AT_ZERO.get(name, 0.0)
+        value = 0.0 if axis.layer.kind in RECURRENT else _at_zero(axis.layer.config)
         if value:
             found.append(
                 Emission(
@@ -81,6 +70,13 @@ def emissions(
             )
         found += _behind(analysis, read, axis, ids, value)
     return found
+
+
+def _at_zero(config: Mapping[str, Any]) -> float:
+    """What a layer's activation makes of 0."""
+    written = written_activation(config.get("activation"))
+    function = written.formula if written is not None else None
+    return 0.0 if function is None else float(function(np.zeros(1))[0])
 
 
 def _softmax_follows(analysis: Analysis, ids: np.ndarray) -> bool:

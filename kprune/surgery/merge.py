@@ -17,10 +17,10 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from kprune.analysis import Analysis
+from kprune.elementwise.written import written_activation, written_layer
 from kprune.formats.numbers import as_float, from_float
 from kprune.formats.source import Source
 from kprune.labels.map import LayerRecord, Visit, Weight
-from kprune.surgery.activation_values import homogeneous
 from kprune.surgery.compact import Search
 from kprune.surgery.constant_rules import CROPS, HANDS_ON, MOVES, POOLS, UPSAMPLING
 from kprune.surgery.constants import Constants
@@ -194,7 +194,8 @@ def _proportional(
         kernel, bias = record.weights.get("kernel"), record.weights.get("bias")
         if record.layer.kind not in SCALABLE or kernel is None or not record.layer.is_builtin:
             continue
-        if not homogeneous("Activation", record.layer.config):
+        activation = written_activation(record.layer.config.get("activation"))
+        if activation is None or not activation.homogeneous:
             continue
         ids = kernel.axes[-1].ids
         places = np.flatnonzero(able[ids])
@@ -265,9 +266,8 @@ def _passes_factor(visit: Visit) -> bool:
         return False
     if kind in LINEAR:
         return True
-    return kind in ("ReLU", "LeakyReLU", "Activation", "Relu", "LeakyRelu") and homogeneous(
-        kind, config
-    )
+    function = written_layer(kind, config)
+    return function is not None and function.homogeneous
 
 
 # -- the edit ------------------------------------------------------------------------------------

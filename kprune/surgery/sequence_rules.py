@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from kprune.elementwise.written import activation_formula
 from kprune.graph.model import Layer
-from kprune.surgery.activation_values import activation_function
 from kprune.surgery.constant_rules import rule
 from kprune.surgery.constants import At, Constants, Tensor
 from kprune.surgery.known import Known, joined
@@ -43,7 +43,7 @@ def recurrent(walk: Constants, at: At) -> list[Known]:
     alone = (
         ~found.varying[gate] & ~(own[:, gate] != 0).any(axis=0) & (rows[1:, gate] == 0).all(axis=0)
     )
-    function = activation_function(at.config.get("activation"))
+    function = activation_formula(at.config.get("activation"))
     made = np.full(width, np.nan)
     if function is not None:
         taken = function(found.constant[gate] + rows[0, gate])

@@ -6,14 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from kprune.elementwise.written import activation_formula, activation_name
 from kprune.graph.model import Call
 from kprune.labels.labels import Axis
 from kprune.labels.map import Blocks, Weight
-from kprune.rules.activations import activation_name
 from kprune.rules.operations.contractions import parse_equation
 from kprune.rules.shapes import ints, spatial_axes
 from kprune.sets import without
-from kprune.surgery.activation_values import activation_function
 from kprune.surgery.constant_rules import (
     HANDS_ON,
     LAYERS,
@@ -118,7 +117,7 @@ def made_by(
         bias: float64 (columns,).
         ids: int64 (columns,).
     """
-    function = activation_function(at.config.get("activation"))
+    function = activation_formula(at.config.get("activation"))
     if function is None:
         return NOTHING
     sums = found.constant if bias is None else found.constant + bias
@@ -315,7 +314,7 @@ def embedding(walk: Constants, at: At) -> list[Known]:
 def einsum_dense(walk: Constants, at: At) -> list[Known]:
     """Where every letter of the kernel is either summed over or new, as in a dense layer."""
     kernel, bias, x = at.weight("kernel"), at.weight("bias"), at.x
-    function = activation_function(at.config.get("activation"))
+    function = activation_formula(at.config.get("activation"))
     if kernel is None or x.labels.shape is None or function is None:
         return walk.otherwise(at)
     letters = at.config["equation"].replace(" ", "").partition("->")[0].split(",")[1]

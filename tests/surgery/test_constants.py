@@ -2,78 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
 from kprune.labels.labels import Labels
-from kprune.surgery.activation_values import FUNCTIONS, activation_function, layer_function
 from kprune.surgery.edit import Fill
 from kprune.surgery.fold import filled
 from kprune.surgery.known import NOTHING, Known, read_off
-
-X = np.array([-4.0, -3.0, -1.0, -0.6, -0.5, 0.0, 0.3, 0.5, 1.0, 3.0, 6.5])
-
-# Each activation once more, number by number, from its definition in Keras's documentation.
-PLAIN = {
-    "linear": lambda x: x,
-    "relu": lambda x: x if x > 0 else 0.0,
-    "relu6": lambda x: min(max(x, 0.0), 6.0),
-    "leaky_relu": lambda x: x if x > 0 else 0.2 * x,
-    "elu": lambda x: x if x > 0 else math.exp(x) - 1,
-    "selu": lambda x: 1.05070098 * (x if x > 0 else 1.67326324 * (math.exp(x) - 1)),
-    "celu": lambda x: x if x > 0 else math.exp(x) - 1,
-    "gelu": lambda x: x * 0.5 * math.erfc(-x / math.sqrt(2)),
-    "silu": lambda x: x / (1 + math.exp(-x)),
-    "swish": lambda x: x / (1 + math.exp(-x)),
-    "mish": lambda x: x * math.tanh(math.log(1 + math.exp(x))),
-    "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
-    "hard_sigmoid": lambda x: min(max(x / 6 + 0.5, 0.0), 1.0),
-    "hard_silu": lambda x: x * min(max(x / 6 + 0.5, 0.0), 1.0),
-    "hard_swish": lambda x: x * min(max(x / 6 + 0.5, 0.0), 1.0),
-    "hard_tanh": lambda x: min(max(x, -1.0), 1.0),
-    "hard_shrink": lambda x: x if abs(x) > 0.5 else 0.0,
-    "soft_shrink": lambda x: math.copysign(max(abs(x) - 0.5, 0.0), x),
-    "tanh": math.tanh,
-    "tanh_shrink": lambda x: x - math.tanh(x),
-    "softplus": lambda x: math.log(1 + math.exp(x)),
-    "softsign": lambda x: x / (abs(x) + 1),
-    "sparse_plus": lambda x: 0.0 if x <= -1 else (x if x >= 1 else 0.25 * (x + 1) ** 2),
-    "sparse_sigmoid": lambda x: min(max(0.5 * (x + 1), 0.0), 1.0),
-    "squareplus": lambda x: (x + math.sqrt(x * x + 4)) / 2,
-    "exponential": math.exp,
-    "log_sigmoid": lambda x: -math.log(1 + math.exp(-x)),
-}
-
-
-def test_every_activation_has_a_plain_statement():
-    assert set(PLAIN) == set(FUNCTIONS)
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_an_activation_is_what_its_definition_says(name):
-    function = activation_function(name)
-    assert function is not None
-    expected = [PLAIN[name](float(x)) for x in X]
-    np.testing.assert_allclose(function(X), expected, rtol=1e-7, atol=1e-9)
-
-
-def test_parameters_of_activation_layers_are_heeded():
-    relu = layer_function("ReLU", {"negative_slope": 0.1, "max_value": 2.0, "threshold": 0.5})
-    np.testing.assert_allclose(relu(np.array([-1.0, 0.4, 0.7, 5.0])), [-0.15, -0.01, 0.7, 2.0])
-    assert layer_function("LeakyReLU", {"negative_slope": 0.5})(np.array([-2.0]))[0] == -1.0
-    assert layer_function("LeakyReLU", {"alpha": 0.25})(np.array([-2.0]))[0] == -0.5
-    np.testing.assert_allclose(
-        layer_function("ELU", {"alpha": 2.0})(np.array([-1.0])), 2 * (math.exp(-1) - 1)
-    )
-    nested = {"module": "keras.layers", "class_name": "ELU", "config": {"alpha": 3.0}}
-    np.testing.assert_allclose(activation_function(nested)(np.array([-1.0])), 3 * math.expm1(-1))
-
-
-def test_an_activation_over_all_units_or_of_unknown_make_has_no_function():
-    assert activation_function("softmax") is None
-    assert activation_function({"class_name": "function", "config": "mine", "module": "me"}) is None
 
 
 def test_a_unit_is_known_only_if_it_has_one_value_wherever_it_stands():

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from kprune.elementwise.facts import keeps_zero, names
+from kprune.elementwise.table import OPERATION
 from kprune.graph.model import Constant
 from kprune.labels.combine import broadcast_shape
 from kprune.labels.labels import Axis, Labels
@@ -13,50 +15,30 @@ from kprune.labels.layer_call import LayerCall
 from kprune.labels.rule_call import CannotTell
 from kprune.rules.registry import OPERATIONS
 
-# f(0) = 0: a masked unit still gives 0 behind these.
-KEEPS_ZERO = (
-    "Abs Absolute Fabs Negative Sign Sqrt Square Cbrt Expm1 Log1p Sin Tan Sinh Tanh Arcsin Arctan Arcsinh Arctanh "
-    "Ceil Floor Round Trunc Erf Erfinv NanToNum Copy Cast SaturateCast StopGradient ConvertToTensor Array Real "
-    "Conj Conjugate Deg2rad Rad2deg ZerosLike "
-    "Relu Relu6 LeakyRelu Elu Selu Celu Gelu Silu HardSilu HardTanh HardShrink SoftShrink TanhShrink Softsign"
-).split()
-GIVES_OTHER = (
-    "Angle Arccos Arccosh Cos Cosh Exp Exp2 Log Log10 Log2 Reciprocal Rsqrt Erfc Sinc I0 Imag Clip Signbit "
-    "Isfinite Isinf Isnan Isneginf Isposinf Isreal LogicalNot BitwiseInvert BitwiseNot "
-    "Sigmoid SparseSigmoid HardSigmoid LogSigmoid Softplus Squareplus SparsePlus Threshold "
-    "OnesLike EmptyLike FullLike"
-).split()
-
-# Zero where all operands are.
-SUMS = (
-    "Add Subtract Maximum Minimum Fmax Fmin Hypot Arctan2 Mod Fmod Nextafter LeftShift RightShift BitwiseAnd "
-    "BitwiseOr BitwiseXor BitwiseLeftShift BitwiseRightShift NotEqual Greater Less LogicalOr LogicalXor"
-).split()
-PRODUCTS = "Multiply LogicalAnd".split()
-QUOTIENTS = "Divide TrueDivide FloorDivide DivideNoNan".split()
-OTHERS = (
-    "Power Heaviside Logaddexp Logaddexp2 Ldexp Gcd Lcm Equal GreaterEqual LessEqual Isclose Where Polar"
-).split()
-
-
-@OPERATIONS.rule(*KEEPS_ZERO, does="passes", note="element by element")
-def elementwise(call: LayerCall) -> Labels:
-    return call.x
+OF_ONE = names(OPERATION, operands=lambda count: count == 1)
+OF_SEVERAL = names(OPERATION, operands=lambda count: count > 1)
 
 
 @OPERATIONS.rule(
-    *GIVES_OTHER,
+    *(name for name in OF_ONE if keeps_zero(OPERATION, name)),
+    does="passes",
+    note="element by element",
+)
+@OPERATIONS.rule(
+    *(name for name in OF_ONE if not keeps_zero(OPERATION, name)),
     does="passes",
     note="element by element; a masked unit gives a constant other than 0",
 )
-def elementwise_shifted(call: LayerCall) -> Labels:
-    return call.x.with_silence(False)
+def elementwise(call: LayerCall) -> Labels:
+    silent = call.gives_zero(OPERATION, call.kind, [call.x], _parameters(call))
+    return call.x.with_silence(silent)
 
 
 @OPERATIONS.rule(
-    *SUMS, *PRODUCTS, *QUOTIENTS, *OTHERS,
-    does="combines", note="element by element: what meets is tied; a constant is cut along with what it meets",
-)  # fmt: skip
+    *OF_SEVERAL,
+    does="combines",
+    note="element by element: what meets is tied; a constant is cut along with what it meets",
+)
 def combining(call: LayerCall) -> Labels:
     operands = [*call.args, *call.kwargs.values()]
     tensors = [operand for operand in operands if isinstance(operand, Labels)]
@@ -66,21 +48,19 @@ def combining(call: LayerCall) -> Labels:
     for operand in operands:
         if isinstance(operand, (Constant, list, tuple)):
             combined = with_constant(call, combined, operand)
-    return combined.with_silence(_silent(call.kind, operands))
+    return combined.with_silence(
+        call.gives_zero(
+            OPERATION,
+            call.kind,
+            [operand.value if isinstance(operand, Constant) else operand for operand in operands],
+            _parameters(call),
+        )
+    )
 
 
-def _silent(kind: str, operands: list[Any]) -> bool:
-    def zero(operand: Any) -> bool:
-        if isinstance(operand, Labels):
-            return operand.silent
-        value = operand.value if isinstance(operand, Constant) else operand
-        return value is None or not np.any(value)
-
-    if kind in PRODUCTS:
-        return any(zero(operand) for operand in operands)
-    if kind in QUOTIENTS:
-        return zero(operands[0]) and not isinstance(operands[-1], Labels)
-    return kind in SUMS and all(zero(operand) for operand in operands)
+def _parameters(call: LayerCall) -> dict[str, Any]:
+    """What the call and the node's config say beside the operands."""
+    return {**call.config, **call.kwargs}
 
 
 def with_constant(call: LayerCall, x: Labels, constant: Any) -> Labels:

@@ -8,35 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from kprune.elementwise.facts import keeps_zero, names
+from kprune.elementwise.table import FUNCTIONS, TENSORFLOW
 from kprune.labels.labels import Labels
 from kprune.saved_model.op_call import OpCall
 from kprune.saved_model.rules.registry import op
 from kprune.saved_model.values import Number, Value, computed, product
 
-# f(0) = 0: a masked unit still gives 0 behind these.
-KEEPS_ZERO = [
-    "Abs", "Neg", "Sign", "Sqrt", "Square", "Expm1", "Log1p", "Sin", "Tan", "Sinh", "Tanh",
-    "Asin", "Atan", "Asinh", "Atanh", "Ceil", "Floor", "Rint", "Round", "Erf", "Erfinv",
-    "Relu", "Relu6", "Elu", "Selu", "LeakyRelu", "Softsign", "StopGradient",
-    "PreventGradient", "CheckNumerics", "CheckNumericsV2", "Snapshot", "ZerosLike", "Conj",
-    "Real", "Imag",
-]  # fmt: skip
-GIVES_OTHER = [
-    "Exp", "Cos", "Cosh", "Acos", "Acosh", "Log", "Reciprocal", "Inv", "Rsqrt", "Erfc",
-    "Sigmoid", "Softplus", "Digamma", "Lgamma", "IsFinite", "IsInf", "IsNan", "LogicalNot",
-    "OnesLike", "Invert", "Angle",
-]  # fmt: skip
-SUMS = [
-    "Add", "AddV2", "Sub", "Maximum", "Minimum", "BiasAdd", "BiasAddV1",
-    "SquaredDifference", "AddN", "Mod", "FloorMod", "TruncateMod", "Atan2",
-]  # fmt: skip
-PRODUCTS = ["Mul", "MulNoNan"]
-QUOTIENTS = ["RealDiv", "Div", "DivNoNan", "FloorDiv", "TruncateDiv", "Xdivy"]
-OTHERS = [
-    "Pow", "Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual",
-    "LogicalAnd", "LogicalOr", "ApproximateEqual", "Xlogy", "BitwiseAnd", "BitwiseOr",
-    "BitwiseXor", "LeftShift", "RightShift", "ClipByValue",
-]  # fmt: skip
+OF_ONE = names(TENSORFLOW, operands=lambda count: count == 1)
+OF_SEVERAL = names(TENSORFLOW, operands=lambda count: count != 1)
 
 _ARITHMETIC: dict[str, Callable[[int, int], int]] = {
     "Add": operator.add,
@@ -49,18 +29,26 @@ _ARITHMETIC: dict[str, Callable[[int, int], int]] = {
 }
 
 
-@op(*KEEPS_ZERO, does="passes", note="element by element")
-def elementwise(call: OpCall) -> Labels:
-    return call.x
-
-
 @op(
-    *GIVES_OTHER,
+    *(name for name in OF_ONE if keeps_zero(TENSORFLOW, name)),
+    does="passes",
+    note="element by element",
+)
+@op(
+    *(name for name in OF_ONE if not keeps_zero(TENSORFLOW, name)),
     does="passes",
     note="element by element; a masked unit gives a constant other than 0",
 )
-def shifted(call: OpCall) -> Labels:
-    return call.x.with_silence(False)
+def elementwise(call: OpCall) -> Labels:
+    return call.x.with_silence(call.gives_zero(TENSORFLOW, call.op, [call.x], _parameters(call)))
+
+
+def _parameters(call: OpCall) -> dict[str, Any]:
+    """What the node's attributes say of the function's parameters."""
+    keys = [
+        key for names in FUNCTIONS[TENSORFLOW][call.op].name.parameters.values() for key in names
+    ]
+    return {key: call.attr(key, None) for key in keys}
 
 
 @op(
@@ -88,10 +76,7 @@ def _integer(call: OpCall) -> bool:
 
 
 @op(
-    *SUMS,
-    *PRODUCTS,
-    *QUOTIENTS,
-    *OTHERS,
+    *OF_SEVERAL,
     does="combines",
     note="element by element: what meets is tied",
     numbers=True,
@@ -111,7 +96,10 @@ def combining(call: OpCall) -> Any:
     _count_uses(call, operands)
     if combined.shape is None:
         return combined
-    return combined.with_silence(_silent(call.op, operands, call))
+    given = [
+        labels if labels.factors else call.scalar(number) for number, labels in enumerate(operands)
+    ]
+    return combined.with_silence(call.gives_zero(TENSORFLOW, call.op, given, _parameters(call)))
 
 
 def _count_uses(call: OpCall, operands: list[Labels]) -> None:
@@ -138,42 +126,6 @@ def _with_bias(call: OpCall, operands: list[Labels]) -> list[Labels]:
         size = call.shape(bias)[0]
         return [x, bias.move(lambda f: f.reshape((1, f.shape[0], *tail)), (1, size, *tail))]
     return [x, bias]
-
-
-def _silent(kind: str, operands: list[Labels], call: OpCall) -> bool:
-    def zero(index: int) -> bool:
-        # An operand without units is 0 only if it is a constant 0.
-        labels = operands[index]
-        return labels.silent and bool(labels.factors)
-
-    count = len(operands)
-    if kind in PRODUCTS:
-        # One flag speaks for all axes: a factor that is 0 silences units on its own axes only.
-        axes = [_axes_from_the_end(labels) for labels in operands]
-        together = frozenset().union(*axes)
-        return any(zero(index) and axes[index] == together for index in range(count)) or all(
-            zero(index) for index in range(count)
-        )
-    if kind in QUOTIENTS:
-        return zero(0) and not (operands[-1].factors and operands[-1].silent)
-    return kind in SUMS and all(
-        zero(index) or _constant_zero(call, index) for index in range(count)
-    )
-
-
-def _axes_from_the_end(labels: Labels) -> frozenset[int]:
-    """The axes along which units stand, counted as broadcasting does."""
-    return frozenset(
-        axis - labels.rank for factor in labels.factors for axis in labels.support(factor)
-    )
-
-
-def _constant_zero(call: OpCall, index: int) -> bool:
-    value = call.scalar(index)
-    if call.op in ("Maximum", "Minimum") and value is not None:
-        # max(x, 0), min(x, 6): 0 stays 0.
-        return value <= 0 if call.op == "Maximum" else value >= 0
-    return value == 0
 
 
 def _arithmetic(call: OpCall) -> np.ndarray | None:
