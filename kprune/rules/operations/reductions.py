@@ -8,11 +8,12 @@ from kprune.labels.labels import Labels
 from kprune.labels.layer_call import LayerCall
 from kprune.rules.operations.arguments import axes_of
 from kprune.rules.registry import OPERATIONS
+from kprune.rules.shapes import replaced
 
 SUMS = "Sum Nansum CountNonzero Any".split()
 OTHERS = (
     "Mean Nanmean Average Max Amax Nanmax Min Amin Nanmin Prod Nanprod All Std Nanstd Var Nanvar Median Nanmedian "
-    "Quantile Nanquantile Percentile Nanpercentile Ptp Argmax Argmin Nanargmax Nanargmin Logsumexp Norm"
+    "Quantile Nanquantile Percentile Nanpercentile Ptp Logsumexp Norm"
 ).split()
 
 
@@ -26,6 +27,20 @@ def sums(call: LayerCall) -> Labels:
 @OPERATIONS.rule(*OTHERS, does="mixes", note="over units: what is left changes with each that goes")
 def statistics(call: LayerCall) -> Labels:
     return reduce(call, exact=False)
+
+
+@OPERATIONS.rule(
+    "Argmax",
+    "Argmin",
+    "Nanargmax",
+    "Nanargmin",
+    does="mixes",
+    note="tells which position is largest: units along that axis must stay",
+)
+def positions_of_extremes(call: LayerCall) -> Labels:
+    axes = axes_of(call, call.argument(1, "axis"), len(call.shape()))
+    x = call.hold_axes(call.x, axes, f"are indexed by {call.layer.path!r}")
+    return _without_axes(call, x, axes).with_silence(False)
 
 
 def reduce(call: LayerCall, *, exact: bool) -> Labels:
@@ -42,9 +57,14 @@ def reduce(call: LayerCall, *, exact: bool) -> Labels:
     for axis in axes:
         if not exact:
             call.mix(x.axis(axis), f"are brought down to one figure by {call.layer.path!r}")
-    x = call.collapse(x, axes)
+    return _without_axes(call, call.collapse(x, axes), axes)
+
+
+def _without_axes(call: LayerCall, x: Labels, axes: list[int]) -> Labels:
+    """A tensor that nothing varies along some axes of, without them unless `keepdims` keeps them."""
+    shape = call.shape(x)
     if call.argument(2, "keepdims", False):
-        return x
+        return x.with_shape(replaced(shape, axes, [1] * len(axes)))
     kept = tuple(size for axis, size in enumerate(shape) if axis not in axes)
     return x.move(lambda factor: factor.squeeze(tuple(axes)), kept)
 
@@ -81,11 +101,7 @@ def _over(call: LayerCall) -> Labels:
     axes = axes_of(call, call.argument(1, "axes"), len(shape))
     for axis in axes:
         call.mix(x.axis(axis), f"are brought down to one figure by {call.layer.path!r}")
-    x = call.collapse(x, axes).with_silence(False)
-    if call.argument(2, "keepdims", False):
-        return x
-    kept = tuple(size for axis, size in enumerate(shape) if axis not in axes)
-    return x.move(lambda factor: factor.squeeze(tuple(axes)), kept)
+    return _without_axes(call, call.collapse(x, axes).with_silence(False), axes)
 
 
 @OPERATIONS.rule(

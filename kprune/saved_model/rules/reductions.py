@@ -84,7 +84,7 @@ def _reduced_numbers(call: OpCall, numbers: np.ndarray, axes: list[int], keep: b
 def largest(call: OpCall) -> Labels:
     known = call.shape()
     axis = int(call.constant(1).ravel()[0]) % len(known)
-    x = call.hold_axes(call.x, [axis], f"are counted off by {call.layer.path!r}")
+    x = call.hold_axes(call.x, [axis], f"are indexed by {call.layer.path!r}")
     return x.move(
         lambda f: f.squeeze(axis), tuple(n for a, n in enumerate(known) if a != axis)
     ).with_silence(False)
