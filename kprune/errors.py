@@ -6,6 +6,7 @@
     │   ├── UnknownLayerError 2    no layer of that name, with the nearest names
     │   ├── IndexRangeError 2      a unit that the layer does not have
     │   ├── ExpressionError 2      a --where expression that cannot be evaluated
+    │   │   └── MissingStatisticError  it needs a statistic that these units do not have
     │   └── PlanError       2      a YAML plan that breaks the schema, with its line
     ├── CannotPruneError    3      understood, but it cannot be done
     │   ├── FrozenUnitsError 3     inputs, outputs, or a layer without a rule stand in the way
@@ -64,6 +65,10 @@ class IndexRangeError(UsageError):
 
 class ExpressionError(UsageError):
     """A selection expression that is malformed or uses a name that is not there."""
+
+
+class MissingStatisticError(ExpressionError):
+    """An expression or a criterion that needs a statistic which these units do not have."""
 
 
 class PlanError(UsageError):

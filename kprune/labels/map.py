@@ -152,11 +152,19 @@ class Freeze(Struct, eq=False):
 
 
 class Mix(Struct, eq=False):
-    """Units over which a layer takes a statistic: removing one changes the others."""
+    """Units over which a layer takes a statistic: removing one changes the others.
+
+    Attributes:
+        ids: int64 (n,).
+        why: the rest of a sentence that starts with the units.
+        at: path of the layer where it happens.
+        kind: `softmax` where the units share a sum of 1, else `statistic`.
+    """
 
     ids: np.ndarray
     why: str
     at: str
+    kind: str = "statistic"
 
 
 class Tie(Struct, eq=False):

@@ -98,12 +98,16 @@ class RuleCall:
         """Say that units cannot go. `why` continues a sentence whose subject is this layer or the units."""
         self._map.freeze(_all_ids(what), why, self.layer.path, do)
 
-    def mix(self, what: Labels | Axis | np.ndarray, why: str) -> None:
-        """Say that a statistic is taken over units, so that removing one changes what the others give."""
+    def mix(self, what: Labels | Axis | np.ndarray, why: str, *, kind: str = "statistic") -> None:
+        """Say that a statistic is taken over units, so that removing one changes what the others give.
+
+        Args:
+            why, kind: see `Mix`.
+        """
         ids = _all_ids(what)
         ids = distinct(ids[ids != 0])
         if ids.size:
-            self._map.mixes.append(Mix(ids, why, self.layer.path))
+            self._map.mixes.append(Mix(ids, why, self.layer.path, kind))
 
     def size_left(self, axis: Axis | np.ndarray) -> None:
         """Say that something must be left along an axis."""

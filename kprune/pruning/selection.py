@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from kprune.analysis import Analysis
-from kprune.errors import ExpressionError, FrozenUnitsError, KpruneError, UsageError
+from kprune.errors import FrozenUnitsError, KpruneError, MissingStatisticError, UsageError
 from kprune.formats import Source
 from kprune.labels.explain import reason
 from kprune.report.report import Note
@@ -256,14 +256,14 @@ class Selection(Struct, frozen=True, dict=True):
             return result.units, notes
         expression = Where(parse_expression(self.where or ""), source=Text(self.where or ""))
         found, notes = {}, []
-        refused: ExpressionError | None = None
+        refused: MissingStatisticError | None = None
         frozen = analysis.groups.frozen()
         held = analysis.groups.frozen(kinds=(), held=ids_of(whole))
         for axis in axes:
             try:
                 indices = indices_of(expression, axis, statistics, allow_empty=len(axes) > 1)
-            except ExpressionError as error:
-                if named or "has no" not in error.what:
+            except MissingStatisticError as error:
+                if named:
                     raise
                 notes.append(Note("skipped", axis.address, error.what))
                 refused = error

@@ -24,7 +24,9 @@ def activate(call: LayerCall, labels: Labels, field: str = "activation") -> Labe
     name = activation_name(call.config.get(field))
     if name in OVER_LAST_AXIS or name == "Softmax":
         call.mix(
-            labels.last, f"are normalised against each other by the {name} of {call.layer.path!r}"
+            labels.last,
+            f"are normalised against each other by the {name} of {call.layer.path!r}",
+            kind="softmax",
         )
         return labels.with_silence(False)
     function = elementwise_activation(call.config, field)
@@ -72,5 +74,6 @@ def softmax(call: LayerCall) -> Labels:
     """normalises over an axis: its units depend on each other"""
     axes = call.config.get("axis", -1)
     for axis in [axes] if isinstance(axes, int) else axes:
-        call.mix(call.x.axis(axis), f"are normalised against each other by {call.layer.path!r}")
+        why = f"are normalised against each other by {call.layer.path!r}"
+        call.mix(call.x.axis(axis), why, kind="softmax")
     return call.x.with_silence(False)

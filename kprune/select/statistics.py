@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Struct, field
 
 from kprune.analysis import Analysis
-from kprune.errors import ExpressionError
+from kprune.errors import ExpressionError, MissingStatisticError
 from kprune.formats.numbers import as_float
 from kprune.labels.map import UnitAxis, Weight
 from kprune.select.names import BATCHNORM_NAMES, DATA_NAMES, OUTGOING_NAMES, WEIGHT_NAMES
@@ -303,8 +303,8 @@ class Statistics(Struct, eq=False):
                 return as_float(self.source.read(weight.path))
         raise self._lacks(axis, f"BatchNormalization with {name} right behind it")
 
-    def _lacks(self, axis: UnitAxis, what: str) -> ExpressionError:
-        return ExpressionError(
+    def _lacks(self, axis: UnitAxis, what: str) -> MissingStatisticError:
+        return MissingStatisticError(
             f"layer '{clean(axis.address)}' has no {what}",
             do="leave the layer out, or use another statistic",
         )

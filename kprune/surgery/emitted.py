@@ -80,10 +80,7 @@ def _at_zero(config: Mapping[str, Any]) -> float:
 
 
 def _softmax_follows(analysis: Analysis, ids: np.ndarray) -> bool:
-    return any(
-        "normalised against each other" in mix.why and np.isin(mix.ids, ids).any()
-        for mix in analysis.map.mixes
-    )
+    return any(mix.kind == "softmax" and np.isin(mix.ids, ids).any() for mix in analysis.map.mixes)
 
 
 def _behind(

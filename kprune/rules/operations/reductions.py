@@ -11,6 +11,7 @@ from kprune.rules.registry import OPERATIONS
 from kprune.rules.shapes import replaced
 
 SUMS = "Sum Nansum CountNonzero Any".split()
+SHARES = ("Softmax", "LogSoftmax", "Sparsemax")
 OTHERS = (
     "Mean Nanmean Average Max Amax Nanmax Min Amin Nanmin Prod Nanprod All Std Nanstd Var Nanvar Median Nanmedian "
     "Quantile Nanquantile Percentile Nanpercentile Ptp Logsumexp Norm"
@@ -70,9 +71,7 @@ def _without_axes(call: LayerCall, x: Labels, axes: list[int]) -> Labels:
 
 
 @OPERATIONS.rule(
-    "Softmax",
-    "LogSoftmax",
-    "Sparsemax",
+    *SHARES,
     "Normalize",
     "RMSNorm",
     "LayerNorm",
@@ -83,7 +82,8 @@ def normalised(call: LayerCall) -> Labels:
     x = call.x
     axes = axes_of(call, call.config.get("axis", call.kwargs.get("axis", -1)), len(call.shape()))
     for axis in axes:
-        call.mix(x.axis(axis), f"are normalised against each other by {call.layer.path!r}")
+        why = f"are normalised against each other by {call.layer.path!r}"
+        call.mix(x.axis(axis), why, kind="softmax" if call.kind in SHARES else "statistic")
     result = x
     for operand in call.xs[1:]:
         result = call.combine([result, operand])

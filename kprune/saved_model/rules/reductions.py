@@ -97,7 +97,8 @@ def largest(call: OpCall) -> Labels:
     note="normalises over the last axis: its units depend on each other",
 )
 def softmax(call: OpCall) -> Labels:
-    call.mix(call.x.last, f"are normalised against each other by {call.layer.path!r}")
+    why = f"are normalised against each other by {call.layer.path!r}"
+    call.mix(call.x.last, why, kind="softmax")
     return call.x.with_silence(False)
 
 
