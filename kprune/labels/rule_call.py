@@ -70,8 +70,10 @@ class RuleCall:
             operands: for each its labels, or a constant; None where nothing is known.
             parameters: as they are written in the config or in the node's attributes.
         """
-        tensors = [one for one in operands if isinstance(one, Labels) and one.shape is not None]
-        shape = broadcast_shape([one.shape or () for one in tensors])
+        tensors = [one for one in operands if isinstance(one, Labels)]
+        if not any(one.factors for one in tensors):
+            return False
+        shape = broadcast_shape([one.shape for one in tensors if one.shape is not None])
         axes = [units_stand_on(one, shape) if isinstance(one, Labels) else () for one in operands]
         # One flag speaks for all units: it holds if it does for those of each axis.
         return all(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,8 +50,7 @@ def contract(call: RuleCall, operands: Sequence[tuple[Labels, str]], output: str
     summed = [letters.index(letter) for letter in letters if letter not in output]
     for axis in summed:
         along = product.axis(axis)
-        # Where one factor of the product is 0 the product is: one silent operand is enough.
-        if along.factors and not any(labels.silent and labels.varies(axis) for labels in wide):
+        if along.factors and not _silent_along(wide, axis):
             call.mix(
                 along,
                 f"are multiplied and summed by {call.layer.path!r}, where a masked unit gives no 0",
@@ -59,7 +58,13 @@ def contract(call: RuleCall, operands: Sequence[tuple[Labels, str]], output: str
     left = call.collapse(product, summed)
     shape = tuple(size for axis, size in enumerate(call.shape(left)) if axis not in summed)
     result = left.move(lambda factor: factor.squeeze(tuple(summed)), shape)
-    return result.with_silence(any(labels.silent for labels in wide))
+    kept = (axis for axis in range(len(letters)) if axis not in summed and left.varies(axis))
+    return result.with_silence(all(_silent_along(wide, axis) for axis in kept))
+
+
+def _silent_along(factors: Iterable[Labels], axis: int) -> bool:
+    """Whether a product gives 0 where a unit on one axis is gone: it does if one factor with that unit does."""
+    return any(labels.silent and labels.varies(axis) for labels in factors)
 
 
 def parse_equation(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
