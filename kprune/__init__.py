@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     )
     from kprune.pruning import apply, compact, mask, plan, remove, unmask, zero
     from kprune.report.diff import diff
-    from kprune.report.explanation import explain
+    from kprune.report.explain import explain
     from kprune.report.inspect import inspect
     from kprune.rules.registry import CUSTOM
     from kprune.running.iterating import iterate
@@ -96,7 +96,7 @@ _HOMES = {
     "Choice": "kprune.select.choice",
     "__version__": "kprune.version",
     "diff": "kprune.report.diff",
-    "explain": "kprune.report.explanation",
+    "explain": "kprune.report.explain",
     "inspect": "kprune.report.inspect",
     "iterate": "kprune.running.iterating",
     "sensitivity": "kprune.running.sensitivity",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 ELLIPSIS = "…"
 
 
@@ -49,3 +51,11 @@ def human_bytes(count: int) -> str:
 def metric_text(value: float) -> str:
     """A metric with four digits behind the point, as far as they say something: `0.9711`, `1.2e-05`."""
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.4g}"
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal the text takes: East Asian characters two, accents none."""
+    return sum(
+        0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
+        for char in text
+    )

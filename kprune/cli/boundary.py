@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from kprune.cli.streams import forget_output, let_paths_through, put
 from kprune.errors import FileError, KpruneError, UsageError
+from kprune.page.streams import forget_output, let_paths_through, put, say
 
 COMPLETION = "_KPRUNE_COMPLETE"
 INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143
@@ -143,23 +143,6 @@ def _usage(error: Any) -> UsageError:
                 return UsageError(f"{parameter.opts[0]} takes {what}", do=help_text)
     text = clean(text, 300)
     return UsageError(text[:1].lower() + text[1:], do=help_text)
-
-
-def say(message: str) -> None:
-    """Print a message on standard error, its labels in colour on a terminal."""
-    lines = message.splitlines()
-    from kprune.cli.render.page import shows_colours
-
-    if shows_colours(sys.stderr):
-        colours = {"error:": "\x1b[1;31m", "note:": "\x1b[33m"}
-        for number, line in enumerate(lines):
-            label = line.split(" ", 1)[0]
-            if label in ("error:", "note:", "where:", "why:", "do:"):
-                lines[number] = (
-                    colours.get(label, "\x1b[2m") + label + "\x1b[0m" + line[len(label) :]
-                )
-    with contextlib.suppress(OSError, ValueError):  # nobody listens any more
-        print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

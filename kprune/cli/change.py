@@ -196,6 +196,6 @@ def changed(
             progress=progress,
             **options,
         )
-    from kprune.cli.render.change import show
+    from kprune.cli.output import present
 
-    show(report, reporting, to_stderr=writing.output == "-")
+    present(report, reporting, path=report.output.path)

@@ -46,7 +46,7 @@ def compact(
     from kprune.pruning import compact as carry_out
 
     if not (no_check or writing.dry_run) and sys.stderr is not None and sys.stderr.isatty():
-        from kprune.cli.boundary import say
+        from kprune.page.streams import say
 
         say("checking in TensorFlow that the result computes the same …")
     changed(

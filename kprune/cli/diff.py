@@ -29,16 +29,11 @@ def diff(
 
     Example: kprune diff model.keras model.pruned.keras
     """
+    from kprune.cli.output import present
     from kprune.cli.progress import Progress
-    from kprune.cli.render.output import print_json
     from kprune.report.diff import diff as compare
 
     with Progress("comparing") as progress:
         found = compare(a, b, rules=common.rules or (), trust=common.trust, progress=progress)
-    if as_json.json:
-        print_json(found.to_dict())
-    else:
-        from kprune.cli.render.difference import show
-
-        show(found)
+    present(found, as_json)
     return 5 if exit_code and not found.equal else 0

@@ -28,8 +28,8 @@ def explain(
 
     Example: kprune explain model.keras conv_3:0-7
     """
-    from kprune.cli.render.output import print_json
-    from kprune.report.explanation import explain as find_out
+    from kprune.cli.output import present
+    from kprune.report.explain import explain as find_out
 
     units = [*(naming.specs or []), *naming.pairs()]
     if not units:
@@ -41,9 +41,4 @@ def explain(
         rules=common.rules or (),
         trust=common.trust,
     )
-    if as_json.json:
-        print_json(found.to_dict())
-        return
-    from kprune.cli.render.explanation import show
-
-    show(found)
+    present(found, as_json)

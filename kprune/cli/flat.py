@@ -33,13 +33,9 @@ def flatten(
 
     Example: kprune flatten bert.keras --trust -o bert.flat.keras
     """
-    from kprune.cli.render.output import print_json
-    from kprune.cli.render.page import Page
+    from kprune.cli.output import present
     from kprune.running.flatten import flatten as write_plain
 
     report = write_plain(model, output, trust=trust, force=force)
-    if as_json.json:
-        print_json(report.to_dict())
-    else:
-        Page().print(str(report))
+    present(report, as_json)
     return 0

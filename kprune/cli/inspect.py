@@ -26,13 +26,8 @@ def inspect(
 
     Example: kprune inspect model.keras
     """
-    from kprune.cli.render.output import print_json
+    from kprune.cli.output import present
     from kprune.report.inspect import inspect as look
 
     found = look(model, rules=common.rules or (), trust=common.trust)
-    if as_json.json:
-        print_json(found.to_dict())
-        return
-    from kprune.cli.render.inspection import show
-
-    show(found, all_layers=all_layers)
+    present(found, as_json, show=lambda on: found.show(on, all_layers=all_layers))

@@ -27,11 +27,11 @@ def iterate(
 
     Example: kprune iterate model.keras rounds.yaml --data train.npz
     """
-    from kprune.cli.render.iteration import round_line, show
-    from kprune.cli.render.output import reported
-    from kprune.cli.render.page import Page
-    from kprune.cli.render.tuning import epoch_line
+    from kprune.cli.output import present
+    from kprune.page.page import Page
     from kprune.running.iterating import iterate as run
+    from kprune.running.iteration import round_line
+    from kprune.running.tuned import epoch_line
 
     progress = Page(stderr=True)
     if reporting.report is not None:
@@ -56,7 +56,5 @@ def iterate(
         on_cut=None if reporting.quiet else tell_cut,
         on_epoch=None if reporting.quiet else tell_epoch,
     )
-    to_stderr = found.output == "-"  # the model itself goes to standard output
-    if not reported(found.to_dict, found.output, reporting, to_stderr=to_stderr):
-        show(found, result.plot, to_stderr=to_stderr)
+    present(found, reporting, path=found.output)
     return 0 if found.met else 5

@@ -95,9 +95,9 @@ def plan(
 
     Example: kprune plan model.keras --criterion l1 --ratio 0.25 > plan.yaml
     """
-    from kprune.cli.render.notes import show_notes
-    from kprune.cli.render.output import print_json, write_text
-    from kprune.cli.streams import put
+    from kprune.cli.output import print_json, write_text
+    from kprune.page.notes import show_notes
+    from kprune.page.streams import put
     from kprune.pruning import planned
     from kprune.select.plans import plan_to_dict, plan_to_yaml
 

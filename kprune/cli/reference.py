@@ -39,8 +39,9 @@ def rules(
 
     Example: kprune rules 'Conv*'
     """
-    from kprune.cli.render.output import print_json
-    from kprune.report.known_rules import known_rules
+    from kprune.cli.output import print_json
+    from kprune.page.page import Page
+    from kprune.report.known_rules import known_rules, show
 
     found = [rule for rule in known_rules(files or ()) if _meant(rule.name, names or [])]
     if names and not found:
@@ -53,9 +54,7 @@ def rules(
 
         print_json(msgspec.to_builtins(found))
         return
-    from kprune.cli.render.known_rules import show
-
-    show(found, whole=bool(names))
+    show(found, Page(), whole=bool(names))
 
 
 def _meant(name: str, patterns: list[str]) -> bool:
@@ -72,7 +71,7 @@ def schema(
 
     Example: kprune schema plan > plan.schema.json
     """
-    from kprune.cli.render.output import print_json
+    from kprune.cli.output import print_json
 
     if what == "plan":
         from kprune.select.plan_structs import plan_schema
@@ -87,7 +86,7 @@ def schema(
 
         print_json(report_schema())
     elif what == "sensitivity":
-        from kprune.select.sensitivity import curves_schema
+        from kprune.select.curves import curves_schema
 
         print_json(curves_schema())
     else:

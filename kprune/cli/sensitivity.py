@@ -9,6 +9,9 @@ from typer import Argument, Option
 from kprune.cli.complete import complete_layer
 from kprune.cli.options import WHICH, WRITTEN, Json, Model, Reading
 from kprune.errors import UsageError
+from kprune.page.page import Page
+from kprune.page.result import Result
+from kprune.report.files import show_files
 
 HOW = "How it is measured"
 
@@ -127,15 +130,15 @@ def sensitivity(
 
     Example: kprune sensitivity model.keras --data test.npz -o curves.json
     """
+    from kprune.cli.output import check_new, present, write_text
     from kprune.cli.progress import Progress
-    from kprune.cli.render.output import check_new, print_json, write_text
     from kprune.cli.training import announce
     from kprune.running.sensitivity import sensitivity as measure
 
     if output is not None:
         check_new(output, force=force)
     if plot is not None:
-        from kprune.report.plot import check_plot
+        from kprune.page.plot import check_plot
 
         check_plot(plot)
     announce("--data", data)
@@ -155,16 +158,23 @@ def sensitivity(
             trust=common.trust,
             progress=progress,
         )
-    from kprune.cli.render.sensitivity import show, show_plot
-
     if output is not None:
         write_text(output, found.to_json(), force=force)
     if plot is not None:
-        show_plot(found, plot)
-    if as_json.json:
-        print_json(found.to_dict())
-    else:
-        show(found, [path for path in (output, plot) if path is not None])
+        from kprune.page.plot import draw
+        from kprune.select.curves import panel
+
+        draw(plot, [panel(found)])
+    written = [path for path in (output, plot) if path is not None]
+    present(found, as_json, show=lambda on: _show(found, written, on))
+
+
+def _show(found: Result, written: list[str], on: Page) -> None:
+    found.show(on)
+    if written:
+        on.print()
+    for path in written:
+        show_files(on, path)
 
 
 def _numbers(text: str) -> list[float]:

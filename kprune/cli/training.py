@@ -78,7 +78,7 @@ class Result(Placing, frozen=True):
 
 def announce(option: str, data: str | None) -> None:
     """Say so if an option's data come from a function of the user's, which is run."""
-    from kprune.cli.boundary import say
+    from kprune.page.streams import say
     from kprune.running.inputs import is_function
 
     if data is not None and is_function(data):

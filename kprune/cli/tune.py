@@ -87,9 +87,9 @@ def tune(
 
     Example: kprune tune small.keras --data train.npz --learning-rate 1e-4
     """
-    from kprune.cli.render.output import reported
-    from kprune.cli.render.page import Page
-    from kprune.cli.render.tuning import epoch_line, show
+    from kprune.cli.output import present
+    from kprune.page.page import Page
+    from kprune.running.tuned import epoch_line
     from kprune.running.tuning import tune as train
 
     progress = Page(stderr=True)
@@ -120,6 +120,4 @@ def tune(
         keep_zeros=keep_zeros,
         seed=seed,
     )
-    to_stderr = found.output == "-"  # the model itself goes to standard output
-    if not reported(found.to_dict, found.output, reporting, to_stderr=to_stderr):
-        show(found, result.plot, to_stderr=to_stderr)
+    present(found, reporting, path=found.output)

@@ -76,8 +76,8 @@ def verify(
 
     Example: kprune verify model.keras small.keras --data test.npz
     """
+    from kprune.cli.output import present
     from kprune.cli.progress import Progress
-    from kprune.cli.render.output import print_json
     from kprune.running.verify import verify as run_both
 
     sizes = _sizes(time, batch_sizes)
@@ -94,12 +94,7 @@ def verify(
             trust=common.trust,
             progress=progress,
         )
-    if as_json.json:
-        print_json(found.to_dict())
-    else:
-        from kprune.cli.render.verification import show
-
-        show(found)
+    present(found, as_json)
     return 0 if found.passed else 5
 
 

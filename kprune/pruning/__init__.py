@@ -23,6 +23,7 @@ from kprune.analysis import Analysis
 from kprune.errors import UsageError
 from kprune.formats import Source, open_model
 from kprune.labels.closure import check, close
+from kprune.page.result import Note
 from kprune.pruning.arguments import (
     Changing,
     Selecting,
@@ -36,12 +37,11 @@ from kprune.pruning.carrying import Target, analyse, carry_out
 from kprune.pruning.changes import Change, masking, removal, unmasking, zeroing
 from kprune.pruning.selection import Selection, statistics_of
 from kprune.report.counts import count
-from kprune.report.report import Note
 from kprune.text import clean
 
 if TYPE_CHECKING:
+    from kprune.select.curves import Curves
     from kprune.select.plans import Plan
-    from kprune.select.sensitivity import Curves
 
 BACKENDS = ("remove", "zero", "mask")
 

@@ -18,11 +18,12 @@ from kprune.errors import CheckError, UsageError
 from kprune.formats import Source, default_output, open_model, write_model
 from kprune.formats.atomic import new_file
 from kprune.formats.faults import shown, writing
+from kprune.page.result import Note
 from kprune.pruning.changes import Change
 from kprune.pruning.selection import NamesLeft
 from kprune.report.build import build, facts
 from kprune.report.counts import count
-from kprune.report.report import Note, Report
+from kprune.report.report import Report
 from kprune.surgery.edit import Edit
 from kprune.surgery.relocate import with_names
 

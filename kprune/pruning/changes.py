@@ -13,9 +13,9 @@ from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError, UsageError
 from kprune.formats import Source
 from kprune.labels.closure import Closure, check, close, refuse_coupled
+from kprune.page.result import Note
 from kprune.pruning.selection import NamesLeft, Selection, Units
 from kprune.report.build import removal_notes
-from kprune.report.report import Note
 from kprune.select.indices import compact_text
 from kprune.select.resolve import layers_named, specs_from
 from kprune.select.specs import parse_layer

@@ -17,6 +17,7 @@ from kprune.errors import CannotPruneError, CheckError
 from kprune.formats import Source, open_model, write_model
 from kprune.labels.closure import Closure, close
 from kprune.labels.closure import check as check_closure
+from kprune.page.result import Note
 from kprune.pruning.carrying import (
     Make,
     Target,
@@ -30,7 +31,7 @@ from kprune.pruning.carrying import (
 from kprune.pruning.changes import Change, fold_notes, unmasking
 from kprune.pruning.selection import Units
 from kprune.report.build import removal_notes
-from kprune.report.report import Note, Report
+from kprune.report.report import Report
 from kprune.select.indices import compact_text
 from kprune.surgery.compact import Search, removable
 from kprune.surgery.constants import Constants

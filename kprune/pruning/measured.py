@@ -8,10 +8,11 @@ import numpy as np
 
 from kprune.analysis import Analysis
 from kprune.errors import UsageError
+from kprune.page.result import Note
 from kprune.pruning.selection import Selection
-from kprune.report.report import Note
+from kprune.select.curves import Curves, read_curves
 from kprune.select.resolve import excluded
-from kprune.select.sensitivity import Curves, Wanted, read_curves, within
+from kprune.select.sensitivity import Wanted, within
 
 
 def good_enough(

@@ -16,7 +16,7 @@ from kprune.analysis import Analysis
 from kprune.errors import FrozenUnitsError, KpruneError, MissingStatisticError, UsageError
 from kprune.formats import Source
 from kprune.labels.explain import reason
-from kprune.report.report import Note
+from kprune.page.result import Note
 from kprune.select.indices import Where
 from kprune.select.resolve import axes_named, excluded, indices_of, is_glob, resolve, specs_from
 from kprune.select.specs import parse_layer

@@ -17,12 +17,13 @@ from kprune.analysis import Analysis
 from kprune.errors import CheckError, FileError, KpruneError, PlanError, UsageError
 from kprune.formats import Source, open_model
 from kprune.formats.faults import file_error, shown
+from kprune.page.result import Note
 from kprune.pruning.carrying import Target, carry_out, carry_out_source
 from kprune.pruning.changes import Change, masking, removal, zeroing
 from kprune.pruning.compacting import compact_source, compacting
 from kprune.pruning.selection import NamesLeft, Selection, statistics_of
 from kprune.report.counts import count
-from kprune.report.report import Note, Report
+from kprune.report.report import Report
 from kprune.select.budget import Budget
 from kprune.select.choice import Choice
 from kprune.select.options import BUDGETS

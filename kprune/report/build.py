@@ -8,14 +8,15 @@ import numpy as np
 
 from kprune.analysis import Analysis
 from kprune.labels.closure import Closure
+from kprune.page.result import Note
 from kprune.report.counts import Counts, count
-from kprune.report.report import FileFacts, LayerChange, Note, Report, WeightChange
+from kprune.report.facts import FileFacts
+from kprune.report.report import LayerChange, Report, WeightChange
 from kprune.report.traps import bias_traps
 from kprune.sets import without
 from kprune.surgery.edit import Edit, TensorEdit
 from kprune.surgery.optimizer import is_state
 from kprune.text import clean
-from kprune.version import __version__
 
 Units = Mapping[str, np.ndarray]
 
@@ -69,7 +70,6 @@ def build(
             )
         )
     return Report(
-        kprune=__version__,
         command=command,
         backend=backend,
         exact=exact,

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 import numpy as np
-from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from kprune.analysis import Analysis
 from kprune.formats import Source, open_model
 from kprune.graph.model import Model
+from kprune.page.result import Note
 from kprune.report.build import facts
 from kprune.report.counts import Counts, LayerCount, count
+from kprune.report.difference import Difference, LayerDiff, WeightDiff
 from kprune.report.fields import FieldChange, connections, field_changes, model_changes
-from kprune.report.report import FileFacts, Note
 from kprune.report.values import Compared, compare
 from kprune.surgery.edit import TensorEdit
 from kprune.surgery.optimizer import is_state
 from kprune.surgery.provenance import KEY
 from kprune.surgery.remove import cut_weight
-from kprune.version import __version__
 
 Progress = Callable[[int, int], None]
 
@@ -34,60 +33,6 @@ _SUMMED = (
     "flops_before",
     "flops_after",
 )
-
-
-class WeightDiff(Struct, frozen=True):
-    """One weight that differs, in shape or in values."""
-
-    layer: str
-    weight: str
-    path_before: str | None
-    path_after: str | None
-    shape_before: list[int] | None
-    shape_after: list[int] | None
-    compared: Annotated[
-        str,
-        Meta(
-            description="all: value by value; kept: those of the units that are left, as kprune "
-            "noted which; no: the shapes differ and nothing tells what became of what"
-        ),
-    ]
-    values: Annotated[int, Meta(description="how many were compared")]
-    different: int
-    largest: Annotated[float, Meta(description="the largest absolute difference")]
-
-
-class LayerDiff(Struct, frozen=True):
-    """One layer that differs. Its figures are null where it is not there."""
-
-    name: str
-    class_: str = msgspec.field(name="class")
-    status: Annotated[str, Meta(description="added, removed or changed")]
-    units_before: int | None
-    units_after: int | None
-    parameters_before: int | None
-    parameters_after: int | None
-    flops_before: int | None
-    flops_after: int | None
-    values_different: int
-    fields: list[FieldChange]
-
-
-class Difference(Struct, frozen=True):
-    """What `kprune diff A B` shows."""
-
-    kprune: str
-    equal: bool
-    a: FileFacts
-    b: FileFacts
-    layers: list[LayerDiff]
-    weights: list[WeightDiff]
-    fields: Annotated[list[FieldChange], Meta(description="entries that belong to no single layer")]
-    notes: list[Note]
-
-    def to_dict(self) -> dict[str, Any]:
-        found: dict[str, Any] = msgspec.to_builtins(self)
-        return found
 
 
 def diff(
@@ -129,7 +74,6 @@ def difference(
     rest = model_changes(before.config, after.config)
     notes = _optimizer(old, new)
     return Difference(
-        kprune=__version__,
         equal=not (layers or weights or rest or notes),
         a=facts(counts[0], _path(old), old.format, old.bytes),
         b=facts(counts[1], _path(new), new.format, new.bytes),
@@ -219,13 +163,13 @@ def _as_models(layers: list[LayerDiff], old: Model, new: Model) -> list[LayerDif
 def _together(known: LayerDiff | None, row: LayerDiff, name: str, kind: str) -> LayerDiff:
     """The row of a model, with the figures of one more of its layers."""
     if known is None:
-        return msgspec.structs.replace(row, name=name, class_=kind)
+        return replace(row, name=name, class_=kind)
     sums = {
         field: None if one is None and other is None else (one or 0) + (other or 0)
         for field in _SUMMED
         for one, other in [(getattr(known, field), getattr(row, field))]
     }
-    return msgspec.structs.replace(known, **sums)
+    return replace(known, **sums)
 
 
 def _figures(row: LayerCount) -> tuple[Any, ...]:

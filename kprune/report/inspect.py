@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 import numpy as np
-from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from kprune.analysis import Analysis
 from kprune.formats import Source, open_model
@@ -19,104 +18,12 @@ from kprune.labels.explain import reason
 from kprune.labels.map import UnitAxis
 from kprune.report.build import facts
 from kprune.report.counts import LayerCount, count
-from kprune.report.report import FileFacts
+from kprune.report.inspection import AxisFacts, Carried, Inspection, LayerFacts
 from kprune.sets import distinct
 from kprune.surgery.mask import masked_layer
 from kprune.surgery.optimizer import find_slots, is_state, optimizer_of
 from kprune.surgery.provenance import KEY
 from kprune.text import clean
-from kprune.version import __version__
-
-
-class AxisFacts(Struct, frozen=True):
-    """The units of one layer along one of its axes of units."""
-
-    name: Annotated[
-        str, Meta(description="units, or heads, key_dim, value_dim; features of an input")
-    ]
-    address: Annotated[str, Meta(description="LAYER[.AXIS], as it is written in a spec")]
-    units: int
-    free: Annotated[int, Meta(description="how many of them can be removed")]
-    named_only: Annotated[
-        int,
-        Meta(description="of those that are not free: the model's answers, which go when named"),
-    ]
-    group_size: Annotated[
-        int, Meta(description="units tied together, itself included: the typical number")
-    ]
-    largest_group: int
-    tied_to: Annotated[list[str], Meta(description="addresses of units in the same groups")]
-    why_not: Annotated[list[str], Meta(description="why some are not free")]
-    mixed: Annotated[
-        list[str], Meta(description="statistics taken over them: removal is not exact")
-    ]
-
-
-class LayerFacts(Struct, frozen=True):
-    """One layer, or one operation. Units, free and the rest are those of the default axis."""
-
-    name: str
-    class_: str = msgspec.field(name="class")
-    output: Annotated[
-        list[int | None] | None,
-        Meta(description="shape of what it gives, batch first; null if unknown"),
-    ]
-    units: int | None
-    parameters: int
-    trainable: int
-    flops: int
-    free: int | None = None
-    named_only: int = 0
-    group_size: int | None = None
-    largest_group: int | None = None
-    tied_to: list[str] = msgspec.field(default_factory=list)
-    why_not: list[str] = msgspec.field(default_factory=list)
-    mixed: list[str] = msgspec.field(default_factory=list)
-    axes: Annotated[
-        list[AxisFacts], Meta(description="further axes of units, such as key_dim of attention")
-    ] = msgspec.field(default_factory=list)
-    opaque: Annotated[
-        str, Meta(description="why nothing can be removed through this layer; empty if it can")
-    ] = ""
-
-
-class Carried(Struct, frozen=True):
-    """What a file carries besides weights and a graph of Keras's own layers."""
-
-    keras_version: str | None
-    optimizer: Annotated[
-        str | None, Meta(description="class of the optimizer whose state is saved")
-    ]
-    optimizer_note: Annotated[
-        str, Meta(description="why that state would be left out, if it would")
-    ]
-    lambdas: Annotated[
-        list[str], Meta(description="layers with Python bytecode, which kprune never runs unasked")
-    ]
-    foreign: Annotated[
-        dict[str, str], Meta(description="by layer, classes that are not Keras's own")
-    ]
-    assets: Annotated[list[str], Meta(description="further files, such as vocabularies")]
-    masks: Annotated[list[str], Meta(description="layers that 'kprune mask' silenced")]
-    pruned: Annotated[
-        dict[str, Any] | None,
-        Meta(description="what kprune did to it before: version, plan, units"),
-    ]
-
-
-class Inspection(Struct, frozen=True):
-    """A model file, as `kprune inspect` shows it."""
-
-    kprune: str
-    file: FileFacts
-    name: str
-    free: Annotated[int, Meta(description="how many units can be removed, over all layers")]
-    layers: list[LayerFacts]
-    carries: Carried
-
-    def to_dict(self) -> dict[str, Any]:
-        found: dict[str, Any] = msgspec.to_builtins(self)
-        return found
 
 
 def inspect(
@@ -146,7 +53,6 @@ def inspection(source: Source, analysis: Analysis) -> Inspection:
         if layer.twin is None
     ]
     return Inspection(
-        kprune=__version__,
         file=facts(
             counts, None if source.path is None else str(source.path), source.format, source.bytes
         ),
@@ -182,7 +88,7 @@ def _layer(
         return row
     found = axes.facts(main)
     shared = ("free", "named_only", "group_size", "largest_group", "tied_to", "why_not", "mixed")
-    return msgspec.structs.replace(row, **{name: getattr(found, name) for name in shared})
+    return replace(row, **{name: getattr(found, name) for name in shared})
 
 
 class AxisFinder:

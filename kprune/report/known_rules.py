@@ -1,14 +1,30 @@
-"""Which layer classes and operations have a rule, and what it does with their units."""
+"""Which layer classes and operations have a rule, and what it does with their units: as data, and as it is shown."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from kprune.page.page import Page
 from kprune.rules.registry import Rule
+from kprune.text import clean
+
+TITLES = {
+    "custom": "Layers from your own rules",
+    "layer": "Keras layers",
+    "operation": "Operations (keras.ops in a Functional model)",
+    "package": "Layers of KerasHub",
+}
+WORDS = (
+    ("issues", "makes units of its own"),
+    ("passes", "hands units on, wherever it moves them"),
+    ("combines", "brings tensors together, which ties or joins their units"),
+    ("mixes", "takes a statistic over units: removing one changes the others"),
+    ("opaque", "nothing can be removed through it"),
+)
 
 
 class KnownRule(Struct, frozen=True):
@@ -49,3 +65,23 @@ def known_rules(files: Iterable[str | os.PathLike[str]] = ()) -> list[KnownRule]
 
 def _known(kind: str, rule: Rule) -> KnownRule:
     return KnownRule(rule.name, kind, rule.does, rule.note, "" if rule.builtin else rule.source)
+
+
+def show(rules: Sequence[KnownRule], on: Page, *, whole: bool) -> None:
+    """Show rules, custom ones first, a line for each class.
+
+    Args:
+        whole: say all of what each does, if need be in several lines.
+    """
+    for kind, title in TITLES.items():
+        rows = [
+            (clean(rule.name), rule.does, clean(rule.note, 300))
+            for rule in rules
+            if rule.kind == kind
+        ]
+        if rows:
+            on.print(title, style="bold")
+            on.table(["~class", "does", "~what exactly" if whole else "…what exactly"], rows)
+            on.print()
+    on.texts(WORDS)
+    on.print("A class that is not here freezes the units that reach it.")

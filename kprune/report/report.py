@@ -7,21 +7,15 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from kprune.report.json_text import json_text
+from kprune.page.figures import arrows, counted, figure, short
+from kprune.page.page import Page
+from kprune.page.result import Result, result_schema
+from kprune.report.facts import FileFacts
+from kprune.report.totals import show_totals
+from kprune.text import clean
 
-SCHEMA = 1
-
-
-class FileFacts(Struct, frozen=True):
-    """A model file in figures."""
-
-    path: str | None
-    format: str
-    bytes: int
-    parameters: int
-    trainable_parameters: int
-    flops: Annotated[int, Meta(description="per sample; a multiply-add counts as 2")]
-    units: int
+MANY = 48
+"""Rows of a table beyond which those are left out whose units stay: they only read fewer inputs."""
 
 
 class LayerChange(Struct, frozen=True):
@@ -51,19 +45,9 @@ class WeightChange(Struct, frozen=True):
     ]
 
 
-class Note(Struct, frozen=True):
-    """Something a reader should know; `kind` is for programs."""
-
-    kind: str
-    layer: str
-    text: str
-
-
-class Report(Struct, frozen=True):
+class Report(Result, frozen=True):
     """What a command did (or would do, on a dry run)."""
 
-    kprune: str
-    command: str
     backend: str
     exact: Annotated[bool, Meta(description="false if a statistic was taken over a unit that went")]
     input: FileFacts
@@ -72,27 +56,86 @@ class Report(Struct, frozen=True):
     changed: dict[str, list[int]]
     layers: list[LayerChange]
     weights: list[WeightChange]
-    notes: list[Note]
-    schema: int = SCHEMA
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data with the keys of the JSON report."""
-        found: dict[str, Any] = msgspec.to_builtins(self)
-        return {"kprune": found.pop("kprune"), "schema": found.pop("schema"), **found}
+    def show(self, on: Page) -> None:
+        if any(row.parameters_before != row.parameters_after for row in self.layers):
+            _removed(self, on)
+        elif self.command == "unmask":
+            on.print(f"unmasked: {', '.join(clean(name) for name in self.changed)}")
+        elif self.changed:
+            _chosen(self, on)
+        if self.changed or self.layers:
+            on.print()
+        show_totals(self.input, self.output, on)
+        on.print()
+        if self.output.path is None:
+            on.print("dry run: nothing was written")
+        elif self.output.path != "-":
+            # Where there was nothing to do, a file that was to be changed in place stays untouched.
+            idle = self.output.path == self.input.path and not self.changed
+            done = "left as it is:" if idle and not self.layers else "wrote"
+            on.print(f"{done} {clean(self.output.path, 500)}", wrap=False)
 
-    def to_json(self) -> str:
-        """The JSON report, as `--json` prints it."""
-        return json_text(self.to_dict())
+
+# -- removed units: sizes before and after --------------------------------------------------------
+
+
+def _removed(report: Report, on: Page) -> None:
+    named, along = _layers_of(report.selected), _layers_of(report.changed)
+    rows = report.layers
+    if len(rows) > MANY:
+        rows = [row for row in rows if row.name in along]
+    units = arrows([(figure(row.units_before), figure(row.units_after)) for row in rows])
+    parameters = arrows(
+        [(figure(row.parameters_before), figure(row.parameters_after)) for row in rows]
+    )
+    flops = arrows([(short(row.flops_before), short(row.flops_after)) for row in rows])
+    marks = ["*" if row.name in named else "+" if row.name in along else "" for row in rows]
+    on.table(
+        ["", "~layer", ">units", ">parameters", ">FLOPs"],
+        [
+            (mark, clean(row.name), *cells, _style(mark))
+            for mark, row, *cells in zip(marks, rows, units, parameters, flops, strict=True)
+        ],
+    )
+    if len(rows) < len(report.layers):
+        rest = len(report.layers) - len(rows)
+        on.print(f"and {counted(rest, 'layer')} that read fewer inputs (--json lists them)")
+    if "+" in marks:
+        on.print("* named   + goes along, tied unit by unit to what was named", style="dim")
+
+
+def _layers_of(units: dict[str, list[int]]) -> set[str]:
+    """Layers that some addresses belong to: `mha.heads` is a part of `mha`."""
+    return {*units, *(address.rpartition(".")[0] for address in units)}
+
+
+def _style(mark: str) -> str | None:
+    return {"*": "bold", "": "dim"}.get(mark)
+
+
+# -- zeroed and masked units: which ---------------------------------------------------------------
+
+
+def _chosen(report: Report, on: Page) -> None:
+    from kprune.select.indices import compact_text
+
+    done = {"zero": "zeroed", "mask": "masked"}.get(report.backend, "changed")
+    widths = {row.name: row.units_before for row in report.layers}
+    rows: list[tuple[Any, ...]] = []
+    for address, indices in report.changed.items():
+        mark = "*" if address in report.selected else "+"
+        many = figure(len(indices)) if indices else "all"
+        of = widths.get(address)
+        rows.append(
+            (mark, clean(address), f"{many} of {of}" if of and indices else many,
+             clean(compact_text(indices), 200) if indices else "below the threshold", _style(mark))
+        )  # fmt: skip
+    on.table(["", "~layer", f">{done}", "~units"], rows)
+    if any(row[0] == "+" for row in rows):
+        on.print("* named   + goes along, tied unit by unit to what was named", style="dim")
 
 
 def report_schema() -> dict[str, Any]:
     """The JSON Schema of the report."""
-    (schema,), components = msgspec.json.schema_components([Report], ref_template="#/$defs/{name}")
-    name = schema["$ref"].rpartition("/")[2]
-    top = components.pop(name)
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "kprune report",
-        **top,
-        "$defs": components,
-    }
+    return result_schema(Report, "kprune report")

@@ -17,7 +17,7 @@ from kprune.analysis import Analysis
 from kprune.graph.model import Constant, Layer
 from kprune.labels.labels import Labels
 from kprune.labels.map import LayerRecord
-from kprune.report.report import Note
+from kprune.page.result import Note
 from kprune.text import clean
 
 

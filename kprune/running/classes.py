@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from kprune.analysis import Analysis
 from kprune.graph.model import TensorRef, leaves
+from kprune.page.result import Note
 from kprune.surgery.provenance import left_units
 
 
@@ -81,7 +82,7 @@ def classes_left(analysis: Analysis, names: list[str]) -> dict[str, Classes]:
 
 def fitted(
     labels: Any, classes: Mapping[str, Classes], name: str
-) -> tuple[Any, np.ndarray | None, list[str]]:
+) -> tuple[Any, np.ndarray | None, list[Note]]:
     """Labels as a model counts them that has lost classes.
 
     Labels in which nothing tells that they are the original's are taken as the model's own.
@@ -103,14 +104,16 @@ def fitted(
         number = len(left.kept)
         if not left.counts(own):
             if own.dtype.kind in "iu":
-                notes.append(f"labels are taken as numbers of the {number} classes that are left")
+                text = f"labels are taken as numbers of the {number} classes that are left"
+                notes.append(Note("labels", output, text))
             continue
         among = left.known(own)
         out = int((~among).sum())
-        notes.append(
+        text = (
             f"labels are as the original counts them: those of the {number} classes left are "
             f"renumbered, {out:,} of {len(own):,} samples left out"
         )
+        notes.append(Note("labels", output, text))
         known = among if known is None else known & among
         parts[output] = left.renumbered(own)
     return (parts if isinstance(labels, Mapping) else parts[name]), known, notes

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from kprune.errors import UsageError
+from kprune.page.result import Note
 from kprune.running.classes import one_of_each
 from kprune.running.examples import Examples
 from kprune.running.keras_runtime import (
@@ -36,7 +37,9 @@ class Wishes(Protocol):
     def learning_rate(self) -> float | None: ...
 
 
-def compile_for(keras: Any, live: Any, train: Examples, wishes: Wishes, *, said: bool) -> list[str]:
+def compile_for(
+    keras: Any, live: Any, train: Examples, wishes: Wishes, *, said: bool
+) -> list[Note]:
     """Compile a model as its file says, with what the user changes; notes on what the file did not say.
 
     What is not changed stays: another optimizer leaves losses, their weights and metrics as they
@@ -48,7 +51,7 @@ def compile_for(keras: Any, live: Any, train: Examples, wishes: Wishes, *, said:
         said: whether the file says how.
     Raises: UsageError if it cannot be compiled like that.
     """
-    notes: list[str] = []
+    notes: list[Note] = []
     own = is_compiled(live) and live.optimizer is not None
     if not own:
         how, told = _suggested(keras, live, train, wishes)
@@ -58,7 +61,8 @@ def compile_for(keras: Any, live: Any, train: Examples, wishes: Wishes, *, said:
                 if said
                 else "the file was not compiled"
             )
-            notes.append(f"{why}: the loss follows from the labels ({told})")
+            text = f"{why}: the loss follows from the labels ({told})"
+            notes.append(Note("loss", "", text))
         _compile(live, how)
     elif any(wish is not None for wish in (wishes.optimizer, wishes.loss, wishes.metric)):
         how = keras.saving.deserialize_keras_object(live.get_compile_config())
@@ -109,7 +113,7 @@ def _by_output(model: Any, given: Any) -> list[Any]:
     return list(given) if isinstance(given, (list, tuple)) else [given] * len(names)
 
 
-def _set_rate(keras: Any, live: Any, rate: float) -> list[str]:
+def _set_rate(keras: Any, live: Any, rate: float) -> list[Note]:
     """Give the optimizer a learning rate; a note if a schedule gave way to it."""
     inner = getattr(live.optimizer, "inner_optimizer", live.optimizer)  # of a LossScaleOptimizer
     schedule = keras.optimizers.schedules.LearningRateSchedule
@@ -117,7 +121,8 @@ def _set_rate(keras: Any, live: Any, rate: float) -> list[str]:
         inner.learning_rate = rate
         return []
     _fix_rate(live, rate)
-    return ["the file's learning rate schedule gave way to a fixed rate"]
+    text = "the file's learning rate schedule gave way to a fixed rate"
+    return [Note("learning-rate", "", text)]
 
 
 def _fix_rate(live: Any, rate: float) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kprune.errors import CannotPruneError, UsageError
+from kprune.page.result import Note
 from kprune.running.classes import Classes, fitted
 from kprune.running.inputs import (
     Data,
@@ -42,7 +43,7 @@ class Examples:
     labels: Any
     count: int | None
     name: str
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     def first_batch(self) -> Any:
         """The inputs of the first batch."""
@@ -120,7 +121,7 @@ def _of_arrays(
     chosen: np.ndarray,
     batch_size: int,
     fixed: int | None,
-    notes: Sequence[str],
+    notes: Sequence[Note],
 ) -> Examples:
     inputs, labels = found.inputs, found.labels
     chosen = chosen[: in_whole_batches(len(chosen), fixed)]

@@ -7,19 +7,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
-from msgspec import Struct
 
 from kprune.errors import CannotPruneError, CheckError, DamagedFileError, KpruneError, UsageError
 from kprune.formats import open_model
 from kprune.formats.atomic import new_file
+from kprune.page.page import Page
+from kprune.page.result import Result
 from kprune.running.foreign import foreign_classes, import_classes, require_trust
 from kprune.running.inputs import structure
 from kprune.running.keras_runtime import import_keras, quiet, run
 from kprune.running.plain import mend_configs, plain_model, recording
 from kprune.text import clean
-from kprune.version import __version__
 
 TOLERANCE = 1e-5
 # Tried in turn for sizes left open: convolutions need large ones, tables of positions small ones.
@@ -27,7 +26,7 @@ OPEN_SIZES = (4, 2, 16, 32, 64)
 _CHUNK = 1 << 20
 
 
-class FlattenReport(Struct, frozen=True):
+class FlattenReport(Result, frozen=True, kw_only=True):
     """What flattening did.
 
     Attributes:
@@ -39,8 +38,6 @@ class FlattenReport(Struct, frozen=True):
         difference: the largest difference of an output, relative to the largest value.
     """
 
-    kprune: str
-    command: str
     input: str
     output: str
     bytes: int
@@ -49,12 +46,9 @@ class FlattenReport(Struct, frozen=True):
     needs: list[str]
     parameters: int
     difference: float
+    command: str = "flatten"
 
-    def to_dict(self) -> dict[str, Any]:
-        found: dict[str, Any] = msgspec.to_builtins(self)
-        return found
-
-    def __str__(self) -> str:
+    def show(self, on: Page) -> None:
         rows = [
             f"{clean(self.input)} -> {clean(self.output)}",
             f"unfolded: {', '.join(map(clean, self.flattened)) or 'nothing, it was plain already'}",
@@ -65,7 +59,7 @@ class FlattenReport(Struct, frozen=True):
             rows.append(f"configs completed: {', '.join(map(clean, self.mended))}")
         if self.needs:
             rows.append(f"to load it in Keras, import {', '.join(map(clean, self.needs))} first")
-        return "\n".join(rows)
+        on.print("\n".join(rows))
 
 
 def flatten(
@@ -123,16 +117,14 @@ def flatten(
         file.commit(lambda: None)
     parameters = int(again.count_params())
     return FlattenReport(
-        __version__,
-        "flatten",
-        str(path),
-        str(output),
-        size,
-        flattened,
-        mended,
-        needs,
-        parameters,
-        difference,
+        input=str(path),
+        output=str(output),
+        bytes=size,
+        flattened=flattened,
+        mended=mended,
+        needs=needs,
+        parameters=parameters,
+        difference=difference,
     )
 
 

@@ -15,11 +15,12 @@ from kprune.errors import CheckError, PlanError
 from kprune.formats import open_model
 from kprune.formats.atomic import check_output
 from kprune.formats.faults import shown
+from kprune.page.plot import Curve, Panel, check_plot, draw
+from kprune.page.result import Note
 from kprune.pruning import remove
 from kprune.pruning.carrying import analyse
 from kprune.pruning.steps import plan_text
 from kprune.report.counts import count
-from kprune.report.plot import Curve, Panel, check_plot, draw
 from kprune.report.report import Report
 from kprune.running.checkpoint import Epoch
 from kprune.running.iteration import End, Iteration, Round
@@ -32,7 +33,6 @@ from kprune.select.budget import Budget
 from kprune.select.choice import Choice
 from kprune.select.iteration_plan import IterationPlan, parse_iteration_plan
 from kprune.text import clean
-from kprune.version import __version__
 
 AnyPath = str | os.PathLike[str]
 OnCut = Callable[[int, Report], None]
@@ -113,11 +113,11 @@ def iterate(
         work.remove()
     notes = list(run.notes)
     if resume and not resumed:
-        notes.append("there was nothing to resume: the first round began anew")
+        notes.append(Note("resume", "", "there was nothing to resume: the first round began anew"))
     found = Iteration(
-        kprune=__version__,
         input=os.fspath(model),
         output=target,
+        plot=None if plot is None else os.fspath(plot),
         kind=loaded.kind,
         target=run.end,
         floor=loaded.floor,
@@ -157,7 +157,7 @@ class _Run:
     on_cut: OnCut | None
     on_epoch: OnEpoch | None
     rounds: list[Round] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
     end: float | None = None
     metric: str = "loss"
 
@@ -249,7 +249,7 @@ class _Run:
             except CheckError as error:  # no more units may go
                 if len(self.rounds) == 1:
                     raise
-                self.notes.append(f"{error.what}: {error.why}")
+                self.notes.append(Note("exhausted", "", f"{error.what}: {error.why}"))
                 return "exhausted"
 
     def _round(self, last: Round) -> None:
@@ -272,7 +272,7 @@ class _Run:
             **self._tuning(cut),
         )  # fmt: skip
         if number == 1:
-            self.notes += [note for note in found.notes if "nothing to resume" not in note]
+            self.notes += [note for note in found.notes if note.kind != "resume"]
         tuned = _plain(found.epochs[found.best])
         self.rounds.append(
             Round(

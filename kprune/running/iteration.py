@@ -1,13 +1,17 @@
-"""What an iteration came to, as data; its JSON is what `kprune iterate --json` prints."""
+"""What an iteration came to, as data and as it is shown."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 
+from kprune.page.figures import figure
+from kprune.page.page import Page
+from kprune.page.result import Result
+from kprune.report.files import show_files
+from kprune.report.report import Report
 from kprune.text import clean
 
 Figures = dict[str, float]
@@ -30,7 +34,7 @@ class Round(Struct, frozen=True):
     held: Annotated[bool, Meta(description="whether the floor held")]
 
 
-class Iteration(Struct, frozen=True):
+class Iteration(Result, frozen=True, kw_only=True):
     """All rounds.
 
     Attributes:
@@ -40,9 +44,9 @@ class Iteration(Struct, frozen=True):
         stopped: by the target, by the floor, or because no more units may go (`exhausted`).
         metric: the one that the floor is about, or else the first that is no loss.
         resumed: how many rounds an interrupted run had finished.
+        plot: where the curves were drawn, if they were.
     """
 
-    kprune: str
     input: str
     output: str
     kind: Annotated[str, Meta(description="what is counted: parameters, flops or bytes")]
@@ -54,8 +58,8 @@ class Iteration(Struct, frozen=True):
     stopped: End
     metric: str
     resumed: int
-    notes: list[str]
-    schema: int = 1
+    plot: str | None = None
+    command: str = "iterate"
 
     @property
     def met(self) -> bool:
@@ -86,12 +90,40 @@ class Iteration(Struct, frozen=True):
         return re.sub(r"original.*", f"{self.bound:.4f}", text)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON, which has no number that is none: null stands for it."""
-        found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
-        return {
-            "kprune": found.pop("kprune"),
-            "schema": found.pop("schema"),
-            "command": "iterate",
-            **found,
-            "why": self.why,
-        }
+        return {**super().to_dict(), "why": self.why}
+
+    def show(self, on: Page) -> None:
+        metric = clean(self.metric)
+        third = "bytes" if self.kind == "bytes" else "FLOPs"
+        columns = [">round", ">units", ">parameters", f">{third}", f">{metric}: cut", ">tuned", ""]
+        if self.metric != "loss":
+            columns.insert(-1, ">loss")
+        on.table(columns, [_row(self, round_) for round_ in self.rounds])
+        on.print()
+        on.print(self.why, wrap=False)
+        if self.resumed:
+            on.print(f"resumed after round {self.resumed}")
+        show_files(on, self.output, self.plot)
+
+
+def round_line(number: int, report: Report) -> str:
+    """One line of progress, after a cut."""
+    left = report.output
+    return f"round {number}: {left.units:,} units and {left.parameters:,} parameters are left"
+
+
+def _row(found: Iteration, round_: Round) -> list[str]:
+    size = round_.bytes if found.kind == "bytes" else round_.flops
+    cut = "" if round_.cut is None else f"{round_.cut[found.metric]:.4f}"
+    loss = [f"{round_.tuned['loss']:.4f}"] if found.metric != "loss" else []
+    mark = "written" if round_.number == found.written else "" if round_.held else "not held"
+    return [
+        str(round_.number),
+        figure(round_.units),
+        figure(round_.parameters),
+        figure(size),
+        cut,
+        f"{round_.tuned[found.metric]:.4f}",
+        *loss,
+        mark,
+    ]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kprune.errors import UsageError
-from kprune.report.report import Note
+from kprune.page.result import Note
 from kprune.running.classes import Classes
 from kprune.running.compiling import BINARY, ONE_HOT, suggested_loss
 from kprune.running.examples import Examples

@@ -28,14 +28,13 @@ from kprune.running.keras_runtime import import_keras, load, output_names
 from kprune.running.metrics import directions, evaluated
 from kprune.select.choice import Choice
 from kprune.select.choose import choose
+from kprune.select.curves import Candidate, Curves, Point
 from kprune.select.ranking import blockwise
 from kprune.select.resolve import axes_named, excluded
-from kprune.select.sensitivity import Candidate, Curves, Point
 from kprune.select.specs import parse_layer
 from kprune.select.statistics import Statistics
 from kprune.sets import distinct
 from kprune.text import clean
-from kprune.version import __version__
 
 RATIOS = (0.1, 0.3, 0.5, 0.7, 0.9)
 ALL = 1 - 1e-9  # as a ratio: every unit but the last
@@ -127,7 +126,6 @@ def sensitivity(
     baseline, of = measured[0], dict(zip(different, measured[1:], strict=True))
     name = metric or _default_metric(baseline)
     return Curves(
-        kprune=__version__,
         model=os.fspath(model),
         parameters=parameters,
         data=os.fspath(data),

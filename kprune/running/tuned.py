@@ -1,18 +1,20 @@
-"""What training on came to, as data, and its curves; its JSON is what `kprune tune --json` prints."""
+"""What training on came to, as data, as it is shown, and as curves."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
 
-import msgspec
-
-from kprune.report.plot import Curve, Panel
+from kprune.page.page import Page
+from kprune.page.plot import Curve, Panel
+from kprune.page.result import Result
+from kprune.report.files import show_files
 from kprune.running.checkpoint import Epoch
 from kprune.running.training import HELD_BACK
+from kprune.text import clean
 
 
-class Tuning(msgspec.Struct, frozen=True):
+class Tuning(Result, frozen=True, kw_only=True):
     """What training came to.
 
     Attributes:
@@ -23,9 +25,9 @@ class Tuning(msgspec.Struct, frozen=True):
         resumed: the epoch after which an interrupted training went on; 0 if it began anew.
         watched: the metric that decided, and whether it was taken on data held back.
         held_zero: how many zeroed units were kept at zero.
+        plot: where the curves were drawn, if they were.
     """
 
-    kprune: str
     input: str
     output: str
     samples: int | None
@@ -36,13 +38,36 @@ class Tuning(msgspec.Struct, frozen=True):
     resumed: int
     watched: str
     held_zero: int
-    notes: list[str]
-    schema: int = 1
+    plot: str | None = None
+    command: str = "tune"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON, which has no number that is none: null stands for it."""
-        found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
-        return found
+    def show(self, on: Page) -> None:
+        before, after = self.epochs[0], self.epochs[self.best]
+        on.table(
+            ["metric", ">before", ">after"],
+            [(clean(name), f"{value:.4f}", f"{after[name]:.4f}") for name, value in before.items()],
+        )
+        on.print()
+        chosen = (
+            "no epoch was better than none: the model is as it was"
+            if self.best == 0
+            else f"epoch {self.best} of {len(self.epochs) - 1}, the best by {self.watched}"
+        )
+        held = f", {self.held_back:,} held back" if self.held_back else ""
+        samples = f"; {self.samples:,} samples{held}" if self.samples is not None else ""
+        resumed = f"; resumed after epoch {self.resumed}" if self.resumed else ""
+        on.print(f"{chosen}{samples}{resumed}", wrap=False)
+        if self.held_zero:
+            on.print(f"{self.held_zero:,} zeroed units were held at zero")
+        show_files(on, self.output, self.plot)
+
+
+def epoch_line(epoch: int, epochs: int, figures: Mapping[str, float]) -> str:
+    """One line of progress; epoch 0 is from before training."""
+    when = "before" if epoch == 0 else f"epoch {epoch} of {epochs}"
+    return f"{when:<16}" + "  ".join(
+        f"{clean(name)} {value:.4f}" for name, value in figures.items()
+    )
 
 
 def panels(found: Tuning) -> list[Panel]:

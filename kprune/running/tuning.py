@@ -20,9 +20,10 @@ from kprune.errors import CannotPruneError, UsageError
 from kprune.formats import Source, default_output, open_model, write_model
 from kprune.formats.atomic import check_output
 from kprune.formats.faults import shown
+from kprune.page.plot import check_plot, draw
+from kprune.page.result import Note
 from kprune.pruning.carrying import Target, analyse, carry_out_source, refuse_other_format
 from kprune.pruning.changes import removal
-from kprune.report.plot import check_plot, draw
 from kprune.rules.loading import load_rules
 from kprune.running.checkpoint import Checkpoint, Epoch, History
 from kprune.running.classes import classes_left
@@ -39,7 +40,6 @@ from kprune.running.work_folder import fingerprint
 from kprune.select.class_names import output_axes
 from kprune.surgery.edit import Edit
 from kprune.surgery.provenance import KEY, left_units
-from kprune.version import __version__
 
 MAX_SEED = 2**32  # as numpy has it, and so Keras
 HOLD_BACK = 0.1  # of an .npz file, unless something else is said
@@ -148,7 +148,7 @@ def tune(
         if history is None:
             checkpoint.refuse_if_there(force=force)
             if resume:
-                notes.append("there was nothing to resume: training began anew")
+                notes.append(Note("resume", "", "there was nothing to resume: training began anew"))
         before = 0 if history is None else history.last
         history = history or History()
         training, train_notes = _prepared(
@@ -167,9 +167,9 @@ def tune(
             raise
         checkpoint.remove()
     found = Tuning(
-        kprune=__version__,
         input=os.fspath(model),
         output=target,
+        plot=None if plot is None else os.fspath(plot),
         samples=training.train.count,
         held_back=0 if training.held is None else training.held.count,
         epochs=history.judged,
@@ -265,7 +265,7 @@ def _prepared(
     left: Path | None = None,
     teacher: Any = None,
     rules: Iterable[str] = (),
-) -> tuple[Training, list[str]]:
+) -> tuple[Training, list[Note]]:
     """The model, compiled, and its data.
 
     Args:
@@ -296,7 +296,8 @@ def _prepared(
     notes = [] if left is not None else compile_for(keras, live, train, settings, said=said)
     notes += train.notes
     if held is None:
-        notes.append("no data are held back: epochs are judged by those the model learns from")
+        text = "no data are held back: epochs are judged by those the model learns from"
+        notes.append(Note("validation", "", text))
     zeros = HeldZeros(live, source, analysis) if settings.keep_zeros else None
     trainer = live
     if teacher is not None:

@@ -1,13 +1,15 @@
-"""What a verification found, as data; its JSON is what `kprune verify --json` prints."""
+"""What a verification found, as data and as it is shown: the verdict first."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 from msgspec import Meta, Struct
 
-from kprune.report.report import SCHEMA, Note
+from kprune.page.figures import counted, duration, shape
+from kprune.page.page import Page
+from kprune.page.result import Result
+from kprune.text import clean
 
 
 class OutputDifference(Struct, frozen=True):
@@ -46,7 +48,7 @@ class Timing(Struct, frozen=True):
     device: str
 
 
-class Verification(Struct, frozen=True):
+class Verification(Result, frozen=True, kw_only=True):
     """Two models, run side by side.
 
     Attributes:
@@ -58,7 +60,6 @@ class Verification(Struct, frozen=True):
         time: an entry a batch size; None if it was not asked for.
     """
 
-    kprune: str
     original: str
     pruned: str
     passed: bool
@@ -71,19 +72,79 @@ class Verification(Struct, frozen=True):
     outputs: list[OutputDifference]
     parameters: dict[str, ParameterCount]
     metrics: dict[str, dict[str, float]] | None
-    notes: list[Note]
     time: list[Timing] | None = None
-    schema: int = SCHEMA
+    command: str = "verify"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data with the keys of the JSON report."""
-        found: dict[str, Any] = msgspec.to_builtins(self)
-        return {
-            "kprune": found.pop("kprune"),
-            "schema": found.pop("schema"),
-            "command": "verify",
-            **found,
-        }
+    def show(self, on: Page) -> None:
+        verdict = ("passed", "bold green") if self.passed else ("FAILED", "bold red")
+        on.print(f"{verdict[0]}: {_statement(self)}", style=verdict[1], wrap=False)
+        on.print()
+        on.table(
+            ["~output", "shape", ">largest difference", ">relative", ""],
+            [
+                (
+                    clean(output.name),
+                    shape(output.shape, batch=False),
+                    "" if output.max_difference is None else f"{output.max_difference:.3g}",
+                    "" if output.relative is None else f"{output.relative:.3g}",
+                    "equal" if output.equal else "differs",
+                    None if output.equal else "red" if not self.passed else None,
+                )
+                for output in self.outputs
+            ],
+        )
+        on.print()
+        inputs = (
+            f"from {clean(self.data)}" if self.data is not None else f"random, seed {self.seed}"
+        )
+        rows = [
+            ("inputs", f"{self.samples:,}, {inputs}"),
+            ("tolerance", f"{self.tolerance:g}, relative to an output's largest magnitude"),
+        ]
+        for name, count in self.parameters.items():
+            agree = "" if count.keras == count.kprune else f"; kprune counts {count.kprune:,}"
+            rows.append((name, f"{counted(count.keras, 'parameter')} by Keras's count{agree}"))
+        rows += _metrics(self)
+        on.texts(rows)
+        if self.time:
+            on.print()
+            _show_times(on, self.time)
 
-    def to_json(self) -> str:
-        return msgspec.json.format(msgspec.json.encode(self.to_dict()), indent=2).decode()
+
+def _statement(found: Verification) -> str:
+    what = "the original with its pruned units silenced"
+    if found.against == "original":
+        what = "the original as it is"
+    if not found.passed:
+        return f"the pruned model does not compute what {what} does"
+    if not found.exact:
+        return f"the pruned model runs; what {what} gives need not be equal"
+    return f"the pruned model computes what {what} does"
+
+
+def _metrics(found: Verification) -> list[tuple[str, str]]:
+    metrics = found.metrics or {}
+    before, after = metrics.get("before", {}), metrics.get("after", {})
+    return [
+        (clean(name), f"{value:.4f} → {after[name]:.4f}")
+        for name, value in before.items()
+        if name in after
+    ]
+
+
+def _show_times(on: Page, times: list[Timing]) -> None:
+    on.table(
+        [">batch", ">original", ">pruned", ">ratio", "half of the pairs"],
+        [
+            (
+                f"{timing.batch_size:,}",
+                duration(timing.original),
+                duration(timing.pruned),
+                f"{timing.ratio:.2f}",
+                "{:.2f} to {:.2f}".format(*timing.middle_half),
+            )
+            for timing in times
+        ],
+    )
+    pairs = " and ".join(dict.fromkeys(f"{timing.pairs}" for timing in times))
+    on.print(f"\ntime of a batch: medians of {pairs} pairs of calls, on the {times[0].device}")

@@ -16,9 +16,9 @@ from kprune.errors import CannotPruneError, CheckError, KpruneError, UsageError
 from kprune.formats import Source, open_model
 from kprune.graph.model import TensorRef, leaves
 from kprune.labels.labels import Labels
+from kprune.page.result import Note
 from kprune.pruning.carrying import analyse
 from kprune.report.counts import count
-from kprune.report.report import Note
 from kprune.running.classes import Classes
 from kprune.running.inputs import at, data_for, fixed_batch, random_inputs, whole_batches
 from kprune.running.keras_runtime import import_keras, load, name_of, output_names, run
@@ -28,7 +28,6 @@ from kprune.running.reference import silenced_original
 from kprune.running.timing import check_sizes, time_models
 from kprune.running.verification import OutputDifference, ParameterCount, Verification
 from kprune.text import clean
-from kprune.version import __version__
 
 Progress = Callable[[int, int], None]
 
@@ -191,7 +190,6 @@ class _Both:
         self.notes += [Note("wrong", "", text) for text in self.wrong]
         timed = time_models(original, small, inputs, small_inputs, time, only=fixed)
         return Verification(
-            kprune=__version__,
             original=str(self.before.path),
             pruned=str(self.after.path),
             passed=equal and not self.wrong,

@@ -16,9 +16,9 @@ from kprune.formats import Source, write_model
 from kprune.graph.model import TensorRef, leaves
 from kprune.labels.closure import Closure
 from kprune.labels.labels import Labels
+from kprune.page.result import Note
 from kprune.pruning.carrying import analyse
 from kprune.report.counts import count
-from kprune.report.report import Note
 from kprune.running.keras_runtime import quiet
 from kprune.running.lost import Mask, Unexplained, lost
 from kprune.running.reference import silenced_original
@@ -39,7 +39,6 @@ from kprune.saved_model.silenced import Signature, silenced
 from kprune.surgery.edit import combined
 from kprune.surgery.zero import zero, zero_through
 from kprune.text import clean
-from kprune.version import __version__
 
 SERVED = "serving_default"
 NO_LABELS = Labels(None)
@@ -132,7 +131,6 @@ def verify_saved_models(
             for mix in hit
         ]
     return Verification(
-        kprune=__version__,
         original=str(before.path),
         pruned=str(after.path),
         passed=all(

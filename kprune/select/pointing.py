@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable
 
 from msgspec import Struct
 
-from kprune.text import clean
+from kprune.text import clean, columns
 
 WIDTH = 72
 
@@ -74,14 +73,6 @@ def printable(text: str) -> str:
     keeps every character in its place, for the caret below.
     """
     return "".join(char if char.isprintable() else " " if char.isspace() else "�" for char in text)
-
-
-def columns(text: str) -> int:
-    """How many columns of a terminal the text takes: East Asian characters two, accents none."""
-    return sum(
-        0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
-        for char in text
-    )
 
 
 def quoted(text: str, limit: int = 60) -> str:

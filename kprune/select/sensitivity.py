@@ -1,4 +1,4 @@
-"""How much of a metric each group of layers costs, as data; and the units that a wanted metric lets go.
+"""The units that a wanted metric lets go, by what `kprune sensitivity` measured.
 
 `kprune.running.sensitivity` measures it. The file that holds it names every unit that was cut, so
 that choosing from it needs neither the data nor TensorFlow.
@@ -6,135 +6,18 @@ that choosing from it needs neither the data nor TensorFlow.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
 
-import msgspec
 import numpy as np
-from msgspec import Meta, Struct
 
 from kprune.analysis import Analysis
-from kprune.errors import CheckError, FileError, UsageError
-from kprune.formats.faults import file_error, shown
-from kprune.report.json_text import json_text
-from kprune.report.report import Note
+from kprune.errors import CheckError, UsageError
+from kprune.page.result import Note
+from kprune.select.curves import Candidate, Curves, Point
 from kprune.text import clean, metric_text
 
-SCHEMA = 1
 ROUNDING = 1e-9  # 0.97 - 0.01 is not quite 0.96
-
-
-class Point(Struct, frozen=True, forbid_unknown_fields=True):
-    """One cut: how much went, and what that cost."""
-
-    ratio: Annotated[float, Meta(gt=0, lt=1, description="The share of each layer asked for.")]
-    removed: Annotated[
-        dict[str, list[int]],
-        Meta(description="Every unit that went, by layer, tied ones included."),
-    ]
-    parameters: Annotated[int, Meta(description="How many were left in the whole model.")]
-    metrics: Annotated[dict[str, float], Meta(description="Of the model so cut.")]
-
-
-class Candidate(Struct, frozen=True, forbid_unknown_fields=True):
-    """Layers whose units are tied together, cut while every other layer stayed whole.
-
-    Attributes:
-        layers: how many units each has, by address.
-        points: by rising ratio; a ratio that the layers could not lose, or that is less than one
-            unit, has none.
-        why: what kept it from being cut, at all or further.
-    """
-
-    layers: dict[str, int]
-    points: list[Point]
-    why: str | None = None
-
-
-class Curves(Struct, frozen=True, forbid_unknown_fields=True):
-    """A metric as a function of the ratio, one candidate at a time.
-
-    Each curve is conditional on the others staying: in every measurement one candidate is cut and
-    all the rest of the model is whole. What several cuts cost together is not in it: usually more
-    than the sum, as the layers that made up for one cut are themselves cut. Ratios that are put
-    together from such curves are a heuristic, to be checked on the whole (`kprune verify --data`).
-
-    Attributes:
-        model, parameters: the file, and how many parameters it has.
-        metric: the one of `metrics` that tables and plans go by.
-        higher_is_better: in which direction that one is good.
-        samples: how many; null for a dataset, which does not tell.
-        baseline: the metrics of the model as it is.
-    """
-
-    kprune: str
-    model: str
-    parameters: int
-    data: str
-    samples: int | None
-    criterion: str
-    seed: int
-    ratios: list[float]
-    metric: str
-    higher_is_better: bool
-    baseline: dict[str, float]
-    candidates: list[Candidate]
-    schema: int = SCHEMA
-    command: str = "sensitivity"
-
-    @property
-    def whole(self) -> float:
-        """The metric of the model as it is."""
-        return self.baseline[self.metric]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data with the keys of the JSON file."""
-        found: dict[str, Any] = msgspec.to_builtins(self)
-        first = {key: found.pop(key) for key in ("kprune", "schema", "command")}
-        return {**first, **found}
-
-    def to_json(self) -> str:
-        """The JSON file."""
-        return json_text(self.to_dict())
-
-
-def read_curves(path: str | os.PathLike[str]) -> Curves:
-    """Read what `kprune sensitivity -o` wrote.
-
-    Raises: FileError if it cannot be read, or is something else.
-    """
-    name = shown(path)
-    try:
-        text = Path(path).read_bytes()
-    except OSError as error:
-        raise file_error(error, "read", name) from error
-    try:
-        curves = msgspec.json.decode(text, type=Curves)
-    except msgspec.DecodeError as error:  # of text that is no JSON, and of JSON that is no curves
-        raise FileError(
-            f"{name} is not a file of 'kprune sensitivity'",
-            why=clean(error, 200),
-            do="make one: kprune sensitivity MODEL --data FILE.npz -o FILE.json",
-        ) from error
-    every = [curves.baseline, *(p.metrics for c in curves.candidates for p in c.points)]
-    if any(curves.metric not in metrics for metrics in every):
-        raise FileError(f"{name} lacks figures of its own metric, '{clean(curves.metric)}'")
-    return curves
-
-
-def curves_schema() -> dict[str, Any]:
-    """The JSON Schema of the file."""
-    (schema,), components = msgspec.json.schema_components([Curves], ref_template="#/$defs/{name}")
-    top = components.pop(schema["$ref"].rpartition("/")[2])
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **top,
-        "title": "kprune sensitivity",
-        "$defs": components,
-    }
 
 
 @dataclass(frozen=True)

@@ -271,7 +271,7 @@ def spread(rows: Sequence[Row], stage: str) -> float:
 
 def plot(rows: Sequence[Row], path: Path) -> None:
     """The mean accuracy by the share of parameters removed: a panel a stage, a curve a criterion."""
-    from kprune.report.plot import Curve, Panel, draw
+    from kprune.page.plot import Curve, Panel, draw
 
     titles = {
         "cut": "right after the cut",

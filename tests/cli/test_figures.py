@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kprune.cli.options import amount
-from kprune.cli.render.figures import arrows, duration, percent, shape, short, some
 from kprune.errors import UsageError
+from kprune.page.figures import arrows, duration, percent, shape, short, some
 
 
 @pytest.mark.parametrize(

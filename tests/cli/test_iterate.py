@@ -52,7 +52,7 @@ def test_a_target_that_the_rounds_do_not_reach_is_5_and_the_last_is_written(
     ran = kprune("iterate", model, "rounds.yaml", "--data", samples / "digits_test.npz", "--json")
     assert ran.code == 5
     assert (ran.json["stopped"], ran.json["written"], ran.json["target"]) == ("exhausted", 1, 22177)
-    assert ran.json["notes"][-1].startswith("22177 parameters cannot be reached: ")
+    assert ran.json["notes"][-1]["text"].startswith("22177 parameters cannot be reached: ")
     assert Path("model.pruned.keras").exists()
     assert not Path("model.pruned.keras.rounds").exists()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.cli.conftest import Kprune
 
+FIRST = ["kprune", "schema", "command"]
 FILE = ["path", "format", "bytes", "parameters", "trainable_parameters", "flops", "units"]
 
 
@@ -59,12 +60,14 @@ def test_json_goes_alone_to_standard_output(kprune: Kprune, model: Path) -> None
 
 def test_every_command_that_looks_gives_json(kprune: Kprune, model: Path) -> None:
     inspection = kprune("inspect", model, "--json").json
-    assert list(inspection) == ["kprune", "file", "name", "free", "layers", "carries"]
+    assert list(inspection) == [*FIRST, "file", "name", "free", "layers", "carries", "notes"]
     assert list(inspection["file"]) == FILE
     explanation = kprune("explain", model, "conv_1:0", "--json").json
     assert (explanation["possible"], explanation["changed"]) == (True, {"conv_1": [0]})
+    assert list(explanation)[:3] == FIRST and explanation["command"] == "explain"
     difference = kprune("diff", model, model, "--json").json
     assert (difference["equal"], difference["layers"]) == (True, [])
+    assert list(difference)[:3] == FIRST and difference["notes"] == []
     known = kprune("rules", "Dense", "--json").json
     assert [(rule["name"], rule["kind"], rule["does"]) for rule in known] == [
         ("Dense", "layer", "issues")

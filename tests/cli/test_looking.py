@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kprune.cli.render.page import wrapped
+from kprune.page.tables import wrapped
 from tests.cli.conftest import Kprune, edited, with_unknown_layer
 
 

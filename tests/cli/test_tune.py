@@ -27,7 +27,9 @@ def test_what_runs_code_of_the_users_is_told_before_it_runs(
     assert ran.code == 0
     first, *rest = ran.err.splitlines()
     assert first == "note: --data runs your code: it imports told_data and calls first()"
-    assert [line.split("  ")[0] for line in rest] == ["before", "epoch 1 of 1"]
+    *epochs, last = rest
+    assert [line.split("  ")[0] for line in epochs] == ["before", "epoch 1 of 1"]
+    assert last.startswith("note: no data are held back")
     assert ran.out.splitlines()[-2:] == ["wrote model.tuned.keras", "drew curve.png"]
     assert Path("curve.png").read_bytes().startswith(b"\x89PNG")
     assert max(map(len, ran.out.splitlines())) <= 80

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kprune.errors import FileError, KpruneError, UsageError
-from kprune.report.plot import Curve, Panel, check_plot, draw
+from kprune.page.plot import Curve, Panel, check_plot, draw
 
 LOSS = Panel(
     [Curve("_train", [0, 1, 2], [0.9, None, 0.2]), Curve("cost in $ of $x^2$", [0, 1, 2], [1, 2, 3])],

@@ -58,7 +58,7 @@ def test_labels_of_the_original_train_what_is_left_as_its_own_would(
             output=folder / f"{name}.keras",
         )  # fmt: skip
         assert found.best and found.samples == len(np.load(folder / "own.npz")["x"])
-        assert any("renumbered" in note for note in found.notes) == (name == "d")
+        assert any("renumbered" in note.text for note in found.notes) == (name == "d")
         after[name] = weights(folder / f"{name}.keras")
     assert all((a == b).all() for a, b in zip(after["d"], after["own"], strict=True))
 

@@ -146,7 +146,7 @@ def test_a_fixed_rate_reaches_the_optimizer_inside_a_loss_scale(tmp_path: Path) 
     found, after = tuned(tmp_path, model, learning_rate=1e-4)
     assert float(after.optimizer.learning_rate) == pytest.approx(1e-4)
     assert int(after.optimizer.iterations) > int(model.optimizer.iterations)
-    assert any("schedule gave way" in note for note in found.notes)
+    assert any("schedule gave way" in note.text for note in found.notes)
 
 
 @pytest.mark.parametrize("ending", [None, "softmax"])
@@ -160,7 +160,7 @@ def test_a_file_that_says_nothing_is_trained_on_logits_or_probabilities_as_it_gi
     found, _ = tuned(tmp_path, model, validation=tmp_path / "d.npz")
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=ending is None)
     assert found.epochs[0]["val_loss"] == pytest.approx(float(loss(y, model(x))), rel=1e-5)
-    assert ("from logits" in found.notes[0]) == (ending is None)
+    assert ("from logits" in found.notes[0].text) == (ending is None)
 
 
 def test_logits_of_one_answer_are_right_above_0(tmp_path: Path) -> None:

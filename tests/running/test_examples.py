@@ -12,7 +12,7 @@ import pytest
 import kprune
 from kprune.running.inputs import is_function
 from kprune.select.choice import Choice
-from kprune.select.sensitivity import read_curves
+from kprune.select.curves import read_curves
 
 pytestmark = pytest.mark.oracle
 
@@ -113,7 +113,7 @@ def test_a_dataset_trains_batched_or_not(model: Path, name: str, batch: int) -> 
 def test_without_validation_epochs_are_judged_by_what_is_learned(model: Path) -> None:
     found = kprune.tune(model, data="own_data:batches", output="t.keras", epochs=1)
     assert (found.watched, found.held_back) == ("loss", 0)
-    assert any("judged by those the model learns from" in note for note in found.notes)
+    assert any("judged by those the model learns from" in note.text for note in found.notes)
     plain = kprune.tune(
         model, data="data.npz", validation="own_data:batches", output="u.keras", epochs=1
     )

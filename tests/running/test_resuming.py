@@ -134,7 +134,7 @@ def test_a_folder_of_somebody_else_is_left_alone(place: Path, tmp_path: Path) ->
 
 def test_without_anything_to_resume_it_begins_anew_and_says_so(place: Path, tmp_path: Path) -> None:
     found = tune(place, tmp_path / "out.keras", resume=True, epochs=1)
-    assert "there was nothing to resume: training began anew" in found.notes
+    assert "resume" in [note.kind for note in found.notes]
 
 
 def test_an_output_that_exists_is_refused_before_the_work(place: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import kprune
-from kprune.select.sensitivity import Curves
+from kprune.select.curves import Curves
 
 pytestmark = pytest.mark.oracle
 

@@ -15,7 +15,8 @@ from kprune.errors import CheckError, FileError, KpruneError, UsageError
 from kprune.formats import open_model
 from kprune.pruning import analyse, plan
 from kprune.report.counts import count
-from kprune.select.sensitivity import Candidate, Curves, Point, Wanted, read_curves, within
+from kprune.select.curves import Candidate, Curves, Point, read_curves
+from kprune.select.sensitivity import Wanted, within
 
 
 @pytest.fixture(scope="module")

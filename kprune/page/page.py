@@ -1,4 +1,4 @@
-"""What text is written on: standard output or standard error, 80 columns and no colour in a pipe.
+"""A page of lines: standard output or standard error, a text, or HTML for a notebook.
 
 Plain strings, a style for whole lines, and wrapping at words is all that kprune's output needs. It is
 done here since rich takes a seventh of the time of a whole command to import; rich breaks the
@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from kprune.cli.streams import put, stream_of
-from kprune.select.pointing import columns as columns_of
+from kprune.page.streams import put, shows_colours, stream_of
+from kprune.page.tables import Line, Row, label_lines, table_lines, wrapped
 
 PIPE = 80
 STYLES = {"bold": "1", "dim": "2", "red": "31", "bold red": "1;31", "bold green": "1;32"}
 
 
 class Page:
-    """A stream of text.
+    """A page whose lines are written to a stream as they come.
 
     Args:
         stderr: write to standard error, where standard output holds something else.
@@ -47,9 +47,22 @@ class Page:
             lines = [piece for line in lines for piece in wrapped(line, self.width)]
         self.write((line, style) for line in lines)
 
-    def write(self, lines: Iterable[tuple[str, str]]) -> None:
+    def table(self, columns: Sequence[str], rows: Iterable[Row]) -> None:
+        """Print a table; see `table_lines`."""
+        self.write(table_lines(columns, rows, self.width, colours=self.colours))
+
+    def texts(self, texts: Iterable[tuple[str, str]], style: str = "bold") -> None:
+        """Print labels in a style, and beside each a text."""
+        for label, lines in label_lines(texts, self.width):
+            head = self.styled(label.rstrip(" "), style) + label[len(label.rstrip(" ")) :]
+            self.write([(head + lines[0], ""), *((line, "") for line in lines[1:])])
+
+    def write(self, lines: Iterable[Line]) -> None:
         """Print lines as they are, each in its style."""
         text = "".join(f"{self.styled(line.rstrip(' '), style)}\n" for line, style in lines)
+        self.put(text)
+
+    def put(self, text: str) -> None:
         put(text, self.stream)
 
     def styled(self, text: str, style: str) -> str:
@@ -58,31 +71,18 @@ class Page:
         return f"\x1b[{STYLES[style]}m{text}\x1b[0m"
 
 
-def wrapped(line: str, width: int) -> list[str]:
-    """The line in pieces of so many columns, broken between words; the empty line stays a line."""
-    if columns_of(line) <= width:
-        return [line]
-    pieces, here = [], None
-    for word in line.split(" "):
-        joined = word if here is None else f"{here} {word}"
-        if columns_of(joined) <= width:
-            here = joined
-            continue
-        if here and not here.isspace():
-            pieces.append(here.rstrip(" "))
-        here = word
-        while columns_of(here) > width:  # longer than a line: it is broken anywhere
-            piece = cut(here, width)
-            pieces.append(piece)
-            here = here[len(piece) :]
-    return [*pieces, here] if here else pieces
+class TextPage(Page):
+    """A page whose lines are kept.
 
+    Attributes:
+        text: what was printed so far.
+    """
 
-def cut(text: str, room: int) -> str:
-    """As much of the beginning as fits into so many columns, but one character at the least."""
-    while columns_of(text) > room and len(text) > 1:
-        text = text[: max(room, 1) if len(text) > room else -1]
-    return text
+    def __init__(self, width: int = PIPE) -> None:
+        self.width, self.colours, self.text = width, False, ""
+
+    def put(self, text: str) -> None:
+        self.text += text
 
 
 def _width(stream: TextIO) -> int:
@@ -93,10 +93,3 @@ def _width(stream: TextIO) -> int:
     if not stream.isatty():
         return PIPE
     return shutil.get_terminal_size((PIPE, 24)).columns
-
-
-def shows_colours(stream: TextIO | None) -> bool:
-    """Whether a stream is a terminal on which colours are wanted (https://no-color.org)."""
-    if stream is None or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
-        return False
-    return stream.isatty() or bool(os.environ.get("FORCE_COLOR"))

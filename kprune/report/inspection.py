@@ -1,41 +1,129 @@
-"""What a model file holds, on one screen."""
+"""What a model file holds, as data and as it is shown on one screen."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
-from kprune.cli.render.figures import counted, figure, shape, short, some
-from kprune.cli.render.page import Page
-from kprune.cli.render.tables import show_table, show_texts
-from kprune.report.inspect import AxisFacts, Carried, Inspection, LayerFacts
+import msgspec
+from msgspec import Meta, Struct
+
+from kprune.page.figures import counted, figure, shape, short, some
+from kprune.page.page import Page
+from kprune.page.result import Result
+from kprune.report.facts import FileFacts
 from kprune.text import clean, human_bytes
 
 COLUMNS = ["~layer", "…class", "?output", ">units", ">free", ">parameters", ">FLOPs", "~note"]
 
 
-def show(found: Inspection, *, all_layers: bool) -> None:
-    """Show an inspection.
+class AxisFacts(Struct, frozen=True):
+    """The units of one layer along one of its axes of units."""
 
-    Args:
-        all_layers: also layers with neither units nor weights.
-    """
-    on = Page()
-    sets = tied_sets(found.layers)
-    rows = []
-    for layer in found.layers:
-        if (
-            all_layers
-            or layer.units is not None
-            or layer.parameters
-            or layer.opaque
-            or _axes(layer)
-        ):
-            rows.append(_row(layer, sets))
-            rows += [_axis_row(layer, axis, sets) for axis in _axes(layer)]
-    show_table(on, COLUMNS, rows)
-    on.print()
-    show_texts(on, [*_legend(found, sets), *_totals(found), *_carried(found.carries)])
+    name: Annotated[
+        str, Meta(description="units, or heads, key_dim, value_dim; features of an input")
+    ]
+    address: Annotated[str, Meta(description="LAYER[.AXIS], as it is written in a spec")]
+    units: int
+    free: Annotated[int, Meta(description="how many of them can be removed")]
+    named_only: Annotated[
+        int,
+        Meta(description="of those that are not free: the model's answers, which go when named"),
+    ]
+    group_size: Annotated[
+        int, Meta(description="units tied together, itself included: the typical number")
+    ]
+    largest_group: int
+    tied_to: Annotated[list[str], Meta(description="addresses of units in the same groups")]
+    why_not: Annotated[list[str], Meta(description="why some are not free")]
+    mixed: Annotated[
+        list[str], Meta(description="statistics taken over them: removal is not exact")
+    ]
+
+
+class LayerFacts(Struct, frozen=True):
+    """One layer, or one operation. Units, free and the rest are those of the default axis."""
+
+    name: str
+    class_: str = msgspec.field(name="class")
+    output: Annotated[
+        list[int | None] | None,
+        Meta(description="shape of what it gives, batch first; null if unknown"),
+    ]
+    units: int | None
+    parameters: int
+    trainable: int
+    flops: int
+    free: int | None = None
+    named_only: int = 0
+    group_size: int | None = None
+    largest_group: int | None = None
+    tied_to: list[str] = msgspec.field(default_factory=list)
+    why_not: list[str] = msgspec.field(default_factory=list)
+    mixed: list[str] = msgspec.field(default_factory=list)
+    axes: Annotated[
+        list[AxisFacts], Meta(description="further axes of units, such as key_dim of attention")
+    ] = msgspec.field(default_factory=list)
+    opaque: Annotated[
+        str, Meta(description="why nothing can be removed through this layer; empty if it can")
+    ] = ""
+
+
+class Carried(Struct, frozen=True):
+    """What a file carries besides weights and a graph of Keras's own layers."""
+
+    keras_version: str | None
+    optimizer: Annotated[
+        str | None, Meta(description="class of the optimizer whose state is saved")
+    ]
+    optimizer_note: Annotated[
+        str, Meta(description="why that state would be left out, if it would")
+    ]
+    lambdas: Annotated[
+        list[str], Meta(description="layers with Python bytecode, which kprune never runs unasked")
+    ]
+    foreign: Annotated[
+        dict[str, str], Meta(description="by layer, classes that are not Keras's own")
+    ]
+    assets: Annotated[list[str], Meta(description="further files, such as vocabularies")]
+    masks: Annotated[list[str], Meta(description="layers that 'kprune mask' silenced")]
+    pruned: Annotated[
+        dict[str, Any] | None,
+        Meta(description="what kprune did to it before: version, plan, units"),
+    ]
+
+
+class Inspection(Result, frozen=True, kw_only=True):
+    """A model file, as `kprune inspect` shows it."""
+
+    file: FileFacts
+    name: str
+    free: Annotated[int, Meta(description="how many units can be removed, over all layers")]
+    layers: list[LayerFacts]
+    carries: Carried
+    command: str = "inspect"
+
+    def show(self, on: Page, *, all_layers: bool = False) -> None:
+        """Write a table of the layers, and what the file holds besides.
+
+        Args:
+            all_layers: also layers with neither units nor weights.
+        """
+        sets = tied_sets(self.layers)
+        rows = []
+        for layer in self.layers:
+            if (
+                all_layers
+                or layer.units is not None
+                or layer.parameters
+                or layer.opaque
+                or _axes(layer)
+            ):
+                rows.append(_row(layer, sets))
+                rows += [_axis_row(layer, axis, sets) for axis in _axes(layer)]
+        on.table(COLUMNS, rows)
+        on.print()
+        on.texts([*_legend(self, sets), *_totals(self), *_carried(self.carries)])
 
 
 def _axes(layer: LayerFacts) -> list[AxisFacts]:

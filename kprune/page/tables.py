@@ -1,45 +1,52 @@
-"""How a table looks, and texts with labels: in as many columns as the page has."""
+"""Tables and labelled texts as lines, in as many columns as there are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from kprune.cli.render.page import Page, cut, wrapped
-from kprune.select.pointing import columns as columns_of
+from kprune.text import columns as columns_of
+
+Line = tuple[str, str]
+"""A line, and its style."""
+
+Row = Sequence["str | None"]
+"""A cell a column, and perhaps the style of the row at the end."""
 
 GAP = 2  # columns between two columns of a table
 LEAST = 10  # characters that are left of a cell that is cut short
 MARKS = ">~…?"
 
 
-def show_table(on: Page, columns: Sequence[str], rows: Iterable[Sequence[str | None]]) -> None:
-    """Print a table.
+def table_lines(
+    columns: Sequence[str], rows: Iterable[Row], room: int, *, colours: bool = False
+) -> list[Line]:
+    """The lines of a table.
 
     Args:
         columns: headers. One that starts with `>` is a column of figures, set to the right. Where
             the table is too wide, a column that starts with `?` is left out, then one that starts
             with `…` is cut short, then one that starts with `~` is broken into lines. Where even
             that is too wide, each row becomes a few lines of text.
-        rows: a cell a column, and perhaps the style of the row at the end.
+        rows: see `Row`.
+        room: how many columns of text there are.
+        colours: whether styles are to be seen.
     """
     rows = list(rows)
     cells = [list(row[: len(columns)]) for row in rows]
     styles = [(row[-1] if len(row) > len(columns) else None) or "" for row in rows]
-    shown, widths = _fitted(list(columns), cells, on.width)
+    shown, widths = _fitted(list(columns), cells, room)
     texts = [[row[number] or "" for number in shown] for row in cells]
     names = [columns[number] for number in shown]
-    if _needed(widths) > on.width:
+    if _needed(widths) > room:
         least = [
             min(w, LEAST) if name[:1] == "~" else w for w, name in zip(widths, names, strict=True)
         ]
-        if _needed(least) <= on.width:
-            _show_broken(on, names, texts, styles)
-        else:
-            whole = [[row[number] or "" for number in shown] for row in rows]
-            _show_each(on, names, whole, styles)
-        return
+        if _needed(least) <= room:
+            return _broken(names, texts, styles, room, colours)
+        whole = [[row[number] or "" for number in shown] for row in rows]
+        return list(_one_by_one(names, whole, styles, room))
     head, *lines = aligned([[name.lstrip(MARKS) for name in names], *texts], names)
-    on.write([(head, "bold"), ("─" * _needed(widths), ""), *zip(lines, styles, strict=True)])
+    return [(head, "bold"), ("─" * _needed(widths), ""), *zip(lines, styles, strict=True)]
 
 
 def _needed(widths: Sequence[int]) -> int:
@@ -65,10 +72,14 @@ def aligned(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> list[str]:
     return lines
 
 
-def _show_broken(
-    on: Page, columns: Sequence[str], rows: Iterable[Sequence[str]], styles: Iterable[str]
-) -> None:
-    """Print a table in which cells have to be broken into lines."""
+def _broken(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    styles: Iterable[str],
+    room: int,
+    colours: bool,
+) -> list[Line]:
+    """A table in which cells have to be broken into lines."""
     from io import StringIO
 
     from rich import box
@@ -95,19 +106,19 @@ def _show_broken(
     # A name from a file is no markup.
     Console(
         file=drawn,
-        width=on.width,
-        force_terminal=on.colours,
+        width=room,
+        force_terminal=colours,
         markup=False,
         emoji=False,
         highlight=False,
     ).print(made)
-    on.write((line, "") for line in drawn.getvalue().splitlines())
+    return [(line, "") for line in drawn.getvalue().splitlines()]
 
 
-def _show_each(
-    on: Page, columns: Sequence[str], rows: Iterable[Sequence[str]], styles: Iterable[str]
-) -> None:
-    """Print what each row is about, and below that its other cells, each with its header."""
+def _one_by_one(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], styles: Iterable[str], room: int
+) -> Iterator[Line]:
+    """What each row is about, and below that its other cells, each with its header."""
     names = [column.lstrip(MARKS) for column in columns]
     first = next(number for number, name in enumerate(names) if name)
     for row, style in zip(rows, styles, strict=True):
@@ -116,8 +127,8 @@ def _show_each(
         words = (f"{name} {cell}".split() for name, cell in cells if cell)
         text = ", ".join(" ".join(pair) for pair in words)
         if head:  # else it is one more line about the same
-            on.print(head, style)
-        on.write((f"  {line}", style) for line in wrapped(text, max(on.width - 2, 1)) if line)
+            yield from ((piece, style) for piece in wrapped(head, room))
+        yield from ((f"  {line}", style) for line in wrapped(text, max(room - 2, 1)) if line)
 
 
 def _fitted(
@@ -146,17 +157,44 @@ def _fitted(
     return shown, [widths[number] for number in shown]
 
 
-def show_texts(on: Page, texts: Iterable[tuple[str, str]], style: str = "bold") -> None:
-    """Print labels, and beside each a text; all texts begin in the same column."""
+def label_lines(texts: Iterable[tuple[str, str]], room: int) -> Iterator[tuple[str, list[str]]]:
+    """Labels, and beside each a text; all texts begin in the same column.
+
+    Returns: for each the label, filled up to that column, and the lines of its text; all but the
+        first are indented.
+    """
     rows = list(texts)
     indent = max((columns_of(label) for label, _ in rows), default=0) + GAP
     for label, text in rows:
-        head = on.styled(label, style) + " " * (indent - columns_of(label))
         lines = [
-            line
-            for part in text.split("\n")
-            for line in wrapped(part, max(on.width - indent, LEAST))
+            line for part in text.split("\n") for line in wrapped(part, max(room - indent, LEAST))
         ]
-        for line in lines:
-            on.write([(head + line, "")])
-            head = " " * indent
+        head = label + " " * (indent - columns_of(label))
+        yield head, [lines[0], *(" " * indent + line for line in lines[1:])]
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """The line in pieces of so many columns, broken between words; the empty line stays a line."""
+    if columns_of(line) <= width:
+        return [line]
+    pieces, here = [], None
+    for word in line.split(" "):
+        joined = word if here is None else f"{here} {word}"
+        if columns_of(joined) <= width:
+            here = joined
+            continue
+        if here and not here.isspace():
+            pieces.append(here.rstrip(" "))
+        here = word
+        while columns_of(here) > width:  # longer than a line: it is broken anywhere
+            piece = cut(here, width)
+            pieces.append(piece)
+            here = here[len(piece) :]
+    return [*pieces, here] if here else pieces
+
+
+def cut(text: str, room: int) -> str:
+    """As much of the beginning as fits into so many columns, but one character at the least."""
+    while columns_of(text) > room and len(text) > 1:
+        text = text[: max(room, 1) if len(text) > room else -1]
+    return text

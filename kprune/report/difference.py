@@ -1,16 +1,18 @@
-"""What differs between two model files."""
+"""What differs between two model files, as data and as it is shown."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from kprune.cli.render.figures import arrows, figure
-from kprune.cli.render.notes import show_notes
-from kprune.cli.render.page import Page
-from kprune.cli.render.tables import show_table, show_texts
-from kprune.cli.render.totals import show_totals
-from kprune.report.diff import Difference, LayerDiff, WeightDiff
+import msgspec
+from msgspec import Meta, Struct
+
+from kprune.page.figures import arrows, figure
+from kprune.page.page import Page
+from kprune.page.result import Result
+from kprune.report.facts import FileFacts
 from kprune.report.fields import FieldChange
+from kprune.report.totals import show_totals
 from kprune.text import clean
 
 SIGNS = {"added": "+", "removed": "-", "changed": "~"}
@@ -18,18 +20,63 @@ IN_THE_TABLE = ("units", "filters", "output_dim")
 STYLES = {"added": "green", "removed": "red", "changed": None}
 
 
-def show(found: Difference) -> None:
-    """Show a difference; for equal models, one line."""
-    on = Page()
-    if found.equal:
-        on.print("no difference: the same layers with the same values")
-        return
-    if found.layers:
-        _layers(found, on)
-        on.print()
-    _fields([*(field for layer in found.layers for field in layer.fields), *found.fields], on)
-    show_totals(found.a, found.b, on)
-    show_notes(found.notes)
+class WeightDiff(Struct, frozen=True):
+    """One weight that differs, in shape or in values."""
+
+    layer: str
+    weight: str
+    path_before: str | None
+    path_after: str | None
+    shape_before: list[int] | None
+    shape_after: list[int] | None
+    compared: Annotated[
+        str,
+        Meta(
+            description="all: value by value; kept: those of the units that are left, as kprune "
+            "noted which; no: the shapes differ and nothing tells what became of what"
+        ),
+    ]
+    values: Annotated[int, Meta(description="how many were compared")]
+    different: int
+    largest: Annotated[float, Meta(description="the largest absolute difference")]
+
+
+class LayerDiff(Struct, frozen=True):
+    """One layer that differs. Its figures are null where it is not there."""
+
+    name: str
+    class_: str = msgspec.field(name="class")
+    status: Annotated[str, Meta(description="added, removed or changed")]
+    units_before: int | None
+    units_after: int | None
+    parameters_before: int | None
+    parameters_after: int | None
+    flops_before: int | None
+    flops_after: int | None
+    values_different: int
+    fields: list[FieldChange]
+
+
+class Difference(Result, frozen=True, kw_only=True):
+    """What `kprune diff A B` shows."""
+
+    equal: bool
+    a: FileFacts
+    b: FileFacts
+    layers: list[LayerDiff]
+    weights: list[WeightDiff]
+    fields: Annotated[list[FieldChange], Meta(description="entries that belong to no single layer")]
+    command: str = "diff"
+
+    def show(self, on: Page) -> None:
+        if self.equal:
+            on.print("no difference: the same layers with the same values")
+            return
+        if self.layers:
+            _layers(self, on)
+            on.print()
+        _fields([*(field for layer in self.layers for field in layer.fields), *self.fields], on)
+        show_totals(self.a, self.b, on)
 
 
 def _layers(found: Difference, on: Page) -> None:
@@ -38,8 +85,7 @@ def _layers(found: Difference, on: Page) -> None:
     parameters = arrows(
         [(figure(row.parameters_before), figure(row.parameters_after)) for row in rows]
     )
-    show_table(
-        on,
+    on.table(
         ["", "~layer", ">units", ">parameters", "~values"],
         [
             (
@@ -75,8 +121,7 @@ def _values(row: LayerDiff, weights: list[WeightDiff]) -> str:
 
 def _fields(fields: list[FieldChange], on: Page) -> None:
     told = [field for field in fields if field.field not in IN_THE_TABLE]
-    show_texts(
-        on,
+    on.texts(
         [
             (
                 f"{clean(field.layer)}.{clean(field.field)}" if field.layer else clean(field.field),

@@ -41,6 +41,28 @@ def put(text: str, stream: TextIO | None = None) -> None:
         raise file_error(error, "write", name) from error
 
 
+def say(message: str) -> None:
+    """Print a message on standard error, its labels in colour on a terminal."""
+    lines = message.splitlines()
+    if shows_colours(sys.stderr):
+        colours = {"error:": "\x1b[1;31m", "note:": "\x1b[33m"}
+        for number, line in enumerate(lines):
+            label = line.split(" ", 1)[0]
+            if label in ("error:", "note:", "where:", "why:", "do:"):
+                lines[number] = (
+                    colours.get(label, "\x1b[2m") + label + "\x1b[0m" + line[len(label) :]
+                )
+    with contextlib.suppress(OSError, ValueError):  # nobody listens any more
+        print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def shows_colours(stream: TextIO | None) -> bool:
+    """Whether a stream is a terminal on which colours are wanted (https://no-color.org)."""
+    if stream is None or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return stream.isatty() or bool(os.environ.get("FORCE_COLOR"))
+
+
 def let_paths_through() -> None:
     """Let a path be printed that holds bytes which are no text, and signs that have no code."""
     for stream in (sys.stdout, sys.stderr):

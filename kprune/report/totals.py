@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kprune.cli.render.figures import figure, percent
-from kprune.cli.render.page import Page
-from kprune.cli.render.tables import aligned
-from kprune.report.report import FileFacts
+from kprune.page.figures import figure, percent
+from kprune.page.page import Page
+from kprune.page.tables import aligned
+from kprune.report.facts import FileFacts
 
 
 def show_totals(before: FileFacts, after: FileFacts, on: Page) -> None:
