@@ -8,7 +8,7 @@
     hdf5           which tensors an HDF5 file has, and where; hdf5_layout: a new one, drawn up;
                    hdf5_moved: one with the same objects in other sizes
     outcome        an Edit held against a file: the objects of the output
-    cut            one tensor cut block by block; numbers: number types; crc: checksums of parts
+    cut            one tensor cut block by block; crc: checksums of parts
     stream         bytes from file to file by a few threads, checked and cut on the way
     atomic         files and folders that come into being whole or not at all
     opening        files and pipes opened for reading; faults: what goes wrong, in sentences
@@ -18,8 +18,8 @@ executed, no link in it is followed, and no size in it is believed before it was
 bytes that are there.
 """
 
+from kprune.dtypes import as_float, from_float
 from kprune.formats.known import default_output, open_model, write_model
-from kprune.formats.numbers import as_float, from_float
 from kprune.formats.source import Source, Tensor
 
 __all__ = [

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from kprune.formats.numbers import BFLOAT16, from_float, scaled
-from kprune.surgery.edit import Fill, TensorEdit
+from kprune.dtypes import BFLOAT16, from_float, scaled
+from kprune.surgery.edit import TensorEdit
 
 Scratch = Callable[[int], np.ndarray]
 """Called with a number of bytes; returns room for them as uint8."""
@@ -44,55 +44,6 @@ class Block(Struct):
     size: int
     select: Select
     make: Make | None = None
-
-
-def output_shape(edit: TensorEdit, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """What is left of a tensor's shape.
-
-    Raises: ValueError if the edit does not fit the tensor, which is a bug in the backend.
-    """
-    if edit.value is not None:
-        return np.shape(edit.value)
-    keep = edit.keep or (None,) * len(shape)
-    if len(keep) != len(shape):
-        raise ValueError(f"{edit.path}: {len(keep)} axes of indices for the shape {shape}")
-    extents = list(shape)
-    for axis, kept in enumerate(keep):
-        if kept is not None:
-            _check_positions(edit, kept, shape[axis], f"keep[{axis}]")
-            extents[axis] = len(kept)
-    for fill in edit.fills:
-        for axis, positions in ((fill.axis, fill.positions), *fill.within):
-            if not 0 <= axis < len(shape):
-                raise ValueError(f"{edit.path}: a fill along axis {axis} of the shape {shape}")
-            _check_positions(edit, positions, shape[axis], f"fill along {axis}")
-    if edit.blocks is not None:
-        extents[-2] = _check_blocks(edit, shape, keep)
-    return tuple(extents)
-
-
-def _check_positions(edit: TensorEdit, positions: np.ndarray, extent: int, what: str) -> None:
-    array = np.asarray(positions)
-    fits = array.ndim == 1 and (array.dtype.kind in "iu" or not array.size)
-    if not fits or (array.size and (array[0] < 0 or array[-1] >= extent)):
-        raise ValueError(f"{edit.path}, {what}: no positions of an axis of {extent}")
-    if (array[1:] <= array[:-1]).any():
-        raise ValueError(f"{edit.path}, {what}: positions must be sorted, each of them once")
-
-
-def _check_blocks(
-    edit: TensorEdit, shape: tuple[int, ...], keep: tuple[np.ndarray | None, ...]
-) -> int:
-    blocks = np.asarray(edit.blocks)
-    if len(shape) < 2 or blocks.ndim != 2 or keep[-2] is not None:
-        raise ValueError(f"{edit.path}: blocks need two axes, and no keep on the second-last")
-    groups, kept = blocks.shape
-    if not groups or shape[-1] % groups:
-        raise ValueError(f"{edit.path}: {groups} groups do not divide {shape[-1]} positions")
-    # In no order: the row of a group of which no column is left is never used, and may hold zeros.
-    if blocks.size and (blocks.min() < 0 or blocks.max() >= shape[-2]):
-        raise ValueError(f"{edit.path}, blocks: no positions of an axis of {shape[-2]}")
-    return int(kept)
 
 
 def blocks(
@@ -138,7 +89,7 @@ class _Cutter:
         self.axis = self._running_axis(len(self.shape) - (2 if grouped else 1), limit)
         self.inner = self.shape[self.axis + 1 :]
         self.step = max(1, limit // (math.prod(self.inner) * self.item))
-        self.fills = [self._fill(fill) for fill in (edit.fills if edit else ())]
+        self.fills = edit.fills if edit else ()
         self.scale = edit.scale if edit else 1.0
         if self.scale != 1.0 and not (dtype == BFLOAT16 or dtype.kind == "f"):
             raise ValueError(f"a tensor of type {dtype} cannot be multiplied by {self.scale}")
@@ -148,16 +99,6 @@ class _Cutter:
             if math.prod(self.shape[axis + 1 :]) * self.item <= limit:
                 return axis
         return last
-
-    def _fill(self, fill: Fill) -> tuple[dict[int, np.ndarray], np.ndarray]:
-        """Where (positions by axis) and what (bits)."""
-        where: dict[int, np.ndarray] = {}
-        for axis, given in ((fill.axis, fill.positions), *fill.within):
-            positions = np.asarray(given, np.intp)
-            before = where.get(axis + self.added)
-            both = positions if before is None else np.intersect1d(before, positions)
-            where[axis + self.added] = both
-        return where, from_float(fill.value, self.dtype).reshape(1).view(self.carrier)
 
     def blocks(self) -> Iterator[Block]:
         kept = [n if k is None else len(k) for n, k in zip(self.shape, self.keep, strict=True)]
@@ -205,7 +146,7 @@ class _Cutter:
         if not cuts and not fills and self.scale == 1.0:
             return None
         shape = (end - first, *self.inner)
-        whole = (end - first, *self.whole[self.axis + 1 :])
+        whole = ((1,) * len(outer) + (end - first, *self.whole[self.axis + 1 :]))[self.added :]
 
         def make(view: memoryview, scratch: Scratch) -> memoryview | np.ndarray:
             array = np.frombuffer(view, self.carrier)
@@ -237,24 +178,13 @@ class _Cutter:
         self, outer: tuple[int, ...], first: int, end: int
     ) -> Iterator[tuple[tuple[Any, ...], np.ndarray]]:
         """Each fill that meets one block, as an index into the block and the bits to put there."""
-        extents = (end - first, *self.whole[self.axis + 1 :])
-        for where, bits in self.fills:
-            if any(outer[axis] not in where[axis] for axis in where if axis < self.axis):
-                continue
-            here = {axis - self.axis: where[axis] for axis in where if axis >= self.axis}
-            if 0 in here:
-                rows = here[0]
-                here[0] = rows[(rows >= first) & (rows < end)] - first
-            if not all(len(positions) for positions in here.values()):
-                continue
-            if len(here) > 1:
-                yield (
-                    np.ix_(*(here.get(n, np.arange(size)) for n, size in enumerate(extents))),
-                    bits,
-                )
-                continue
-            for axis, positions in here.items() or ((0, slice(None)),):
-                yield (*(slice(None),) * axis, positions), bits
+        shape = ((1,) * len(outer) + (end - first, *self.whole[self.axis + 1 :]))[self.added :]
+        start = (*outer, first)[self.added :]
+        for fill in self.fills:
+            index = fill.index(shape, start)
+            if index is not None:
+                bits = from_float(fill.value, self.dtype).reshape(1).view(self.carrier)
+                yield index, bits
 
 
 def _gathered(edit: TensorEdit, shape: tuple[int, ...]) -> np.ndarray:

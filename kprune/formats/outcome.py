@@ -6,12 +6,11 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from kprune.formats.cut import output_shape
+from kprune.dtypes import BFLOAT16
 from kprune.formats.hdf5 import Hdf5Weights
 from kprune.formats.hdf5_layout import Layout, Space, lay_out, type_code
 from kprune.formats.hdf5_moved import moved
 from kprune.formats.hdf5_table import Table
-from kprune.formats.numbers import BFLOAT16
 from kprune.formats.source import Tensor
 from kprune.surgery.edit import Edit, TensorEdit
 
@@ -118,5 +117,5 @@ def _space(path: str, tensor: Tensor | None, change: TensorEdit | None, table: T
     if change is not None and change.value is not None:
         return Space(path, change.value.shape, type_code(change.value.dtype))
     assert tensor is not None
-    shape = tensor.shape if change is None else output_shape(change, tensor.shape)
+    shape = tensor.shape if change is None else change.shape_after(tensor.shape)
     return Space(path, shape, table.types[tensor.path])

@@ -101,9 +101,7 @@ def _weight(analysis: Analysis, edited: TensorEdit) -> WeightChange | None:
         None if keep is None else [int(i) for i in keep]
         for keep in (edited.keep or [None] * len(shape))
     ]
-    after = [size if keep is None else len(keep) for size, keep in zip(shape, kept, strict=True)]
-    if edited.blocks is not None:
-        after[-2] = edited.blocks.shape[1]
+    after = list(edited.shape_after(shape))
     for fill in edited.fills:
         if not fill.within:
             rest = without(np.arange(shape[fill.axis]), fill.positions)

@@ -42,13 +42,15 @@ def compare(
             give the second's shape, nothing is compared.
     """
     shape = old.tensors[one].shape
-    if cut is not None and _shape_after(shape, cut) != new.tensors[other].shape:
+    if cut is not None and cut.shape_after(shape) != new.tensors[other].shape:
         return Compared("no")
     if not shape:
         mine: Iterator[np.ndarray] = iter([old.read(one).reshape(1)])
         theirs: Iterator[np.ndarray] = iter([new.read(other).reshape(1)])
     else:
-        mine = (_kept(start, block, cut) for start, block in old.blocks(one))
+        mine = (
+            block if cut is None else cut.applied(block, start) for start, block in old.blocks(one)
+        )
         theirs = (block for _, block in new.blocks(other))
     values = different = 0
     largest = 0.0
@@ -58,8 +60,6 @@ def compare(
         if left.dtype == right.dtype and left.tobytes() == right.tobytes():
             continue
         x, y = (as_float(part).astype(np.float64) for part in (left, right))
-        if cut is not None and cut.scale != 1.0:
-            x = x * cut.scale
         with np.errstate(invalid="ignore"):  # infinity minus infinity, or times 0
             gap = np.abs(x - y)
             near = gap <= tolerance * np.abs(y)
@@ -68,35 +68,6 @@ def compare(
         finite = gap[apart & np.isfinite(gap)]
         largest = max(largest, float(finite.max()) if finite.size else 0.0)
     return Compared("all" if cut is None else "kept", values, different, largest)
-
-
-def _shape_after(shape: tuple[int, ...], cut: TensorEdit) -> tuple[int, ...]:
-    keep = cut.keep or (None,) * len(shape)
-    sizes = [size if kept is None else len(kept) for size, kept in zip(shape, keep, strict=True)]
-    if cut.blocks is not None:
-        sizes[-2] = cut.blocks.shape[1]
-    return tuple(sizes)
-
-
-def _kept(start: int, block: np.ndarray, cut: TensorEdit | None) -> np.ndarray:
-    """What is left of the positions of axis 0 from `start` on."""
-    if cut is None:
-        return block
-    keep = cut.keep or (None,) * block.ndim
-    if cut.blocks is not None:
-        # Each run of columns keeps inputs of its own. A grouped kernel has spatial axes in front.
-        columns = np.arange(block.shape[-1]) if keep[-1] is None else np.asarray(keep[-1])
-        rows = cut.blocks[columns // (block.shape[-1] // len(cut.blocks))].T
-        block = block[..., rows, columns]
-        keep = (*keep[:-2], None, None)
-    for axis, kept in enumerate(keep):
-        if kept is None:
-            continue
-        here = np.asarray(kept)
-        if axis == 0:
-            here = here[(here >= start) & (here < start + len(block))] - start
-        block = np.take(block, here, axis=axis)
-    return block
 
 
 def _in_step(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from kprune.formats.numbers import scaled
 from kprune.saved_model.graph import MAIN, constant, shape_of
-from kprune.surgery.edit import TensorEdit
 
 # Operations that say their output's shape in an attribute of their own.
 _SHAPED = frozenset(
@@ -22,50 +20,6 @@ _SHAPED = frozenset(
         "Variable",
     }
 )
-
-
-def cut(edit: TensorEdit, array: np.ndarray) -> np.ndarray:
-    """What an edit makes of a whole array."""
-    if edit.value is not None:
-        return np.asarray(edit.value, array.dtype)
-    if edit.fills:
-        array = array.copy()
-        for fill in edit.fills:
-            index: list[Any] = [slice(None)] * array.ndim
-            axes = [(fill.axis, fill.positions), *fill.within]
-            for axis, positions in axes:
-                index[axis] = positions
-            if len(axes) > 1:
-                mesh = np.ix_(
-                    *(positions for _, positions in sorted(axes, key=lambda pair: pair[0]))
-                )
-                for (axis, _), grid in zip(
-                    sorted(axes, key=lambda pair: pair[0]), mesh, strict=True
-                ):
-                    index[axis] = grid
-            array[tuple(index)] = fill.value
-    columns = np.arange(array.shape[-1]) if edit.blocks is not None else None
-    width = array.shape[-1] if array.ndim else 0
-    for axis, kept in enumerate(edit.keep):
-        if kept is not None:
-            array = array.take(kept, axis)
-            columns = kept if axis == array.ndim - 1 else columns
-    if edit.blocks is not None and columns is not None:
-        # Each run of columns keeps rows of its own.
-        rows = edit.blocks[columns // (width // len(edit.blocks))].T
-        array = np.take_along_axis(array, rows.reshape((1,) * (array.ndim - 2) + rows.shape), -2)
-    return array if edit.scale == 1.0 else scaled(array, edit.scale)
-
-
-def cut_shape(edit: TensorEdit, shape: Sequence[int]) -> list[int]:
-    """The shape that `cut` leaves."""
-    after = [
-        size if kept is None else len(kept)
-        for size, kept in zip(shape, edit.keep or [None] * len(shape), strict=True)
-    ]
-    if edit.blocks is not None:
-        after[-2] = edit.blocks.shape[1]
-    return after
 
 
 def carry_out(
@@ -212,4 +166,4 @@ def _change_signature_defs(meta: Any, changes: Mapping[str, Any]) -> None:
                 _merge(info.tensor_shape, shape)
 
 
-__all__ = ["carry_out", "cut", "cut_shape", "shape_of"]
+__all__ = ["carry_out", "shape_of"]

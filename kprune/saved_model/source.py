@@ -30,7 +30,7 @@ from kprune.saved_model.contents import (
 from kprune.saved_model.finding import Found, find_parameters
 from kprune.saved_model.graph import constant
 from kprune.saved_model.masks import put_in, take_out
-from kprune.saved_model.rewrite import carry_out, cut, cut_shape
+from kprune.saved_model.rewrite import carry_out
 from kprune.saved_model.runtime import tensorflow
 from kprune.surgery.edit import Edit, TensorEdit
 
@@ -133,7 +133,7 @@ class SavedModelSource(Source):
         saved = 0
         for key, change in by_key.items():
             shape = self.contents.shapes[key]
-            after = cut_shape(change, shape)
+            after = list(change.shape_after(tuple(shape)))
             item = self.contents.dtypes[key].itemsize
             saved += (
                 int(np.prod(shape, dtype=np.int64)) - int(np.prod(after, dtype=np.int64))
@@ -202,7 +202,7 @@ class SavedModelSource(Source):
             for key in self.contents.shapes:
                 size = self.contents.size(key)
                 if key in edits:
-                    value = as_tensor(cut(edits[key], np.asarray(self.contents.tensor(key))))
+                    value = as_tensor(edits[key].applied(np.asarray(self.contents.tensor(key))))
                 else:
                     value = self.contents.as_stored(key)
                 checkpoint.add(key, value, size)
@@ -229,8 +229,8 @@ class SavedModelSource(Source):
                 continue
             parameter = self._parameters[change.source]
             for place in parameter.constants:
-                constants[place] = cut(change, self.read(change.source))
-            shape = cut_shape(change, parameter.shape)
+                constants[place] = change.applied(self.read(change.source))
+            shape = list(change.shape_after(tuple(parameter.shape)))
             if parameter.constants or shape == list(parameter.shape):
                 continue
             handles.update(

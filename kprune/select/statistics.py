@@ -12,8 +12,8 @@ import numpy as np
 from msgspec import Struct, field
 
 from kprune.analysis import Analysis
+from kprune.dtypes import as_float
 from kprune.errors import ExpressionError, MissingStatisticError
-from kprune.formats.numbers import as_float
 from kprune.labels.map import UnitAxis, Weight
 from kprune.select.names import BATCHNORM_NAMES, DATA_NAMES, OUTGOING_NAMES, WEIGHT_NAMES
 from kprune.surgery.zero import incoming

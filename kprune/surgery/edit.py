@@ -5,12 +5,14 @@ Backends make it, `kprune.formats` carries it out; nothing else writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
+
+from kprune.dtypes import from_float, scaled
 
 
 class Fill(Struct, frozen=True):
@@ -27,6 +29,32 @@ class Fill(Struct, frozen=True):
     positions: np.ndarray
     value: float = 0.0
     within: tuple[tuple[int, np.ndarray], ...] = ()
+
+    def index(
+        self, shape: Sequence[int], start: Sequence[int] = ()
+    ) -> tuple[slice | np.ndarray, ...] | None:
+        """The entries that are set, as an index into a block of the tensor.
+
+        Args:
+            shape: of the block.
+            start: where the block begins along the first axes; it begins at 0 along all others.
+        Returns: None if none of them is in the block.
+        """
+        here: dict[int, np.ndarray] = {}
+        for axis, positions in ((self.axis, self.positions), *self.within):
+            first = start[axis] if axis < len(start) else 0
+            own = np.asarray(positions, np.intp) - first
+            own = own[(own >= 0) & (own < shape[axis])]
+            here[axis] = np.intersect1d(here[axis], own) if axis in here else own
+        if not all(len(positions) for positions in here.values()):
+            return None
+        axes = sorted(here)
+        # One axis needs no mesh, and a slice beside it moves whole rows.
+        meshes = np.ix_(*(here[axis] for axis in axes)) if len(axes) > 1 else [here[axes[0]]]
+        found: list[slice | np.ndarray] = [slice(None)] * len(shape)
+        for axis, mesh in zip(axes, meshes, strict=True):
+            found[axis] = mesh
+        return tuple(found)
 
 
 class TensorEdit(Struct, frozen=True):
@@ -63,6 +91,88 @@ class TensorEdit(Struct, frozen=True):
             and self.scale == 1.0
             and all(kept is None for kept in self.keep)
         )
+
+    def shape_after(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """What is left of a tensor's shape.
+
+        Raises: ValueError if the edit does not fit the tensor, which is a bug in the backend.
+        """
+        if self.value is not None:
+            return np.shape(self.value)
+        keep = self.keep or (None,) * len(shape)
+        if len(keep) != len(shape):
+            raise ValueError(f"{self.path}: {len(keep)} axes of indices for the shape {shape}")
+        extents = list(shape)
+        for axis, kept in enumerate(keep):
+            if kept is not None:
+                self._check_positions(kept, shape[axis], f"keep[{axis}]")
+                extents[axis] = len(kept)
+        for fill in self.fills:
+            for axis, positions in ((fill.axis, fill.positions), *fill.within):
+                if not 0 <= axis < len(shape):
+                    raise ValueError(f"{self.path}: a fill along axis {axis} of the shape {shape}")
+                self._check_positions(positions, shape[axis], f"fill along {axis}")
+        if self.blocks is not None:
+            extents[-2] = self._check_blocks(self.blocks, shape)
+        return tuple(extents)
+
+    def _check_positions(self, positions: np.ndarray, extent: int, what: str) -> None:
+        array = np.asarray(positions)
+        fits = array.ndim == 1 and (array.dtype.kind in "iu" or not array.size)
+        if not fits or (array.size and (array[0] < 0 or array[-1] >= extent)):
+            raise ValueError(f"{self.path}, {what}: no positions of an axis of {extent}")
+        if (array[1:] <= array[:-1]).any():
+            raise ValueError(f"{self.path}, {what}: positions must be sorted, each of them once")
+
+    def _check_blocks(self, blocks: np.ndarray, shape: tuple[int, ...]) -> int:
+        rows = np.asarray(blocks)
+        if len(shape) < 2 or rows.ndim != 2 or (self.keep and self.keep[-2] is not None):
+            raise ValueError(f"{self.path}: blocks need two axes, and no keep on the second-last")
+        groups, kept = rows.shape
+        if not groups or shape[-1] % groups:
+            raise ValueError(f"{self.path}: {groups} groups do not divide {shape[-1]} positions")
+        # In no order: the row of a group of which no column is left is never used, and may hold zeros.
+        if rows.size and (rows.min() < 0 or rows.max() >= shape[-2]):
+            raise ValueError(f"{self.path}, blocks: no positions of an axis of {shape[-2]}")
+        return int(kept)
+
+    def applied(self, array: np.ndarray, start: int = 0) -> np.ndarray:
+        """What the edit makes of a tensor, or of its run from a position of axis 0 on.
+
+        Args:
+            array: the input's values; never modified.
+        Returns: array of the same type.
+        """
+        if self.value is not None:
+            return np.asarray(self.value, array.dtype)
+        made = self.cut(self.filled(array, start), start)
+        return made if self.scale == 1.0 else scaled(made, self.scale)
+
+    def filled(self, array: np.ndarray, start: int = 0) -> np.ndarray:
+        """The values once the fills are done, before anything is cut; see `applied`."""
+        for number, fill in enumerate(self.fills):
+            array = array if number else array.copy()
+            index = fill.index(array.shape, (start,))
+            if index is not None:
+                array[index] = from_float(fill.value, array.dtype)
+        return array
+
+    def cut(self, array: np.ndarray, start: int = 0) -> np.ndarray:
+        """What is left of values of any type, neither filled nor scaled; see `applied`."""
+        keep = self.keep or (None,) * array.ndim
+        if self.blocks is not None:
+            # Each run of columns keeps rows of its own.
+            columns = np.arange(array.shape[-1]) if keep[-1] is None else np.asarray(keep[-1])
+            rows = np.asarray(self.blocks)[columns // (array.shape[-1] // len(self.blocks))].T
+            array, keep = array[..., rows, columns], (*keep[:-2], None, None)
+        for axis, kept in enumerate(keep):
+            if kept is None:
+                continue
+            here = np.asarray(kept, np.intp)
+            if axis == 0:
+                here = here[(here >= start) & (here < start + len(array))] - start
+            array = np.take(array, here, axis=axis)
+        return array
 
 
 class Edit(Struct, frozen=True):

@@ -13,8 +13,8 @@ import numpy as np
 from msgspec import Struct
 
 from kprune.analysis import Analysis
+from kprune.dtypes import as_float
 from kprune.elementwise.written import OVER_LAST_AXIS, activation_name, written_activation
-from kprune.formats.numbers import as_float
 from kprune.labels.map import LayerRecord, UnitAxis
 from kprune.text import clean
 

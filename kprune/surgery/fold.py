@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
 
 from kprune.analysis import Analysis
+from kprune.dtypes import as_float, from_float
 from kprune.errors import CannotPruneError
-from kprune.formats.numbers import as_float, from_float
 from kprune.formats.source import Source
 from kprune.labels.closure import Closure
 from kprune.labels.groups import Groups
 from kprune.sets import distinct, without
 from kprune.surgery.constants import Constants, border
-from kprune.surgery.edit import Edit, Fill, TensorEdit
+from kprune.surgery.edit import Edit, TensorEdit
 from kprune.surgery.remove import cut_weight
 from kprune.surgery.remove import remove as remove_edit
 from kprune.surgery.sites import Reader
@@ -30,25 +30,8 @@ def reader(source: Source, edit: Edit | None = None) -> Reader:
     """Tensors as they would be after an edit that only fills in values."""
     overlay: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {}
     for edited in edit.tensors if edit is not None else ():
-        overlay[edited.path] = _filling(edited.fills)
+        overlay[edited.path] = edited.filled
     return Reader(source.read, source.blocks, overlay)
-
-
-def _filling(fills: tuple[Fill, ...]) -> Callable[[np.ndarray, int], np.ndarray]:
-    return lambda array, start: filled(array, fills, start)
-
-
-def filled(array: np.ndarray, fills: Iterable[Fill], start: int = 0) -> np.ndarray:
-    """A copy of an array, or of its run from a position of axis 0 on, with values filled in."""
-    result = np.array(array)
-    for fill in fills:
-        index: list[np.ndarray] = [np.arange(size) for size in array.shape]
-        for axis, positions in ((fill.axis, fill.positions), *fill.within):
-            here = positions - start if axis == 0 else positions
-            here = here[(here >= 0) & (here < array.shape[axis])]
-            index[axis] = np.intersect1d(index[axis], here)
-        result[np.ix_(*index)] = fill.value
-    return result
 
 
 def fold(source: Source, analysis: Analysis, closure: Closure) -> tuple[Edit, list[str], Units]:
@@ -178,9 +161,6 @@ def removal_with_shares(
         raw = source.read(path)
         # The zeroed biases of a fold are among what goes, so the source's own values are right.
         value = as_float(raw).astype(np.float64) + share
-        for axis, keep in enumerate(cut.keep):
-            if keep is not None:
-                value = value.take(keep, axis)
-        tensors[path] = replace(cut, value=from_float(value * cut.scale, raw.dtype))
+        tensors[path] = replace(cut, value=from_float(cut.cut(value) * cut.scale, raw.dtype))
         layers.append(weight.layer.path)
     return replace(edit, tensors=tuple(tensors.values())), layers

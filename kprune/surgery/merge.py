@@ -17,8 +17,8 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from kprune.analysis import Analysis
+from kprune.dtypes import as_float, from_float
 from kprune.elementwise.written import written_activation, written_layer
-from kprune.formats.numbers import as_float, from_float
 from kprune.formats.source import Source
 from kprune.labels.map import LayerRecord, Visit, Weight
 from kprune.surgery.compact import Search
@@ -293,10 +293,7 @@ def with_sums(source: Source, constants: Constants, edit: Edit, found: list[Merg
         sums = np.moveaxis(as_float(raw).astype(np.float64), axis, 0)
         for keep, drop, factor in pairs:
             sums[keep] += factor * sums[drop]
-        value = np.moveaxis(sums, 0, axis)
         cut = tensors.get(path) or TensorEdit(path, path)
-        for number, kept in enumerate(cut.keep):
-            if kept is not None:
-                value = value.take(kept, number)
-        tensors[path] = replace(cut, value=from_float(value * cut.scale, raw.dtype))
+        value = cut.cut(np.moveaxis(sums, 0, axis)) * cut.scale
+        tensors[path] = replace(cut, value=from_float(value, raw.dtype))
     return replace(edit, tensors=tuple(tensors.values()))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from msgspec import Struct, field
 
-from kprune.formats.numbers import as_float
+from kprune.dtypes import as_float
 from kprune.labels.labels import Axis
 from kprune.labels.map import Blocks, Weight
 

@@ -87,7 +87,7 @@ def expected(array: np.ndarray, edit: TensorEdit) -> np.ndarray:
 def carried_out(array: np.ndarray, edit: TensorEdit, limit: int) -> np.ndarray:
     """What the blocks make of it, each byte of the result written once."""
     data = array.tobytes()
-    shape = cut.output_shape(edit, array.shape)
+    shape = edit.shape_after(array.shape)
     size = int(np.prod(shape)) * array.dtype.itemsize
     out, written = bytearray(size), np.zeros(size, int)
     for block in cut.blocks(edit, array.shape, array.dtype, limit):
@@ -108,7 +108,7 @@ def test_blocks_of_any_size_make_what_numpy_makes(
 ) -> None:
     array, edit = case
     found, wanted = carried_out(array, edit, limit), expected(array, edit)
-    assert found.shape == wanted.shape == cut.output_shape(edit, array.shape)
+    assert found.shape == wanted.shape == edit.shape_after(array.shape)
     assert found.tobytes() == wanted.tobytes()
 
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from kprune.labels.labels import Labels
-from kprune.surgery.edit import Fill
-from kprune.surgery.fold import filled
+from kprune.surgery.edit import Fill, TensorEdit
 from kprune.surgery.known import NOTHING, Known, read_off
 
 
@@ -49,5 +48,7 @@ def test_values_are_filled_in_by_run_of_rows(start):
     expected = array.copy()
     expected[:, [1, 3]] = 0.0
     expected[[0, 3], 2] = 9.0
-    np.testing.assert_array_equal(filled(array[start:], fills, start), expected[start:])
+    np.testing.assert_array_equal(
+        TensorEdit("x", "x", fills=fills).filled(array[start:], start), expected[start:]
+    )
     assert array[0, 1] == 1.0

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kprune.dtypes import BFLOAT16
 from kprune.formats import as_float, from_float
-from kprune.formats.numbers import BFLOAT16
 
 FINITE = 2.0**127 * (2 - 2.0**-7)  # the largest bfloat16
 
