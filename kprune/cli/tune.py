@@ -67,6 +67,16 @@ def tune(
         bool,
         Option("--keep-zeros", help="Hold zeroed units at zero.", rich_help_panel=HOW),
     ] = False,
+    sparsify: Annotated[
+        float | None,
+        Option(
+            "--sparsify",
+            metavar="L",
+            help="Penalize groups of units, so that those the model can do without get near zero: "
+            "1e-4 to 1e-2.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     seed: Annotated[
         int,
         Option(
@@ -118,6 +128,7 @@ def tune(
         validation_split=validation_split,
         patience=patience,
         keep_zeros=keep_zeros,
+        sparsify=sparsify,
         seed=seed,
     )
     present(found, reporting, path=found.output)

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from kprune.analysis import Analysis
-from kprune.errors import CannotPruneError
 from kprune.formats import Source, as_float
-from kprune.labels.map import Weight
+from kprune.running.variables import labels_along, trainable_variables
 from kprune.surgery.zero import incoming
 
 
@@ -26,22 +25,9 @@ class HeldZeros:
     """
 
     def __init__(self, live: Any, source: Source, analysis: Analysis) -> None:
-        weights = [
-            weight for weight in analysis.weights if weight.trainable and not weight.duplicate
-        ]
-        variables = list(live.trainable_variables)
-        if len(weights) != len(variables) or any(
-            tuple(variable.shape) != tuple(analysis.tensors[weight.path].shape)
-            for weight, variable in zip(weights, variables, strict=False)
-        ):
-            raise CannotPruneError(
-                "zeroed units cannot be held at zero",
-                why="the model has layers for which kprune has no rule, so it cannot tell which variable is whose",
-                do="leave out --keep-zeros, or give the layers a rule (--rules)",
-            )
-        of_path = {
-            weight.path: variable for weight, variable in zip(weights, variables, strict=True)
-        }
+        of_path = trainable_variables(
+            live, analysis, what="zeroed units cannot be held at zero", option="--keep-zeros"
+        )
         self._masks: dict[str, tuple[Any, np.ndarray]] = {}
         self.units = 0
         for axis in analysis.map.axes.values():
@@ -51,7 +37,7 @@ class HeldZeros:
             silent = np.ones(len(axis), bool)
             ids = axis.ids
             for weight, number, _ in places:
-                along = _labels(weight, number)
+                along = labels_along(weight, number)
                 # From the file: what training has brought to zero since may leave it again.
                 value = as_float(source.read(weight.path))
                 value = np.moveaxis(value, number, -1).reshape(-1, len(along))
@@ -61,7 +47,7 @@ class HeldZeros:
                 continue
             self.units += int(silent.sum())
             for weight, number, variable in places:
-                keep = ~np.isin(_labels(weight, number), ids[silent])
+                keep = ~np.isin(labels_along(weight, number), ids[silent])
                 shape = [
                     *variable.shape[:number],
                     *variable.shape[number + 1 :],
@@ -77,13 +63,3 @@ class HeldZeros:
         """Set them to zero again, after a step has moved them."""
         for variable, mask in self._masks.values():
             variable.assign(variable * mask.astype(str(variable.dtype)))
-
-
-def _labels(weight: Weight, number: int) -> np.ndarray:
-    """The label of each position of a weight, if its axis `number` is moved to the end.
-
-    Where several units stand at one position (a depthwise kernel), the axis behind tells them
-    apart, and is then the one before it.
-    """
-    along = weight.axes[number]
-    return along.factors[0].ravel() if len(along.factors) == 1 else along.ids

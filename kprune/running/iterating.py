@@ -26,6 +26,7 @@ from kprune.running.checkpoint import Epoch
 from kprune.running.iteration import End, Iteration, Round
 from kprune.running.keras_runtime import import_keras
 from kprune.running.rounds import Rounds, last_held
+from kprune.running.sparsity import NEAR_ZERO, PENALTY
 from kprune.running.training import HELD_BACK, OnEpoch
 from kprune.running.tuning import judged, target_of, tune, write_as_it_is
 from kprune.running.work_folder import fingerprint
@@ -168,7 +169,7 @@ class _Run:
         self.rounds = [whole] if rounds is None else rounds
         if self.plan.target is not None:
             self.end = self.plan.target.budget.goal(self._size(whole))
-        others = (name for name in whole.tuned if name != "loss")
+        others = (name for name in whole.tuned if name not in ("loss", PENALTY, NEAR_ZERO))
         self.metric = self.plan.limit.metric if self.plan.limit else next(others, "loss")
         if rounds is None:
             self._check_floor(whole)

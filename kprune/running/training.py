@@ -18,6 +18,7 @@ from kprune.running.checkpoint import Checkpoint, Epoch, History
 from kprune.running.examples import Examples
 from kprune.running.held_zeros import HeldZeros
 from kprune.running.keras_runtime import quiet, reason_of
+from kprune.running.sparsity import PENALTY, Sparsity
 from kprune.text import clean
 
 OnEpoch = Callable[[int, int, Epoch], None]
@@ -35,6 +36,7 @@ class Training:
         held: to judge epochs by; None judges by what it learns from.
         zeros: held after each step.
         seed: of the order of samples, and of dropout.
+        sparsity: the penalty on groups of units; it counts when epochs are judged, too.
     """
 
     def __init__(
@@ -46,15 +48,20 @@ class Training:
         held: Examples | None,
         zeros: HeldZeros | None,
         seed: int,
+        sparsity: Sparsity | None = None,
     ) -> None:
         self.keras, self.live, self.trainer = keras, live, trainer
         self.train, self.held, self.zeros, self.seed = train, held, zeros, seed
         self.prefix = "" if held is None else HELD_BACK
+        self.sparsity = sparsity
+        if sparsity is not None:
+            sparsity.join(trainer)
 
     @property
     def watched(self) -> str:
-        """The figure that tells which epoch is the best: the least one is."""
-        return f"{self.prefix}loss"
+        """What tells which epoch is the best: the least is."""
+        loss = f"{self.prefix}loss"
+        return loss if self.sparsity is None else f"{loss} + {PENALTY}"
 
     def run(
         self,
@@ -85,7 +92,10 @@ class Training:
             tell(epoch, epochs, history.judged[epoch])
 
     def _loss(self, history: History, epoch: int) -> float:
-        value = history.judged[epoch][self.watched]
+        figures = history.judged[epoch]
+        value = figures[f"{self.prefix}loss"]
+        if self.sparsity is not None:
+            value += figures[PENALTY]
         return math.inf if math.isnan(value) else value  # anything is better than none
 
     def _guarded(self, work: Callable[[], Epoch]) -> Epoch:
@@ -114,7 +124,8 @@ class Training:
         self.live.run_eagerly = False
         judge = self.held or self.train
         figures = self.live.evaluate(**judge.arguments, verbose=0, return_dict=True)
-        return {self.prefix + str(name): float(value) for name, value in figures.items()}
+        found = {self.prefix + str(name): float(value) for name, value in figures.items()}
+        return found if self.sparsity is None else found | self.sparsity.figures()
 
     def _learn(self, epoch: int) -> Epoch:
         self._draw(epoch)

@@ -34,6 +34,7 @@ from kprune.running.foreign import with_modules_of
 from kprune.running.held_zeros import HeldZeros
 from kprune.running.inputs import is_function
 from kprune.running.keras_runtime import keras_of, load, output_names
+from kprune.running.sparsity import Sparsity
 from kprune.running.training import OnEpoch, Training
 from kprune.running.tuned import Tuning, panels
 from kprune.running.work_folder import fingerprint
@@ -55,6 +56,8 @@ class Settings:
             no `validation` data.
         patience: stop after so many epochs without a better one; None never stops early.
         keep_zeros: hold units at zero whose weights are all zero in the file.
+        sparsify: the strength of a penalty that makes groups of units small which the model can do
+            without (see `kprune.running.sparsity`), such as 1e-4; None for no penalty.
         seed: of the shuffling, and of what is held back.
     """
 
@@ -67,6 +70,7 @@ class Settings:
     validation_split: float | None = None
     patience: int | None = None
     keep_zeros: bool = False
+    sparsify: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -82,6 +86,10 @@ class Settings:
             raise UsageError(
                 f"a validation split of {self.validation_split:g}",
                 why="it must lie between 0 and 1",
+            )
+        if self.sparsify is not None and not 0 < self.sparsify < math.inf:
+            raise UsageError(
+                f"--sparsify {self.sparsify:g}", do="give a positive number, such as 1e-4"
             )
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise UsageError(
@@ -302,7 +310,10 @@ def _prepared(
     trainer = live
     if teacher is not None:
         trainer = _with_teacher(teacher, live, analysis, place, rules, trust=source.trusted)
-    return Training(keras, live, trainer, train, held, zeros, seed), notes
+    sparsity = None
+    if settings.sparsify is not None:
+        sparsity = Sparsity(live, analysis, settings.sparsify)
+    return Training(keras, live, trainer, train, held, zeros, seed, sparsity), notes
 
 
 def _with_teacher(

@@ -135,6 +135,10 @@ class Tune(Struct, frozen=True, forbid_unknown_fields=True):
         | None
     ) = None
     seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
+    sparsify: (
+        Annotated[float, Meta(gt=0, description="Strength of the penalty on groups of units.")]
+        | None
+    ) = None
 
 
 class IterationPlan(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
