@@ -16,6 +16,7 @@ from kprune.labels.by_order import bind
 from kprune.labels.by_path import find_private, is_old, settle_stores
 from kprune.labels.groups import Groups
 from kprune.labels.map import LabelMap, Weight
+from kprune.labels.tokens import settle_tokens
 from kprune.labels.trace import trace
 from kprune.rules import builtin
 from kprune.rules.registry import package_name
@@ -46,6 +47,7 @@ class Analysis(Struct, eq=False, dict=True):
         order: which tensors are whose, in a format that says so by order (a legacy `.h5`).
         homes: in such a format, for each dataset of a layer the path it would have in a `.keras` file.
         proof: what Keras makes of custom layers, where their own code was traced.
+        extras: names of what else the file carries, vocabularies among them.
     """
 
     config: dict[str, Any]
@@ -57,6 +59,7 @@ class Analysis(Struct, eq=False, dict=True):
     order: Order | None = None
     homes: Mapping[str, str] = field(default_factory=dict)
     proof: Proof | None = None
+    extras: Collection[str] = ()
 
     @classmethod
     def of(
@@ -66,11 +69,12 @@ class Analysis(Struct, eq=False, dict=True):
         tensors: Mapping[str, Stored],
         rules: Any = None,
         order: Order | None = None,
+        extras: Collection[str] = (),
     ) -> Analysis:
         """Analyse a model.
 
         Args:
-            config, metadata, tensors, order: of an opened `Source`.
+            config, metadata, tensors, order, extras: of an opened `Source`.
             rules: a `kprune.rules.Rules`; by default those that come with kprune.
         Raises:
             DamagedFileError: the config describes no model, or its weights are not those in the file.
@@ -88,8 +92,11 @@ class Analysis(Struct, eq=False, dict=True):
                 homes = bind(label_map, order.layers, tensors)
             else:
                 find_private(label_map, tensors)
+            settle_tokens(label_map, extras)
             groups = Groups.solve(label_map)
-            return cls(config, metadata, tensors, model, label_map, groups, order, homes)
+            return cls(
+                config, metadata, tensors, model, label_map, groups, order, homes, extras=extras
+            )
 
         found = traced(rules)
         unfit = found.unfit(rules)

@@ -25,6 +25,16 @@ def remove(
     model: Model,
     choosing: Choosing,
     *,
+    keep_tokens: Annotated[
+        str | None,
+        Option(
+            "--keep-tokens",
+            metavar="FILE",
+            help="Rows of an embedding, but for these tokens (or ids): a token a line, JSON or .npy; "
+            "--layer names the embedding.",
+            rich_help_panel=WHICH,
+        ),
+    ] = None,
     fold: Annotated[
         bool,
         Option(
@@ -58,7 +68,8 @@ def remove(
 
     changed(
         carry_out, model, writing, reporting, common,
-        **choosing.selection(),
+        **choosing.selection(bare=keep_tokens is not None),
+        keep_tokens=keep_tokens,
         limits=limiting.limits(),
         fold=fold,
         coupled=not no_coupled,

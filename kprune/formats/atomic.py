@@ -136,11 +136,16 @@ def check_standard_output() -> None:
 def write_bytes(output: str | os.PathLike[str], data: bytes, *, force: bool) -> None:
     """Write a file of these bytes; see `new_file`."""
     with new_file(output, force=force) as file:
-        with writing(file.name):
-            view = memoryview(data)
-            while view:
-                view = view[os.write(file.fd, view) :]
+        put(file, data)
         file.commit(lambda: None)
+
+
+def put(file: NewFile, data: bytes) -> None:
+    """Write all of a new file's content."""
+    with writing(file.name):
+        view = memoryview(data)
+        while view:
+            view = view[os.write(file.fd, view) :]
 
 
 class _Sibling(NewFile):

@@ -12,10 +12,11 @@ from typing import Any
 from kprune.errors import FileError, UsageError
 from kprune.formats import stream
 from kprune.formats.atomic import new_folder
-from kprune.formats.faults import file_error, shown, writing
+from kprune.formats.faults import damaged, file_error, parsing, shown, writing
 from kprune.formats.hdf5 import Hdf5Weights
 from kprune.formats.hdf5_layout import check_layout
 from kprune.formats.keras_zip import CONFIG, METADATA, WEIGHTS
+from kprune.formats.lines import without_lines
 from kprune.formats.opening import OpenFile, open_file
 from kprune.formats.outcome import layout as outcome_layout
 from kprune.formats.outcome import resolve
@@ -82,6 +83,16 @@ class KerasFolder(Source):
     def extras(self) -> list[str]:
         return [path for path in self._others if not (self.folder / path).is_dir()]
 
+    def extra(self, name: str) -> bytes:
+        if name not in self._others:
+            raise KeyError(name)
+        if os.path.islink(self.folder / name):  # it may lead to any file of the reader's
+            raise damaged(self.folder, "it is a link", where=clean(name))
+        try:
+            return (self.folder / name).read_bytes()
+        except OSError as error:
+            raise file_error(error, "read", shown(self.folder / name)) from error
+
     def close(self) -> None:
         self._held.close()
 
@@ -89,7 +100,17 @@ class KerasFolder(Source):
         outcome = resolve(self.weights.table, edit)
         layout = outcome_layout(self.weights, outcome, edit)
         texts = sum(map(len, self._texts(edit).values()))
-        return layout.size + texts + self._size_of_others()
+        cut = self._cut_texts(edit)
+        saved = sum(os.path.getsize(self.folder / name) - len(text) for name, text in cut.items())
+        return layout.size + texts + self._size_of_others() - saved
+
+    def _cut_texts(self, edit: Edit) -> dict[str, bytes]:
+        """What is left of text files that lose lines."""
+        cut = {}
+        for name, gone in edit.without_lines.items():
+            with parsing(self.folder, clean(name)):
+                cut[name] = without_lines(self.extra(name), gone)
+        return cut
 
     def _texts(self, edit: Edit) -> dict[str, bytes]:
         texts = {CONFIG: json_bytes(edit.config), METADATA: json_bytes(edit.metadata)}
@@ -103,9 +124,11 @@ class KerasFolder(Source):
             inside = f"{shown(output)} lies inside the model"
             raise UsageError(inside, do="name another output with -o")
         with new_folder(output, force=force, replaceable=_is_model) as new:
+            cut = self._cut_texts(edit)
             for path in self._others:
-                self._carry_over(path, new.path / path, new.name)
-            for name, text in self._texts(edit).items():
+                if path not in cut:
+                    self._carry_over(path, new.path / path, new.name)
+            for name, text in (*self._texts(edit).items(), *cut.items()):
                 with writing(new.name):
                     (new.path / name).write_bytes(text)
             self._write_weights(edit, new.path / WEIGHTS, new.name, progress)

@@ -22,6 +22,7 @@ from kprune.formats.atomic import new_file
 from kprune.formats.faults import damaged, parsing, writing
 from kprune.formats.hdf5 import Hdf5Weights
 from kprune.formats.hdf5_layout import Layout, check_layout
+from kprune.formats.lines import without_lines
 from kprune.formats.opening import OpenFile, spooled
 from kprune.formats.outcome import Outcome, resolve
 from kprune.formats.outcome import layout as outcome_layout
@@ -71,6 +72,9 @@ class KerasZip(Source):
     def extras(self) -> list[str]:
         own = (CONFIG, METADATA, WEIGHTS)
         return [name for name in self._members if name not in own and not name.endswith("/")]
+
+    def extra(self, name: str) -> bytes:
+        return b"".join(self._content(self._members[name]))
 
     def close(self) -> None:
         self._held.close()
@@ -145,6 +149,9 @@ class KerasZip(Source):
         outcome = resolve(self.weights.table, edit)
         layout = outcome_layout(self.weights, outcome, edit)
         texts = {CONFIG: json_bytes(edit.config), METADATA: json_bytes(edit.metadata)}
+        for name, gone in edit.without_lines.items():
+            with parsing(self.file, clean(name)):
+                texts[name] = without_lines(self.extra(name), gone)
         members: list[NewMember] = []
         for name, member in self._members.items():
             size = layout.size if name == WEIGHTS else member.info.file_size

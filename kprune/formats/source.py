@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 from abc import ABC, abstractmethod
@@ -98,6 +99,10 @@ class Source(ABC):
     def extras(self) -> list[str]:
         """Names of what else the file carries, such as `assets/…/vocabulary.txt`."""
         return []
+
+    def extra(self, name: str) -> builtins.bytes:
+        """The content of one of these. Raises: KeyError for an unknown name, FileError."""
+        raise KeyError(name)
 
     def read(self, path: str) -> np.ndarray:
         """A whole tensor. bfloat16 comes as `V2`; see `kprune.formats.as_float`.

@@ -12,7 +12,7 @@ from kprune.labels.branches import dead_branches
 from kprune.labels.explain import reason, road
 from kprune.labels.groups import Groups
 from kprune.labels.labels import Labels
-from kprune.labels.map import Blocks, Freeze, UnitAxis
+from kprune.labels.map import TOKENS, Blocks, Freeze, UnitAxis
 from kprune.sets import distinct, without
 from kprune.text import clean
 
@@ -93,6 +93,8 @@ def _check_frozen(closure: Closure, allow_output_change: bool) -> None:
             continue
         if freeze.kind == "output" and _named_itself(closure, hit):
             continue
+        if freeze.kind == TOKENS and _named_tokens(closure, hit):
+            continue
         raise _frozen(closure, freeze, int(hit[0]))
 
 
@@ -113,12 +115,24 @@ def _named_itself(closure: Closure, outputs: np.ndarray) -> bool:
     return True
 
 
+def _named_tokens(closure: Closure, rows: np.ndarray) -> bool:
+    """Whether these rows of embeddings go with rows that were named."""
+    of, axes = closure.groups.of, closure.groups.map.axes
+    named = [
+        axes[address].ids[indices]
+        for address, indices in closure.chosen.items()
+        if axes[address].name == TOKENS
+    ]
+    return bool(named) and bool(np.isin(of[rows], of[np.concatenate(named)]).all())
+
+
 def _frozen(closure: Closure, freeze: Freeze, label: int) -> FrozenUnitsError:
     address, index = _who(closure, label)
     steps = road(closure.groups, closure.groups.map.axes[address], index, freeze) if address else []
     ways = {
         "input": "choose other units, or pass --allow-output-change to change what the model takes",
         "output": "choose other units, or pass --allow-output-change to change what the model gives",
+        TOKENS: "name the rows: LAYER.tokens:INDICES, or --keep-tokens FILE",
         "rule": "choose other units, give the layer a rule (--rules my_layers.py), or use 'kprune mask', "
         "which changes no shape",
     }

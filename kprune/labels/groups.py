@@ -110,7 +110,7 @@ class Groups(Struct, eq=False, dict=True):
 
     def frozen(
         self,
-        kinds: tuple[str, ...] = ("input", "output", "rule"),
+        kinds: tuple[str, ...] = ("input", "output", "tokens", "rule"),
         held: np.ndarray | None = None,
     ) -> np.ndarray:
         """bool (labels,): the labels in whose group something is frozen, or among `held` (labels).

@@ -11,7 +11,17 @@ import numpy as np
 from kprune.graph.model import Call, Constant, Shape, leaves
 from kprune.graph.parse import make_layer, nested_model
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.map import Blocks, ConfigArray, Follow, LayerRecord, Size, UnitAxis, Weight
+from kprune.labels.map import (
+    TOKENS,
+    Blocks,
+    ConfigArray,
+    Follow,
+    LayerRecord,
+    Lookup,
+    Size,
+    UnitAxis,
+    Weight,
+)
 from kprune.labels.rule_call import CannotTell, RuleCall
 
 if TYPE_CHECKING:
@@ -102,6 +112,17 @@ class LayerCall(RuleCall):
         self._record.axes[axis] = new
         self._map.axes[new.address] = new
         return new.ids
+
+    def tokens(self, field: str) -> np.ndarray:
+        """Fresh labels for the rows of an embedding; the config field follows what is left of them.
+
+        Returns: int64 (rows,).
+        """
+        return self.units(field, TOKENS)
+
+    def looked_up(self, tokens: Labels) -> None:
+        """Say that a tensor holds numbers of the embedding's rows."""
+        self._map.lookups.append(Lookup(self.layer, tokens, self._record.axes[TOKENS]))
 
     def adopt(self, axis: str, ids: np.ndarray) -> None:
         """Make units of the layers inside this one its own: users know them by this layer's name."""

@@ -13,6 +13,9 @@ from kprune.graph.model import Layer, Model
 from kprune.labels.labels import Axis, Labels
 from kprune.sets import distinct
 
+TOKENS = "tokens"
+"""The name of the axis of an embedding's rows."""
+
 MOST_LABELS = 1 << 26
 """Half a GB of them; large models have a million units."""
 
@@ -22,7 +25,7 @@ class UnitAxis(Struct, frozen=True, eq=False):
 
     Attributes:
         layer: the layer; a user writes `layer.path`, or `layer.path.name` for an axis other than the default.
-        name: `units`, or `heads`, `key_dim`, `value_dim`.
+        name: `units`, or `heads`, `key_dim`, `value_dim`; `tokens` for the rows of an embedding.
         ids: int64 (n,), the label of each unit in the order in which users count them.
     """
 
@@ -137,7 +140,8 @@ class Freeze(Struct, eq=False):
     """Units that cannot go.
 
     Attributes:
-        kind: `input`, `output`, or `rule` (a layer without a rule, or an impossible situation).
+        kind: `input`, `output`, `tokens` (rows of an embedding, which go if they are named), or
+            `rule` (a layer without a rule, or an impossible situation).
         ids: int64 (n,).
         why: the rest of a sentence that starts with the units.
         at: path of the layer where it happens.
@@ -187,6 +191,34 @@ class Derived(Struct, eq=False):
 
     ids: np.ndarray
     members: np.ndarray
+
+
+class Lookup(Struct, eq=False):
+    """A call that takes values for the numbers of rows.
+
+    Attributes:
+        layer: the embedding.
+        tokens: the tensor of ids.
+        axis: its rows.
+    """
+
+    layer: Layer
+    tokens: Labels
+    axis: UnitAxis
+
+
+class TokenSource(Struct, eq=False):
+    """A layer that token ids come from.
+
+    Attributes:
+        layer: an input, or a layer with a vocabulary.
+        ids: int64 (n,), the label of each id's row, from id 0 on.
+        lookup: whether the layer has a vocabulary.
+    """
+
+    layer: Layer
+    ids: np.ndarray
+    lookup: bool
 
 
 class Visit(Struct, eq=False):
@@ -249,6 +281,8 @@ class LabelMap(Struct, eq=False):
         records: by layer object.
         tensors: labels of each tensor, by (path of its model, layer, node, index).
         owner: for each label the index of its axis in `axes`; -1 for the label 0.
+        lookups: calls that take values for the numbers of rows.
+        token_sources: where these values come from (see `kprune.labels.tokens`).
         drawn: calls of layers whose own code was traced (see `kprune.labels.drawn`).
         outer: for the map of such a code, the map of the graph in which the layer stands. Labels,
             ties, freezes and mixes are the same ones; what a config holds is each map's own.
@@ -267,6 +301,8 @@ class LabelMap(Struct, eq=False):
     follows: list[Follow] = field(default_factory=list)
     arrays: list[ConfigArray] = field(default_factory=list)
     visits: list[Visit] = field(default_factory=list)
+    lookups: list[Lookup] = field(default_factory=list)
+    token_sources: list[TokenSource] = field(default_factory=list)
     drawn: list[DrawnCall] = field(default_factory=list)
     outer: LabelMap | None = None
     count: int = 1  # the label 0 is taken

@@ -41,6 +41,7 @@ from kprune.text import clean
 
 if TYPE_CHECKING:
     from kprune.select.curves import Curves
+    from kprune.select.kept_tokens import Kept
     from kprune.select.plans import Plan
 
 BACKENDS = ("remove", "zero", "mask")
@@ -67,6 +68,7 @@ def remove(
     fold: bool = False,
     coupled: bool = True,
     allow_output_change: bool = False,
+    keep_tokens: Kept | None = None,
     **arguments: Unpack[Changing],
 ) -> Any:
     """Remove units physically, with every consequence.
@@ -82,13 +84,16 @@ def remove(
             their consumers' biases, so that the result computes what `zero` makes of the model.
         coupled: whether units tied to the chosen ones may go along.
         allow_output_change: whether the model's inputs and outputs may change.
+        keep_tokens: rows of an embedding go, but for these tokens (or ids): a list, or the path of a
+            file. The vocabulary in front goes along; what became of each id is written beside the
+            result, as NAME.tokens.json.
         rules: files with rules for layers that kprune does not know.
         trust: whether code that is not Keras's own may be run to read the model.
     Returns: the Report; for a Keras model, the smaller Keras model.
     Raises: UsageError, CannotPruneError, FileError, CheckError.
     """
     refuse_others("remove", Changing, arguments)
-    selection = selection_of(units, arguments)
+    selection = replace(selection_of(units, arguments), keep_tokens=keep_tokens)
 
     def make(source: Source, analysis: Analysis) -> Change:
         chosen, notes = selection.resolve(

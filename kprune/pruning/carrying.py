@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from msgspec.structs import replace
 from kprune.analysis import Analysis
 from kprune.errors import CheckError, UsageError
 from kprune.formats import Source, default_output, open_model, write_model
-from kprune.formats.atomic import new_file
-from kprune.formats.faults import shown, writing
+from kprune.formats.atomic import new_file, put
+from kprune.formats.faults import shown
 from kprune.page.result import Note
 from kprune.pruning.changes import Change
 from kprune.pruning.selection import NamesLeft
@@ -68,6 +68,18 @@ class Target(Struct, frozen=True):
             str(self.output) if self.output is not None else str(default_output(str(source.path)))
         )
 
+    def tokens_path(self, source: Source) -> Path | None:
+        """Where the table of token ids goes: beside the result; None where that has no place."""
+        if self.output == "-" or (self.output is None and source.path is None):
+            return None
+        return self._beside(source, "tokens.json")
+
+    def _beside(self, source: Source, name: str) -> Path:
+        result = Path(self.path(source))
+        # The folder of a SavedModel, `digits.pruned`, has no suffix.
+        suffixed = result.suffix.lower() in (".keras", *_LEGACY)
+        return result.with_name(f"{result.stem if suffixed else result.name}.{name}")
+
     def names_path(self, source: Source, names: NamesLeft) -> Path:
         """Where the file of class names goes: beside the result, and called after it.
 
@@ -80,10 +92,7 @@ class Target(Struct, frozen=True):
             return names.file
         if self.output == "-" or (self.output is None and source.path is None):
             return default_output(names.file)
-        result = Path(self.path(source))
-        # The folder of a SavedModel, `digits.pruned`, has no suffix.
-        suffixed = result.suffix.lower() in (".keras", *_LEGACY)
-        return result.with_name(f"{result.stem if suffixed else result.name}.{names.file.name}")
+        return self._beside(source, names.file.name)
 
 
 def carry_out(
@@ -121,7 +130,9 @@ def analyse(source: Source, rules: Iterable[str] = ()) -> Analysis:
         from kprune.running.drawing import KerasDrawer
 
         known = replace(known, drawer=KerasDrawer(source.metadata))
-    found = Analysis.of(source.config, source.metadata, source.tensors, known, source.order)
+    found = Analysis.of(
+        source.config, source.metadata, source.tensors, known, source.order, source.extras
+    )
     if found.map.drawn and known.drawer is not None:
         from kprune.running.proof import settle
 
@@ -131,10 +142,7 @@ def analyse(source: Source, rules: Iterable[str] = ()) -> Analysis:
 
 def write(source: Source, analysis: Analysis, change: Change, target: Target) -> Report:
     path = None if target.dry_run else target.path(source)
-    place = target.names_path(source, change.names) if change.names else None
-    notes = change.notes
-    if change.names and place:
-        notes = (*notes, names_note(change.names, place))
+    beside, told = companions(source, change, target)
     change = replace(change, edit=with_names(analysis, change.edit))
     counted = count(analysis)
     report = build(
@@ -149,7 +157,7 @@ def write(source: Source, analysis: Analysis, change: Change, target: Target) ->
         selected=change.selected,
         changed=change.changed,
         gone=change.gone,
-        notes=notes,
+        notes=[*change.notes, *told],
         exact=change.exact,
     )
     writer, edit = _writer(source, analysis, change.edit, target.output)
@@ -163,34 +171,47 @@ def write(source: Source, analysis: Analysis, change: Change, target: Target) ->
     if path is None:
         return report
     force = target.force or target.in_place
-    with names_beside(change.names, place, force=force) as commit_names:
+    with written_beside(beside, force=force) as commit:
         written = write_model(writer, edit, path, force=force, progress=target.progress)
-        commit_names()
+        commit()
     return with_output(report, path, written)
 
 
-def names_note(names: NamesLeft, place: Path) -> Note:
-    """Where the names are of the classes that are left."""
-    text = f"the names of the {names.count} classes that are left: {shown(place)}"
-    return Note("class-names", names.address, text)
+def companions(
+    source: Source, change: Change, target: Target
+) -> tuple[dict[Path, str], list[Note]]:
+    """The texts that go beside the result of a change, by place, and notes that tell where they are."""
+    texts: dict[Path, str] = {}
+    notes = []
+    if change.names is not None:
+        place = target.names_path(source, change.names)
+        text = f"the names of the {change.names.count} classes that are left: {shown(place)}"
+        notes.append(Note("class-names", change.names.address, text))
+        texts[place] = change.names.text
+    if change.token_ids is not None and (table := target.tokens_path(source)) is not None:
+        notes.append(Note("tokens", "", f"the new id of each old one: {shown(table)}"))
+        texts[table] = change.token_ids.table(change.edit.metadata)
+    return texts, notes
 
 
 @contextmanager
-def names_beside(
-    names: NamesLeft | None, place: Path | None, *, force: bool
-) -> Iterator[Callable[[], None]]:
-    """Have a file of class names ready, so that it and the model come into being together or not at all.
+def written_beside(texts: Mapping[Path, str], *, force: bool) -> Iterator[Callable[[], None]]:
+    """Have files ready, so that they and the model come into being together or not at all.
 
-    Returns: what gives it its name.
+    Returns: what gives them their names.
     """
-    if names is None or place is None:
-        yield lambda: None
-        return
-    with new_file(place, force=force) as file:
-        content = names.text.encode()
-        with writing(file.name):
-            os.write(file.fd, content)
-        yield lambda: file.commit(lambda: None)
+    with ExitStack() as held:
+        files = []
+        for place, text in texts.items():
+            file = held.enter_context(new_file(place, force=force))
+            put(file, text.encode())
+            files.append(file)
+
+        def commit() -> None:
+            for file in files:
+                file.commit(lambda: None)
+
+        yield commit
 
 
 def _converted(source: Source) -> str:
@@ -268,8 +289,8 @@ def _live(model: Any, target: Target, rules: Iterable[str], make: Make, trust: b
     import keras
 
     def alone(source: Source, analysis: Analysis) -> Change:
-        # Beside a model in memory there is no place for a file of class names.
-        return replace(make(source, analysis), names=None)
+        # Beside a model in memory there is no place for further files.
+        return replace(make(source, analysis), names=None, token_ids=None)
 
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "model.keras", Path(folder) / "pruned.keras"

@@ -15,6 +15,7 @@ from kprune.formats import Source
 from kprune.labels.closure import Closure, check, close, refuse_coupled
 from kprune.page.result import Note
 from kprune.pruning.selection import NamesLeft, Selection, Units
+from kprune.pruning.token_ids import TokenIds, token_notes
 from kprune.report.build import removal_notes
 from kprune.select.indices import compact_text
 from kprune.select.resolve import layers_named, specs_from
@@ -38,6 +39,7 @@ class Change(Struct, frozen=True, eq=False):
     Attributes:
         gone: bool (labels,) if units were physically removed.
         names: a file of class names that goes with the result.
+        token_ids: those before the change, if they are others now.
     """
 
     command: str
@@ -49,6 +51,7 @@ class Change(Struct, frozen=True, eq=False):
     notes: tuple[Note, ...] = ()
     exact: bool = True
     names: NamesLeft | None = None
+    token_ids: TokenIds | None = None
 
 
 def removal(
@@ -74,7 +77,7 @@ def removal(
         )
     closure = close(analysis.groups, chosen)
     check(closure, allow_output_change=allow_output_change, coupled=coupled)
-    found = [*notes, *removal_notes(analysis, closure)]
+    found = [*notes, *removal_notes(analysis, closure), *token_notes(analysis, closure.gone)]
     if folding is None:
         edit = remove_edit(analysis, closure)
     else:
@@ -100,6 +103,7 @@ def removal(
         closure.gone,
         tuple(found),
         exact=not any(note.kind == "inexact" for note in found),
+        token_ids=TokenIds.changed_by(analysis, closure.gone),
     )
 
 

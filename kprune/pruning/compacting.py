@@ -23,10 +23,10 @@ from kprune.pruning.carrying import (
     Target,
     analyse,
     carry_out,
-    names_beside,
-    names_note,
+    companions,
     with_output,
     write,
+    written_beside,
 )
 from kprune.pruning.changes import Change, fold_notes, unmasking
 from kprune.pruning.selection import Units
@@ -260,10 +260,9 @@ def _by_way_of(
     """Write beside the output first, take idle masks out, check, and only then put it in place."""
     path = None if target.dry_run else target.path(source)
     beside = None if path in (None, "-") else Path(str(path)).absolute().parent
-    names, change = change.names, replace(change, names=None)  # of the last of these writes
-    names_place = target.names_path(source, names) if names and path else None
-    if names and names_place:
-        change = replace(change, notes=(*change.notes, names_note(names, names_place)))
+    texts, told = companions(source, change, target) if path else ({}, [])
+    # These are of the last of these writes.
+    change = replace(change, names=None, token_ids=None, notes=(*change.notes, *told))
     with tempfile.TemporaryDirectory(dir=beside, prefix=".kprune-") as folder:
         # The name says in which format the result is written, here as in its own place.
         named = Path(path) if path not in (None, "-") else source.path or Path("model.keras")
@@ -285,7 +284,7 @@ def _by_way_of(
         if path is None:
             return with_output(report, None, report.output.bytes)
         force = target.force or target.in_place
-        with names_beside(names, names_place, force=force) as commit_names:
+        with written_beside(texts, force=force) as commit:
             if not masks:  # what was checked, once more: the bytes that it has without a check
                 edit = with_names(analysis, change.edit)
                 written = write_model(source, edit, path, force=force, progress=target.progress)
@@ -293,7 +292,7 @@ def _by_way_of(
                 with open_model(place, trust=source.trusted) as result:
                     edit = with_names(analyse(result, rules), Edit(result.config, result.metadata))
                     written = write_model(result, edit, path, force=force, progress=target.progress)
-            commit_names()
+            commit()
     return with_output(report, path, written)
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kprune.labels.map import UnitAxis
     from kprune.select.choice import Choice
     from kprune.select.class_names import ClassNames, Names
+    from kprune.select.kept_tokens import Kept
     from kprune.select.statistics import Statistics
 
 Units = Mapping[str, np.ndarray]
@@ -100,6 +101,8 @@ class Selection(Struct, frozen=True, dict=True):
         choice: a criterion and how many.
         classes: units of the output layer by name: "cat,dog", or a list; "!cat,dog" is all others.
         class_names: all those names in order: the path of a file, or a list.
+        keep_tokens: the tokens whose rows an embedding keeps, or the path of a file of them;
+            `layers` may name the embedding.
         exclude: layers that are left as they are: neither their units are chosen, nor by rank any
             that are tied to theirs.
     """
@@ -111,6 +114,7 @@ class Selection(Struct, frozen=True, dict=True):
     classes: str | Sequence[str] | None = None
     class_names: Names | None = None
     exclude: Sequence[str] = ()
+    keep_tokens: Kept | None = None
 
     @property
     def by_rank(self) -> bool:
@@ -129,7 +133,12 @@ class Selection(Struct, frozen=True, dict=True):
 
         Raises: UsageError if nothing is chosen.
         """
-        ways = {"--where": self.where, "--criterion": self.choice, "--classes": self.classes}
+        ways = {
+            "--where": self.where,
+            "--criterion": self.choice,
+            "--classes": self.classes,
+            "--keep-tokens": self.keep_tokens,
+        }
         given = [option for option, value in ways.items() if value is not None]
         if len(given) > 1:
             raise UsageError(
@@ -142,6 +151,12 @@ class Selection(Struct, frozen=True, dict=True):
             more, notes = self._by_rank(analysis, statistics)
         elif self.classes is not None or self.class_names is not None:
             more = self._by_class(analysis)
+        elif self.keep_tokens is not None:
+            from kprune.select.kept_tokens import rows_left_out
+
+            layer = self.layers[0] if self.layers else None
+            axis, gone, notes = rows_left_out(analysis, statistics.source, self.keep_tokens, layer)
+            more = {axis.address: gone}
         elif self.layers:
             raise UsageError(
                 f"no units of '{clean(self.layers[0])}' are named",

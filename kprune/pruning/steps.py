@@ -22,6 +22,7 @@ from kprune.pruning.carrying import Target, carry_out, carry_out_source
 from kprune.pruning.changes import Change, masking, removal, zeroing
 from kprune.pruning.compacting import compact_source, compacting
 from kprune.pruning.selection import NamesLeft, Selection, statistics_of
+from kprune.pruning.token_ids import TokenIds
 from kprune.report.counts import count
 from kprune.report.report import Report
 from kprune.select.budget import Budget
@@ -70,12 +71,13 @@ def apply_plan(
     last = len(plan.steps) - 1
     placing = target
     names: NamesLeft | None = None  # of the classes that all steps so far have left
+    token_ids: TokenIds | None = None  # what the first step said that renumbered tokens
 
     def make(number: int) -> Callable[[Source, Analysis], Change]:
         def change(source: Source, analysis: Analysis) -> Change:
             if number == 0:
                 _check_model(analysis, plan)
-            nonlocal names
+            nonlocal names, token_ids
             made = _step(source, analysis, plan, number, base)
             if made.names is not None:
                 names = made.names
@@ -83,6 +85,8 @@ def apply_plan(
                 names = names.without(made.changed)
             if number == last:
                 _expect(source, analysis, made, plan)
+            token_ids = made.token_ids if token_ids is None else token_ids
+            made = replace(made, token_ids=token_ids if number == last else None)
             if number < last or names is None:
                 return replace(made, names=None)
             # A plan's own place, not beside what a step wrote.

@@ -163,7 +163,7 @@ def _nearest(
         return None if whole is None else _lists(whole.chosen)
     left = dict(closure.chosen)
     if isinstance(refusal, FrozenUnitsError):
-        frozen = groups.frozen(("rule",) if allow_output_change else ("input", "output", "rule"))
+        frozen = groups.frozen(*([("tokens", "rule")] if allow_output_change else []))
         left = {
             address: indices[~frozen[groups.map.axes[address].ids[indices]]]
             for address, indices in left.items()

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from kprune.labels.map import TOKENS
 from kprune.page.figures import counted, figure, shape, short, some
 from kprune.page.page import Page
 from kprune.page.result import Result
@@ -166,7 +167,7 @@ def _note(facts: LayerFacts | AxisFacts, letters: str) -> str:
     if letters:
         words.append(f"tied {letters}")
     if facts.named_only:
-        words.append("output")
+        words.append(TOKENS if isinstance(facts, AxisFacts) and facts.name == TOKENS else "output")
     elif facts.units is not None and facts.free is not None and facts.free < facts.units:
         words.append("frozen")
     if isinstance(facts, LayerFacts) and facts.opaque:
@@ -213,6 +214,10 @@ def _legend(found: Inspection, sets: dict[str, str]) -> Iterator[tuple[str, str]
             "output",
             f"the model's answers: they go only when '{clean(outputs[0])}' itself is named",
         )
+    rows = [axis.address for layer in found.layers for axis in layer.axes if axis.name == TOKENS]
+    if rows:
+        named = f"'{clean(rows[0])}:INDICES', or --keep-tokens FILE"
+        yield TOKENS, f"rows for tokens: they go only when they are named ({named})"
     frozen = _reasons(found.layers, "why_not")
     for label, reasons in (
         ("frozen", frozen),

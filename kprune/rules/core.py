@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.layer_call import LayerCall
 from kprune.labels.rule_call import CannotTell
+from kprune.labels.tokens import STAYS
 from kprune.rules.activations import activate
 from kprune.rules.operations.contractions import parse_equation
 from kprune.rules.registry import LAYERS
@@ -38,12 +39,16 @@ def dense(call: LayerCall) -> Labels:
 
 @LAYERS.rule("Embedding", does="issues")
 def embedding(call: LayerCall) -> Labels:
-    """units: the dimensions of the embedding, embeddings (tokens, units)"""
+    """units: the dimensions of the embedding, embeddings (tokens, units); .tokens are its rows"""
     if is_quantized(call):
         raise_quantized(call)
     units = call.units("output_dim")
-    call.weight("embeddings", call.config["input_dim"], units, out=1)
+    rows = call.tokens("input_dim")
+    call.weight("embeddings", rows, units, out=1, also=(0,))
     tokens = call.x
+    call.looked_up(tokens)
+    if call.config.get("mask_zero"):
+        call.freeze(rows[:1], f"are what {call.layer.path!r} masks (mask_zero)", STAYS)
     if tokens.shape is None:
         return Labels(None).with_last(units, call.recorded.get(0))
     call.freeze(tokens, f"are looked up by {call.layer.path!r} as tokens")
@@ -52,16 +57,17 @@ def embedding(call: LayerCall) -> Labels:
 
 @LAYERS.rule("ReversibleEmbedding", does="issues")
 def reversible_embedding(call: LayerCall) -> Labels:
-    """units: the dimensions, the same on the way in and, reversed, on the way out to logits"""
+    """units: the dimensions, the same on the way in and, reversed, on the way out to logits; .tokens are its rows"""
     if is_quantized(call):
         raise_quantized(call)
     config = call.config
     units = call.units("output_dim")
-    call.weight("embeddings", config["input_dim"], units, out=1)
+    rows = call.tokens("input_dim")
+    call.weight("embeddings", rows, units, out=1, also=(0,))
     call.weight(
         "reverse_embeddings",
         units,
-        config["input_dim"],
+        rows,
         when=not config.get("tie_weights", True),
         out=0,
     )
@@ -70,7 +76,10 @@ def reversible_embedding(call: LayerCall) -> Labels:
         call.tie(x.last, units)
         if not x.silent:
             call.mix(units, f"are summed into logits by {call.layer.path!r}")
-        return Labels((*shape[:-1], config["input_dim"]))
+        return Labels((*shape[:-1], len(rows))).with_last(rows)
+    call.looked_up(x)
+    if config.get("mask_zero"):
+        call.freeze(rows[:1], f"are what {call.layer.path!r} masks (mask_zero)", STAYS)
     call.freeze(x, f"are looked up by {call.layer.path!r} as tokens")
     return Labels(shape).with_axis(len(shape), units, (*shape, len(units)))
 

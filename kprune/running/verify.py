@@ -26,6 +26,7 @@ from kprune.running.lost import Lost, Unexplained, lost
 from kprune.running.metrics import measured, removed_classes
 from kprune.running.reference import silenced_original
 from kprune.running.timing import check_sizes, time_models
+from kprune.running.token_inputs import TokenInputs
 from kprune.running.verification import OutputDifference, ParameterCount, Verification
 from kprune.text import clean
 
@@ -137,6 +138,16 @@ class _Both:
         given = data_for(original, data) if data is not None else None
         inputs = given.inputs if given is not None else random_inputs(original, samples, seed)
         fixed = fixed_batch(original)
+        labels = None if given is None else given.labels
+        tokens = None
+        if analysis is not None and known is not None:
+            tokens = TokenInputs(analysis, known.gone)
+        if tokens:
+            if given is None:
+                inputs = tokens.drawn(inputs, self.before, seed)
+            else:
+                inputs, labels, told = tokens.comparable(inputs, labels, self.before)
+                self.notes += told
         inputs, number = whole_batches(inputs, fixed)
         batch_size = fixed or batch_size
         if tolerance is None:
@@ -158,11 +169,16 @@ class _Both:
             small_inputs = _cut_inputs(analysis, known.gone, inputs)
             if not known.nothing:
                 reference = silenced_original(self.before, analysis, known, self.folder)
+        if tokens:
+            small_inputs = tokens.renumbered(small_inputs)
+            self.notes += (unsure := tokens.forget(reference, drawn=given is None))
+            exact = not unsure
         full = run(reference, inputs, batch_size=batch_size, progress=steps.next())
         got = run(small, small_inputs, batch_size=batch_size, progress=steps.next())
         expected = full
         if analysis is not None and known is not None:
-            expected, classes, exact = self._expected(analysis, known, full, output_names(original))
+            expected, classes, whole = self._expected(analysis, known, full, output_names(original))
+            exact = exact and whole
         outputs = [
             difference(name, one, other, tolerance)
             for name, one, other in zip(output_names(small), got, expected, strict=True)
@@ -174,7 +190,7 @@ class _Both:
                 if reference is original
                 else run(original, inputs, batch_size=batch_size, progress=steps.next())
             )
-            labels = at(given.labels, slice(number))
+            labels = at(labels, slice(number))
             metrics = {
                 "before": measured(original, inputs, first, labels, classes, cut=False),
                 "after": measured(small, small_inputs, got, labels, classes, cut=True),

@@ -5,11 +5,11 @@ Backends make it, `kprune.formats` carries it out; nothing else writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from kprune.dtypes import from_float, scaled
@@ -190,6 +190,8 @@ class Edit(Struct, frozen=True):
             writes beside the variables and does not need to load them; called where the metadata
             of the weights are made anew. A group that neither the input has nor a tensor needs is
             not made for it.
+        without_lines: by name, text files beside the weights (vocabularies) and the lines that they
+            lose: sorted int64, from 0.
         groups: groups that are made although nothing is in them, as Keras 2 asks for.
         order: the names of the outermost model's layers, if the change put them in another order,
             for a format that hands tensors to layers by order.
@@ -200,6 +202,7 @@ class Edit(Struct, frozen=True):
     tensors: tuple[TensorEdit, ...] = ()
     dropped: tuple[str, ...] = ()
     names: Callable[[], dict[str, str]] = dict
+    without_lines: Mapping[str, np.ndarray] = field(default_factory=dict)
     groups: tuple[str, ...] = ()
     order: tuple[str, ...] = ()
 

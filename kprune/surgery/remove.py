@@ -10,6 +10,7 @@ from kprune.analysis import Analysis
 from kprune.labels.branches import dead_branches
 from kprune.labels.closure import Closure
 from kprune.labels.map import Blocks, Weight
+from kprune.labels.tokens import lines_gone
 from kprune.surgery.edit import Edit, TensorEdit
 from kprune.surgery.optimizer import Slots, find_slots
 from kprune.surgery.relocate import relocate
@@ -32,8 +33,9 @@ def remove(analysis: Analysis, closure: Closure) -> Edit:
     branches = dead_branches(closure.groups, gone)
     config = analysis.rewritten(gone, branches)
     edits = (*cuts.values(), *cut_slots(slots, cuts))
+    lines = lines_gone(analysis.map.token_sources, analysis.extras, gone)
     if not branches:
-        return Edit(config, analysis.metadata, edits, slots.dropped)
+        return Edit(config, analysis.metadata, edits, slots.dropped, without_lines=lines)
     moved = relocate(analysis, config, edits)
     return Edit(
         config,
@@ -41,6 +43,7 @@ def remove(analysis: Analysis, closure: Closure) -> Edit:
         moved.tensors,
         (*slots.dropped, *moved.dropped),
         order=moved.order,
+        without_lines=lines,
     )
 
 

@@ -12,6 +12,7 @@ from kprune.graph.model import Layer, Model, leaves
 from kprune.graph.parse import INPUT, as_shape
 from kprune.labels.labels import Labels, Shape
 from kprune.labels.map import LabelMap, LayerRecord
+from kprune.labels.tokens import entries_left
 
 
 class Rewriter:
@@ -38,6 +39,7 @@ class Rewriter:
         self._blocks()
         self._follows()
         self._arrays()
+        self._vocabularies()
         self._model(self._map.model)
         for record in self._map.records.values():
             if record.layer.model is not None:
@@ -114,6 +116,20 @@ class Rewriter:
                     value = value.compress(~along.dead(self._gone), axis)
             if value.shape != before:
                 self.new(array.record)[array.key] = value.tolist()
+
+    def _vocabularies(self) -> None:
+        for source in self._map.token_sources:
+            dead = self._gone[source.ids]
+            if not source.lookup or not dead.any():
+                continue
+            config = self.new(source.layer.config)
+            if config.get("vocabulary") is not None:
+                config["vocabulary"] = entries_left(source, self._gone)
+            for field in ("vocabulary_size", "max_tokens"):
+                # Rows behind the vocabulary stand for nothing yet.
+                if isinstance(size := config.get(field), int):
+                    # Keras takes a limit of 2 for the least there is.
+                    config[field] = max(size - int(dead[:size].sum()), 2)
 
     def _model(self, model: Model) -> None:
         """Recorded shapes: of every argument, of inner input layers, of a Sequential's input."""

@@ -195,5 +195,14 @@ def test_a_new_kind_of_edit_does_not_go_unnoticed() -> None:
     assert names == {
         TensorEdit: {"path", "source", "keep", "blocks", "fills", "scale", "value"},
         Fill: {"axis", "positions", "value", "within"},
-        Edit: {"config", "metadata", "tensors", "dropped", "names", "groups", "order"},
+        Edit: {
+            "config",
+            "metadata",
+            "tensors",
+            "dropped",
+            "names",
+            "groups",
+            "order",
+            "without_lines",
+        },
     }
