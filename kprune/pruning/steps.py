@@ -285,6 +285,11 @@ def _selections(step: Step, base: Path | None) -> Iterator[tuple[tuple[str, ...]
     """Everything that a step selects, classes by name last; and where it says so."""
     for name in [step.whole] if step.whole else step.layers:
         yield (name,) if step.whole else ("layers", name), selection_of(step, name, base)
+    for layer, file in (step.keep_tokens or {}).items():
+        yield (
+            ("keep_tokens", layer),
+            Selection(layers=[layer], keep_tokens=(base or Path()) / file, exclude=step.exclude),
+        )
     if step.classes is not None and step.class_names is not None:
         yield (
             ("classes",),

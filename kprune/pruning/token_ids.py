@@ -11,7 +11,6 @@ from msgspec import Struct
 
 from kprune.analysis import Analysis
 from kprune.labels.map import TOKENS
-from kprune.labels.tokens import special_tokens
 from kprune.page.result import Note
 from kprune.surgery.provenance import left_units
 from kprune.text import clean
@@ -24,24 +23,22 @@ def token_notes(analysis: Analysis, gone: np.ndarray) -> Iterator[Note]:
         gone: bool (labels,).
     """
     for source in analysis.map.token_sources:
-        count = int(gone[source.ids].sum())
+        size = source.layer.config.get("vocabulary_size") if source.lookup else None
+        count = int(gone[source.ids[:size]].sum())  # rows behind the vocabulary are nobody's
         if not count:
             continue
         path = source.layer.path
+        entries = f"{count:,} entr{'y' if count == 1 else 'ies'} of its vocabulary"
         if not source.lookup:
             text = (
                 f"'{clean(path)}' takes token ids, which are others now: callers have to renumber them, "
                 "and to leave out those that are gone"
             )
-        elif special_tokens(source.layer)[-1:] == () or _knows_no_others(source.layer.config):
-            text = f"'{clean(path)}' lost {count:,} entries, and refuses these tokens from now on"
+        elif source.layer.config.get("num_oov_indices", 1) == 0:
+            text = f"'{clean(path)}' lost {entries}, and refuses these tokens from now on"
         else:
-            text = f"'{clean(path)}' lost {count:,} entries: these tokens are out of its vocabulary now"
+            text = f"'{clean(path)}' lost {entries}: these tokens are unknown now"
         yield Note("tokens", path, text)
-
-
-def _knows_no_others(config: Mapping[str, Any]) -> bool:
-    return config.get("num_oov_indices", 1) == 0
 
 
 class TokenIds(Struct, frozen=True, eq=False):

@@ -102,7 +102,7 @@ _BY_UNIT = ("zero", "mask", "remove")
 # Options of a step that only some backends have.
 _ONLY = {
     "classes": _BY_UNIT, "class_names": _BY_UNIT, "class_layer": _BY_UNIT,
-    "outgoing": ("zero",), "silence": ("zero",), "fold": ("remove",), "below": ("mask",),
+    "outgoing": ("zero",), "silence": ("zero",), "fold": ("remove",), "keep_tokens": ("remove",), "below": ("mask",),
     "merge": ("compact",), "check": ("compact",),
     **dict.fromkeys(BUDGETS, ("remove",)),
     **dict.fromkeys(("global", "data", "exclude"), _BY_UNIT),
@@ -128,6 +128,16 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True):
     class_layer: (
         Annotated[
             str, Meta(description="The output layer whose classes they are, if it has several.")
+        ]
+        | None
+    ) = None
+    keep_tokens: (
+        Annotated[
+            dict[str, str],
+            Meta(
+                min_length=1,
+                description="remove: by embedding, the file of the tokens (or ids) that stay.",
+            ),
         ]
         | None
     ) = None
@@ -192,7 +202,8 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True):
                 )
 
     def _check_layers(self) -> None:
-        if not self.layers and self.classes is None and self.backend != "compact":
+        named = self.layers or self.classes is not None or self.keep_tokens is not None
+        if not named and self.backend != "compact":
             raise InvalidPlan("a step without 'layers'", do="write layers: {dense_1: [3, 7, 12]}")
         whole = self.whole
         first = next(iter(self.layers.values()), None)
@@ -343,7 +354,9 @@ def plan_schema() -> dict[str, Any]:
     step["allOf"] = [
         {
             "if": {"properties": {"backend": {"const": "compact"}}},
-            "else": {"anyOf": [{"required": ["layers"]}, {"required": ["classes"]}]},
+            "else": {
+                "anyOf": [{"required": [key]} for key in ("layers", "classes", "keep_tokens")]
+            },
         },
         {
             "if": {"anyOf": [{"required": [key]} for key in BUDGETS]},

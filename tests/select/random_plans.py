@@ -77,6 +77,9 @@ def steps(draw) -> Step:
         outgoing=backend == "zero" and draw(st.booleans()),
         silence=backend == "zero" and draw(st.booleans()),
         fold=backend == "remove" and draw(st.booleans()),
+        keep_tokens=draw(st.none() | st.dictionaries(names, names, min_size=1, max_size=2))
+        if backend == "remove"
+        else None,
         coupled=draw(st.booleans()),
         allow_output_change=draw(st.booleans()),
     )
