@@ -7,7 +7,11 @@ from functools import cached_property
 import numpy as np
 from msgspec import Struct
 
-from kprune.labels.map import Freeze, LabelMap
+from kprune.labels.map import TOKENS, Freeze, LabelMap
+
+FREEZES = ("input", "output", TOKENS, "rule")
+"""The kinds of freezes; `FIXED` are those that --allow-output-change lets stand."""
+FIXED = (TOKENS, "rule")
 
 
 def connected(count: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -110,7 +114,7 @@ class Groups(Struct, eq=False, dict=True):
 
     def frozen(
         self,
-        kinds: tuple[str, ...] = ("input", "output", "tokens", "rule"),
+        kinds: tuple[str, ...] = FREEZES,
         held: np.ndarray | None = None,
     ) -> np.ndarray:
         """bool (labels,): the labels in whose group something is frozen, or among `held` (labels).

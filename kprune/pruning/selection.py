@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from msgspec import Struct
@@ -155,7 +155,8 @@ class Selection(Struct, frozen=True, dict=True):
             from kprune.select.kept_tokens import rows_left_out
 
             layer = self.layers[0] if self.layers else None
-            axis, gone, notes = rows_left_out(analysis, statistics.source, self.keep_tokens, layer)
+            source = cast(Source, statistics.source)
+            axis, gone, notes = rows_left_out(analysis, source, self.keep_tokens, layer)
             more = {axis.address: gone}
         elif self.layers:
             raise UsageError(

@@ -15,6 +15,7 @@ from kprune.formats import open_model
 from kprune.graph.parse import parse_model
 from kprune.labels.closure import Closure, check, close
 from kprune.labels.explain import road_between
+from kprune.labels.groups import FIXED, FREEZES
 from kprune.labels.map import UnitAxis
 from kprune.labels.nearest import completed
 from kprune.report.build import removal_notes
@@ -163,7 +164,7 @@ def _nearest(
         return None if whole is None else _lists(whole.chosen)
     left = dict(closure.chosen)
     if isinstance(refusal, FrozenUnitsError):
-        frozen = groups.frozen(*([("tokens", "rule")] if allow_output_change else []))
+        frozen = groups.frozen(FIXED if allow_output_change else FREEZES)
         left = {
             address: indices[~frozen[groups.map.axes[address].ids[indices]]]
             for address, indices in left.items()

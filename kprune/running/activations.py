@@ -28,7 +28,7 @@ from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError, UsageError
 from kprune.formats import Source
 from kprune.graph.model import Layer, Model
-from kprune.labels.map import UnitAxis
+from kprune.labels.map import TOKENS, UnitAxis
 from kprune.running.classes import classes_left, fitted
 from kprune.running.compiling import loss_named, losses_of, suggested_loss, weights_of
 from kprune.running.inputs import Data, at, data_for
@@ -128,7 +128,7 @@ class Activations:
     def _axes(self) -> list[tuple[UnitAxis, Layer, int, np.ndarray]]:
         found = []
         for axis in self.analysis.map.axes.values():
-            if axis.name == "features":
+            if axis.name in ("features", TOKENS):
                 continue
             try:
                 found.append((axis, *observed(self.analysis, axis)))

@@ -16,7 +16,7 @@ from kprune.errors import CannotPruneError, ExpressionError, UsageError
 from kprune.formats import Source, open_model
 from kprune.labels.closure import check, close
 from kprune.labels.groups import connected
-from kprune.labels.map import UnitAxis
+from kprune.labels.map import TOKENS, UnitAxis
 from kprune.pruning.carrying import Target, analyse, carry_out_source
 from kprune.pruning.changes import removal
 from kprune.pruning.selection import statistics_of
@@ -184,7 +184,7 @@ def _cuts(
     exclude: Sequence[str],
 ) -> Iterator[_Cut]:
     """What is to be cut, candidate by candidate, in the order of the model."""
-    every = [axis for axis in analysis.map.axes.values() if axis.name != "features"]
+    every = [axis for axis in analysis.map.axes.values() if axis.name not in ("features", TOKENS)]
     left_out = excluded(analysis, exclude)
     wanted = {
         axis.address for name in layers or () for axis in axes_named(analysis, parse_layer(name))

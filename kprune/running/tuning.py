@@ -20,6 +20,7 @@ from kprune.errors import CannotPruneError, UsageError
 from kprune.formats import Source, default_output, open_model, write_model
 from kprune.formats.atomic import check_output
 from kprune.formats.faults import shown
+from kprune.labels.map import TOKENS
 from kprune.page.plot import check_plot, draw
 from kprune.page.result import Note
 from kprune.pruning.carrying import Target, analyse, carry_out_source, refuse_other_format
@@ -321,6 +322,8 @@ def _with_teacher(
 ) -> Any:
     """A trainer with a teacher, which first loses the classes that the model has lost."""
     answers = {axis.address for axis in output_axes(analysis)}
+    # Token ids are others as well: the teacher has to know them as its student does.
+    answers |= {axis.address for axis in analysis.map.axes.values() if axis.name == TOKENS}
     left = {
         address: kept
         for address, kept in left_units(analysis.metadata).items()

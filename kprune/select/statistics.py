@@ -14,7 +14,7 @@ from msgspec import Struct, field
 from kprune.analysis import Analysis
 from kprune.dtypes import as_float
 from kprune.errors import ExpressionError, MissingStatisticError
-from kprune.labels.map import UnitAxis, Weight
+from kprune.labels.map import TOKENS, UnitAxis, Weight
 from kprune.select.names import BATCHNORM_NAMES, DATA_NAMES, OUTGOING_NAMES, WEIGHT_NAMES
 from kprune.surgery.zero import incoming
 from kprune.text import clean
@@ -211,8 +211,13 @@ class Statistics(Struct, eq=False):
         """
         if not self._incoming(axis):
             raise self._lacks(axis, "weights of its own")
-        every = self.analysis.map.axes.values()
-        return [own for own in every if own.layer is axis.layer and self._incoming(own)]
+        if axis.name == TOKENS:  # of which there may be so many that their products fit nowhere
+            return [axis]
+        return [
+            own
+            for own in self.analysis.map.axes.values()
+            if own.layer is axis.layer and own.name != TOKENS and self._incoming(own)
+        ]
 
     def _all_columns(
         self, axes: Iterable[UnitAxis], *, together: bool = False

@@ -368,3 +368,35 @@ def test_an_embedding_inside_a_model_is_followed_to_the_input_of_the_outer_one(
     path = saved(own.Model(x, layers.Dense(2)(inner(x))), tmp_path)
     kprune.remove(path, {"tower/emb.tokens": [1, 2]}, output=tmp_path / "s.keras")
     assert kprune.verify(path, tmp_path / "s.keras").passed
+
+
+def test_a_teacher_loses_the_same_tokens(tmp_path: Path) -> None:
+    own = keras()
+    model = reader(own, None, 9)
+    model.compile(own.optimizers.SGD(), "mse")
+    path = saved(model, tmp_path)
+    kprune.remove(path, {"emb.tokens": [0, 4]}, output=tmp_path / "s.keras")
+    x = np.random.default_rng(0).integers(0, 7, (32, 4))
+    np.savez(tmp_path / "data.npz", x=x, y=np.ones((32, 3)))
+    found = kprune.tune(
+        tmp_path / "s.keras", data=tmp_path / "data.npz", teacher=path, epochs=1,
+        learning_rate=1e-9, output=tmp_path / "t.keras",
+    )  # fmt: skip
+    assert found.learned[1]["distillation_loss"] < 1e-6
+
+
+def test_statistics_of_columns_do_not_look_at_rows(tmp_path: Path) -> None:
+    from kprune.formats import open_model
+    from kprune.pruning import analyse
+    from kprune.pruning.selection import statistics_of
+
+    path = saved(reader(keras(), None, 9), tmp_path)
+    with open_model(path) as source:
+        analysis = analyse(source)
+        statistics = statistics_of(source, analysis)
+        columns = statistics.gram(analysis.map.axes["emb"])
+        assert columns.shape == (6, 6)
+        assert list(statistics._grams) == ["emb"]
+        rows = statistics.env(analysis.map.axes["emb.tokens"], ["l1"])["l1"]
+    table = keras().models.load_model(path).get_layer("emb").get_weights()[0]
+    np.testing.assert_allclose(rows, np.abs(table).sum(axis=1), rtol=1e-5)
