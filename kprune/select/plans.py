@@ -70,7 +70,7 @@ __all__ = [
 _OF_ROUNDS = dict.fromkeys(
     ("choose", "schedule", "target", "tune", "floor"), "'kprune iterate' carries out such a plan"
 )
-_TEXTS = (("exclude",), ("classes",), ("class_layer",))
+_TEXTS = (("exclude",), ("classes",), ("class_layer",), ("keep_tokens",))
 """The keys of a step whose values are text, whatever they look like."""
 
 
@@ -136,6 +136,11 @@ def plan_to_yaml(plan: Plan) -> str:
         for key, value in _given(step).items():
             if isinstance(value, list):
                 lines += wrap_flow(f"    {key}:", value, 6) if value else []
+            elif key == "keep_tokens":
+                files = (
+                    f"{write_key(name, 6)} {write_scalar(file)}" for name, file in value.items()
+                )
+                lines += [f"    {key}:", *files]
             elif key not in ("backend", "layers"):
                 lines.append(f"    {key}: {write_scalar(value)}")
     if plan.expect is not None:

@@ -14,7 +14,7 @@ from kprune.select.plans import plan_schema, plan_to_yaml
 from tests.select.plan_texts import REFUSED
 from tests.select.random_plans import plans
 
-TEXTS = (("exclude",), ("classes",), ("class_layer",))
+TEXTS = (("exclude",), ("classes",), ("class_layer",), ("keep_tokens",))
 
 
 def conforms(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
