@@ -1,7 +1,9 @@
 """The idea kprune stands on: give every unit a number, and push the numbers through the model as if they were data.
 
 labels.py      Labels: which unit stands where in a tensor
+sizes.py       numbers in a graph that count units
 combine.py     several tensors element by element, and what that ties
+regroup.py     a tensor that is given another shape
 map.py         LabelMap: units, weights, and what ties, freezes and mixes them
 trace.py       runs the rules over a graph, which fills the map
 rule_call.py   what every rule is given, and how it says what becomes of units

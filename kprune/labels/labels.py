@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from msgspec import Struct
@@ -102,11 +103,13 @@ class Labels(Struct, frozen=True, eq=False):
         factors: int64 arrays of the tensor's rank, extent 1 where they do not vary.
         silent: whether a unit all of whose weights are 0 gives 0 here, so that a sum over the units
             loses nothing with it. After a sigmoid it gives 0.5, and the sum does.
+        numbers: for a tensor of sizes, what is known of each: an object array of `Number`.
     """
 
     shape: Shape | None
     factors: Factors = ()
     silent: bool = True
+    numbers: Any = None
 
     @property
     def rank(self) -> int:
@@ -216,7 +219,7 @@ class Labels(Struct, frozen=True, eq=False):
         return np.broadcast_to(factor, (1, *(size or 1 for size in self.shape[1:])))
 
     def with_shape(self, shape: Shape | None) -> Labels:
-        return Labels(shape, self.factors, self.silent)
+        return Labels(shape, self.factors, self.silent, self.numbers)
 
     def with_silence(self, silent: bool) -> Labels:
         return Labels(self.shape, self.factors, silent)

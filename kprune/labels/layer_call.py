@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kprune.graph.model import Call, Constant, Shape, leaves
+from kprune.errors import DamagedFileError
+from kprune.graph.model import Call, Constant, Layer, Shape, leaves
 from kprune.graph.parse import make_layer, nested_model
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.map import (
@@ -23,6 +24,7 @@ from kprune.labels.map import (
     Weight,
 )
 from kprune.labels.rule_call import CannotTell, RuleCall
+from kprune.text import clean
 
 if TYPE_CHECKING:
     from kprune.labels.trace import Tracer
@@ -64,7 +66,12 @@ class LayerCall(RuleCall):
         self._counts: dict[str, int] = {}  # weights so far, by the sub-object that holds them
 
     def seen_as(
-        self, kind: str, args: list[Any], kwargs: dict[str, Any], renamed: dict[str, str]
+        self,
+        kind: str,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        renamed: dict[str, str],
+        config: dict[str, Any] | None = None,
     ) -> LayerCall:
         """The same call as the call of a `keras.ops` node, for the rule of that.
 
@@ -72,9 +79,12 @@ class LayerCall(RuleCall):
             kind: class of the node.
             args, kwargs: the arguments that it takes.
             renamed: for the names of its arguments those that the config has.
+            config: of the node; by default the layer's own.
         """
         view = copy.copy(self)
         view.kind, view.args, view.kwargs, view.renamed = kind, args, kwargs, renamed
+        view.xs = [leaf for leaf in leaves([args, kwargs]) if isinstance(leaf, Labels)]
+        view.config = self.config if config is None else config
         return view
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
@@ -82,6 +92,11 @@ class LayerCall(RuleCall):
         if position < len(self.args):
             return self.args[position]
         return self.kwargs.get(name, self.config.get(name, default))
+
+    @property
+    def in_drawing(self) -> bool:
+        """Whether the call stands in the code of a layer, where tensors may be weights, without a batch."""
+        return self._map.outer is not None
 
     # -- units ----------------------------------------------------------------------------------
 
@@ -97,9 +112,19 @@ class LayerCall(RuleCall):
         Returns: int64 (units,), the same ones at every call of a shared layer.
         """
         path = (field,) if isinstance(field, str) else field
-        ids = self.issue(size if size is not None else int(_entry(self.config, path)), axis)
+        ids = self.issue(size if size is not None else self._number_of_units(path), axis)
         self.size(path, Axis.of(ids))
         return ids
+
+    def _number_of_units(self, path: tuple[str | int, ...]) -> int:
+        """The config entry that counts the layer's units. Raises: DamagedFileError if it counts nothing."""
+        number = _entry(self.config, path)
+        if isinstance(number, float) and number.is_integer():
+            number = int(number)
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            name = ".".join(str(part) for part in path)
+            raise damaged_config(self.layer, f"{name} is {number!r}, which is no number of units")
+        return number
 
     def issue(self, size: int, axis: str = "units", *, default: bool | None = None) -> np.ndarray:
         """Fresh labels with no config entry of their own."""
@@ -308,6 +333,17 @@ class LayerCall(RuleCall):
             if name in weights:
                 return weights[name]
         raise CannotTell(f"wraps a layer that has no {' or '.join(names)}")
+
+
+def damaged_config(
+    layer: Layer, why: str, do: str = "check the file, or report this if plain Keras loads it"
+) -> DamagedFileError:
+    """The error for a layer whose config is none of its class."""
+    return DamagedFileError(
+        f"the config of layer '{clean(layer.path)}' is not that of a {clean(layer.kind)}",
+        why=clean(why),
+        do=do,
+    )
 
 
 def _axis(where: Where) -> Axis:

@@ -12,6 +12,7 @@ from kprune.graph.model import Layer, Shape
 from kprune.labels.combine import broadcast_shape, combine, units_stand_on
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.map import LabelMap, LayerRecord, Mix, Size
+from kprune.labels.sizes import Number
 from kprune.sets import distinct
 
 
@@ -117,6 +118,38 @@ class RuleCall:
             along = axis if isinstance(axis, Axis) else Axis.of(axis)
             self._map.sizes.append(Size(self.layer, (), along))
 
+    def match_size(self, number: Number, axis: Axis, *, whole: bool = True) -> None:
+        """Say that a size that the graph computes has to be what is left along an axis.
+
+        Args:
+            whole: whether it has to be the count of all that is left, not of a part.
+        """
+        why = (
+            f"give a size to {self.layer.path!r} that is computed in a way that cannot be followed"
+        )
+        if number.lost or not whole:
+            for part in (axis, *number.of):
+                self.freeze(part, why)
+            return
+        if len(number.of) > 1:
+            return  # a product of sizes follows them by itself
+        if not number.of:
+            self.freeze(axis, why)
+            return
+        (source,) = number.of
+        if not axis.factors:
+            self.freeze(source, why)
+        elif source.plain and axis.plain and source.size == axis.size:
+            self.tie(source, axis)
+        elif _equally_often(source, axis):
+            return  # other sizes went into the product, and it follows by itself
+        elif [f.shape for f in source.factors] == [f.shape for f in axis.factors]:
+            for one, other in zip(source.factors, axis.factors, strict=True):
+                self.tie(one.ravel(), other.ravel())
+        else:
+            self.freeze(source, why)
+            self.freeze(axis, why)
+
     def anonymous(self, size: int) -> np.ndarray:
         """Fresh labels that nobody can name: positions that are filled in, such as padding. int64 (size,)."""
         return self._map.issue(size)
@@ -215,6 +248,14 @@ class RuleCall:
 
 def _all_ids(what: Labels | Axis | np.ndarray) -> np.ndarray:
     return what.all_ids() if isinstance(what, (Labels, Axis)) else what.ravel()
+
+
+def _equally_often(source: Axis, axis: Axis) -> bool:
+    """Whether an axis holds just the units of another, each as often."""
+    if not source.plain or not axis.plain:
+        return False
+    (own, once), (ids, often) = (np.unique(a.ids, return_counts=True) for a in (source, axis))
+    return np.array_equal(own, ids) and bool((once == 1).all() and (often == often[0]).all())
 
 
 def _ids(where: Axis | np.ndarray) -> np.ndarray:

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kprune.errors import DamagedFileError
 from kprune.graph.model import Call, Layer, Model, TensorRef, leaves, map_leaves
 from kprune.graph.parse import INPUT, as_shape, declared_shape, is_keras3_node
 from kprune.labels.labels import Labels, Shape, merged
-from kprune.labels.layer_call import LayerCall
+from kprune.labels.layer_call import LayerCall, damaged_config
 from kprune.labels.map import Freeze, LabelMap, UnitAxis, Visit
 from kprune.labels.rule_call import CannotTell
 from kprune.text import clean
@@ -23,6 +22,14 @@ TRUST = (
     "choose other units; have the layer's own code traced, which runs it (--trust); give it a rule "
     "(--rules my_layers.py); or use 'kprune mask', which changes no shape"
 )
+
+UNFORESEEN = "choose other units; and please report this, with the layer's config"
+REQUIRED = frozenset(
+    "activation axes cell cells dims equation factor filters function height input_dim kernel_size "
+    "key_dim layer n num_heads num_key_value_heads num_query_heads head_dim output_dim output_shape "
+    "output_size rate stddev target_shape units width".split()
+)
+"""Arguments for which no layer of Keras has a default."""
 
 
 def trace(model: Model, rules: Rules) -> LabelMap:
@@ -155,19 +162,28 @@ class Tracer:
         return outputs
 
     def _by_rule(self, call: LayerCall, rule: Rule) -> Any:
-        """Run a rule; what it cannot tell is opaque, what its config lacks is damage."""
+        """Run a rule; what it cannot tell is opaque, a config without what Keras requires is damage.
+
+        One of kprune's own rules that fails on anything else was not written for this call: that is
+        no reason to refuse the file, which plain Keras may well load.
+        """
         try:
             return rule.function(call)
         except CannotTell as reason:
             return call.opaque(f"{call.layer.path!r} {reason}")
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise DamagedFileError(
-                f"the config of layer '{clean(call.layer.path)}' is not that of a {clean(call.kind)}",
-                why=f"{type(error).__name__}: {clean(str(error))}",
-                do="check the file, or report this if plain Keras loads it"
-                if rule.builtin
-                else f"check the rule in {rule.source}",
-            ) from error
+            text = f"{type(error).__name__}: {clean(str(error))}"
+            if not rule.builtin:
+                raise damaged_config(
+                    call.layer, text, f"check the rule in {rule.source}"
+                ) from error
+            if _lacks_required(call, error):
+                raise damaged_config(call.layer, text) from error
+            return call.opaque(
+                f"{call.layer.path!r} is used in a way that kprune's rule for {clean(call.kind)} "
+                f"does not know ({text})",
+                UNFORESEEN,
+            )
 
     def _without_rule(self, call: LayerCall) -> Any:
         """A layer without a rule is opaque, unless its code may be run to see what it does."""
@@ -183,6 +199,12 @@ class Tracer:
         except Undrawable as reason:
             kind = clean(call.layer.registered or call.layer.kind)
             return call.opaque(f"{call.layer.path!r} is a {kind} layer, {reason}")
+
+
+def _lacks_required(call: LayerCall, error: Exception) -> bool:
+    """Whether a rule failed for want of a config entry without which Keras makes no such layer."""
+    (key,) = error.args if isinstance(error, KeyError) and len(error.args) == 1 else (None,)
+    return not call.layer.is_operation and key in REQUIRED and key not in call.layer.config
 
 
 def _fill_in(leaf: Any, tensors: dict[tuple[str, int, int], Labels]) -> Any:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from kprune.labels.labels import Labels, Shape, fold
+from kprune.labels.labels import Labels, Shape
 from kprune.labels.layer_call import LayerCall
+from kprune.labels.regroup import regrouped
 from kprune.labels.rule_call import CannotTell
 from kprune.rules.registry import LAYERS
 from kprune.rules.shapes import ints, replaced, spatial_axes
@@ -18,44 +19,11 @@ def reshaped(call: LayerCall, x: Labels, shape: Shape) -> Labels:
     """The labels of `reshape(x, shape)`.
 
     Args:
-        shape: batch first; at most the batch and what stays as it is may be unknown.
+        shape: batch first. The batch is whatever is left over: windows or time steps may be folded
+            into it or come out of it.
     """
-    old = call.shape(x)
-    if not x.factors:
-        return Labels(shape)
-    if None not in old[1:] and None not in shape[1:]:
-        sizes = tuple(size or 1 for size in shape[1:])
-        return x.move(lambda factor: factor.reshape(1, *sizes), shape, spread=True)
-    head, tail = _shared_tail(old, shape)
-    for factor in x.factors:
-        if any(extent > 1 for extent in factor.shape[:head]):
-            call.freeze(
-                factor,
-                f"stand along an axis that {call.layer.path!r} folds into one of unknown size",
-            )
-    kept = Labels(old, tuple(f for f in x.factors if all(extent == 1 for extent in f.shape[:head])))
-    inner = [size or 1 for size in old[head:]]
-    outer = [size or 1 for size in shape[tail:]]
-
-    def move(factor: np.ndarray) -> np.ndarray:
-        wide = np.broadcast_to(factor.reshape(factor.shape[head:]), inner)
-        return wide.reshape([1] * tail + outer)
-
-    return Labels(shape, tuple(fold(move(factor)) for factor in kept.factors))
-
-
-def _shared_tail(old: Shape, new: Shape) -> tuple[int, int]:
-    """Where the longest known tails of equal product begin: (axis in old, axis in new)."""
-    best = (len(old), len(new))
-    for i in range(len(old) - 1, 0, -1):
-        if old[i] is None:
-            break
-        for j in range(len(new) - 1, 0, -1):
-            if new[j] is None:
-                break
-            if math.prod(size or 0 for size in old[i:]) == math.prod(size or 0 for size in new[j:]):
-                best = (i, j)
-    return best
+    result = regrouped(call, x, (None, *call.shape(x)[1:]), (None, *shape[1:]))
+    return result.with_shape(shape)
 
 
 def filled_in(target: list[Any], old: Shape) -> Shape:

@@ -113,29 +113,7 @@ class OpCall(RuleCall):
             else:
                 self.keep_value(number)
             return
-        why = (
-            f"give a size to {self.layer.path!r} that is computed in a way that cannot be followed"
-        )
-        if number.lost or count is not _all:
-            for part in (axis, *number.of):
-                self.freeze(part, why)
-            return
-        if len(number.of) > 1:
-            return  # a product of sizes follows them by itself
-        if not number.of:
-            self.freeze(axis, why)
-            return
-        (source,) = number.of
-        if not axis.factors:
-            self.freeze(source, why)
-        elif source.plain and axis.plain and source.size == axis.size:
-            self.tie(source, axis)
-        elif [f.shape for f in source.factors] == [f.shape for f in axis.factors]:
-            for one, other in zip(source.factors, axis.factors, strict=True):
-                self.tie(one.ravel(), other.ravel())
-        else:
-            self.freeze(source, why)
-            self.freeze(axis, why)
+        self.match_size(number, axis, whole=count is _all)
 
     def shaped(self, labels: Labels, numbers: np.ndarray | None) -> Labels:
         """Hold a result against the numbers that gave it its shape."""

@@ -45,7 +45,7 @@ READERS = (
 PADDERS = (keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D, keras.layers.ZeroPadding3D)
 LOOKERS = (keras.layers.Masking, keras.layers.UnitNormalization)
 RECURRENT = (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU)
-DRAWS = 8
+DRAWS = 12  # a multiple of what models fold into the batch
 
 
 @dataclass

@@ -13,7 +13,7 @@ from kprune.labels.layer_call import LayerCall
 from kprune.labels.rule_call import CannotTell
 from kprune.rules.operations.arguments import axes_of, one_axis, raw_argument
 from kprune.rules.registry import OPERATIONS
-from kprune.rules.reshaping import filled_in, reshaped
+from kprune.rules.reshaping import reshaped
 from kprune.rules.shapes import replaced
 
 
@@ -29,23 +29,16 @@ def moved(x: Labels, function: Callable[[np.ndarray], np.ndarray], shape: Shape)
 @OPERATIONS.rule("Reshape", does="passes")
 def reshape(call: LayerCall) -> Labels:
     """newshape follows what is left along each axis"""
-    target = list(call.argument(1, "newshape"))
+    target = [None if size is None else int(size) for size in call.argument(1, "newshape")]
     old = call.shape()
-    whole = None not in old and None not in target
-    across = whole and (call.x.varies(0) or target[:1] not in ([-1], [old[0]]))
+    across = call.in_drawing and None not in old and None not in target
     if across:
-        # Every size is known (a weight has no batch): the labels are spread out whole, and reshaped.
+        # A weight has no batch: its labels are spread out whole, and reshaped.
         before = [size or 0 for size in old]
-        after = _sizes(target, math.prod(before))
+        after = _sizes([size or 0 for size in target], math.prod(before))
         result = call.x.move(lambda f: np.broadcast_to(f, before).reshape(after), after)
-    # ops.reshape counts the batch; a batch of -1 or None stays open.
-    elif target and (target[0] in (-1, None) or target[0] == old[0]):
-        rest = target[1:]
-        if -1 in rest and target[0] == -1:
-            raise CannotTell("reshapes to two unknown sizes")
-        result = reshaped(call, call.x, filled_in(rest, old))
     else:
-        raise CannotTell(f"reshapes the batch axis to {target}")
+        result = reshaped(call, call.x, new_shape(target, old))
     holder, key = raw_argument(call, 1, "newshape")
     sizes = holder[key] if isinstance(holder[key], list) else None
     for index, size in enumerate(target):
@@ -55,6 +48,26 @@ def reshape(call: LayerCall) -> Labels:
             call.follow(index, lambda alive: int(alive.sum()), result.axis(index), record=sizes)
             call.size_left(result.axis(index))
     return result
+
+
+def new_shape(target: Sequence[int | None], old: Shape) -> Shape:
+    """The shape that `ops.reshape` gives, whose target counts the batch.
+
+    Args:
+        target: None or -1 for a size that is worked out; at most one of them.
+    """
+    sizes = tuple(None if size == -1 else size for size in target)
+    if sizes.count(None) != 1:
+        return sizes
+    at, rest = sizes.index(None), math.prod(size for size in sizes if size is not None)
+    whole = math.prod(old[1:]) if None not in old[1:] else None  # type: ignore[arg-type]
+    if at == 0 and rest == whole:
+        return (old[0], *sizes[1:])
+    if whole is None or not rest:
+        return sizes
+    if old[0] is not None and old[0] * whole % rest == 0:
+        return (*sizes[:at], old[0] * whole // rest, *sizes[at + 1 :])
+    return sizes
 
 
 def _sizes(target: Sequence[int], count: int) -> tuple[int, ...]:
@@ -348,9 +361,7 @@ def rearrange(call: LayerCall) -> Labels:
     flat_before = [name for names in before for name in names]
     flat_after = [name for names in after for name in names]
     apart = tuple(sizes[name] for name in flat_before)
-    if call.x.factors and (before[0] != after[0] or len(before[0]) != 1):
-        raise CannotTell("moves the batch axis")
-    x = reshaped(call, call.x, (shape[0], *apart[1:]))
+    x = reshaped(call, call.x, apart)
     order = [flat_before.index(name) for name in flat_after]
     x = moved(x, lambda f: f.transpose(order), tuple((x.shape or ())[axis] for axis in order))
     joined = tuple(
@@ -359,7 +370,7 @@ def rearrange(call: LayerCall) -> Labels:
         else math.prod(sizes[name] or 1 for name in names)
         for names in after
     )
-    result = reshaped(call, x, (shape[0], *joined[1:]))
+    result = reshaped(call, x, joined)
     for axis, name in enumerate(flat_after):
         if name in lengths and x.varies(axis):
             holder = raw_argument(call, 99, name)[0]

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from kprune.graph.model import Constant
 from kprune.labels.labels import Labels
 from kprune.labels.layer_call import LayerCall
+from kprune.labels.rule_call import CannotTell
 from kprune.rules.operations.arguments import axes_of
 from kprune.rules.registry import OPERATIONS
 from kprune.rules.shapes import replaced
@@ -14,7 +18,7 @@ SUMS = "Sum Nansum CountNonzero Any".split()
 SHARES = ("Softmax", "LogSoftmax", "Sparsemax")
 OTHERS = (
     "Mean Nanmean Average Max Amax Nanmax Min Amin Nanmin Prod Nanprod All Std Nanstd Var Nanvar Median Nanmedian "
-    "Quantile Nanquantile Percentile Nanpercentile Ptp Logsumexp Norm"
+    "Ptp Logsumexp Norm"
 ).split()
 
 
@@ -41,7 +45,8 @@ def statistics(call: LayerCall) -> Labels:
 def positions_of_extremes(call: LayerCall) -> Labels:
     axes = axes_of(call, call.argument(1, "axis"), len(call.shape()))
     x = call.hold_axes(call.x, axes, f"are indexed by {call.layer.path!r}")
-    return _without_axes(call, x, axes).with_silence(False)
+    keepdims = call.argument(2, "keepdims", False)
+    return _without_axes(call, x, axes, keepdims=keepdims).with_silence(False)
 
 
 def reduce(call: LayerCall, *, exact: bool) -> Labels:
@@ -50,24 +55,43 @@ def reduce(call: LayerCall, *, exact: bool) -> Labels:
     Args:
         exact: whether nothing is lost with a unit on these axes.
     """
-    x, shape = call.x, call.shape()
-    axes = axes_of(call, call.argument(1, "axis"), len(shape))
-    # Quantile and Percentile have q before the axis.
-    if call.kind in ("Quantile", "Nanquantile", "Percentile", "Nanpercentile"):
-        axes = axes_of(call, call.config.get("axis", call.kwargs.get("axis")), len(shape))
+    axes = axes_of(call, call.argument(1, "axis"), len(call.shape()))
+    return reduced(call, axes, exact=exact, keepdims=call.argument(2, "keepdims", False))
+
+
+def reduced(call: LayerCall, axes: list[int], *, exact: bool, keepdims: bool) -> Labels:
+    """The labels of a reduction over these axes, from 0."""
+    x = call.x
     for axis in axes:
         if not exact:
             call.mix(x.axis(axis), f"are brought down to one figure by {call.layer.path!r}")
-    return _without_axes(call, call.collapse(x, axes), axes)
+    return _without_axes(call, call.collapse(x, axes), axes, keepdims=keepdims)
 
 
-def _without_axes(call: LayerCall, x: Labels, axes: list[int]) -> Labels:
+def _without_axes(call: LayerCall, x: Labels, axes: list[int], *, keepdims: bool) -> Labels:
     """A tensor that nothing varies along some axes of, without them unless `keepdims` keeps them."""
     shape = call.shape(x)
-    if call.argument(2, "keepdims", False):
+    if keepdims:
         return x.with_shape(replaced(shape, axes, [1] * len(axes)))
     kept = tuple(size for axis, size in enumerate(shape) if axis not in axes)
     return x.move(lambda factor: factor.squeeze(tuple(axes)), kept)
+
+
+@OPERATIONS.rule(
+    "Quantile", "Nanquantile", "Percentile", "Nanpercentile",
+    does="mixes", note="over units: what is left changes with each that goes",
+)  # fmt: skip
+def quantiles(call: LayerCall) -> Labels:
+    """a figure for each q, in front of the axes that are left"""
+    q = call.argument(1, "q")
+    if isinstance(q, Labels):
+        raise CannotTell("takes quantiles that are computed in the model")
+    given = call.kwargs if "axis" in call.kwargs else call.config
+    axes = axes_of(call, given.get("axis"), len(call.shape()))
+    x = reduced(call, axes, exact=False, keepdims=bool(given.get("keepdims", False)))
+    front = np.shape(q.value if isinstance(q, Constant) else q)
+    extents = (1,) * len(front)
+    return x.move(lambda factor: factor.reshape(extents + factor.shape), (*front, *call.shape(x)))
 
 
 @OPERATIONS.rule(
@@ -101,7 +125,8 @@ def _over(call: LayerCall) -> Labels:
     axes = axes_of(call, call.argument(1, "axes"), len(shape))
     for axis in axes:
         call.mix(x.axis(axis), f"are brought down to one figure by {call.layer.path!r}")
-    return _without_axes(call, call.collapse(x, axes).with_silence(False), axes)
+    x = call.collapse(x, axes).with_silence(False)
+    return _without_axes(call, x, axes, keepdims=call.argument(2, "keepdims", False))
 
 
 @OPERATIONS.rule(

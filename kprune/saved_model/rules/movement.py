@@ -8,60 +8,11 @@ from typing import Any
 import numpy as np
 
 from kprune.labels.labels import Axis, Labels, Shape
+from kprune.labels.regroup import regrouped
 from kprune.labels.rule_call import CannotTell
 from kprune.saved_model.op_call import OpCall
 from kprune.saved_model.rules.registry import op
 from kprune.saved_model.values import Number, Value
-
-
-def regroup(call: OpCall, x: Labels, new: Shape) -> Labels:
-    """The labels of a tensor that is given another shape.
-
-    Axes are matched in blocks of equal size, from the last on; within a block the labels are
-    reshaped like the data. Where sizes are not known, no unit can stand.
-    """
-    old = call.shape(x)
-    blocks: list[tuple[range, range]] = []
-    i, j = len(old), len(new)
-    while i > 0 and j > 0:
-        a, b = i - 1, j - 1
-        p, q = old[a], new[b]
-        while p is not None and q is not None and p != q:
-            if p < q and a > 0:
-                a -= 1
-                size = old[a]
-                p = None if size is None else p * size
-            elif q < p and b > 0:
-                b -= 1
-                size = new[b]
-                q = None if size is None else q * size
-            else:
-                break
-        if p is None or q is None or p != q:
-            break
-        blocks.insert(0, (range(a, i), range(b, j)))
-        i, j = a, b
-    x = call.hold_axes(
-        x, range(i), f"stand along an axis that {call.layer.path!r} folds with one of unknown size"
-    )
-    factors = []
-    for factor in x.factors:
-        source, target = [1] * i, [1] * j
-        for before, after in blocks:
-            if any(factor.shape[axis] > 1 for axis in before):
-                source += [old[axis] or 1 for axis in before]
-                target += [new[axis] or 1 for axis in after]
-            else:
-                source += [1] * len(before)
-                target += [1] * len(after)
-        factors.append(_folded(np.broadcast_to(factor, source).reshape(target)))
-    return Labels(new, tuple(factors), x.silent)
-
-
-def _folded(factor: np.ndarray) -> np.ndarray:
-    from kprune.labels.labels import fold
-
-    return fold(factor)
 
 
 @op("Reshape", does="passes", numbers=True)
@@ -78,7 +29,7 @@ def reshape(call: OpCall) -> Any:
     if numbers is None:
         if recorded is None:
             raise CannotTell("gives a tensor of unknown rank")
-        return call.shaped(regroup(call, x, recorded), None)
+        return call.shaped(regrouped(call, x, call.shape(x), recorded), None)
     sizes_: list[int | None] = [
         None if number.value is None or number.value < 0 else number.value
         for number in numbers.ravel()
@@ -92,7 +43,7 @@ def reshape(call: OpCall) -> Any:
             math.prod(size or 1 for size in old) // rest if size is None and rest else size
             for size in sizes_
         ]
-    return call.shaped(regroup(call, x, tuple(sizes_)), numbers)
+    return call.shaped(regrouped(call, x, old, tuple(sizes_)), numbers)
 
 
 @op("Transpose", does="passes", numbers=True)

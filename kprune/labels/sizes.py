@@ -1,0 +1,48 @@
+"""Sizes that a graph computes with, as far as they are known before the model runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kprune.labels.labels import Axis, Labels
+
+
+@dataclass(frozen=True, eq=False)
+class Number:
+    """One element of an integer tensor.
+
+    Attributes:
+        value: as far as it is known before the model runs.
+        at: the place where it is written, in the graph or in the config; None if it is computed.
+        of: axes with units whose sizes went into it.
+        lost: whether it is anything else than a product of sizes, so that it cannot be followed.
+    """
+
+    value: int | None
+    at: Any = None
+    of: tuple[Axis, ...] = ()
+    lost: bool = False
+
+
+def size_number(labels: Labels, axis: int) -> Number:
+    """The size of a tensor along one axis, as Shape gives it."""
+    along = labels.axis(axis)
+    return Number(along.size, of=(along,) if along.factors else ())
+
+
+def product(numbers: list[Number]) -> Number:
+    """Several sizes multiplied."""
+    value: int | None = 1
+    for number in numbers:
+        value = None if value is None or number.value is None else value * number.value
+    return Number(
+        value,
+        of=tuple(axis for number in numbers for axis in number.of),
+        lost=any(number.lost for number in numbers),
+    )
+
+
+def computed(value: int | None, numbers: list[Number]) -> Number:
+    """Anything else that was made of sizes."""
+    return Number(value, of=tuple(axis for number in numbers for axis in number.of), lost=True)
