@@ -57,13 +57,8 @@ def join(call: RuleCall, xs: list[Labels], axis: int) -> Labels:
             call.freeze(one, f"are joined by {call.layer.path!r} along an axis of unknown size")
         return joined
     ids = [one.ids if one.factors else np.zeros(one.size or 0, np.int64) for one in along]
-    return (
-        joined.with_axis(axis, Axis.of(np.concatenate(ids)), shape)
-        if not kept
-        else Labels(
-            shape, (*Labels(shape).with_axis(axis, Axis.of(np.concatenate(ids))).factors, *kept)
-        )
-    )
+    own = Labels(shape).with_axis(axis, Axis.of(np.concatenate(ids)))
+    return Labels(shape, (*own.factors, *kept), all(x.silent for x in xs))
 
 
 def _join_wide(
@@ -80,4 +75,4 @@ def _join_wide(
         parts.append(x.spread(factor))
     from kprune.labels.labels import fold
 
-    return Labels(shape, (fold(np.concatenate(parts, axis)),))
+    return Labels(shape, (fold(np.concatenate(parts, axis)),), all(x.silent for x in xs))
