@@ -1,0 +1,235 @@
+"""Sizes in Keras 2's graphs: tf.shape, what is computed of it, and tensors that are made from a shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from kprune.graph.model import leaves
+from kprune.graph.parse import CONSTANT, legacy_rows
+from kprune.labels.labels import Axis, Labels
+from kprune.labels.layer_call import LayerCall
+from kprune.labels.rule_call import CannotTell
+from kprune.labels.sizes import Number, computed, product, size_number
+from kprune.rules.tensorflow.registry import Function, function, written
+
+ARITHMETIC: dict[str, Callable[[int, int], int]] = {
+    "Add": lambda a, b: a + b,
+    "Subtract": lambda a, b: a - b,
+    "FloorDivide": lambda a, b: a // b,
+    "Mod": lambda a, b: a % b,
+    "Maximum": max,
+    "Minimum": min,
+}
+
+
+def sized_with(call: LayerCall) -> list[Labels]:
+    """The tensors of sizes among the arguments of a call."""
+    return [x for x in leaves([call.args, call.kwargs]) if isinstance(x, Labels) and is_sizes(x)]
+
+
+def is_sizes(value: Any) -> bool:
+    return isinstance(value, Labels) and value.numbers is not None
+
+
+def tensor_of(numbers: np.ndarray) -> Labels:
+    """A tensor of sizes."""
+    return Labels(numbers.shape, numbers=numbers)
+
+
+def _array(numbers: list[Number]) -> np.ndarray:
+    result = np.empty(len(numbers), object)
+    result[:] = numbers
+    return result
+
+
+def hold_sizes(call: LayerCall, values: Any) -> None:
+    """Say that sizes are more than sizes here: they must stay what they are."""
+    for value in leaves([values]):
+        if is_sizes(value):
+            for number in value.numbers.flat:
+                use(call, number)
+
+
+def use(call: LayerCall, number: Number) -> None:
+    for axis in number.of:
+        call.freeze(axis, f"are counted by {call.layer.path!r}")
+
+
+# -- what is computed of sizes ---------------------------------------------------------------------
+
+
+def computed_sizes(call: LayerCall, known: Function) -> Labels | None:
+    """What a function makes of sizes; None if it does not work on sizes alone, or is no arithmetic."""
+    operands: list[Any] = [call.args[0] if call.args else None]
+    operands += [call.kwargs[name] for name in ("y", "x") if name in call.kwargs]
+    tensors = [leaf for leaf in leaves(operands) if isinstance(leaf, Labels)]
+    if not tensors or not all(is_sizes(one) for one in tensors):
+        return None
+    if known.twin in ("Stack", "Concatenate"):
+        return _assembled(call, known.twin)
+    first = operands[0]
+    if known.twin in ("Cast", "Copy", "StopGradient"):
+        return tensor_of(first.numbers)
+    if known.twin == "Prod" and call.kwargs.get("axis") in (None, 0, [0]):
+        return tensor_of(np.array(product(list(first.numbers.flat)), object))
+    if (known.twin in ARITHMETIC or known.twin == "Multiply") and len(operands) == 2:
+        return tensor_of(_pairwise(known.twin, *(_numbers(operand) for operand in operands)))
+    return None
+
+
+def _numbers(value: Any) -> np.ndarray:
+    if isinstance(value, Labels):
+        return np.asarray(value.numbers, object)
+    flat = np.asarray(value)
+    if flat.dtype.kind != "i":
+        raise CannotTell("computes with sizes and with fractions")
+    result = np.empty(flat.shape, object)
+    for place, number in np.ndenumerate(flat):
+        result[place] = Number(int(number))
+    return result
+
+
+def _pairwise(kind: str, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    first, second = np.broadcast_arrays(one, other)
+    result = np.empty(first.shape, object)
+    for place in np.ndindex(first.shape):
+        a: Any = first[place]
+        b: Any = second[place]
+        result[place] = _together(kind, a, b)
+    return result
+
+
+def _together(kind: str, a: Number, b: Number) -> Number:
+    if kind == "Multiply":
+        return product([a, b])
+    known = a.value is not None and b.value is not None
+    value = ARITHMETIC[kind](a.value or 0, b.value or 0) if known and b.value else None
+    made = computed(value, [a, b])
+    return made if made.of else Number(value)
+
+
+def _assembled(call: LayerCall, kind: str) -> Labels:
+    """Sizes put one after the other, with numbers from the config among them."""
+    places = _places(call)
+    items = call.args if len(call.args) > 1 else call.args[0]
+    parts: list[Number] = []
+    spots = iter(places)
+    for item in items:
+        for leaf in leaves([item]):
+            holder = next(spots, None)
+            if isinstance(leaf, Labels):
+                parts += list(leaf.numbers.flat)
+            else:
+                parts.append(Number(int(leaf), None if holder is None else (holder, 2)))
+    if kind == "Stack" and len(parts) != len(items):
+        raise CannotTell("stacks several sizes")
+    return tensor_of(_array(parts))
+
+
+def _places(call: LayerCall) -> list[Any]:
+    """For each leaf of the first argument the row in the config, if it is a number there; else None."""
+    nodes = call.layer.spec.get("inbound_nodes")
+    if call.graph_call is None or not nodes:
+        return []
+    rows = legacy_rows(nodes[call.graph_call.node])
+    return [row if row[0] == CONSTANT else None for row in rows]
+
+
+# -- sizes as arguments ---------------------------------------------------------------------------
+
+
+def size_list(call: LayerCall, name: str) -> list[Number]:
+    """An argument that is a list of sizes: numbers in the config, computed ones, or both.
+
+    Raises: CannotTell if it is only known as the model runs.
+    """
+    value = call.kwargs.get(name)
+    if isinstance(value, Labels):
+        if value.numbers is None:
+            raise CannotTell("is steered by a tensor that is only known as the model runs")
+        return list(value.numbers.flat)
+    if not isinstance(value, (list, tuple)):
+        raise CannotTell(f"is given no list as {name}")
+    holder = written(call)[name]
+    return [_element(item, (holder, index)) for index, item in enumerate(value)]
+
+
+def _element(item: Any, at: Any) -> Number:
+    if isinstance(item, Labels):
+        if item.numbers is None or item.numbers.size != 1:
+            raise CannotTell("is steered by a tensor that is only known as the model runs")
+        number: Number = item.numbers.ravel()[0]
+        return number
+    return Number(None if item is None else int(item), at)
+
+
+def meet(call: LayerCall, number: Number, axis: Axis) -> None:
+    """Say that a size has to be what is left along an axis."""
+    if number.value == -1 or (number.value is None and not number.of):
+        return
+    if number.at is None:
+        if axis.factors or number.of:
+            call.match_size(number, axis)
+    elif axis.factors:
+        holder, key = number.at
+        call.follow(key, lambda alive: int(alive.sum()), axis, record=holder)
+        call.size_left(axis)
+
+
+def known_sizes(numbers: list[Number]) -> list[int | None]:
+    return [number.value for number in numbers]
+
+
+# -- functions ------------------------------------------------------------------------------------
+
+
+@function("shape", idle="out_type")
+def shape(call: LayerCall) -> Labels:
+    """the sizes of a tensor"""
+    x = call.x
+    return tensor_of(_array([size_number(x, axis) for axis in range(len(call.shape()))]))
+
+
+@function("size", idle="out_type")
+def size(call: LayerCall) -> Labels:
+    """the product of all sizes"""
+    x = call.x
+    numbers = [size_number(x, axis) for axis in range(len(call.shape()))]
+    return tensor_of(np.array(product(numbers), object))
+
+
+@function("rank")
+def rank(call: LayerCall) -> Labels:
+    """how many axes there are"""
+    return tensor_of(np.array(Number(len(call.shape())), object))
+
+
+@function(
+    "zeros", "ones", "fill", "random.normal", "random.uniform", "random.truncated_normal",
+    idle="value mean stddev minval maxval seed layout", reads_sizes=True,
+)  # fmt: skip
+def made_from_a_shape(call: LayerCall) -> Labels:
+    """a tensor whose positions are units that nobody can name, where its sizes are written down or follow"""
+    if any(isinstance(value, Labels) for value in call.kwargs.values()):
+        raise CannotTell("is filled with what the model computes")
+    first = call.args[0]
+    if isinstance(first, Labels):
+        if first.numbers is None:
+            raise CannotTell("is steered by a tensor that is only known as the model runs")
+        numbers = list(first.numbers.flat)
+    else:
+        numbers = list(_assembled(call, "Concatenate").numbers.flat)
+    made = Labels(tuple(known_sizes(numbers)))
+    for axis, number in enumerate(numbers):
+        if number.value is None or number.value < 2 or not (number.at or number.of):
+            use(call, number)
+            continue
+        ids = call.anonymous(number.value)
+        extents = [1] * len(numbers)
+        extents[axis] = number.value
+        made = Labels(made.shape, (*made.factors, ids.reshape(extents)))
+        meet(call, number, Axis.of(ids))
+    return made.with_silence(False)
