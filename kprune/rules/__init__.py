@@ -13,7 +13,8 @@
     regularization.py  dropout and noise
     preprocessing.py   Rescaling and what only changes values
     operations/        nodes of keras.ops in Functional graphs
-    keras2.py          TensorFlow functions in graphs that Keras 2 saved
+    keras2.py          layers that Keras 2 makes of TensorFlow's functions
+    tensorflow/        those functions, one entry each
     applications.py    layers that belong to keras.applications
     keras_hub.py       layers of KerasHub's backbones, by `keras_hub>Class`
 

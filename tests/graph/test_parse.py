@@ -275,3 +275,25 @@ def test_more_units_than_fit_into_memory_are_damage(field: str, width: int) -> N
     )
     with pytest.raises(DamagedFileError, match="units in one place"):
         analysed(config, tensors)
+
+
+@pytest.mark.parametrize("units", ["missing", "x", None, 0, -3, 2.5, True])
+def test_a_layer_without_a_number_of_units_is_damage(units: Any) -> None:
+    config = sequential(layer("Dense", "a", units=4), layer("Dense", "b", units=2), shape=[4])
+    tensors = arrays(config)
+    held = config["config"]["layers"][1]["config"]
+    held.pop("units") if units == "missing" else held.update(units=units)
+    with pytest.raises(DamagedFileError, match="is not that of a Dense"):
+        analysed(config, tensors)
+
+
+def test_a_setting_that_keras_has_a_default_for_may_be_missing() -> None:
+    """Then nothing goes through that layer, and the rest of the file is as free as before."""
+    config = sequential(layer("Dense", "a", units=4), layer("Dense", "b", units=3), shape=[4])
+    config["config"]["layers"].append(layer("Dense", "c", units=2))
+    tensors = arrays(config)
+    del config["config"]["layers"][3]["config"]["use_bias"]
+    analysis = analysed(config, tensors)
+    closure = close(analysis.groups, {"a": np.array([1])})
+    kept = {tensor.path: tensor.keep for tensor in remove(analysis, closure).tensors}
+    assert kept["layers/dense/vars/1"][0].tolist() == [0, 2, 3]

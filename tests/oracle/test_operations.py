@@ -101,3 +101,10 @@ def test_a_sum_over_units_is_exact_where_a_unit_gives_0():
     removal = Removal(model, {"a": [0, 4]})
     removal.check_counts()
     assert removal.report.exact
+
+
+def test_a_sum_over_what_was_concatenated_is_exact_only_if_every_part_gives_0():
+    """The sigmoid of a unit that goes gave 0.5 to the sum."""
+    for part, exact in ((ops.sigmoid, False), (ops.tanh, True)):
+        model = around(lambda y, part=part: ops.sum(ops.concatenate([part(y), y], -1), axis=-1))
+        assert Removal(model, {"a": [0, 4]}).report.exact is exact

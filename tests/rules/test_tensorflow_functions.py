@@ -366,3 +366,79 @@ def test_a_cut_through_any_mapped_function_is_the_masked_original(
         if not np.isfinite(expected).all() or not np.allclose(got, expected, rtol=1e-3, atol=1e-4)
     ]
     assert not wrong
+
+
+def attention(tf: Any, layers: Any, x: Any) -> Any:
+    """Heads by reshape and transpose, with the batch read from tf.shape."""
+    batch = tf.shape(x)[0]
+    tokens = tf.reshape(x, [batch, 16, 8])
+    q, k, v = (
+        tf.transpose(tf.reshape(layers.Dense(8)(tokens), [-1, 16, 2, 4]), [0, 2, 1, 3])
+        for _ in range(3)
+    )
+    scores = tf.nn.softmax(tf.matmul(q, k, transpose_b=True))
+    return tf.reshape(tf.transpose(tf.matmul(scores, v), [0, 2, 1, 3]), tf.stack([batch, 16, 8]))
+
+
+def windows(tf: Any, layers: Any, x: Any) -> Any:
+    y = tf.transpose(tf.reshape(x, [-1, 2, 2, 2, 2, 8]), [0, 1, 3, 2, 4, 5])
+    y = layers.Dense(7, name="w")(tf.reshape(y, [-1, 4, 8]))
+    y = tf.transpose(tf.reshape(y, [-1, 2, 2, 2, 2, 7]), [0, 1, 3, 2, 4, 5])
+    return tf.reshape(y, [-1, 4, 4, 7])
+
+
+def shuffled(tf: Any, layers: Any, x: Any) -> Any:
+    size = tf.shape(x)
+    y = tf.transpose(tf.reshape(x, [size[0], size[1], size[2], 2, 4]), [0, 1, 2, 4, 3])
+    return tf.reshape(y, [-1, 4, 4, 8])
+
+
+def sampled(tf: Any, layers: Any, x: Any) -> Any:
+    y = layers.GlobalAveragePooling2D()(x)
+    mean, spread = layers.Dense(6, name="mean")(y), layers.Dense(6, name="spread")(y)
+    return mean + tf.exp(spread) * tf.random.normal([tf.shape(mean)[0], 6], stddev=0.0)
+
+
+def halved(tf: Any, layers: Any, x: Any) -> Any:
+    return tf.image.resize(x[:, : tf.shape(x)[1] // 2, 1:-1], tf.shape(x)[1:3])
+
+
+def flattened(tf: Any, layers: Any, x: Any) -> Any:
+    return tf.reshape(x, [-1, tf.reduce_prod(tf.shape(x)[1:])])
+
+
+@pytest.mark.parametrize("kind", ["keras", "h5"])
+def test_sizes_that_the_graph_computes_follow(keras: Any, tmp_path: Path, kind: str) -> None:
+    import tensorflow as tf
+
+    layers, parts = keras.layers, [attention, windows, shuffled, sampled, halved, flattened]
+    image = keras.Input((4, 4, 3))
+    outs = []
+    for number, part in enumerate(parts):
+        x = layers.Conv2D(8, 1, name=f"a{number}", bias_initializer="ones")(image)
+        y = part(tf, layers, x)
+        if part is not flattened:
+            outs.append(layers.Dense(2)(layers.Flatten()(y) if None not in y.shape[1:] else
+                                        tf.reduce_mean(y, [1, 2])))  # fmt: skip
+        else:
+            outs.append(layers.Dense(2)(tf.ensure_shape(y, [None, 128])))
+    keras.Model(image, outs).save(tmp_path / f"m.{kind}")
+    wanted = {f"a{n}": UNITS for n in range(len(parts))} | {"w": [1, 2], "mean": [0]}
+    cut, zeroed = tmp_path / f"cut.{kind}", tmp_path / f"zero.{kind}"
+    report = kprune.remove(tmp_path / f"m.{kind}", wanted, output=cut)
+    assert report.changed == wanted | {"spread": [0]} and report.exact
+    kprune.zero(tmp_path / f"m.{kind}", report.changed, output=zeroed, outgoing=True)
+    small, whole = (keras.models.load_model(path, compile=False) for path in (cut, zeroed))
+    for got, expected in zip(small(ROWS), whole(ROWS), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_units_that_are_counted_for_their_number_stay(keras: Any, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    image = keras.Input((4, 4, 3))
+    x = keras.layers.Conv2D(8, 1, name="a")(image)
+    x = x / tf.cast(tf.shape(x)[-1], "float32")
+    keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(x))).save(tmp_path / "m.keras")
+    with pytest.raises(kprune.FrozenUnitsError, match="are counted by"):
+        kprune.remove(tmp_path / "m.keras", {"a": [1]}, output=tmp_path / "n.keras")
