@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,8 +12,10 @@ from kprune.graph.model import Layer, Shape
 from kprune.labels.combine import broadcast_shape, combine, units_stand_on
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.map import LabelMap, LayerRecord, Mix, Size
-from kprune.labels.sizes import Number
 from kprune.sets import distinct
+
+if TYPE_CHECKING:
+    from kprune.labels.sizes import Number
 
 
 class CannotTell(Exception):
