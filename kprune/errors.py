@@ -1,6 +1,7 @@
 """Everything kprune may tell a user instead of a result.
 
-    KpruneError                    carries what, where, why, do; knows its exit code
+    KpruneError                    carries what, where, why, do; knows its exit code; never raised itself
+    ├── InternalError       1      a bug in kprune, which is to be reported
     ├── UsageError          2      the command is wrong: options, unknown layer, output exists
     │   ├── SpecError       2      a malformed LAYER[.AXIS]:INDICES, with a caret under the place
     │   ├── UnknownLayerError 2    no layer of that name, with the nearest names
@@ -14,9 +15,10 @@
     │   └── LastUnitError   3      a layer would be left with no unit
     ├── FileError           4      a file cannot be read or written
     │   └── DamagedFileError 4     it is there, and it is not what it says it is
+    ├── SetupError          4      what kprune runs on: a package or backend that is missing, memory
     └── CheckError          5      verify, a plan's expect, --max-*, diff --exit-code
 
-Anything else that escapes is a bug in kprune (exit code 1).
+Anything else that escapes is a bug in kprune, and is shown as an `InternalError`.
 """
 
 from __future__ import annotations
@@ -43,6 +45,12 @@ class KpruneError(Exception):
         return "\n".join(
             f"{name + ':':<6} " + text.replace("\n", "\n       ") for name, text in rows if text
         )
+
+
+class InternalError(KpruneError):
+    """kprune itself is wrong. Whoever sees it should report it."""
+
+    exit_code = 1
 
 
 class UsageError(KpruneError):
@@ -101,6 +109,12 @@ class FileError(KpruneError):
 
 class DamagedFileError(FileError):
     """A file whose content contradicts itself or its format."""
+
+
+class SetupError(KpruneError):
+    """What kprune runs on is not there: a package, a backend of Keras, memory."""
+
+    exit_code = 4
 
 
 class CheckError(KpruneError):

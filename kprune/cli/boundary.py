@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from kprune.errors import FileError, KpruneError, UsageError
+from kprune.errors import FileError, InternalError, KpruneError, SetupError, UsageError
 from kprune.page.streams import forget_output, let_paths_through, put, say
 
 COMPLETION = "_KPRUNE_COMPLETE"
@@ -101,10 +101,13 @@ def _refusal(error: BaseException) -> KpruneError:
             where=str(error.filename) if error.filename else "",
         )
     if isinstance(error, MemoryError):
-        return KpruneError("there is not enough memory")
+        return SetupError("there is not enough memory")
+    from kprune.packages import missing_package, not_imported
     from kprune.text import clean
 
-    return KpruneError(
+    if isinstance(error, ImportError) and (missing := missing_package(error)):
+        return not_imported(error, missing)
+    return InternalError(
         "this is a bug in kprune",
         why=f"{type(error).__name__}: {clean(error, 300)}",
         do="run the command again with --debug, and report what it shows",

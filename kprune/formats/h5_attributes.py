@@ -22,6 +22,7 @@ import numpy as np
 
 from kprune.formats.faults import damaged, parsing
 from kprune.formats.opening import OpenFile
+from kprune.packages import imported
 
 SECONDS = 30
 _LARGEST_ANSWER = 1 << 28
@@ -68,7 +69,8 @@ class Reading:
     def result(self) -> dict[str, dict[str, Attribute]]:
         """Attributes by path of the object ("" for the root) and name.
 
-        Raises: DamagedFileError if the child could not read them, or did not come back.
+        Raises: DamagedFileError if the child could not read them, or did not come back; SetupError
+            without h5py.
         """
         try:
             code = self._child.wait(SECONDS)
@@ -78,6 +80,8 @@ class Reading:
         text = self._answer.read(_LARGEST_ANSWER + 1)
         if code < 0:
             raise self._damaged("HDF5 crashed while reading them")
+        if code:  # without h5py nothing was read, and nothing is known of the file
+            imported("kprune.formats.libhdf5", what="h5py, which reads legacy .h5 files,")
         if code or len(text) > _LARGEST_ANSWER:
             raise self._damaged(text.decode(errors="replace")[:200] or "HDF5 cannot read them")
         with parsing(self.file, "its attributes"):

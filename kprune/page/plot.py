@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kprune.errors import KpruneError, UsageError
+from kprune.errors import UsageError
 from kprune.formats.atomic import write_bytes
 from kprune.formats.faults import check_place, shown
+from kprune.packages import imported, pip_install
 from kprune.text import clean
 
 SUFFIXES = (".svg", ".png")
@@ -74,7 +75,7 @@ def check_plot(path: str | os.PathLike[str]) -> None:
     """Called before the work that is to be drawn.
 
     Raises: UsageError for a name that ends in neither .svg nor .png, FileError if no file can be
-        written there.
+        written there, SetupError if matplotlib cannot be imported.
     """
     if Path(path).suffix.lower() not in SUFFIXES:
         raise UsageError(
@@ -83,6 +84,7 @@ def check_plot(path: str | os.PathLike[str]) -> None:
             do="name a file that ends in .svg or .png",
         )
     check_place(path)
+    _import_matplotlib()
 
 
 def draw(path: str | os.PathLike[str], panels: Sequence[Panel]) -> None:
@@ -90,7 +92,7 @@ def draw(path: str | os.PathLike[str], panels: Sequence[Panel]) -> None:
 
     Args:
         path: ends in .svg or .png.
-    Raises: UsageError, FileError; KpruneError if matplotlib cannot be imported.
+    Raises: UsageError, FileError; SetupError if matplotlib cannot be imported.
     """
     check_plot(path)
     matplotlib = _import_matplotlib()
@@ -142,12 +144,8 @@ def _plain(text: str) -> str:
 
 def _import_matplotlib() -> Any:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of building a font cache
-    try:
-        import matplotlib
-    except Exception as error:
-        raise KpruneError(
-            "matplotlib, which draws the plot, cannot be imported",
-            why=f"{type(error).__name__}: {clean(error, 300)}",
-            do="install it (pip install matplotlib), or leave out --plot: --json has the figures",
-        ) from error
-    return matplotlib
+    return imported(
+        "matplotlib",
+        what="matplotlib, which draws the plot,",
+        do=f"install it ({pip_install('matplotlib')}), or leave out --plot: --json has the figures",
+    )

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kprune.errors import CannotPruneError
+from kprune.errors import CannotPruneError, SetupError
+from kprune.packages import missing_package
 from kprune.text import clean
 
 
@@ -114,7 +115,7 @@ def import_classes(classes: list[Foreign]) -> dict[str, Any]:
     """Import what a config names, where it is not registered with Keras already.
 
     Returns: `custom_objects` for Keras, which by itself finds only what is registered.
-    Raises: CannotPruneError if a module cannot be imported, or does not hold its class.
+    Raises: SetupError if a module is not installed; CannotPruneError if it fails, or does not hold its class.
     """
     found: dict[str, Any] = {}
     for item in classes:
@@ -130,6 +131,14 @@ def import_classes(classes: list[Foreign]) -> dict[str, Any]:
         package = clean(item.module.partition(".")[0])
         try:
             module = importlib.import_module(item.module)
+        except ModuleNotFoundError as error:
+            found_not = missing_package(error) or package
+            raise SetupError(
+                f"cannot import {clean(item.module)}, which holds the model's {clean(item.name)}",
+                why=f"no package '{found_not}' is installed here, and no such folder is on PYTHONPATH",
+                do=f"install '{found_not}', put its folder on PYTHONPATH, or give --rules a file that "
+                "imports it",
+            ) from error
         except Exception as error:  # a module may raise anything while it is run
             raise CannotPruneError(
                 f"cannot import {clean(item.module)}, which holds the model's {clean(item.name)}",

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from kprune.errors import CannotPruneError, FileError, KpruneError
+from kprune.errors import CannotPruneError, FileError, KpruneError, SetupError
 from kprune.formats import Source
 from kprune.formats.faults import shown
+from kprune.packages import imported, missing_package, not_imported, pip_install
 from kprune.running.foreign import foreign_classes, import_classes
 from kprune.text import clean
 
@@ -86,7 +87,7 @@ def set_up() -> None:
 def import_keras() -> ModuleType:
     """Keras on TensorFlow, ready to run: its devices have been looked for.
 
-    Raises: KpruneError if it cannot be imported, after what TensorFlow has to say about it.
+    Raises: SetupError if it cannot be imported, after what TensorFlow has to say about it.
     """
     set_up()
     try:
@@ -95,34 +96,38 @@ def import_keras() -> ModuleType:
 
             keras.ops.zeros(())
     except Exception as error:
-        raise KpruneError(
-            "Keras cannot be imported",
-            why=f"{type(error).__name__}: {clean(error, 300)}",
-            do="check the installation: python -c 'import keras'",
-        ) from error
+        raise _without_keras(error) from error
     module: ModuleType = keras
     return module
+
+
+def _without_keras(error: Exception) -> SetupError:
+    """What to tell where Keras cannot be imported: it, its backend, or a package of theirs is not there."""
+    missing = missing_package(error)
+    if missing == "keras":
+        return not_imported(error, "keras", what="Keras, which runs the model,")
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    check = "check the installation: python -c 'import keras'"
+    do = f"install {missing}: {pip_install(missing)}" if missing else check
+    if backend != "tensorflow":
+        do += "; or take the backend that kprune uses by itself: KERAS_BACKEND=tensorflow"
+    return not_imported(error, "keras", what=f"Keras, with the backend '{clean(backend)}',", do=do)
 
 
 def keras_of(source: Source) -> ModuleType:
     """The Keras that wrote a file: tf_keras for what Keras 2 wrote, where Keras 3 often has no such layer.
 
-    Raises: KpruneError if it cannot be imported.
+    Raises: SetupError if it cannot be imported.
     """
     keras = import_keras()
     if not str(source.metadata.get("keras_version", "3")).startswith(("1.", "2.")):
         return keras
-    try:
-        with quiet():
-            import tf_keras
-    except Exception as error:
-        raise KpruneError(
-            f"{name_of(source)} was saved by Keras 2, and tf_keras, which runs it, cannot be imported",
-            why=f"{type(error).__name__}: {clean(error, 300)}",
+    with quiet():
+        return imported(
+            "tf_keras",
+            what=f"{name_of(source)} was saved by Keras 2, and tf_keras, which runs it,",
             do="install it: pip install 'kprune[keras2]'",
-        ) from error
-    module: ModuleType = tf_keras
-    return module
+        )
 
 
 def load(source: Source, folder: Path, *, compiled: bool = False) -> Any:

@@ -17,6 +17,7 @@ from kprune.formats import Source, open_model
 from kprune.labels.closure import check, close
 from kprune.labels.groups import connected
 from kprune.labels.map import TOKENS, UnitAxis
+from kprune.packages import imported
 from kprune.pruning.carrying import Target, analyse, carry_out_source
 from kprune.pruning.changes import removal
 from kprune.pruning.selection import statistics_of
@@ -296,7 +297,7 @@ def _measure_all(
     where: _Place, models: Sequence[Units], jobs: int | None, progress: Progress | None
 ) -> list[_Measured]:
     """The figures of each model, in their order, wherever joblib has them measured."""
-    import joblib
+    joblib = imported("joblib", what="joblib, which spreads the measurements,")
 
     backend, _ = joblib.parallel.get_active_backend()
     one_by_one = getattr(backend, "supports_return_generator", False)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kprune.analysis import Analysis
-from kprune.errors import CannotPruneError, CheckError, KpruneError, UsageError
+from kprune.errors import CannotPruneError, CheckError, KpruneError, SetupError, UsageError
 from kprune.formats import Source, open_model
 from kprune.graph.model import TensorRef, leaves
 from kprune.labels.labels import Labels
@@ -242,6 +242,8 @@ class _Both:
     def _load_pruned(self, *, compiled: bool) -> Any:
         try:
             return load(self.after, self.folder, compiled=compiled)
+        except SetupError:  # it says nothing of the file
+            raise
         except KpruneError as error:
             raise CheckError(
                 f"plain Keras loads the original, but not {name_of(self.after)}",

@@ -7,16 +7,15 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from kprune.errors import KpruneError
+from kprune.packages import imported, pip_install
 from kprune.running.keras_runtime import quiet, set_up
-from kprune.text import clean
 
 
 @functools.cache
 def tensorflow() -> Any:
     """The module `tensorflow`.
 
-    Raises: KpruneError if it cannot be imported.
+    Raises: SetupError if it cannot be imported.
     """
     known = sys.modules.get("tensorflow")
     if known is not None and hasattr(known, "io"):
@@ -24,33 +23,21 @@ def tensorflow() -> Any:
     set_up()
     if sys.stderr is not None and sys.stderr.isatty():
         print("loading TensorFlow, which reads SavedModels (some seconds) …", file=sys.stderr)
-    try:
-        with quiet():
-            import tensorflow as module
-    except Exception as error:
-        raise _missing("TensorFlow", "tensorflow", error) from error
-    return module
+    with quiet():
+        return _imported("tensorflow", "TensorFlow")
 
 
 @functools.cache
 def tf_keras() -> ModuleType:
     """The module `tf_keras`, the legacy Keras that reads and writes SavedModels of its own.
 
-    Raises: KpruneError if it cannot be imported.
+    Raises: SetupError if it cannot be imported.
     """
     tensorflow()
-    try:
-        with quiet():
-            import tf_keras as module
-    except Exception as error:
-        raise _missing("tf_keras", "tf_keras", error) from error
-    found: ModuleType = module
-    return found
+    with quiet():
+        return _imported("tf_keras", "tf_keras, which reads and writes SavedModels of Keras 2,")
 
 
-def _missing(name: str, module: str, error: Exception) -> KpruneError:
-    return KpruneError(
-        f"{name} cannot be imported",
-        why=f"{type(error).__name__}: {clean(error, 300)}",
-        do=f"install it (pip install {module}), and check: python -c 'import {module}'",
-    )
+def _imported(module: str, what: str) -> ModuleType:
+    do = f"install it ({pip_install(module)}), and check: python -c 'import {module}'"
+    return imported(module, what=what, do=do)

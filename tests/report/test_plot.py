@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kprune.errors import FileError, KpruneError, UsageError
+from kprune.errors import FileError, SetupError, UsageError
 from kprune.page.plot import Curve, Panel, check_plot, draw
 
 LOSS = Panel(
@@ -67,7 +67,7 @@ def test_without_matplotlib_the_message_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
-    with pytest.raises(KpruneError) as refused:
+    with pytest.raises(SetupError) as refused:
         draw(tmp_path / "a.svg", [LOSS])
     assert "leave out --plot" in refused.value.do
     assert not list(tmp_path.iterdir())
