@@ -185,9 +185,10 @@ class Analysis(Struct, eq=False, dict=True):
         """
         if self.proof is not None:
             self.proof.require(gone)
+        from kprune.surgery.compiled import recompiled
         from kprune.surgery.rewrite import Rewriter
 
-        return Rewriter(self.config, self.map, gone).run(branches)
+        return Rewriter(self.config, self.map, gone).run(branches, recompiled(self, gone).specs)
 
     @cached_property
     def leaf_layers(self) -> list[Layer]:

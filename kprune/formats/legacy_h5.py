@@ -164,6 +164,10 @@ class LegacyH5(Source):
             path: dict(found) for path, found in self.attributes.items() if path not in emptied
         }
         attributes.setdefault("", {})[CONFIG] = json_bytes(edit.config).decode()
+        if edit.metadata.get(TRAINING) is None:
+            attributes[""].pop(TRAINING, None)
+        elif edit.metadata[TRAINING] != self.metadata.get(TRAINING):
+            attributes[""][TRAINING] = json_bytes(edit.metadata[TRAINING]).decode()
         if PROVENANCE in edit.metadata:
             attributes[""][PROVENANCE] = json_bytes(edit.metadata[PROVENANCE]).decode()
         for group, found in attributes.items():

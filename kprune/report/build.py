@@ -14,6 +14,7 @@ from kprune.report.facts import FileFacts
 from kprune.report.report import LayerChange, Report, WeightChange
 from kprune.report.traps import bias_traps
 from kprune.sets import without
+from kprune.surgery.compiled import recompiled, texts
 from kprune.surgery.edit import Edit, TensorEdit
 from kprune.surgery.optimizer import is_state
 from kprune.text import clean
@@ -115,6 +116,8 @@ def _weight(analysis: Analysis, edited: TensorEdit) -> WeightChange | None:
 def removal_notes(analysis: Analysis, closure: Closure) -> list[Note]:
     """What a reader of a removal should know: where it is not exact, and where Keras does not do what it says."""
     notes = bias_traps(analysis, closure.gone)
+    compiled = recompiled(analysis, closure.gone)
+    notes += [Note("compiled", path, text) for path, text in texts(compiled)]
     for mix in analysis.map.mixes:
         hit = mix.ids[closure.gone[mix.ids]]
         if hit.size:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kprune.analysis import Analysis
+from kprune.surgery.compiled import recompiled
 from kprune.version import __version__
 
 KEY = "kprune"
@@ -27,9 +28,9 @@ def with_provenance(
         units: by address, the indices that were named.
         options: further keys of the step, as a plan writes them.
         gone: bool (labels,) if units were physically removed.
-    Returns: the old metadata with the key `kprune`: `version`, `plan` (steps as in a YAML plan, each
-        in terms of the file it was applied to) and `units`, for each layer that lost any the
-        original indices of those that are left.
+    Returns: the old metadata, a legacy file's `training_config` as it is now, and the key `kprune`:
+        `version`, `plan` (steps as in a YAML plan, each in terms of the file it was applied to) and
+        `units`, for each layer that lost any the original indices of those that are left.
     """
     before = analysis.metadata.get(KEY)
     before = before if isinstance(before, dict) else {}
@@ -56,8 +57,11 @@ def with_provenance(
                 left[address] = [known[i] for i in alive]
             else:
                 left[address] = [int(i) for i in alive]
+    metadata = analysis.metadata
+    if gone is not None:
+        metadata = recompiled(analysis, gone).metadata(metadata)
     return {
-        **analysis.metadata,
+        **metadata,
         KEY: {
             "version": __version__,
             "plan": {"version": 1, "steps": [*steps, step]},

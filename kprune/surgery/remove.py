@@ -11,6 +11,7 @@ from kprune.labels.branches import dead_branches
 from kprune.labels.closure import Closure
 from kprune.labels.map import Blocks, Weight
 from kprune.labels.tokens import lines_gone
+from kprune.surgery.compiled import recompiled
 from kprune.surgery.edit import Edit, TensorEdit
 from kprune.surgery.optimizer import Slots, find_slots
 from kprune.surgery.relocate import relocate
@@ -33,15 +34,19 @@ def remove(analysis: Analysis, closure: Closure) -> Edit:
     branches = dead_branches(closure.groups, gone)
     config = analysis.rewritten(gone, branches)
     edits = (*cuts.values(), *cut_slots(slots, cuts))
+    dropped = tuple(dict.fromkeys((*slots.dropped, *recompiled(analysis, gone).dropped)))
+    edits = tuple(
+        edit for edit in edits if not edit.path.startswith(tuple(f"{p}/" for p in dropped))
+    )
     lines = lines_gone(analysis.map.token_sources, analysis.extras, gone)
     if not branches:
-        return Edit(config, analysis.metadata, edits, slots.dropped, without_lines=lines)
+        return Edit(config, analysis.metadata, edits, dropped, without_lines=lines)
     moved = relocate(analysis, config, edits)
     return Edit(
         config,
         analysis.metadata,
         moved.tensors,
-        (*slots.dropped, *moved.dropped),
+        (*dropped, *moved.dropped),
         order=moved.order,
         without_lines=lines,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,16 @@ class Rewriter:
         self._copies: dict[int, Any] = {}
         self.config: dict[str, Any] = copied(config, self._copies)
 
-    def run(self, branches: Collection[Layer] = ()) -> dict[str, Any]:
+    def run(
+        self,
+        branches: Collection[Layer] = (),
+        compiled: Iterable[tuple[dict[str, Any], dict[str, Any] | None]] = (),
+    ) -> dict[str, Any]:
         """The new config.
 
         Args:
             branches: layers that go as a whole.
+            compiled: dicts of the old config that hold a `compile_config`, each with the new one.
         """
         self._sizes()
         self._blocks()
@@ -45,6 +50,8 @@ class Rewriter:
             if record.layer.model is not None:
                 self._model(record.layer.model)
             self._build_config(record)
+        for spec, new in compiled:
+            self.new(spec)["compile_config"] = new
         self._twins()
         for layer in branches:
             self._take_out(layer, branches)
@@ -195,10 +202,9 @@ class Rewriter:
             if layer.twin is not None:
                 first: Layer = layer.twin
                 self.new(layer.spec)["config"] = copied(self.new(first.spec)["config"])
-                if "build_config" in layer.spec:
-                    self.new(layer.spec)["build_config"] = copied(
-                        self.new(first.spec).get("build_config")
-                    )
+                for key in ("build_config", "compile_config"):
+                    if key in layer.spec:
+                        self.new(layer.spec)[key] = copied(self.new(first.spec).get(key))
 
 
 def _source(tensor: Any) -> Any:
