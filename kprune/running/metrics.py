@@ -148,12 +148,12 @@ def _compiled(model: Any, labels: Any, **arguments: Any) -> dict[str, float]:
             found = model.evaluate(**arguments, verbose=0, return_dict=True)
     except Exception as error:
         raise UsageError(
-            "the model cannot be evaluated on these labels",
+            "the model cannot be evaluated on these labels by the loss and metrics of its file",
             where=f"labels of shape {labels.shape} and type {labels.dtype}"
             if isinstance(labels, np.ndarray)
             else "",
             why=clean(reason_of(error), 300),
-            do="give labels as the model was trained on them",
+            do="give labels as the model was trained on them; or compile the model anew, and save it",
         ) from error
     return {str(name): float(value) for name, value in found.items()}
 

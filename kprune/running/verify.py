@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from kprune.labels.labels import Labels
 from kprune.page.result import Note
 from kprune.pruning.carrying import analyse
 from kprune.report.counts import count
-from kprune.running.classes import Classes
+from kprune.running.classes import Classes, ignored_numbers
 from kprune.running.inputs import at, data_for, fixed_batch, random_inputs, whole_batches
 from kprune.running.keras_runtime import import_keras, load, name_of, output_names, run
 from kprune.running.lost import Lost, Unexplained, lost
@@ -262,17 +262,20 @@ class _Both:
         for name, ref, values in zip(names, refs, full, strict=True):
             labels = analysis.map.tensors.get((analysis.model.path, *ref.key), Labels(None))
             cut = cut_along(values, labels, known.gone)
-            if labels.shape is not None and labels.last.dead(known.gone).any():
-                keep = ~labels.last.dead(known.gone)
-                classes[name] = Classes(np.flatnonzero(keep), labels.rank)
-                if is_distribution(values):
-                    cut = cut / cut.sum(axis=-1, keepdims=True)
+            for axis, keep in _lost_along(labels, known.gone):
+                kept = np.flatnonzero(keep)
+                # A number below the classes' new count is that of another class now.
+                taken = {*kept.tolist(), *range(len(kept))}
+                void = ignored_numbers(analysis, len(expected), taken)
+                classes[name] = Classes(kept, labels.rank, axis, void)
+                if is_distribution(values, axis):
+                    cut = cut / cut.sum(axis=axis, keepdims=True)
                     renormalised.append(ref.layer)
                     self.notes.append(
                         Note(
                             "renormalised",
                             clean(ref.layer),
-                            f"'{clean(ref.layer)}' is compared over the {keep.sum()} classes left",
+                            f"'{clean(ref.layer)}' is compared over the {len(kept)} classes left",
                         )
                     )
             expected.append(cut)
@@ -340,6 +343,16 @@ def cut_along(values: np.ndarray, labels: Labels, gone: np.ndarray) -> np.ndarra
     return values
 
 
+def _lost_along(labels: Labels, gone: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """The axes of a tensor, counted from the end, that lost something; bool (size,) for what is left."""
+    if labels.shape is None:
+        return
+    for axis in range(1 - labels.rank, 0):
+        dead = labels.axis(labels.rank + axis).dead(gone)
+        if dead.any():
+            yield axis, ~dead
+
+
 def _cut_inputs(analysis: Analysis, gone: np.ndarray, inputs: Any) -> Any:
     """Inputs without the features that were removed."""
     tree = import_keras().tree
@@ -356,10 +369,10 @@ def _cut_inputs(analysis: Analysis, gone: np.ndarray, inputs: Any) -> Any:
     return tree.pack_sequence_as(inputs, cut)
 
 
-def is_distribution(values: np.ndarray) -> bool:
-    """Whether the last axis holds probabilities, as a softmax gives them."""
+def is_distribution(values: np.ndarray, axis: int = -1) -> bool:
+    """Whether an axis holds probabilities, as a softmax gives them."""
     real = values.astype(np.float64)
-    return bool((real >= 0).all() and np.allclose(real.sum(axis=-1), 1.0, atol=1e-2))
+    return bool((real >= 0).all() and np.allclose(real.sum(axis=axis), 1.0, atol=1e-2))
 
 
 def difference(

@@ -54,7 +54,7 @@ def recompiled(analysis: Analysis, gone: np.ndarray) -> Recompiled:
     """
     trained = analysis.metadata.get(TRAINING)
     found = Recompiled(training=trained if isinstance(trained, dict) else None)
-    old = str(analysis.metadata.get("keras_version", "3")).startswith(("1.", "2."))
+    old = is_keras_2(analysis.metadata)
     for model in _models(analysis):
         compiled = model.spec.get(CONFIG)
         whole = model is analysis.model
@@ -71,6 +71,30 @@ def recompiled(analysis: Analysis, gone: np.ndarray) -> Recompiled:
         if whole and found.training:
             found.training = _followed(found, model, found.training, outputs, old=old, plain=True)
     return found
+
+
+def ignored_labels(analysis: Analysis) -> list[set[int]]:
+    """For each output of the model the numbers that its losses and metrics ignore (`ignore_class`)."""
+    outputs = _outputs(analysis, analysis.model, np.zeros(analysis.map.count, bool))
+    found: list[set[int]] = [set() for _ in outputs]
+
+    def look(item: Any, number: int) -> Any:
+        config = item.get("config") if isinstance(item, dict) else None
+        ignored = config.get("ignore_class") if isinstance(config, dict) else None
+        if isinstance(ignored, int):
+            found[number].add(ignored)
+        return item
+
+    for compiled in (analysis.config.get(CONFIG), analysis.metadata.get(TRAINING)):
+        if isinstance(compiled, dict):
+            old = is_keras_2(analysis.metadata)
+            _Following(outputs, old, plain=False).visit(compiled, look, look)
+    return found
+
+
+def is_keras_2(metadata: Mapping[str, Any]) -> bool:
+    """Whether Keras 2 wrote a file."""
+    return str(metadata.get("keras_version", "3")).startswith(("1.", "2."))
 
 
 def _followed(
@@ -152,6 +176,10 @@ def _outputs(analysis: Analysis, model: Model, gone: np.ndarray) -> list[Output]
     return found
 
 
+Leaf = Callable[[Any, int], Any]
+"""Takes a loss or metric and the number of its output, gives what stands in its place."""
+
+
 class _Following:
     """Carries classes through the structure of losses and metrics that `compile` was given."""
 
@@ -162,18 +190,21 @@ class _Following:
 
     def run(self, compiled: dict[str, Any]) -> dict[str, Any]:
         """Raises: CannotFollow for a loss."""
-        new = dict(compiled)
-        if "loss" in compiled:
-            new["loss"] = self._structure(compiled["loss"], self._loss, self._one_each)
+        new = self.visit(compiled, self._loss, self._metric)
         self._remark_on_one_class()
-        for name in ("metrics", "weighted_metrics"):
-            if compiled.get(name):
-                new[name] = self._structure(compiled[name], self._metric, self._metrics_each)
         return new
 
-    def _structure(
-        self, value: Any, leaf: Callable[[Any, int], Any], is_each: Callable[[Any], bool]
-    ) -> Any:
+    def visit(self, compiled: dict[str, Any], loss: Leaf, metric: Leaf) -> dict[str, Any]:
+        """What `compile` was given, with what functions make of each loss and metric of each output."""
+        new = dict(compiled)
+        if compiled.get("loss"):
+            new["loss"] = self._structure(compiled["loss"], loss, self._one_each)
+        for name in ("metrics", "weighted_metrics"):
+            if compiled.get(name):
+                new[name] = self._structure(compiled[name], metric, self._metrics_each)
+        return new
+
+    def _structure(self, value: Any, leaf: Leaf, is_each: Callable[[Any], bool]) -> Any:
         """What `compile` was given, for all outputs: one for all, or by their order or names."""
         every = range(len(self.outputs))
         if len(self.outputs) == 1:
@@ -188,13 +219,13 @@ class _Following:
         names = [output.names[0] for output in self.outputs]
         return dict(zip(names, parts, strict=True)) if len({*names}) == len(names) else parts
 
-    def _of(self, key: str, item: Any, leaf: Callable[[Any, int], Any]) -> Any:
+    def _of(self, key: str, item: Any, leaf: Leaf) -> Any:
         for number, output in enumerate(self.outputs):
             if key in output.names:
                 return self._part(item, leaf, number)
         return item
 
-    def _part(self, value: Any, leaf: Callable[[Any, int], Any], number: int) -> Any:
+    def _part(self, value: Any, leaf: Leaf, number: int) -> Any:
         """What is given for one output: one or several, in lists or by names."""
         if _is_leaf(value):
             return leaf(value, number)

@@ -233,3 +233,57 @@ def test_figures_of_one_answer_are_judged_by_their_squared_error(tmp_path: Path)
     found = kprune.verify(tmp_path / "m.keras", tmp_path / "m.keras", data=tmp_path / "d.npz")
     assert found.metrics is not None
     assert found.metrics["before"] == {"mean_squared_error": pytest.approx(0.25, rel=1e-4)}
+
+
+def test_labels_that_are_ignored_stay_and_say_nothing_of_the_class_of_a_sample() -> None:
+    """255 in a map of numbers says that nobody knows; it is no class, removed or not."""
+    maps = np.array([[0, 2, 255], [4, 255, 0], [255, 255, 255], [1, 0, 255]], np.uint8)
+    left = Classes(KEPT, 3, ignored=(255,))
+    found, known, _ = fitted(maps, {"out": left}, "out")
+    assert known is not None and known.tolist() == [True, True, False, False]
+    assert found[:2].tolist() == [[0, 1, 255], [2, 255, 0]] and found.dtype == np.uint8
+    own = np.array([[0, 1, 255], [2, 255, 0]])
+    assert (
+        fitted(own, {"out": left}, "out")[1] is None
+    )  # nothing tells that they are the original's
+
+
+def test_rows_may_stand_along_another_axis_than_the_last() -> None:
+    """Classes of a channels_first map: (samples, classes, places)."""
+    numbers = np.array([[0, 4], [2, 1], [4, 2]])
+    rows = np.moveaxis(np.eye(5)[numbers], -1, 1)
+    found, known, _ = fitted(rows, {"out": Classes(KEPT, 3, axis=-2)}, "out")
+    assert known is not None and known.tolist() == [True, False, True]
+    assert found[known].argmax(1).tolist() == [[0, 2], [2, 1]]
+
+
+@pytest.mark.parametrize("ignored", [255, 4])
+def test_maps_with_ignored_places_are_judged_as_by_plain_keras(
+    tmp_path: Path, ignored: int
+) -> None:
+    """Class 1 goes, or the ignored class itself, which labels go on bearing."""
+    import keras
+
+    gone = 1 if ignored == 255 else ignored
+    kept = [number for number in range(5) if number != gone]
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 3, 4)).astype("float32"), rng.choice(kept, (20, 3))
+    y[:, 0] = ignored
+    np.savez(tmp_path / "d.npz", x=x, y=y)
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((3, 4)), keras.layers.Dense(5, "softmax", bias_initializer="normal")]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=ignored)
+    model.compile("adam", loss, metrics=["accuracy"])
+    model.save(tmp_path / "full.keras")
+    small = tmp_path / "small.keras"
+    kprune.remove(tmp_path / "full.keras", {model.layers[-1].name: [gone]}, output=small)
+    own = np.where(y == ignored, ignored, np.searchsorted(kept, y))
+    judged = keras.models.load_model(small).evaluate(x, own, verbose=0, return_dict=True)
+    found = kprune.verify(tmp_path / "full.keras", small, data=tmp_path / "d.npz")
+    assert found.passed and found.metrics is not None
+    assert found.metrics["after"] == pytest.approx(judged, rel=1e-5)
+    assert found.metrics["before"] == pytest.approx(
+        model.evaluate(x, y, verbose=0, return_dict=True), rel=1e-5
+    )
