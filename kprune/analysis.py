@@ -15,7 +15,7 @@ from kprune.graph import Layer, Model, parse_model
 from kprune.labels.by_order import bind
 from kprune.labels.by_path import find_private, is_old, settle_stores
 from kprune.labels.groups import Groups
-from kprune.labels.map import LabelMap, Weight
+from kprune.labels.map import LabelMap, Weight, LayerRecord
 from kprune.labels.tokens import settle_tokens
 from kprune.labels.trace import trace
 from kprune.rules import builtin
@@ -124,9 +124,27 @@ class Analysis(Struct, eq=False, dict=True):
         )
 
     @cached_property
-    def weights(self) -> list[Weight]:
-        """Every weight that a rule declared, in the optimizer's order."""
+    def variables(self) -> list[Weight]:
+        """Every weight that a rule declared, in the optimizer's order; `merged` ones among them."""
         return self.map.weights()
+
+    @cached_property
+    def weights(self) -> list[Weight]:
+        """Those that the file holds."""
+        return [weight for weight in self.variables if self.is_stored(weight)]
+
+    @cached_property
+    def unstored(self) -> list[Weight]:
+        """Those that the file holds within others, and that Keras makes anew: adapters of LoRA."""
+        return [weight for weight in self.variables if not self.is_stored(weight)]
+
+    def is_stored(self, weight: Weight) -> bool:
+        """Whether a weight is in the file by itself, as nearly all are."""
+        return not weight.merged or weight.path in self.tensors
+
+    def adapted(self, record: LayerRecord) -> bool:
+        """Whether the file holds adapters beside the layer's kernel, which says less without them."""
+        return any(weight.merged and self.is_stored(weight) for weight in record.weights.values())
 
     def home(self, path: str) -> str:
         """The path of a dataset as a `.keras` file has it: below the store of its layer."""

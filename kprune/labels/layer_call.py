@@ -222,6 +222,7 @@ class LayerCall(RuleCall):
         grouped: Any = None,
         scaled: int | None = None,
         duplicate: bool = False,
+        merged: bool = False,
     ) -> None:
         """Say which labels stand along each axis of one of the layer's weights, in Keras's order of creation.
 
@@ -234,12 +235,14 @@ class LayerCall(RuleCall):
             flops: operations per use: 2 for a product that is summed, 1 for a sum.
             out: the axis of the units that it makes, from 0; `also` are further ones.
             at: the sub-object that holds it (`cell`), "" for the layer itself.
-            grouped, scaled, duplicate: see `Weight`.
+            grouped, scaled, duplicate, merged: see `Weight`.
         """
         if not when:
             return
-        index = self._counts.get(at, 0)
-        self._counts[at] = index + 1
+        place: int | str = name
+        if not merged:  # those have no number of their own
+            place = self._counts.get(at, 0)
+            self._counts[at] = place + 1
         key = f"{at}/{name}" if at else name
         placed = tuple(_axis(axis) for axis in axes)
         uses *= self._tracer.times
@@ -252,7 +255,7 @@ class LayerCall(RuleCall):
         self._record.weights[key] = Weight(
             self.layer,
             name,
-            f"{group}/vars/{index}",
+            f"{group}/vars/{place}",
             placed,
             trainable and self.layer.trainable,
             uses,
@@ -262,6 +265,7 @@ class LayerCall(RuleCall):
             grouped,
             scaled,
             duplicate,
+            merged,
         )
 
     def tie_weight(self, known: Weight, axes: tuple[Axis, ...]) -> None:

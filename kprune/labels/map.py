@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,8 @@ class Weight(Struct, eq=False):
             divides by the square root of that size (the key_dim of attention).
         duplicate: whether the file holds it a second time for a layer that only refers to it; it is
             cut like the first, and not counted.
+        merged: whether a `.keras` file has it within another weight (adapters of LoRA, in the kernel):
+            Keras makes it anew when the file is loaded. A legacy `.h5` has it like any other.
     """
 
     layer: Layer
@@ -75,6 +77,7 @@ class Weight(Struct, eq=False):
     grouped: Blocks | None = None
     scaled: int | None = None
     duplicate: bool = False
+    merged: bool = False
 
     @property
     def shape(self) -> tuple[int | None, ...]:
@@ -86,6 +89,11 @@ class Weight(Struct, eq=False):
             if axis is not None and np.isin(self.axes[axis].all_ids(), ids).any():
                 return axis
         return None
+
+
+def adapted_layers(weights: Iterable[Weight]) -> list[str]:
+    """Paths of the layers that have adapters of LoRA."""
+    return list(dict.fromkeys(weight.layer.path for weight in weights if weight.merged))
 
 
 class Size(Struct, eq=False):

@@ -49,7 +49,8 @@ def count(
 ) -> Counts:
     """Count a model, as it is or without some labels.
 
-    Parameters are counted from the tensors in the file, so that layers without a rule count as well.
+    Parameters are counted from the tensors in the file, so that layers without a rule count as well;
+    and adapters that Keras makes anew when it loads the file, as it counts them too.
 
     Args:
         gone: bool (labels,): what is taken off.
@@ -87,6 +88,12 @@ def count(
             row.trainable += size
         if weight is not None:
             row.flops += int(size * weight.uses * weight.flops)
+    for weight in analysis.unstored:
+        row = _owner(stores, weight.path) or counts.layers.setdefault("", LayerCount("", ""))
+        if not weight.duplicate and None not in weight.shape and row.name not in behind - left:
+            size = _size(weight, tuple(size or 0 for size in weight.shape), gone)
+            row.parameters += size
+            row.trainable += size if weight.trainable else 0
     for axis in analysis.map.axes.values():
         layer_row = counts.layers.get(axis.layer.path)
         if layer_row is None or axis.name == "features" or not axis.default:

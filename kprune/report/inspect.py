@@ -15,7 +15,7 @@ from kprune.formats import Source, open_model
 from kprune.graph.model import Layer
 from kprune.graph.parse import INPUT, declared_shape
 from kprune.labels.explain import reason
-from kprune.labels.map import UnitAxis
+from kprune.labels.map import UnitAxis, adapted_layers
 from kprune.report.build import facts
 from kprune.report.counts import LayerCount, count
 from kprune.report.inspection import AxisFacts, Carried, Inspection, LayerFacts
@@ -173,6 +173,7 @@ def _carried(source: Source, analysis: Analysis) -> Carried:
             masked for layer in analysis.model.walk() if (masked := masked_layer(layer)) is not None
         ],
         pruned=pruned if isinstance(pruned, dict) else None,
+        adapters=adapted_layers(analysis.variables),
     )
 
 

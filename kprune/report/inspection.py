@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from kprune.labels.map import TOKENS
 from kprune.page.figures import counted, figure, shape, short, some
@@ -92,6 +92,9 @@ class Carried(Struct, frozen=True):
         dict[str, Any] | None,
         Meta(description="what kprune did to it before: version, plan, units"),
     ]
+    adapters: Annotated[
+        list[str], Meta(description="layers whose kernels have adapters of LoRA")
+    ] = field(default_factory=list)
 
 
 class Inspection(Result, frozen=True, kw_only=True):
@@ -281,6 +284,9 @@ def _carried(carried: Carried) -> Iterator[tuple[str, str]]:
     if carried.masks:
         names = some([clean(name) for name in carried.masks], 6)
         parts.append(f"masks behind {names} ('kprune unmask' takes them out)")
+    if carried.adapters:
+        names = some([clean(name) for name in carried.adapters], 6)
+        parts.append(f"adapters of LoRA in {names}, which count as Keras counts them")
     if carried.pruned is not None:
         parts.append(_history(carried.pruned))
     for part in parts:

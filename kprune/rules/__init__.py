@@ -9,6 +9,7 @@
     pooling.py         pooling, global pooling
     reshaping.py       Flatten, Reshape, Permute, RepeatVector, padding, cropping, up-sampling
     merging.py         Add … Minimum, Concatenate
+    lora.py            adapters of LoRA, beside the kernels of Dense, Conv, EinsumDense and Embedding
     activations.py     Activation and the activation layers; what each activation function mixes
     regularization.py  dropout and noise
     preprocessing.py   Rescaling and what only changes values

@@ -8,6 +8,7 @@ from kprune.labels.labels import Axis, Labels
 from kprune.labels.layer_call import LayerCall
 from kprune.labels.rule_call import CannotTell
 from kprune.rules.activations import activate
+from kprune.rules.lora import adapters, has_adapters
 from kprune.rules.registry import LAYERS
 from kprune.rules.shapes import (
     channel_axis,
@@ -75,10 +76,13 @@ def conv(call: LayerCall) -> Labels:
             filters,
             uses=places,
             out=len(geometry.kernel) + 1,
+            trainable=not has_adapters(call),
         )
     else:
         _grouped(call, geometry, filters, groups, places)
     call.weight("bias", filters, when=call.config["use_bias"], uses=places, flops=1, out=0)
+    inputs = geometry.inputs if groups == 1 else (geometry.inputs.size or 0) // groups or None
+    adapters(call, *geometry.kernel, inputs, filters, out=-1)
     return activate(call, labels)
 
 
@@ -86,11 +90,18 @@ def _grouped(
     call: LayerCall, geometry: Geometry, filters: np.ndarray, groups: int, places: int
 ) -> None:
     """Input run g feeds filter run g alone, and the kernel's input axis is as long as one run."""
-    size = geometry.inputs.size
+    size, trained = geometry.inputs.size, not has_adapters(call)
+    if not trained:
+        call.freeze(
+            geometry.inputs,
+            f"reach {call.layer.path!r}, a grouped convolution whose adapters (LoRA) are of all groups",
+            do="choose other units, or merge the adapters into the kernel and build the layer without them",
+        )
     if size is None or size % groups:
         call.weight(
-            "kernel", *geometry.kernel, None, filters, uses=places, out=len(geometry.kernel) + 1
-        )
+            "kernel", *geometry.kernel, None, filters,
+            uses=places, out=len(geometry.kernel) + 1, trainable=trained,
+        )  # fmt: skip
         call.freeze(
             geometry.inputs, f"reach {call.layer.path!r}, a grouped convolution, in unknown number"
         )
@@ -115,6 +126,7 @@ def _grouped(
         uses=places,
         out=len(geometry.kernel) + 1,
         grouped=runs,
+        trainable=trained,
     )
 
 

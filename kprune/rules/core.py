@@ -9,6 +9,7 @@ from kprune.labels.layer_call import LayerCall
 from kprune.labels.rule_call import CannotTell
 from kprune.labels.tokens import STAYS
 from kprune.rules.activations import activate
+from kprune.rules.lora import adapters, has_adapters
 from kprune.rules.operations.contractions import parse_equation
 from kprune.rules.registry import LAYERS
 from kprune.rules.shapes import positions
@@ -32,8 +33,10 @@ def dense(call: LayerCall) -> Labels:
     units = call.units("units")
     shape = call.shape()
     uses = positions(shape[1:-1])
-    call.weight("kernel", call.x.last, units, uses=uses, out=1)
+    trained = not has_adapters(call)
+    call.weight("kernel", call.x.last, units, uses=uses, out=1, trainable=trained)
     call.weight("bias", units, when=call.config["use_bias"], uses=uses, flops=1, out=0)
+    adapters(call, call.x.last, units, out=1)
     return activate(call, call.x.with_last(units))
 
 
@@ -44,7 +47,8 @@ def embedding(call: LayerCall) -> Labels:
         raise_quantized(call)
     units = call.units("output_dim")
     rows = call.tokens("input_dim")
-    call.weight("embeddings", rows, units, out=1, also=(0,))
+    call.weight("embeddings", rows, units, out=1, also=(0,), trainable=not has_adapters(call))
+    adapters(call, rows, units, out=1, name="embeddings")
     tokens = call.x
     call.looked_up(tokens)
     if call.config.get("mask_zero"):
@@ -63,7 +67,8 @@ def reversible_embedding(call: LayerCall) -> Labels:
     config = call.config
     units = call.units("output_dim")
     rows = call.tokens("input_dim")
-    call.weight("embeddings", rows, units, out=1, also=(0,))
+    call.weight("embeddings", rows, units, out=1, also=(0,), trainable=not has_adapters(call))
+    adapters(call, rows, units, out=1, name="embeddings")
     call.weight(
         "reverse_embeddings",
         units,
@@ -106,16 +111,12 @@ def einsum_dense(call: LayerCall) -> Labels:
         axes[letter] = Axis.of(call.issue(size, name))
     uses = positions(sizes[letter] for letter in own if letter not in kernel and letter != own[0])
     out = kernel.index(fresh[-1]) if fresh else None
-    call.weight(
-        "kernel",
-        *(
-            axes[letter] if letter in fresh else _einsum_axis(axes[letter], sizes[letter])
-            for letter in kernel
-        ),
-        uses=uses,
-        out=out,
-        also=tuple(kernel.index(letter) for letter in fresh[:-1]),
-    )
+    along = [
+        axes[letter] if letter in fresh else _einsum_axis(axes[letter], sizes[letter])
+        for letter in kernel
+    ]
+    also = tuple(kernel.index(letter) for letter in fresh[:-1])
+    call.weight("kernel", *along, uses=uses, out=out, also=also, trainable=not has_adapters(call))
     bias = config.get("bias_axes")
     if bias:
         letters = [letter for letter in output if letter in bias]
@@ -126,6 +127,7 @@ def einsum_dense(call: LayerCall) -> Labels:
             flops=1,
             out=letters.index(fresh[-1]) if fresh and fresh[-1] in letters else None,
         )
+    adapters(call, *along, out=out)
     given = config["output_shape"]
     listed = [given] if isinstance(given, int) else list(given)
     for place, letter in enumerate(output[-len(listed) :]):

@@ -10,7 +10,7 @@ import numpy as np
 from kprune.analysis import Analysis
 from kprune.formats import Source, as_float
 from kprune.running.variables import labels_along, trainable_variables
-from kprune.surgery.zero import incoming
+from kprune.surgery.zero import incoming, made_by
 
 
 class HeldZeros:
@@ -32,11 +32,12 @@ class HeldZeros:
         self.units = 0
         for axis in analysis.map.axes.values():
             places = [
-                (w, n, of_path[w.path]) for w, n in incoming(analysis, axis) if w.path in of_path
+                (w, n, of_path[w.path]) for w, n in made_by(analysis, axis) if w.path in of_path
             ]
             silent = np.ones(len(axis), bool)
             ids = axis.ids
-            for weight, number, _ in places:
+            # A kernel with adapters of LoRA is not trained, and its units are not silent for that.
+            for weight, number in incoming(analysis, axis) if places else ():
                 along = labels_along(weight, number)
                 # From the file: what training has brought to zero since may leave it again.
                 value = as_float(source.read(weight.path))

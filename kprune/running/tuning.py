@@ -20,7 +20,7 @@ from kprune.errors import CannotPruneError, UsageError
 from kprune.formats import Source, default_output, open_model, write_model
 from kprune.formats.atomic import check_output
 from kprune.formats.faults import shown
-from kprune.labels.map import TOKENS
+from kprune.labels.map import TOKENS, adapted_layers
 from kprune.page.plot import check_plot, draw
 from kprune.page.result import Note
 from kprune.pruning.carrying import Target, analyse, carry_out_source, refuse_other_format
@@ -42,6 +42,7 @@ from kprune.running.work_folder import fingerprint
 from kprune.select.class_names import output_axes
 from kprune.surgery.edit import Edit
 from kprune.surgery.provenance import KEY, left_units
+from kprune.text import clean
 
 MAX_SEED = 2**32  # as numpy has it, and so Keras
 HOLD_BACK = 0.1  # of an .npz file, unless something else is said
@@ -307,6 +308,13 @@ def _prepared(
     if held is None:
         text = "no data are held back: epochs are judged by those the model learns from"
         notes.append(Note("validation", "", text))
+    if analysis.unstored:
+        names = ", ".join(f"'{clean(name)}'" for name in adapted_layers(analysis.unstored)[:4])
+        text = (
+            f"adapters of LoRA ({names}) do not learn: Keras loads both of a pair as zeros, and the "
+            "kernel behind them is frozen; enable them anew in Python to train them"
+        )
+        notes.append(Note("adapters", "", text))
     zeros = HeldZeros(live, source, analysis) if settings.keep_zeros else None
     trainer = live
     if teacher is not None:

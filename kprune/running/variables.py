@@ -19,10 +19,12 @@ def trainable_variables(live: Any, analysis: Analysis, *, what: str, option: str
         what, option: what cannot be done otherwise, and the option that asked for it.
     Raises: CannotPruneError if it cannot be told which variable is whose.
     """
-    weights = [weight for weight in analysis.weights if weight.trainable and not weight.duplicate]
+    weights = [
+        weight for weight in analysis.variables if weight.trainable and not weight.duplicate
+    ]
     variables = list(live.trainable_variables)
     if len(weights) != len(variables) or any(
-        tuple(variable.shape) != tuple(analysis.tensors[weight.path].shape)
+        tuple(variable.shape) != _shape(analysis, weight)
         for weight, variable in zip(weights, variables, strict=False)
     ):
         raise CannotPruneError(
@@ -31,6 +33,12 @@ def trainable_variables(live: Any, analysis: Analysis, *, what: str, option: str
             do=f"leave out {option}, or give the layers a rule (--rules)",
         )
     return {weight.path: variable for weight, variable in zip(weights, variables, strict=True)}
+
+
+def _shape(analysis: Analysis, weight: Weight) -> tuple[int | None, ...]:
+    return (
+        tuple(analysis.tensors[weight.path].shape) if analysis.is_stored(weight) else weight.shape
+    )
 
 
 def labels_along(weight: Weight, number: int) -> np.ndarray:

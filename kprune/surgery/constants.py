@@ -179,7 +179,8 @@ class Constants:
     def _rule(self, record: LayerRecord) -> Rule:
         layer = record.layer
         table = self._operations if layer.is_operation else self._rules
-        rule = table.get(layer.kind) if layer.is_builtin and not record.opaque else None
+        known = layer.is_builtin and not record.opaque and not self.analysis.adapted(record)
+        rule = table.get(layer.kind) if known else None
         return rule or Constants.otherwise
 
     def otherwise(self, at: At) -> list[Known]:

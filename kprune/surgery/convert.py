@@ -49,6 +49,12 @@ def as_keras(analysis: Analysis, edit: Edit) -> Edit:
     old = version.startswith("2.")
     if not old and not version.startswith("3."):
         raise _refused(f"it was saved by Keras {clean(version) or 'of unknown version'}")
+    adapted = next((weight.layer.path for weight in analysis.weights if weight.merged), None)
+    if adapted is not None:
+        raise _refused(
+            f"'{clean(adapted)}' has adapters of LoRA, which a .keras file has within the kernel; "
+            "Keras merges them when it saves the model as .keras"
+        )
     config = copied(edit.config)
     config = _of_keras_2(config) if old else _with_modules(config)
     stores = _stores(config)

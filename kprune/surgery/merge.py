@@ -195,7 +195,7 @@ def _proportional(
         if record.layer.kind not in SCALABLE or kernel is None or not record.layer.is_builtin:
             continue
         activation = written_activation(record.layer.config.get("activation"))
-        if activation is None or not activation.homogeneous:
+        if activation is None or not activation.homogeneous or analysis.adapted(record):
             continue
         ids = kernel.axes[-1].ids
         places = np.flatnonzero(able[ids])

@@ -71,7 +71,9 @@ def find_slots(analysis: Analysis) -> Slots:
         # With a mixed_float16 policy `compile` wraps what it is given, and records what it was given.
         config = {"inner_optimizer": {"class_name": name, "config": config}}
         name = "LossScaleOptimizer"
-    variables = [weight for weight in analysis.weights if weight.trainable and not weight.duplicate]
+    variables = [
+        weight for weight in analysis.variables if weight.trainable and not weight.duplicate
+    ]
     found: list[Slot] = []
     for group, tensors in _ordered(analysis, stored).items():
         matched = _match(name, config, group, tensors, variables) if tensors is not None else None

@@ -33,7 +33,7 @@ def remove(analysis: Analysis, closure: Closure) -> Edit:
     slots = find_slots(analysis)
     branches = dead_branches(closure.groups, gone)
     config = analysis.rewritten(gone, branches)
-    edits = (*cuts.values(), *cut_slots(slots, cuts))
+    edits = (*cuts.values(), *cut_slots(slots, cuts, gone))
     dropped = tuple(dict.fromkeys((*slots.dropped, *recompiled(analysis, gone).dropped)))
     edits = tuple(
         edit for edit in edits if not edit.path.startswith(tuple(f"{p}/" for p in dropped))
@@ -86,11 +86,11 @@ def _grouped_inputs(blocks: Blocks, gone: np.ndarray) -> np.ndarray | None:
     return rows
 
 
-def cut_slots(slots: Slots, cuts: dict[str, TensorEdit]) -> list[TensorEdit]:
+def cut_slots(slots: Slots, cuts: dict[str, TensorEdit], gone: np.ndarray) -> list[TensorEdit]:
     """The optimizer's state, cut like the variables it belongs to."""
     edits = []
     for slot in slots.found:
-        cut = cuts.get(slot.weight.path)
+        cut = cuts.get(slot.weight.path) or cut_weight(slot.weight, gone)
         if cut is None:
             continue
         keep = tuple(cut.keep[axis] for axis in slot.axes)

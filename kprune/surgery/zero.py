@@ -83,6 +83,11 @@ def zero_through(analysis: Analysis, closure: Closure) -> Edit:
 
 
 def incoming(analysis: Analysis, axis: UnitAxis) -> list[tuple[Weight, int]]:
+    """The weights in the file that make these units, each with the axis of them."""
+    return [place for place in made_by(analysis, axis) if analysis.is_stored(place[0])]
+
+
+def made_by(analysis: Analysis, axis: UnitAxis) -> list[tuple[Weight, int]]:
     """The weights of the layer (or of the layers inside it) that make these units, each with the axis of them."""
     found = []
 
