@@ -145,7 +145,8 @@ def load(source: Source, folder: Path, *, compiled: bool = False) -> Any:
     path = _under_a_name_that_keras_takes(source, folder)
     with quiet():
         own = import_classes(foreign_classes(source.config)) if source.trusted else {}
-    compiled = compiled and bool(source.config.get("compile_config"))
+    said = source.config.get("compile_config") or source.metadata.get("training_config")
+    compiled = compiled and bool(said)
     try:
         with quiet():
             return keras.models.load_model(

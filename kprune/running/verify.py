@@ -256,7 +256,7 @@ class _Both:
     ) -> tuple[list[np.ndarray], dict[str, Classes], bool]:
         """What the pruned model should give, the classes it has by output, whether to float rounding."""
         refs = [leaf for leaf in leaves(analysis.model.outputs) if isinstance(leaf, TensorRef)]
-        expected = []
+        expected: list[np.ndarray] = []
         classes: dict[str, Classes] = {}
         renormalised: list[str] = []
         for name, ref, values in zip(names, refs, full, strict=True):

@@ -7,6 +7,7 @@ everywhere, so that 0, 2, 3, 4 are counted 0, 1, 2, 3.
 
 from __future__ import annotations
 
+import inspect
 import re
 import zipfile
 from collections.abc import Callable
@@ -289,3 +290,38 @@ def test_what_says_nothing_of_classes_stays_byte_for_byte(tmp_path):
         small.get_compile_config()
         == keras.models.load_model(tmp_path / "model.keras").get_compile_config()
     )
+
+
+@pytest.mark.parametrize(("k", "suffix"), [*FORMATS, (keras, "h5")])
+def test_verify_gives_the_figures_of_plain_keras(k, suffix, tmp_path):
+    model = head(k)
+    metrics = [k.metrics.Recall(class_id=3, name="r"), k.metrics.OneHotMeanIoU(CLASSES, name="iou")]
+    model.compile("sgd", k.losses.CategoricalCrossentropy(label_smoothing=0.1), metrics=metrics)
+    rows = np.eye(CLASSES)[Y]
+    figures(model, X, rows)
+    report, small = pruned(k, model, tmp_path, suffix, [1])
+    np.savez(tmp_path / "d.npz", x=X, y=rows)
+    found = kprune.verify(report.input.path, report.output.path, data=tmp_path / "d.npz")
+    left = Y != 1
+    assert found.passed and found.metrics is not None
+    assert_same(found.metrics["before"], figures(model, X[left], rows[left]))
+    assert_same(found.metrics["after"], figures(small, X[left], rows[left][:, [0, 2, 3, 4]]))
+
+
+REVIEWED = set(
+    "alpha apply_class_balancing average axis beta class_aggregation class_id curve delta dtype fn "
+    "from_logits from_sorted_ids gamma ignore_class k kwargs label_smoothing label_weights margin "
+    "multi_label name normalizer num_classes num_labels num_regressors num_thresholds precision q "
+    "recall reduction remove_diagonal self sensitivity shape sparse_y_pred sparse_y_true specificity "
+    "summation_method target_class_ids threshold thresholds top_k".split()
+)
+
+
+def test_every_option_of_keras_losses_and_metrics_was_looked_at():
+    """One that is new may count classes: then it belongs into the table of those that do."""
+    for k in (keras, tf_keras):
+        for room, base in ((k.losses, k.losses.Loss), (k.metrics, k.metrics.Metric)):
+            for held in vars(room).values():
+                if isinstance(held, type) and issubclass(held, base):
+                    options = set(inspect.signature(held.__init__).parameters)
+                    assert options <= REVIEWED, (held, options - REVIEWED)
