@@ -137,7 +137,7 @@ def test_tuning_says_that_adapters_do_not_learn_from_a_file(tmp_path):
     found = kprune.tune(
         tmp_path / "model.keras", data=tmp_path / "d.npz", output=tmp_path / "t.keras", epochs=1
     )
-    assert any("LoRA" in note for note in found.notes)
+    assert any("LoRA" in note.text for note in found.notes)
     assert kprune.inspect(tmp_path / "t.keras").carries.adapters == ["made", "read"]
     with zipfile.ZipFile(tmp_path / "t.keras") as file, file.open("model.weights.h5") as weights:
         assert len(h5py.File(weights)["layers/dense/vars"]) == 2
