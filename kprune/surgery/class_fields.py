@@ -166,9 +166,12 @@ Action = Callable[[Any, Any, Along, list[str]], Any]
 
 def _class(value: Any, classes: ClassesLeft, along: Along, remarks: list[str]) -> Any:
     """The number of a class that is counted alone."""
-    number = classes.number(_whole(value))
-    if number is None and classes.holds(value):
-        raise CannotFollow(f"counts class {value}, which was removed")
+    wanted = _whole(value)
+    if -classes.before <= wanted < 0:  # counted from the end, as an index is
+        wanted += classes.before
+    number = classes.number(wanted)
+    if number is None and classes.holds(wanted):
+        raise CannotFollow(f"counts class {wanted}, which was removed")
     return value if number is None else number
 
 

@@ -114,7 +114,7 @@ def _followed(
     except CannotFollow as reason:
         new = None
         work.remarks = [
-            f"all that compile() set is left out, for the loss {reason}: the model loads uncompiled"
+            f"all that compile() set is left out, as the loss {reason}: the model loads uncompiled"
         ]
         found.dropped += GROUPS if whole else ()
     if new != compiled and whole:

@@ -325,3 +325,10 @@ def test_every_option_of_keras_losses_and_metrics_was_looked_at():
                 if isinstance(held, type) and issubclass(held, base):
                     options = set(inspect.signature(held.__init__).parameters)
                     assert options <= REVIEWED, (held, options - REVIEWED)
+
+
+def test_a_class_that_is_counted_from_the_end_stays_that_class(tmp_path):
+    model = head(keras)
+    model.compile("sgd", "mse", metrics=[keras.metrics.Recall(class_id=-2, name="r")])
+    _, small = pruned(keras, model, tmp_path, "keras", [4])
+    assert small.get_compile_config()["metrics"][0]["config"]["class_id"] == 3
