@@ -15,7 +15,7 @@ from kprune.graph import Layer, Model, parse_model
 from kprune.labels.by_order import bind
 from kprune.labels.by_path import find_private, is_old, settle_stores
 from kprune.labels.groups import Groups
-from kprune.labels.map import LabelMap, Weight, LayerRecord
+from kprune.labels.map import LabelMap, LayerRecord, Weight
 from kprune.labels.tokens import settle_tokens
 from kprune.labels.trace import trace
 from kprune.rules import builtin

@@ -19,9 +19,7 @@ def trainable_variables(live: Any, analysis: Analysis, *, what: str, option: str
         what, option: what cannot be done otherwise, and the option that asked for it.
     Raises: CannotPruneError if it cannot be told which variable is whose.
     """
-    weights = [
-        weight for weight in analysis.variables if weight.trainable and not weight.duplicate
-    ]
+    weights = [weight for weight in analysis.variables if weight.trainable and not weight.duplicate]
     variables = list(live.trainable_variables)
     if len(weights) != len(variables) or any(
         tuple(variable.shape) != _shape(analysis, weight)
