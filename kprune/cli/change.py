@@ -52,6 +52,14 @@ def remove(
             rich_help_panel=HOW,
         ),
     ] = False,
+    drop_branches: Annotated[
+        bool,
+        Option(
+            "--drop-branches",
+            help="A layer may vanish with its branch though only units tied to its own are named.",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
     writing: Writing,
     limiting: Limiting,
     reporting: Reporting,
@@ -74,6 +82,7 @@ def remove(
         fold=fold,
         coupled=not no_coupled,
         allow_output_change=allow_output_change,
+        drop_branches=drop_branches,
     )  # fmt: skip
 
 

@@ -8,8 +8,9 @@ import numpy as np
 from msgspec import Struct
 
 from kprune.errors import CannotPruneError, FrozenUnitsError, LastUnitError, NotARectangleError
+from kprune.graph.model import Layer
 from kprune.labels.branches import dead_branches
-from kprune.labels.explain import reason, road
+from kprune.labels.explain import reason, road, road_between
 from kprune.labels.groups import Groups
 from kprune.labels.labels import Labels
 from kprune.labels.map import TOKENS, Blocks, Freeze, UnitAxis
@@ -67,18 +68,30 @@ def close(groups: Groups, chosen: Mapping[str, np.ndarray]) -> Closure:
     )
 
 
-def check(closure: Closure, *, allow_output_change: bool = False, coupled: bool = True) -> None:
+def check(
+    closure: Closure,
+    *,
+    allow_output_change: bool = False,
+    coupled: bool = True,
+    drop_branches: bool = False,
+) -> None:
     """Refuse what cannot be removed.
 
+    Args:
+        drop_branches: whether a layer may vanish with its branch though not all of its units were chosen.
     Raises:
         FrozenUnitsError: something frozen is among what goes, with the road that leads there.
         CannotPruneError: `coupled` is False and other units would go along.
-        LastUnitError, NotARectangleError: what is left would not be a layer, or not a block.
+        LastUnitError, NotARectangleError: what is left would not be a layer, or not a block; or a
+            layer would vanish that nobody chose to remove whole.
     """
     _check_frozen(closure, allow_output_change)
     if not coupled and closure.coupled:
         refuse_coupled(closure)
-    _check_last_unit(closure)
+    leaving = dead_branches(closure.groups, closure.gone) if closure.gone.any() else set()
+    _check_last_unit(closure, leaving)
+    if not drop_branches:
+        _check_branches(closure, leaving)
     _check_rectangles(closure)
     _check_blocks(closure)
 
@@ -183,8 +196,7 @@ def refuse_coupled(closure: Closure) -> None:
     )
 
 
-def _check_last_unit(closure: Closure) -> None:
-    leaving = dead_branches(closure.groups, closure.gone) if closure.gone.any() else set()
+def _check_last_unit(closure: Closure, leaving: set[Layer]) -> None:
     for axis in closure.groups.map.axes.values():
         if len(axis) and axis.layer not in leaving and closure.gone[axis.ids].all():
             raise last_unit(axis, closure.chosen.get(axis.address))
@@ -211,6 +223,37 @@ def last_unit(axis: UnitAxis, chosen: np.ndarray | None) -> LastUnitError:
         why="no layer loses its last unit: Keras has no layer of width 0",
         do=f"keep at least one of 0 to {len(axis) - 1}",
     )
+
+
+def _check_branches(closure: Closure, leaving: set[Layer]) -> None:
+    """A layer vanishes only if every unit of it was chosen."""
+    for axis in closure.groups.map.axes.values():
+        if not len(axis) or axis.layer not in leaving or not closure.gone[axis.ids].all():
+            continue
+        chosen = closure.chosen.get(axis.address, np.zeros(0, np.int64))
+        if len(chosen) == len(axis):
+            continue
+        only = f"only {len(chosen)} of its" if len(chosen) else "none of its"
+        raise LastUnitError(
+            f"'{clean(axis.layer.path)}' would vanish with its branch, and {only} {len(axis)} units "
+            f"{'was' if len(chosen) == 1 else 'were'} chosen",
+            where=" -> ".join(clean(step) for step in _way_to(closure, axis, chosen)),
+            why="its other units are tied to the chosen ones, and a layer of width 0 cannot stay",
+            do=f"keep at least one unit that it is tied to, choose every unit of '{clean(axis.address)}' as well, "
+            "or pass --drop-branches (in a plan, drop_branches: true)",
+        )
+
+
+def _way_to(closure: Closure, axis: UnitAxis, chosen: np.ndarray) -> list[str]:
+    """The path from a chosen unit to one of `axis` that was not chosen and is removed with it."""
+    groups = closure.groups
+    label = int(axis.ids[without(np.arange(len(axis)), chosen)[0]])
+    address, index = _who(closure, label)
+    if address in closure.chosen and address != axis.address:
+        return road_between(groups, groups.map.axes[address], index, axis)
+    group = groups.of[label]
+    ties = [tie.at for tie in groups.map.ties if (groups.of[tie.a] == group).any()]
+    return list(dict.fromkeys([axis.layer.path, *ties]))
 
 
 def _check_rectangles(closure: Closure) -> None:

@@ -69,6 +69,7 @@ def remove(
     coupled: bool = True,
     allow_output_change: bool = False,
     keep_tokens: Kept | None = None,
+    drop_branches: bool = False,
     **arguments: Unpack[Changing],
 ) -> Any:
     """Remove units physically, with every consequence.
@@ -87,6 +88,8 @@ def remove(
         keep_tokens: rows of an embedding go, but for these tokens (or ids): a list, or the path of a
             file. The vocabulary in front goes along; what became of each id is written beside the
             result, as NAME.tokens.json.
+        drop_branches: whether a layer may vanish with its branch because units tied to its own were
+            chosen; else that takes the choice of all its units.
         rules: files with rules for layers that kprune does not know.
         trust: whether code that is not Keras's own may be run to read the model.
     Returns: the Report; for a Keras model, the smaller Keras model.
@@ -101,7 +104,8 @@ def remove(
         )
         change = removal(
             analysis, chosen, notes,
-            coupled=coupled, allow_output_change=allow_output_change, folding=source if fold else None,
+            coupled=coupled, allow_output_change=allow_output_change,
+            drop_branches=drop_branches, folding=source if fold else None,
         )  # fmt: skip
         return replace(change, names=selection.names_left(analysis, change.changed))
 

@@ -61,11 +61,13 @@ def removal(
     *,
     coupled: bool = True,
     allow_output_change: bool = False,
+    drop_branches: bool = False,
     folding: Source | None = None,
 ) -> Change:
     """The change that removes units.
 
     Args:
+        drop_branches: see `kprune.labels.closure.check`.
         folding: the model, if what zeroed units would still give is to be folded into biases.
     Raises: CannotPruneError if they cannot go.
     """
@@ -76,7 +78,12 @@ def removal(
             do="leave out --fold, or fold in the .keras file and export that",
         )
     closure = close(analysis.groups, chosen)
-    check(closure, allow_output_change=allow_output_change, coupled=coupled)
+    check(
+        closure,
+        allow_output_change=allow_output_change,
+        coupled=coupled,
+        drop_branches=drop_branches,
+    )
     found = [*notes, *removal_notes(analysis, closure), *token_notes(analysis, closure.gone)]
     if folding is None:
         edit = remove_edit(analysis, closure)
@@ -88,7 +95,8 @@ def removal(
         # The step then says of itself which units `zero` would have to be given.
         chosen = together(chosen, coupled_too)
     found += _dropped_state(analysis, edit)
-    options = {"allow_output_change": True} if allow_output_change else {}
+    allowed = {"allow_output_change": allow_output_change, "drop_branches": drop_branches}
+    options = {name: True for name, given in allowed.items() if given}
     if folding is not None:
         options["fold"] = True
     metadata = with_provenance(

@@ -115,7 +115,7 @@ def compacting(
         edit = Edit(analysis.config, analysis.metadata)
         return Change("compact", "compact", edit, {}, {}, None, (Note("nothing", "", text), *notes))
     closure = Closure(analysis.groups, {}, gone)
-    check_closure(closure)
+    check_closure(closure, drop_branches=True)  # nothing would miss them
     edit, layers = removal_with_shares(source, analysis, closure, constants)
     edit = with_sums(source, constants, edit, found.merges)
     affected = closure.affected

@@ -24,6 +24,7 @@ from kprune.pruning.compacting import compact_source, compacting
 from kprune.pruning.selection import NamesLeft, Selection, statistics_of
 from kprune.pruning.token_ids import TokenIds
 from kprune.report.counts import count
+from kprune.report.kept import kept_of_both
 from kprune.report.report import Report
 from kprune.select.budget import Budget
 from kprune.select.choice import Choice
@@ -185,14 +186,7 @@ def followed_by(first: Report, second: Report, left: Mapping[str, list[int]]) ->
             change
             if early is None
             else msgspec.structs.replace(
-                change,
-                shape_before=early.shape_before,
-                kept=[
-                    _kept_of_both(was, now, cut=old != new)
-                    for was, now, old, new in zip(
-                        early.kept, change.kept, early.shape_before, early.shape_after, strict=True
-                    )
-                ],
+                change, shape_before=early.shape_before, kept=kept_of_both(early, change)
             )
         )
     return msgspec.structs.replace(
@@ -209,17 +203,6 @@ def followed_by(first: Report, second: Report, left: Mapping[str, list[int]]) ->
         weights=list(weights.values()),
         notes=[*first.notes, *second.notes],
     )
-
-
-def _kept_of_both(was: list[int] | None, now: list[int] | None, *, cut: bool) -> list[int] | None:
-    """What two steps left along one axis, as positions in the first model.
-
-    Args:
-        cut: whether the first step took positions away; else it only set some to 0.
-    """
-    if was is None or now is None:
-        return now if was is None else was
-    return [was[i] for i in now] if cut else sorted({*was} & {*now})
 
 
 def _check_model(analysis: Analysis, plan: Plan) -> None:
@@ -269,6 +252,7 @@ def _step(source: Source, analysis: Analysis, plan: Plan, number: int, base: Pat
                 notes,
                 coupled=step.coupled,
                 allow_output_change=step.allow_output_change,
+                drop_branches=step.drop_branches,
                 folding=source if step.fold else None,
             )
             if step.classes is not None:

@@ -11,12 +11,11 @@ from kprune.labels.closure import Closure
 from kprune.page.result import Note
 from kprune.report.counts import Counts, count
 from kprune.report.facts import FileFacts
-from kprune.report.report import LayerChange, Report, WeightChange
+from kprune.report.kept import weight_changes
+from kprune.report.report import LayerChange, Report
 from kprune.report.traps import bias_traps
-from kprune.sets import without
 from kprune.surgery.compiled import recompiled, texts
-from kprune.surgery.edit import Edit, TensorEdit
-from kprune.surgery.optimizer import is_state
+from kprune.surgery.edit import Edit
 from kprune.text import clean
 
 Units = Mapping[str, np.ndarray]
@@ -79,7 +78,7 @@ def build(
         selected=_lists(selected),
         changed=_lists(changed),
         layers=layers,
-        weights=[cut for edited in edit.tensors if (cut := _weight(analysis, edited)) is not None],
+        weights=weight_changes(analysis, edit),
         notes=list(notes),
     )
 
@@ -92,25 +91,6 @@ def touched_layers(analysis: Analysis, edit: Edit) -> set[str]:
     """Paths of the layers that own a tensor that the edit changes."""
     paths = {edited.source for edited in edit.tensors if not edited.copies}
     return {weight.layer.path for weight in analysis.weights if weight.path in paths}
-
-
-def _weight(analysis: Analysis, edited: TensorEdit) -> WeightChange | None:
-    if edited.source is None or edited.copies or is_state(edited.source):
-        return None
-    shape = analysis.tensors[edited.source].shape
-    kept: list[list[int] | None] = [
-        None if keep is None else [int(i) for i in keep]
-        for keep in (edited.keep or [None] * len(shape))
-    ]
-    after = list(edited.shape_after(shape))
-    for fill in edited.fills:
-        if not fill.within:
-            rest = without(np.arange(shape[fill.axis]), fill.positions)
-            before = kept[fill.axis]
-            kept[fill.axis] = [
-                int(i) for i in (rest if before is None else np.intersect1d(rest, before))
-            ]
-    return WeightChange(edited.source, list(shape), after, kept)
 
 
 def removal_notes(analysis: Analysis, closure: Closure) -> list[Note]:

@@ -17,6 +17,9 @@ from kprune.text import clean
 MANY = 48
 """Rows of a table beyond which those are left out whose units stay: they only read fewer inputs."""
 
+Kept = list[int] | list[list[int]] | None
+"""What is left along one axis of a weight; see `WeightChange.kept`."""
+
 
 class LayerChange(Struct, frozen=True):
     """One layer that changed. Units are null for a layer that makes none of its own."""
@@ -38,9 +41,11 @@ class WeightChange(Struct, frozen=True):
     shape_before: list[int]
     shape_after: list[int]
     kept: Annotated[
-        list[list[int] | None],
+        list[Kept],
         Meta(
-            description="an entry an axis: null where it is whole, else the original indices that are left"
+            description="an entry an axis: null where it is whole, else the original indices that are left; "
+            "for the input axis of a grouped kernel, where each group keeps inputs of its own, "
+            "a list of them for each group that is left"
         ),
     ]
 

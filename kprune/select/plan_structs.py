@@ -103,6 +103,7 @@ _BY_UNIT = ("zero", "mask", "remove")
 _ONLY = {
     "classes": _BY_UNIT, "class_names": _BY_UNIT, "class_layer": _BY_UNIT,
     "outgoing": ("zero",), "silence": ("zero",), "fold": ("remove",), "keep_tokens": ("remove",), "below": ("mask",),
+    "drop_branches": ("remove",),
     "merge": ("compact",), "check": ("compact",),
     **dict.fromkeys(BUDGETS, ("remove",)),
     **dict.fromkeys(("global", "data", "exclude"), _BY_UNIT),
@@ -170,6 +171,12 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True):
     coupled: Annotated[bool, Meta(description="Whether units tied to these may go along.")] = True
     allow_output_change: Annotated[
         bool, Meta(description="Whether the model's inputs or outputs may change.")
+    ] = False
+    drop_branches: Annotated[
+        bool,
+        Meta(
+            description="remove: whether a layer may vanish with its branch, because units tied to its own were chosen."
+        ),
     ] = False
 
     def __post_init__(self) -> None:

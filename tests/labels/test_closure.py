@@ -229,3 +229,45 @@ def test_a_depthwise_convolution_loses_what_its_input_loses() -> None:
     model = analysed(net.functional(net("Conv2D", "out", x, filters=2)))
     closure = closed(model, a=[1])
     assert {name: list(i) for name, i in closure.affected.items()} == {"a": [1], "d": [2, 3]}
+
+
+def two_branches() -> Analysis:
+    """p and q, whose sum is one part of a Concatenate; s is the other."""
+    net = Network()
+    x = net.input("in", 5)
+    p, q = net("Dense", "p", x, units=2), net("Dense", "q", x, units=2)
+    parts = [net("Add", "sum", [p, q]), net("Dense", "s", x, units=3)]
+    joined = net("Concatenate", "join", parts, shape=(None, 5))
+    return analysed(net.functional(net("Dense", "out", joined, units=2)))
+
+
+def test_a_layer_vanishes_only_if_every_unit_of_it_was_chosen() -> None:
+    model = two_branches()
+    error = refused(LastUnitError, closed(model, p=[0, 1]))
+    assert error.what == "'q' would vanish with its branch, and none of its 2 units were chosen"
+    assert error.where == "p -> sum -> q"
+    assert "choose every unit of 'q'" in error.do and "--drop-branches" in error.do
+    some = refused(LastUnitError, closed(model, p=[0, 1], q=[1]))
+    assert some.what == "'q' would vanish with its branch, and only 1 of its 2 units was chosen"
+    check(closed(model, p=[0, 1], q=[0, 1]))
+    check(closed(model, p=[0, 1]), drop_branches=True)
+
+
+def test_a_layer_whose_units_are_tied_among_themselves_does_not_vanish_unasked() -> None:
+    net = Network()
+    x = net.input("in", 5)
+    p = net("Dense", "p", x, units=4)
+    turned = net("Reshape", "turned", p, target_shape=[2, 2], shape=(None, 2, 2))
+    turned = net("Permute", "swap", turned, dims=[2, 1], shape=(None, 2, 2))
+    both = net(
+        "Add",
+        "mirror",
+        [turned, net("Reshape", "same", p, target_shape=[2, 2], shape=(None, 2, 2))],
+    )
+    flat = net("Flatten", "flat", both, shape=(None, 4))
+    joined = net("Concatenate", "join", [flat, net("Dense", "s", x, units=3)], shape=(None, 7))
+    model = analysed(net.functional(net("Dense", "out", joined, units=2)))
+    error = refused(LastUnitError, closed(model, p=[0, 1, 3]))
+    assert error.what == "'p' would vanish with its branch, and only 3 of its 4 units were chosen"
+    assert error.where == "p -> mirror"
+    check(closed(model, p=[0, 1, 2, 3]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,11 @@ import numpy as np
 import pytest
 from keras import layers
 
+from kprune import apply, explain, verify
+from kprune.errors import LastUnitError
+from kprune.formats import open_model
 from kprune.pruning import remove
+from kprune.select.plans import parse_plan
 from tests.oracle.law import assert_equal, outputs, randomize
 from tests.oracle.zeroed import check_random_removal
 
@@ -195,6 +200,36 @@ def test_a_branch_whose_units_all_go_leaves_the_graph(
     model.get_layer("d").set_weights([kernel, *rest])
     x = np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype("float32")
     assert_equal(outputs(pruned, x)[0], outputs(model, x)[0])
+
+
+def test_a_branch_vanishes_through_a_tie_only_if_that_is_asked_for(tmp_path: Path) -> None:
+    """Two convolutions whose sum is one part of a Concatenate: who names one of them takes both out."""
+    x = keras.Input((8, 8, 3))
+    a, b = (layers.Conv2D(4, 3, padding="same", name=name)(x) for name in ("a", "b"))
+    c = layers.Conv2D(6, 3, padding="same", name="c")(x)
+    y = layers.Conv2D(4, 3, name="d")(layers.Concatenate()([layers.Add(name="sum")([a, b]), c]))
+    model = randomize(ended(x, layers.GlobalAveragePooling2D()(y)))
+    before, after = tmp_path / "model.keras", tmp_path / "pruned.keras"
+    model.save(before)
+    with pytest.raises(LastUnitError) as caught:
+        remove(before, {"a": [0, 1, 2, 3]}, output=after)
+    assert caught.value.where == "a -> sum -> b" and not after.exists()
+    assert not explain(before, {"a": [0, 1, 2, 3]}).possible
+    report = remove(before, {"a": [0, 1, 2, 3]}, drop_branches=True, output=after)
+    assert report.changed == {"a": [0, 1, 2, 3], "b": [0, 1, 2, 3]}
+    pruned = keras.models.load_model(after)
+    assert not {"a", "b", "sum"} & {layer.name for layer in pruned.layers}
+    kernel, *rest = model.get_layer("d").get_weights()
+    kernel[:, :, :4] = 0
+    model.get_layer("d").set_weights([kernel, *rest])
+    x = np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype("float32")
+    assert_equal(outputs(pruned, x)[0], outputs(model, x)[0])
+    assert verify(before, after).passed
+    with open_model(after) as made:
+        steps = made.metadata["kprune"]["plan"]
+    again = tmp_path / "again.keras"
+    apply(before, parse_plan(json.dumps(steps)), output=again)
+    assert again.read_bytes() == after.read_bytes()
 
 
 def test_features_of_the_input_go_where_that_is_allowed(tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ def steps(draw) -> Step:
         else None,
         coupled=draw(st.booleans()),
         allow_output_change=draw(st.booleans()),
+        drop_branches=backend == "remove" and draw(st.booleans()),
     )
 
 
