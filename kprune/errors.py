@@ -2,6 +2,7 @@
 
     KpruneError                    carries what, where, why, do; knows its exit code; never raised itself
     ├── InternalError       1      a bug in kprune, which is to be reported
+    │   └── UnsoundOutputError 1   what was about to be written contradicts itself
     ├── UsageError          2      the command is wrong: options, unknown layer, output exists
     │   ├── SpecError       2      a malformed LAYER[.AXIS]:INDICES, with a caret under the place
     │   ├── UnknownLayerError 2    no layer of that name, with the nearest names
@@ -51,6 +52,10 @@ class InternalError(KpruneError):
     """kprune itself is wrong. Whoever sees it should report it."""
 
     exit_code = 1
+
+
+class UnsoundOutputError(InternalError):
+    """What was about to be written contradicts itself: noticed in time."""
 
 
 class UsageError(KpruneError):

@@ -14,12 +14,12 @@ from kprune.formats import stream
 from kprune.formats.atomic import new_folder
 from kprune.formats.faults import damaged, file_error, parsing, shown, writing
 from kprune.formats.hdf5 import Hdf5Weights
-from kprune.formats.hdf5_layout import check_layout
+from kprune.formats.hdf5_layout import Layout, check_layout
 from kprune.formats.keras_zip import CONFIG, METADATA, WEIGHTS
 from kprune.formats.lines import without_lines
 from kprune.formats.opening import OpenFile, open_file
+from kprune.formats.outcome import Outcome, require_sound, resolve
 from kprune.formats.outcome import layout as outcome_layout
-from kprune.formats.outcome import resolve
 from kprune.formats.source import Progress, Source, json_bytes, json_object
 from kprune.surgery.edit import Edit
 from kprune.text import clean
@@ -97,8 +97,7 @@ class KerasFolder(Source):
         self._held.close()
 
     def output_size(self, edit: Edit) -> int:
-        outcome = resolve(self.weights.table, edit)
-        layout = outcome_layout(self.weights, outcome, edit)
+        _, layout = self._plan(edit)
         texts = sum(map(len, self._texts(edit).values()))
         cut = self._cut_texts(edit)
         saved = sum(os.path.getsize(self.folder / name) - len(text) for name, text in cut.items())
@@ -135,9 +134,13 @@ class KerasFolder(Source):
             new.commit(self._check_unchanged)
         return self.output_size(edit)
 
-    def _write_weights(self, edit: Edit, path: Path, name: str, progress: Progress | None) -> None:
+    def _plan(self, edit: Edit) -> tuple[Outcome, Layout]:
         outcome = resolve(self.weights.table, edit)
-        layout = outcome_layout(self.weights, outcome, edit)
+        require_sound(outcome, edit, self.outline)
+        return outcome, outcome_layout(self.weights, outcome, edit)
+
+    def _write_weights(self, edit: Edit, path: Path, name: str, progress: Progress | None) -> None:
+        outcome, layout = self._plan(edit)
         with writing(name):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:

@@ -24,7 +24,7 @@ from kprune.formats.hdf5 import Hdf5Weights
 from kprune.formats.hdf5_layout import Layout, check_layout
 from kprune.formats.lines import without_lines
 from kprune.formats.opening import OpenFile, spooled
-from kprune.formats.outcome import Outcome, resolve
+from kprune.formats.outcome import Outcome, require_sound, resolve
 from kprune.formats.outcome import layout as outcome_layout
 from kprune.formats.source import Progress, Source, json_bytes, json_object
 from kprune.formats.zip_checks import Member, checked_members
@@ -147,6 +147,7 @@ class KerasZip(Source):
 
     def _plan(self, edit: Edit) -> _Plan:
         outcome = resolve(self.weights.table, edit)
+        require_sound(outcome, edit, self.outline)
         layout = outcome_layout(self.weights, outcome, edit)
         texts = {CONFIG: json_bytes(edit.config), METADATA: json_bytes(edit.metadata)}
         for name, gone in edit.without_lines.items():

@@ -22,7 +22,7 @@ from kprune.formats.h5_attributes import Attribute, Reading
 from kprune.formats.hdf5 import Hdf5Weights
 from kprune.formats.hdf5_layout import Layout, check_layout, lay_out
 from kprune.formats.opening import OpenFile
-from kprune.formats.outcome import Outcome, resolve
+from kprune.formats.outcome import Outcome, require_sound, resolve
 from kprune.formats.outcome import attributes as outcome_attributes
 from kprune.formats.source import Order, Progress, Source, json_bytes, json_object
 from kprune.surgery.edit import Edit
@@ -158,6 +158,7 @@ class LegacyH5(Source):
 
     def _plan(self, edit: Edit) -> tuple[Outcome, Layout]:
         outcome = resolve(self.weights.table, edit)
+        require_sound(outcome, edit, self.outline, self.order.layers)
         emptied = self._emptied(outcome)
         objects = [item for item in outcome.objects if item not in emptied]
         attributes: dict[str, dict[str, Attribute]] = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -12,10 +14,13 @@ from kprune.formats.faults import writing
 from kprune.formats.hdf5 import Hdf5Weights
 from kprune.formats.hdf5_layout import Layout, check_layout, lay_out
 from kprune.formats.keras_zip import CONFIG, METADATA, WEIGHTS
-from kprune.formats.outcome import Outcome, attributes, resolve
+from kprune.formats.outcome import Outcome, attributes, require_sound, resolve
 from kprune.formats.source import Progress, json_bytes
 from kprune.formats.zip_records import NewMember
 from kprune.surgery.edit import Edit
+
+if TYPE_CHECKING:
+    from kprune.checking import Outline
 
 
 class NewKeras(Struct):
@@ -23,9 +28,11 @@ class NewKeras(Struct):
 
     Attributes:
         weights: of the input, which must have no checksum of its own.
+        before: gives what `kprune.checking` must know of the input.
     """
 
     weights: Hdf5Weights
+    before: Callable[[], Outline]
     format = "keras"
 
     def output_size(self, edit: Edit) -> int:
@@ -64,6 +71,7 @@ class NewKeras(Struct):
 
     def _plan(self, edit: Edit) -> tuple[Outcome, Layout, dict[str, bytes], list[NewMember]]:
         outcome = resolve(self.weights.table, edit)
+        require_sound(outcome, edit, self.before)
         layout = lay_out(outcome.objects, attributes(outcome, edit))
         texts = {METADATA: json_bytes(edit.metadata), CONFIG: json_bytes(edit.config)}
         members: list[NewMember] = []

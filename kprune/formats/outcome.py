@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -13,6 +14,9 @@ from kprune.formats.hdf5_moved import moved
 from kprune.formats.hdf5_table import Table
 from kprune.formats.source import Tensor
 from kprune.surgery.edit import Edit, TensorEdit
+
+if TYPE_CHECKING:
+    from kprune.checking import Outline
 
 
 class Outcome(Struct, frozen=True):
@@ -84,6 +88,28 @@ def layout(weights: Hdf5Weights, outcome: Outcome, edit: Edit) -> Layout:
         if found is not None:
             return found
     return lay_out(outcome.objects, attributes(outcome, edit))
+
+
+def require_sound(
+    outcome: Outcome,
+    edit: Edit,
+    before: Callable[[], Outline],
+    order: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Hold the config of the output against the shapes of its tensors, before anything is written.
+
+    Args:
+        before: gives the same of the input; see `kprune.checking`.
+        order: where the format hands tensors to layers by order, those of the input.
+    Raises: UnsoundOutputError if they contradict each other.
+    """
+    from kprune.checking import Outline, require_sound
+
+    shapes = {item.path: item.shape for item in outcome.objects if isinstance(item, Space)}
+    left = order and {
+        layer: [path for path in paths if path in shapes] for layer, paths in order.items()
+    }
+    require_sound(Outline(edit.config, shapes, left), before)
 
 
 def _storable(name: str) -> str:

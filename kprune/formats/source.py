@@ -9,13 +9,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from msgspec import Struct
 
 from kprune.formats.faults import damaged, parsing
 from kprune.surgery.edit import Edit
+
+if TYPE_CHECKING:
+    from kprune.checking import Outline
 
 Progress = Callable[[int, int], None]
 """Called now and then with (bytes done, bytes in all)."""
@@ -94,6 +97,13 @@ class Source(ABC):
     @property
     def tensors(self) -> Mapping[str, Tensor]:
         return self.weights.tensors
+
+    def outline(self) -> Outline:
+        """Its config and the shapes of its tensors, as `kprune.checking` holds them against each other."""
+        from kprune.checking import Outline
+
+        shapes = {path: tensor.shape for path, tensor in self.tensors.items()}
+        return Outline(self.config, shapes, self.order.layers if self.order else None)
 
     @property
     def extras(self) -> list[str]:

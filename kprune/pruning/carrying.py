@@ -236,7 +236,7 @@ def _writer(
         from kprune.surgery.convert import as_keras
 
         weights: Any = source.weights  # those of a legacy file
-        return NewKeras(weights), as_keras(analysis, edit)
+        return NewKeras(weights, source.outline), as_keras(analysis, edit)
     refuse_other_format(source, output)
     return source, edit
 

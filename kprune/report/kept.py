@@ -115,7 +115,7 @@ def _joined(one: Kept, other: Kept, join: Callable[[list[int], list[int]], list[
 
 def is_grouped(kept: Kept) -> TypeGuard[list[list[int]]]:
     """Whether what is left is told for each group."""
-    return bool(kept) and isinstance(kept[0], list)
+    return kept is not None and bool(kept) and isinstance(kept[0], list)
 
 
 def flat(kept: list[int] | list[list[int]]) -> list[int]:

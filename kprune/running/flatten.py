@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kprune.checking import require_sound
 from kprune.errors import CannotPruneError, CheckError, DamagedFileError, KpruneError, UsageError
 from kprune.formats import open_model
 from kprune.formats.atomic import new_file
@@ -113,6 +114,7 @@ def flatten(
         difference = _compare_outputs(loaded, again)
         size = _copy(written, file.fd)
         with open_model(written) as flat:
+            require_sound(flat.outline())
             needs = sorted({item.module.partition(".")[0] for item in foreign_classes(flat.config)})
         file.commit(lambda: None)
     parameters = int(again.count_params())

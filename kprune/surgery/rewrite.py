@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kprune.graph.copies import copied
-from kprune.graph.model import Layer, Model, leaves
+from kprune.graph.model import Call, Layer, Model, leaves
 from kprune.graph.parse import INPUT, as_shape
 from kprune.labels.labels import Labels, Shape
 from kprune.labels.map import LabelMap, LayerRecord
@@ -145,12 +145,7 @@ class Rewriter:
                 labels = self._map.tensors.get((model.path, *ref.key))
                 if ref.record is not None and ref.shape is not None and labels is not None:
                     self.new(ref.record)["shape"] = self.shape(labels, ref.shape)
-            if call.layer.kind == INPUT:
-                labels = self._map.tensors.get((model.path, call.layer.name, call.node, 0))
-                for field in ("batch_shape", "batch_input_shape"):
-                    shape = as_shape(call.layer.config.get(field))
-                    if shape and labels is not None:
-                        self.new(call.layer.config)[field] = self.shape(labels, shape)
+            self._declared(model, call)
         config = model.spec["config"]
         first = next((ref for ref in leaves(model.inputs) if ref is not None), None)
         if first is not None and as_shape(config.get("build_input_shape")):
@@ -159,6 +154,17 @@ class Rewriter:
                 self.new(config)["build_input_shape"] = self.shape(
                     labels, config["build_input_shape"]
                 )
+
+    def _declared(self, model: Model, call: Call) -> None:
+        """The shape that a layer says it takes: an input layer, and in Keras 2 any that was first in a Sequential."""
+        read = (call.layer.name, call.node, 0) if call.layer.kind == INPUT else None
+        if read is None and call.inputs:
+            read = call.inputs[0].key
+        labels = None if read is None else self._map.tensors.get((model.path, *read))
+        for field in ("batch_shape", "batch_input_shape"):
+            shape = as_shape(call.layer.config.get(field))
+            if shape and labels is not None:
+                self.new(call.layer.config)[field] = self.shape(labels, shape)
 
     def _build_config(self, record: LayerRecord) -> None:
         """Keras builds a layer from its build_config before it is called: one that is not true is an error.

@@ -1,0 +1,18 @@
+"""Whether a model file contradicts itself: its config against its weights, before anybody sees it.
+
+Nothing here knows labels, rules or cuts: what a layer's weights must look like is worked out anew, from
+the config and the shapes of the inputs, so that a mistake in a rule is not made twice.
+
+    shapes.py         shapes with sizes left open: joined, broadcast, compared
+    layer_shapes.py   what shape a layer gives, class by class
+    layer_weights.py  which weights a layer has, class by class
+    operations.py     the few operations that take arrays from the config
+    walk.py           from the inputs through a graph: shapes, weights, contradictions in the config
+    outline.py        the tensors of a file, found by path or by order
+    output.py         the check of what is about to be written
+"""
+
+from kprune.checking.outline import Outline
+from kprune.checking.output import require_sound
+
+__all__ = ["Outline", "require_sound"]
