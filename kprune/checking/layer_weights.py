@@ -258,8 +258,8 @@ def _multi_head_attention(config: Config, inputs: Sequence[MaybeShape]) -> Weigh
     return [
         *_projection("query_dense", [at(query or (), -1), heads, size], 1, config),
         *_projection("key_dense", [at(key or (), -1), heads, size], 1, config),
-        *_projection("value_dense", [at(value or (), -1), heads, wide], 1, config),
         *(gate if config.get("use_gate") else []),
+        *_projection("value_dense", [at(value or (), -1), heads, wide], 1, config),
         *_projection("output_dense", [heads, wide, *given], 2, config),
     ]
 
@@ -274,8 +274,8 @@ def _group_query_attention(config: Config, inputs: Sequence[MaybeShape]) -> Weig
     return [
         *_projection("query_dense", [width, heads, size], 1, config),
         *_projection("key_dense", [at(key or (), -1), shared, size], 1, config),
-        *_projection("value_dense", [at(value or (), -1), shared, size], 1, config),
         *(gate if config.get("use_gate") else []),
+        *_projection("value_dense", [at(value or (), -1), shared, size], 1, config),
         *_projection("output_dense", [heads, size, width], 2, config),
     ]
 

@@ -40,7 +40,8 @@ def operation_shape(kind: str, config: Config, args: Any, kwargs: Mapping[str, A
         args, kwargs: shapes (as `Shaped`) in the place of tensors.
     Raises: Contradiction if the arguments do not fit each other.
     """
-    operands = [shape_of_argument(argument) for argument in (*args, *kwargs.values())]
+    given = [*args, *(value for key, value in kwargs.items() if key != "name")]
+    operands = [shape_of_argument(argument) for argument in given if argument is not None]
     if kind in BROADCAST or (kind == "TFOpLambda" and config.get("function") in BROADCAST_2):
         return broadcast(operands)
     if kind == "TFOpLambda" and config.get("function") in SAME_2:

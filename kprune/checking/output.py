@@ -120,8 +120,8 @@ def _by_order(
 ) -> Iterator[Complaint]:
     for outer in model.layers.values():
         inside = list(walk.weights(outer))
-        if any(weights is None for _, weights in inside):
-            continue  # nobody can tell which tensor is which
+        if any(own is None or layer.config.get("lora_rank") for layer, own in inside):
+            continue  # nobody can tell which tensor is which (adapters are stored here, and merged in a .keras)
         found = [(layer, one) for layer, own in inside for one in own or () if not one.again]
         # Keras lists what is trained first (keras/src/legacy/saving/legacy_h5_format.py).
         found.sort(key=lambda pair: not (pair[1].trainable and pair[0].trainable))

@@ -130,6 +130,7 @@ class Walk:
         if _called_once(layer) and layer.is_builtin:
             self._check_recorded(layer, inputs)
         if layer.is_operation or layer.kind == "TFOpLambda":
+            self._expected[layer] = []
             arguments, keywords = (map_leaves(shape_of, part) for part in (call.args, call.kwargs))
             kind, config = layer.kind, layer.config
             return [self._try(layer, lambda: operation_shape(kind, config, arguments, keywords))]
@@ -212,7 +213,7 @@ class Walk:
         if array and not _starts(array, weight.shape):
             text = (
                 f"the {weight.initializer} of '{clean(layer.path)}' holds an array of shape {array} "
-                f"for a {weight.name} of shape {weight.shape}"
+                f"for the {weight.name} of shape {weight.shape}"
             )
             self.complain(layer, weight.initializer, text)
 
