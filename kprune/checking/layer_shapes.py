@@ -52,7 +52,9 @@ def _einsum(config: Config, inputs: Sequence[MaybeShape]) -> MaybeShape:
     if not letters.startswith("..."):
         return (shape[0], *named[1:])
     left = config["equation"].replace(" ", "").partition(",")[0].replace("...", "")
-    return (*shape[: len(shape) - len(left)], *named)
+    ahead = shape[: len(shape) - len(left)]
+    # Keras mistakes the sizes there itself where they are several (einsum_dense.py, 3.15).
+    return (*ahead, *named) if len(ahead) < 3 else None
 
 
 # -- windows --------------------------------------------------------------------------------------
