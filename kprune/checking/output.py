@@ -16,6 +16,7 @@ from kprune.text import clean
 from kprune.version import __version__
 
 MANY = 5  # complaints that a message quotes
+STATES = ("optimizer/", "optimizer_weights/")
 
 
 def require_sound(after: Outline, before: Callable[[], Outline] | None = None) -> None:
@@ -57,8 +58,19 @@ def complaints(outline: Outline) -> list[Complaint]:
         settle_stores(model, outline.shapes)
     walk = Walk(model)
     if outline.order is not None:
-        return [*walk.complaints, *_by_order(model, walk, outline.shapes, outline.order)]
-    return [*walk.complaints, *_by_path(model, walk, outline.shapes)]
+        found = _by_order(model, walk, outline.shapes, outline.order)
+    else:
+        found = _by_path(model, walk, outline.shapes)
+    return [*walk.complaints, *found, *_states(outline.shapes)]
+
+
+def _states(shapes: Mapping[str, Shape]) -> Iterator[Complaint]:
+    """What an optimizer remembers of a weight has the weight's shape."""
+    weights = {tuple(shape) for path, shape in shapes.items() if not path.startswith(STATES)}
+    for path, shape in shapes.items():
+        if shape and path.startswith(STATES) and tuple(shape) not in weights:
+            text = f"the optimizer's state {clean(path)} has shape {tuple(shape)}, as no weight has"
+            yield Complaint("", path, text)
 
 
 # -- files in which paths say whose a tensor is -----------------------------------------------------

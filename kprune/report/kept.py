@@ -118,12 +118,12 @@ def is_grouped(kept: Kept) -> TypeGuard[list[list[int]]]:
     return kept is not None and bool(kept) and isinstance(kept[0], list)
 
 
-def flat(kept: list[int] | list[list[int]]) -> list[int]:
+def flat(kept: Sequence[int | list[int]]) -> list[int]:
     """What is left along an axis that no group divides. Raises: TypeError if groups divide it."""
     if is_grouped(kept):
         raise TypeError("what is left is told for each group")
     return cast("list[int]", kept)
 
 
-def _by_group(kept: list[int] | list[list[int]], groups: int) -> list[list[int]]:
+def _by_group(kept: Sequence[int | list[int]], groups: int) -> list[list[int]]:
     return kept if is_grouped(kept) else [flat(kept)] * groups

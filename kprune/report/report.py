@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -17,7 +18,7 @@ from kprune.text import clean
 MANY = 48
 """Rows of a table beyond which those are left out whose units stay: they only read fewer inputs."""
 
-Kept = list[int] | list[list[int]] | None
+Kept = Sequence[int | list[int]] | None
 """What is left along one axis of a weight; see `WeightChange.kept`."""
 
 

@@ -151,6 +151,13 @@ def test_arrays_that_operations_take_from_the_config_are_held_against_their_tens
         assert [found.layer for found in complaints(Outline(changed, whole.shapes))] == [name]
 
 
+def test_what_an_optimizer_remembers_has_the_shape_of_a_weight() -> None:
+    states = {"optimizer/vars/0": (), "optimizer/vars/2": (3, 3, 3, 6), "optimizer/vars/3": (6,)}
+    assert complaints(outline(network(), **states)) == []
+    found = complaints(outline(network(), **{**states, "optimizer/vars/2": (3, 3, 3, 7)}))
+    assert [own.about for own in found] == ["optimizer/vars/2"]
+
+
 def test_layers_that_are_not_kerass_own_are_passed_over() -> None:
     net = Network()
     x = net("Dense", "a", net.input("in", 5), units=4)

@@ -118,7 +118,9 @@ def scaled_up() -> Any:
     x = keras.Input((None, None, 4))
     y = layers.Conv2DTranspose(5, 3, strides=2, output_padding=1)(x)
     y = layers.SpectralNormalization(layers.Conv2D(6, 3))(layers.UpSampling2D(2)(y))
-    return keras.Model(x, layers.SeparableConv2D(3, 3, depth_multiplier=2)(layers.PReLU(shared_axes=(1, 2))(y)))
+    return keras.Model(
+        x, layers.SeparableConv2D(3, 3, depth_multiplier=2)(layers.PReLU(shared_axes=(1, 2))(y))
+    )
 
 
 FURTHER: list[Callable[[], Any]] = [

@@ -61,6 +61,11 @@ def test_a_grouped_convolution_loses_as_much_of_each_run(exported, tmp_path, cho
     rows = {row.path: row.shape_after for row in report.weights}
     if choice == "inputs":
         assert rows["grouped/kernel"] == [3, 3, 3, 8]
+        (kept,) = (row.kept for row in report.weights if row.path == "grouped/kernel")
+        runs = [
+            [unit for unit in range(4) if 4 * run + unit not in units["first"]] for run in range(4)
+        ]
+        assert kept == [None, None, runs, None]
 
 
 def test_runs_of_unequal_length_are_refused(exported, tmp_path):
