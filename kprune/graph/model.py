@@ -101,17 +101,21 @@ class Call(Struct, eq=False, dict=True):
         node: which call of the layer it is, from 0.
         args, kwargs: the arguments: TensorRef, Constant, slice, Ellipsis, and plain values in
             lists, tuples and dicts.
+        as_written: whether Keras takes `kwargs` in the order in which they are written, as Keras 2 does
+            (tf_keras/src/engine/node.py), and not in that of their names.
     """
 
     layer: Layer
     node: int
     args: list[Any]
     kwargs: dict[str, Any]
+    as_written: bool = False
 
     @cached_property
     def inputs(self) -> list[TensorRef]:
         """The tensors among the arguments, in the order in which Keras flattens them."""
-        return [leaf for leaf in leaves([self.args, self.kwargs]) if isinstance(leaf, TensorRef)]
+        named = list(self.kwargs.values()) if self.as_written else self.kwargs
+        return [leaf for leaf in leaves([self.args, named]) if isinstance(leaf, TensorRef)]
 
 
 class Model(Struct, eq=False):

@@ -201,7 +201,7 @@ def _network(
             calls.append(Call(layer, 0, [], {}))
         for node, data in enumerate(nodes):
             args, kwargs = _arguments(data)
-            calls.append(Call(layer, node, args, kwargs))
+            calls.append(Call(layer, node, args, kwargs, as_written=not is_keras3_node(data)))
     inputs = _interface(config["input_layers"])
     outputs = map_leaves(lambda ref: _output(ref, entries), _interface(config["output_layers"]))
     _count_from_one(calls, outputs)

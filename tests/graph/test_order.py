@@ -193,3 +193,22 @@ def test_five_thousand_layers_in_a_row_need_no_recursion() -> None:
         x = net("Dense", f"d{number}", x, units=2)
     found = stores(shuffled(net.functional(x), 1))
     assert found["d0"] == "layers/dense" and found["d4999"] == "layers/dense_4999"
+
+
+def test_keras_2_counts_what_is_passed_by_name_as_it_is_written() -> None:
+    """Not by name, as Keras 3 does: `call_kwargs.values()` in tf_keras/src/engine/node.py."""
+
+    def row(name: str, **kwargs: Any) -> list[Any]:
+        return [[[name, 0, 0, kwargs]]]
+
+    listed = [
+        layer("InputLayer", "x", batch_input_shape=[None, 6, 5]) | {"inbound_nodes": []},
+        layer("Dense", "v", units=5) | {"inbound_nodes": row("x")},
+        layer("Dense", "k", units=5) | {"inbound_nodes": row("x")},
+        layer("MultiHeadAttention", "mha", num_heads=2, key_dim=3)
+        | {"inbound_nodes": row("x", value=["v", 0, 0], key=["k", 0, 0])},
+    ]
+    ends = {"input_layers": [["x", 0, 0]], "output_layers": [["mha", 0, 0]]}
+    named = [{**entry, "name": entry["config"]["name"]} for entry in listed]
+    found = stores({"class_name": "Functional", "config": {"name": "m", "layers": named, **ends}})
+    assert (found["v"], found["k"]) == ("layers/dense", "layers/dense_1")
