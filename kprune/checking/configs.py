@@ -16,7 +16,7 @@ Config = Mapping[str, Any]
 @cache  # a model has few classes, each many times over
 def plain_name(kind: str) -> str:
     """The one name of a class that Keras exports under several."""
-    kind = kind.replace("Convolution", "Conv")
+    kind = kind.replace("Convolution", "Conv").replace("GroupedQuery", "GroupQuery")
     return re.sub(r"(Avg|Max)Pool(?=\d)", _spelt_out, kind)
 
 

@@ -382,6 +382,9 @@ WEIGHTS: dict[str, Callable[[Config, Sequence[MaybeShape]], Weights | None]] = {
     **{f"{kind}Cell": _cell(gates) for kind, gates in _CELLS.items()},
 }
 WITHOUT_WEIGHTS = frozenset(
+    "AdaptiveAveragePooling1D AdaptiveAveragePooling2D AdaptiveAveragePooling3D AdaptiveMaxPooling1D "
+    "AdaptiveMaxPooling2D AdaptiveMaxPooling3D AugMix AutoContrast CenterCrop Discretization RandomBrightness "
+    "RandomContrast RandomCrop RandomFlip RandomRotation RandomShear RandomTranslation RandomZoom "
     "Activation ActivityRegularization Add AlphaDropout Average AveragePooling1D AveragePooling2D CustomScaleLayer "
     "AveragePooling3D Bidirectional Concatenate Cropping1D Cropping2D Cropping3D Dot Dropout ELU Flatten "
     "GaussianDropout GaussianNoise GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D "

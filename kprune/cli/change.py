@@ -11,6 +11,14 @@ from kprune.cli.options import WHICH, Choosing, Limiting, Model, Reading, Report
 
 HOW = "How it is done"
 
+DropBranches = Annotated[
+    bool,
+    Option(
+        "--drop-branches",
+        help="A layer may vanish with its branch though only units tied to its own are named.",
+        rich_help_panel=HOW,
+    ),
+]
 NoCoupled = Annotated[
     bool,
     Option(
@@ -52,14 +60,7 @@ def remove(
             rich_help_panel=HOW,
         ),
     ] = False,
-    drop_branches: Annotated[
-        bool,
-        Option(
-            "--drop-branches",
-            help="A layer may vanish with its branch though only units tied to its own are named.",
-            rich_help_panel=HOW,
-        ),
-    ] = False,
+    drop_branches: DropBranches = False,
     writing: Writing,
     limiting: Limiting,
     reporting: Reporting,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from kprune.cli.change import changed
+from kprune.cli.change import DropBranches, changed
 from kprune.cli.options import (
     WHICH,
     WRITTEN,
@@ -25,6 +25,8 @@ MEASURED = "Which units, by what was measured (one layer at a time: a heuristic)
 def apply(
     model: Model,
     plan: Annotated[str, Argument(metavar="PLAN.yaml", help="As 'kprune plan' prints it.")],
+    *,
+    drop_branches: DropBranches = False,
     writing: Writing,
     limiting: Limiting,
     reporting: Reporting,
@@ -38,7 +40,10 @@ def apply(
     """
     from kprune.pruning import apply as carry_out
 
-    changed(carry_out, model, writing, reporting, common, plan=plan, limits=limiting.limits())
+    changed(
+        carry_out, model, writing, reporting, common,
+        plan=plan, limits=limiting.limits(), drop_branches=drop_branches,
+    )  # fmt: skip
 
 
 def plan(

@@ -240,7 +240,7 @@ def _check_branches(closure: Closure, leaving: set[Layer]) -> None:
             where=" -> ".join(clean(step) for step in _way_to(closure, axis, chosen)),
             why="its other units are tied to the chosen ones, and a layer of width 0 cannot stay",
             do=f"keep at least one unit that it is tied to, choose every unit of '{clean(axis.address)}' as well, "
-            "or pass --drop-branches (in a plan, drop_branches: true)",
+            "or pass --drop-branches to 'kprune remove' or 'kprune apply'",
         )
 
 

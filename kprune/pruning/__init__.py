@@ -214,11 +214,18 @@ def compact(
     return run(model, target, rules, merge=merge, check=check, trust=trusts(arguments))
 
 
-def apply(model: Any, plan: Plan | str | os.PathLike[str], **arguments: Unpack[Writing]) -> Any:
+def apply(
+    model: Any,
+    plan: Plan | str | os.PathLike[str],
+    *,
+    drop_branches: bool = False,
+    **arguments: Unpack[Writing],
+) -> Any:
     """Carry out a plan: its steps one after the other, each on what the one before it left.
 
     Args:
         plan: a Plan, or the path of a YAML file.
+        drop_branches: see `remove`; for every step that removes units.
         model, output, …: see `remove`.
     Returns: the Report of the last step, with the input of the first.
     Raises: PlanError, with the line; CheckError if the plan's `expect` does not hold. Nothing is
@@ -229,7 +236,10 @@ def apply(model: Any, plan: Plan | str | os.PathLike[str], **arguments: Unpack[W
     refuse_others("apply", Writing, arguments)
     loaded, base = load_plan(plan)
     rules = arguments.get("rules", ())
-    return apply_plan(model, loaded, base, target_of(arguments), rules, trust=trusts(arguments))
+    return apply_plan(
+        model, loaded, base, target_of(arguments), rules,
+        drop_branches=drop_branches, trust=trusts(arguments),
+    )  # fmt: skip
 
 
 def plan(

@@ -65,6 +65,7 @@ def apply_plan(
     target: Target,
     rules: Iterable[str],
     *,
+    drop_branches: bool = False,
     trust: bool = False,
 ) -> Any:
     """See `kprune.pruning.apply`."""
@@ -79,7 +80,7 @@ def apply_plan(
             if number == 0:
                 _check_model(analysis, plan)
             nonlocal names, token_ids
-            made = _step(source, analysis, plan, number, base)
+            made = _step(source, analysis, plan, number, base, drop_branches)
             if made.names is not None:
                 names = made.names
             elif names is not None and made.gone is not None:
@@ -216,7 +217,14 @@ def _check_model(analysis: Analysis, plan: Plan) -> None:
     )
 
 
-def _step(source: Source, analysis: Analysis, plan: Plan, number: int, base: Path | None) -> Change:
+def _step(
+    source: Source,
+    analysis: Analysis,
+    plan: Plan,
+    number: int,
+    base: Path | None,
+    drop_branches: bool,
+) -> Change:
     """The change of one step. Errors tell the plan's line."""
     step = plan.steps[number]
     chosen: dict[str, np.ndarray] = {}
@@ -252,7 +260,7 @@ def _step(source: Source, analysis: Analysis, plan: Plan, number: int, base: Pat
                 notes,
                 coupled=step.coupled,
                 allow_output_change=step.allow_output_change,
-                drop_branches=step.drop_branches,
+                drop_branches=drop_branches or step.drop_branches,
                 folding=source if step.fold else None,
             )
             if step.classes is not None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import kprune
-from kprune.errors import CheckError, FrozenUnitsError, PlanError, UsageError
+from kprune.errors import CheckError, FrozenUnitsError, LastUnitError, PlanError, UsageError
 from kprune.select.plans import parse_plan
 from tests.formats.making import contents, left_in
 from tests.small_models import Network, layer, sequential, write
@@ -227,3 +227,23 @@ def test_sample_models_lose_what_was_asked_and_say_so(
     assert {row.name: row.units for row in again.layers if row.name in report.changed} == {
         row.name: row.units_after for row in report.layers if row.name in report.changed
     }
+
+
+def test_a_layer_vanishes_unnamed_only_with_leave_from_the_command_or_the_plan(
+    tmp_path: Path,
+) -> None:
+    net = Network()
+    x = net.input("in", 5)
+    summed = net("Add", "sum", [net("Dense", name, x, units=2) for name in ("p", "q")])
+    joined = net("Concatenate", "join", [summed, net("Dense", "s", x, units=3)], shape=(None, 5))
+    path = write(tmp_path / "m.keras", net.functional(net("Dense", "out", joined, units=2)))
+    direct, out = tmp_path / "direct.keras", tmp_path / "out.keras"
+    kprune.remove(path, {"p": [0, 1]}, drop_branches=True, output=direct)
+    step = {"backend": "remove", "layers": {"p": [0, 1]}}
+    for told, given in (({}, True), ({"drop_branches": True}, False)):
+        plan = parse_plan(json.dumps({"version": 1, "steps": [{**step, **told}]}))
+        kprune.apply(path, plan, drop_branches=given, output=out, force=True)
+        assert out.read_bytes() == direct.read_bytes()
+    with pytest.raises(LastUnitError) as caught:
+        kprune.apply(path, parse_plan(json.dumps({"version": 1, "steps": [step]})), output=out)
+    assert caught.value.where == "p -> sum -> q (plan.yaml, line 1)"
