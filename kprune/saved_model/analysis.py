@@ -37,8 +37,8 @@ class GraphAnalysis(Analysis, eq=False):
         """What changes in the graphs once some labels are gone.
 
         Returns: the config with `changes`: under `graphs` by graph and node the `shapes` of its
-            outputs and the `value` of a constant (by flat index); under `arguments` and `results`
-            shapes of what functions take and give.
+            outputs, the `value` of a constant (by flat index) and the `axes` of a Squeeze; under
+            `arguments` and `results` shapes of what functions take and give.
         """
         changes: dict[str, Any] = {"graphs": {}, "arguments": {}, "results": {}}
         gone = self._with_rows(gone)
@@ -56,6 +56,9 @@ class GraphAnalysis(Analysis, eq=False):
             if dead.any():
                 graph, name, index = demand.place
                 node(graph, name).setdefault("value", {})[index] = demand.count(~dead)
+        for (graph, name), (labels, axes) in self.tracer.traced.squeezed.items():
+            if 1 in (_shape_left(labels, gone) or ()):
+                node(graph, name)["axes"] = axes
         for part in ("arguments", "results"):
             for name, listed in getattr(self.tracer.traced, part).items():
                 for index, labels in enumerate(listed):

@@ -66,6 +66,8 @@ def _change_node(node: Any, change: Mapping[str, Any]) -> None:
     _set_shapes(node, shapes)
     if node.op in _SHAPED and "shape" in node.attr and 0 in shapes and node.op != "VarHandleOp":
         _merge(node.attr["shape"].shape, shapes[0])
+    if "axes" in change:
+        node.attr["squeeze_dims"].list.i[:] = change["axes"]
     numbers = change.get("value")
     if numbers:
         value = constant(node)

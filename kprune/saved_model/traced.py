@@ -42,6 +42,7 @@ class Traced:
         loud: labels of units that are summed where a masked one need not give 0.
         summed: labels of units that are summed with nothing of theirs in a weight to look at.
         grouped: kernels whose rows stand for other channels in each run of filters.
+        squeezed: by (graph, node), what a Squeeze without `squeeze_dims` takes, and the axes of size 1.
     """
 
     tensors: dict[tuple[str, str, int], Labels] = field(default_factory=dict)
@@ -54,3 +55,4 @@ class Traced:
     loud: list[np.ndarray] = field(default_factory=list)
     summed: list[np.ndarray] = field(default_factory=list)
     grouped: dict[Parameter, Blocks] = field(default_factory=dict)
+    squeezed: dict[tuple[str, str], tuple[Labels, tuple[int, ...]]] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from kprune.saved_model.analysis import GraphAnalysis
 from kprune.saved_model.contents import reading
 from kprune.saved_model.graph import MAIN
 from kprune.saved_model.runtime import tensorflow
+from kprune.saved_model.signature_runs import Arrays, SignatureRun, random_samples
 from kprune.saved_model.silenced import Signature, silenced
 from kprune.surgery.edit import combined
 from kprune.surgery.zero import zero, zero_through
@@ -42,8 +43,6 @@ from kprune.text import clean
 
 SERVED = "serving_default"
 NO_LABELS = Labels(None)
-_OPEN = 7
-"""What stands for a size that a signature leaves open, other than the batch."""
 
 
 def verify_saved_models(
@@ -65,50 +64,42 @@ def verify_saved_models(
         data, samples, seed, tolerance, time, rules: see `kprune.verify`.
     Raises: CheckError if the pruned one lacks a signature, UsageError if data do not fit.
     """
-    tf = tensorflow()
     analysis = analyse(before, rules)
     notes: list[Note] = []
-    reference = _reference(before, after, analysis, folder, notes)
-    gone = reference.gone
-    loaded = []
-    for source, path in ((before, reference.folder), (after, after.path)):
-        with reading(source.path, "its functions"):
-            loaded.append(tf.saved_model.load(str(path)))
+    models = _Models(before, after, _reference(before, after, analysis, folder, notes))
+    gone = models.reference.gone
     given = None if data is None else _arrays(data)
     limit = TOLERANCE if tolerance is None else tolerance
     outputs: list[OutputDifference] = []
     renormalised = False
-    missing = sorted(set(loaded[0].signatures) - set(loaded[1].signatures))
-    if missing:
-        raise CheckError(f"{clean(after.path)} lacks the signature '{clean(missing[0])}'")
-    expecting = reference.signatures(loaded[0])
     # Zeroed weights take as long as others, so the masked original stands for the original.
     times: list[Timing] = []
-    timed = next((name for name in loaded[0].signatures if name == SERVED), None)
-    timed = timed or next(iter(loaded[0].signatures), None)
-    for name, signature in loaded[0].signatures.items():
+    counted = samples
+    timed = SERVED if SERVED in models.names else models.names[0]
+    for name in models.names:
+        signature = models.original.signatures[name]
         inputs = (
-            _inputs(signature, samples, seed) if given is None else _chosen(signature, given, name)
+            random_samples(signature, samples, seed)
+            if given is None
+            else _chosen(signature, given, name)
         )
-        other = loaded[1].signatures[name]
-        if set(other.structured_input_signature[1]) != set(inputs):
+        if set(models.pruned.signatures[name].structured_input_signature[1]) != set(inputs):
             raise CheckError(
                 f"the signature '{clean(name)}' takes other inputs in {clean(after.path)}"
             )
+
+        runs, inputs, number, expected = models.expected(name, inputs, repeat=given is None)
         small = {
             key: cut_along(value, _labels(analysis, before, name, key, "inputs"), gone)
             for key, value in inputs.items()
         }
-        inputs = {key: tf.constant(value) for key, value in inputs.items()}
-        small = {key: tf.constant(value) for key, value in small.items()}
-        expected, got = expecting[name](**inputs), other(**small)
+        got = runs.run(models.pruned.signatures[name], small, clean(after.path))
         if name == timed:
-            times = [
-                time_calls(*_calls(signature, other, inputs, small, size), size) for size in time
-            ]
+            counted = number
+            times = models.times(runs, inputs, small, time)
         for key in sorted(expected):
-            label = key if len(loaded[0].signatures) == 1 else f"{name}/{key}"
-            full, result = expected[key].numpy(), got.get(key)
+            label = key if len(models.names) == 1 else f"{name}/{key}"
+            full, result = expected[key], got.get(key)
             left = cut_along(full, _labels(analysis, before, name, key, "outputs"), gone)
             if left.shape != full.shape and is_distribution(full):
                 left = left / left.sum(axis=-1, keepdims=True)
@@ -118,7 +109,7 @@ def verify_saved_models(
             if result is None:
                 outputs.append(OutputDifference(label, list(left.shape[1:]), None, None, False))
             else:
-                outputs.append(difference(label, result.numpy(), left, limit))
+                outputs.append(difference(label, result, left, limit))
     hit = [mix for mix in analysis.map.mixes if gone[mix.ids].any()]
     exact = renormalised or not hit
     if not exact:
@@ -136,10 +127,10 @@ def verify_saved_models(
         passed=all(
             output.equal or (not exact and output.relative is not None) for output in outputs
         ),
-        against=reference.against,
+        against=models.reference.against,
         exact=exact,
         tolerance=limit,
-        samples=samples if given is None else len(next(iter(given.values()))),
+        samples=counted,
         seed=seed if given is None else None,
         data=None if data is None else str(data),
         outputs=outputs,
@@ -154,30 +145,6 @@ def verify_saved_models(
         notes=notes,
         time=times or None,
     )
-
-
-def _calls(
-    original: Any, pruned: Any, inputs: dict[str, Any], small: dict[str, Any], size: int
-) -> tuple[Callable[[], object], Callable[[], object]]:
-    """A signature of either model on a batch of that size, its outputs fetched."""
-    tf = tensorflow()
-    specs = original.structured_input_signature[1]
-    for name, spec in specs.items():
-        if spec.shape.rank and spec.shape[0] not in (None, size):
-            raise UsageError(
-                f"the model takes batches of {spec.shape[0]} samples only",
-                where=clean(name),
-                do=f"give --batch-sizes {spec.shape[0]}",
-            )
-
-    def call(signature: Any, given: dict[str, Any]) -> Callable[[], object]:
-        batch = {
-            name: tf.gather(value, np.arange(size) % len(value)) if value.shape.rank else value
-            for name, value in given.items()
-        }
-        return lambda: [value.numpy() for value in signature(**batch).values()]
-
-    return call(original, inputs), call(pruned, small)
 
 
 @dataclass
@@ -205,6 +172,75 @@ class _Reference:
             return found
         assert isinstance(self.analysis, GraphAnalysis)
         return silenced(loaded, self.analysis, self.masks)
+
+
+class _Models:
+    """Both models, loaded.
+
+    Attributes:
+        reference: what the pruned one should equal.
+        original: that, as TensorFlow loads it; `pruned` is the other one.
+        names: of the original's signatures.
+    """
+
+    def __init__(self, before: Source, after: Source, reference: _Reference) -> None:
+        self.before, self.after, self.reference = before, after, reference
+        self._load()
+        self.names = list(self.original.signatures)
+        missing = sorted(set(self.names) - set(self.pruned.signatures))
+        if missing:
+            raise CheckError(f"{clean(after.path)} lacks the signature '{clean(missing[0])}'")
+        if not self.names:
+            raise CannotPruneError(
+                f"{clean(before.path)} has no signature to run",
+                do="save it with signatures: tf.saved_model.save(model, folder, signatures=…)",
+            )
+
+    def _load(self) -> None:
+        tf = tensorflow()
+        with reading(self.before.path, "its functions"):
+            self.original = tf.saved_model.load(str(self.reference.folder))
+        with reading(self.after.path, "its functions"):
+            self.pruned = tf.saved_model.load(str(self.after.path))
+        self._expecting = self.reference.signatures(self.original)
+
+    def expected(
+        self, name: str, inputs: Arrays, *, repeat: bool
+    ) -> tuple[SignatureRun, Arrays, int, Arrays]:
+        """What a signature should give.
+
+        Args:
+            repeat: whether inputs may be taken again, where they are too few for a batch.
+        Returns: the signature with the batch that it takes, the inputs in whole batches, how many
+            samples these are, and the outputs.
+        """
+        runs = SignatureRun.of(name, self.original.signatures[name])
+        try:
+            return self._expected(runs, inputs, repeat)
+        except CannotPruneError:
+            tried = tensorflow().saved_model.load(str(self.before.path)).signatures[name]
+            found = runs.with_batch(tried, inputs)
+            if found is None:
+                raise
+        self._load()  # what failed may have left a state behind
+        return self._expected(found, inputs, repeat)
+
+    def _expected(
+        self, runs: SignatureRun, inputs: Arrays, repeat: bool
+    ) -> tuple[SignatureRun, Arrays, int, Arrays]:
+        whole, number = runs.whole(runs.filled(inputs) if repeat else inputs)
+        outputs = runs.run(self._expecting[runs.name], whole, clean(self.before.path))
+        return runs, whole, number, outputs
+
+    def times(
+        self, runs: SignatureRun, inputs: Arrays, small: Arrays, sizes: Sequence[int]
+    ) -> list[Timing]:
+        """How long both take for a signature, for several batch sizes."""
+        original, pruned = (m.signatures[runs.name] for m in (self.original, self.pruned))
+        return [
+            time_calls(runs.timed(original, inputs, size), runs.timed(pruned, small, size), size)
+            for size in sizes
+        ]
 
 
 def _reference(
@@ -248,25 +284,6 @@ def _labels(analysis: Analysis, source: Source, signature: str, key: str, side: 
     if len(named) != 1:
         return NO_LABELS
     return analysis.map.tensors.get((analysis.model.path, *named[0].key), NO_LABELS)
-
-
-def _inputs(signature: Any, samples: int, seed: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    found = {}
-    for name, spec in sorted(signature.structured_input_signature[1].items()):
-        if spec.shape.rank is None or spec.dtype.name == "string":
-            raise CannotPruneError(
-                f"cannot make random values for the input '{clean(name)}'",
-                why=f"it takes {spec.dtype.name} of shape {spec.shape}",
-                do="give inputs with --data FILE.npz",
-            )
-        shape = [
-            (samples if axis == 0 else _OPEN) if size is None else size
-            for axis, size in enumerate(spec.shape)
-        ]
-        values = rng.normal(size=shape) if spec.dtype.is_floating else rng.integers(0, 2, shape)
-        found[name] = values.astype(spec.dtype.as_numpy_dtype)
-    return found
 
 
 def _arrays(data: str | os.PathLike[str]) -> dict[str, np.ndarray]:

@@ -145,7 +145,7 @@ def expand_dims(call: LayerCall) -> Labels:
 
 @OPERATIONS.rule("Squeeze", does="passes")
 def squeeze(call: LayerCall) -> Labels:
-    """squeeze"""
+    """squeeze; without an axis, the axes are written down where one with units becomes 1"""
     shape = call.shape()
     axis = call.argument(1, "axis")
     axes = (
@@ -154,8 +154,23 @@ def squeeze(call: LayerCall) -> Labels:
         else axes_of(call, axis, len(shape))
     )
     x = call.hold_axes(call.x, axes, f"are squeezed away by {call.layer.path!r}")
+    if axis is None:
+        _write_axes(call, x, axes)
     left = tuple(size for a, size in enumerate(shape) if a not in axes)
     return moved(x, lambda factor: factor.squeeze(tuple(axes)), left)
+
+
+def _write_axes(call: LayerCall, x: Labels, axes: list[int]) -> None:
+    """Have a squeeze of every axis of size 1 say which these are, once an axis with units becomes one more."""
+    along = [x.axis(axis) for axis in range(x.rank) if x.varies(axis)]
+    if not along:
+        return
+    holder, key = raw_argument(call, 1, "axis")
+
+    def written(*alive: np.ndarray) -> list[int] | None:
+        return axes if any(left.sum() == 1 for left in alive) else None
+
+    call.follow(key, written, *along, record=holder)
 
 
 @OPERATIONS.rule("BroadcastTo", does="passes")

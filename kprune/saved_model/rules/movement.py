@@ -67,13 +67,15 @@ def expand_dims(call: OpCall) -> Any:
 
 @op("Squeeze", does="passes", numbers=True)
 def squeeze(call: OpCall) -> Any:
-    """axes of size 1 go"""
+    """axes of size 1 go; where the graph does not say which, it does once an axis with units becomes 1"""
     shape = call.shape()
     given = call.attr("squeeze_dims") or []
     axes = tuple(sorted(axis % len(shape) for axis in given)) or tuple(
         a for a, n in enumerate(shape) if n == 1
     )
     x = call.hold_axes(call.x, axes, f"are squeezed away by {call.layer.path!r}")
+    if not given and x.factors:
+        call.traced.squeezed[call.place] = x, axes
     labels = x.move(
         lambda f: f.squeeze(axes), tuple(n for a, n in enumerate(shape) if a not in axes)
     )
