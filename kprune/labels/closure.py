@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from kprune.errors import CannotPruneError, FrozenUnitsError, LastUnitError, NotARectangleError
 from kprune.graph.model import Layer
+from kprune.labels.additions import additions
 from kprune.labels.branches import dead_branches
 from kprune.labels.explain import reason, road, road_between
 from kprune.labels.groups import Groups
@@ -84,6 +85,7 @@ def check(
         CannotPruneError: `coupled` is False and other units would go along.
         LastUnitError, NotARectangleError: what is left would not be a layer, or not a block; or a
             layer would vanish that nobody chose to remove whole.
+        CannotPruneError: Keras would compute something else, now that a width is 1.
     """
     _check_frozen(closure, allow_output_change)
     if not coupled and closure.coupled:
@@ -94,6 +96,18 @@ def check(
         _check_branches(closure, leaving)
     _check_rectangles(closure)
     _check_blocks(closure)
+    _check_additions(closure)
+
+
+def _check_additions(closure: Closure) -> None:
+    for addition in additions(closure.groups.map):
+        if addition.goes_astray(closure.gone):
+            raise CannotPruneError(
+                f"'{clean(addition.layer.path)}' would add along the wrong axis",
+                why="one unit would be left of what it adds, and keras.ops.add takes an operand of "
+                "which only one size is not 1 for a bias, and adds that along the last axis or axis 1",
+                do="keep two units",
+            )
 
 
 def _check_frozen(closure: Closure, allow_output_change: bool) -> None:

@@ -18,8 +18,10 @@
     masks        multipliers in the graph
     dead         units that nothing would miss
     rewrite      an Edit carried out on the protos
+    implementations  functions that TensorFlow takes for one another
     source       the opened folder, and how another one is written
     verifying    both models run by their signatures, and compared
+    signature_runs  one signature, run in batches that it takes
     silenced     what masked layers should come to, computed without those masks
     keras2       SavedModels that tf_keras wrote, which are models again
 

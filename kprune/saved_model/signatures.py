@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from kprune.graph.model import Layer
@@ -16,13 +17,13 @@ from kprune.text import clean
 
 
 def trace_from_signatures(meta: Any, tracer: GraphTracer, found: Found) -> None:
-    """Trace from the signatures first, then whatever else the object graph holds.
+    """Trace from the signatures first, then from the root's own functions, then the rest.
 
-    What comes out anywhere is frozen as an output; features that go in become units of their own.
+    What comes out of the first two is frozen as an output; features that go in become units of their
+    own. The functions of objects inside, such as layers, are nobody's interface: they follow.
     """
     objects = meta.object_graph_def
-    signatures = _signature_functions(objects)
-    for name in signatures:
+    for name in _signature_functions(objects):
         _entry(tracer, objects, found, name, "are the model's outputs")
     values = tracer.run_main()
     # Maps of a proto come in another order in every process; what is said last must not differ.
@@ -33,9 +34,51 @@ def trace_from_signatures(meta: Any, tracer: GraphTracer, found: Found) -> None:
             if held is not None:
                 _freeze_output(tracer, held)
     _name_inputs(meta, tracer)
-    for name in objects.concrete_functions:
-        if name not in tracer.traced.results and name in tracer.library:
+    others = sorted(objects.concrete_functions, key=_made)
+    called = _root_functions(objects)
+    for name in called or ([] if meta.signature_def else others):
+        if name not in tracer.traced.results:
             _entry(tracer, objects, found, name, f"are given by the function '{clean(name)}'")
+    for name in others:
+        if name not in tracer.traced.results:
+            _follow(tracer, objects, found, name)
+
+
+def _made(name: str) -> tuple[int, str]:
+    """Functions in the order in which TensorFlow made them, which numbers their names."""
+    number = name.rpartition("_")[2]
+    return int(number) if number.isdigit() else 0, name
+
+
+def _root_functions(objects: Any) -> list[str]:
+    """The functions that the saved object itself has: `__call__`, or methods of a tf.Module."""
+    names: list[str] = []
+    for child in objects.nodes[0].children if objects.nodes else []:
+        node = objects.nodes[child.node_id]
+        if node.WhichOneof("kind") == "bare_concrete_function":
+            names.append(node.bare_concrete_function.concrete_function_name)
+        elif node.WhichOneof("kind") == "function":
+            names.extend(node.function.concrete_functions)
+    return list(dict.fromkeys(names))
+
+
+def _follow(tracer: GraphTracer, objects: Any, found: Found, name: str) -> None:
+    """Trace a function of an object inside: it takes and gives what the model's own call of it does."""
+    concrete = objects.concrete_functions.get(name)
+    if concrete is None or name not in tracer.library:
+        return
+    twin = next((other for other in tracer.traced.arguments if _twins(name, other)), None)
+    like = tracer.traced.arguments[twin] if twin is not None else []
+    tracer.run_inner(name, _captured(concrete, found), like)
+
+
+_LAYER = re.compile(r"__inference_(.+)_layer_call_(fn|and_return_conditional_losses)_\d+")
+
+
+def _twins(one: str, other: str) -> bool:
+    """Whether two functions are calls of one layer, by the names that Keras 2 gives these."""
+    a, b = _LAYER.fullmatch(one), _LAYER.fullmatch(other)
+    return a is not None and b is not None and a[1] == b[1]
 
 
 def _name_inputs(meta: Any, tracer: GraphTracer) -> None:
@@ -76,11 +119,15 @@ def _entry(tracer: GraphTracer, objects: Any, found: Found, name: str, why: str)
     concrete = objects.concrete_functions.get(name)
     if concrete is None or name not in tracer.library:
         return
-    captured = [
-        Value(Labels(()), parameter=found.by_object.get(node)) for node in concrete.bound_inputs
-    ]
+    captured = _captured(concrete, found)
     for held in tracer.run_entry(name, captured):
         _freeze_output(tracer, held, why)
+
+
+def _captured(concrete: Any, found: Found) -> list[Value]:
+    return [
+        Value(Labels(()), parameter=found.by_object.get(node)) for node in concrete.bound_inputs
+    ]
 
 
 def _freeze_output(tracer: GraphTracer, held: Value, why: str = "are the model's outputs") -> None:

@@ -29,6 +29,7 @@ from kprune.saved_model.contents import (
 )
 from kprune.saved_model.finding import Found, find_parameters
 from kprune.saved_model.graph import constant
+from kprune.saved_model.implementations import renew
 from kprune.saved_model.masks import put_in, take_out
 from kprune.saved_model.rewrite import carry_out
 from kprune.saved_model.runtime import tensorflow
@@ -244,6 +245,8 @@ class SavedModelSource(Source):
         put_in(meta, edit.config.get("masks", ()))
         if edit.config.get("unmask"):
             take_out(meta, edit.config["unmask"])
+        masked = {mask["graph"] for mask in edit.config.get("masks", ())}
+        renew(meta, {*changes.get("graphs", ()), *changes.get("arguments", ()), *masked})
         return proto
 
     def _check_unchanged(self) -> None:

@@ -120,6 +120,31 @@ class GraphTracer:
             )
         return self.run(name, [*inputs, *captured])
 
+    def run_inner(
+        self, name: str, captured: Sequence[Value], like: Sequence[Labels]
+    ) -> list[Value]:
+        """Trace a function that belongs to an object inside the model.
+
+        Args:
+            captured: see `run_entry`.
+            like: what a call of the same layer was given. Where none is known, the last axis has
+                units that nobody can name: what they meet says which they are.
+        """
+        graph = self.graph(name)
+        inputs = []
+        for index in range(len(graph.args) - len(captured)):
+            shape = _arg_shape(graph, index)
+            known = like[index].shape if index < len(like) else None
+            if shape is not None and known is not None and merged(known, shape) is not None:
+                labels = like[index].with_shape(shape)
+            else:
+                labels = Labels(shape)
+                kind = graph.proto.signature.input_arg[index].type
+                if shape and len(shape) > 1 and (shape[-1] or 0) > 1 and kind in FLOATS:
+                    labels = labels.with_last(self.map.issue(shape[-1] or 0))
+            inputs.append(Value(labels))
+        return self.run(name, [*inputs, *captured])
+
     def run(self, name: str, inputs: Sequence[Value]) -> list[Value]:
         """What a function makes of its arguments.
 
