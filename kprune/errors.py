@@ -17,7 +17,8 @@
     ├── FileError           4      a file cannot be read or written
     │   └── DamagedFileError 4     it is there, and it is not what it says it is
     ├── SetupError          4      what kprune runs on: a package or backend that is missing, memory
-    └── CheckError          5      verify, a plan's expect, --max-*, diff --exit-code
+    ├── CheckError          5      verify, a plan's expect, --max-*, diff --exit-code
+    └── UnsoundOutputError  1      what was about to be written contradicts itself: a bug in kprune
 
 Anything else that escapes is a bug in kprune, and is shown as an `InternalError`.
 """
@@ -126,3 +127,9 @@ class CheckError(KpruneError):
     """Something was carried out, and what was asked to hold of it does not."""
 
     exit_code = 5
+
+
+class UnsoundOutputError(KpruneError):
+    """What was about to be written contradicts itself: a bug in kprune, found in time."""
+
+    exit_code = 1

@@ -38,7 +38,8 @@ class GraphAnalysis(Analysis, eq=False):
 
         Returns: the config with `changes`: under `graphs` by graph and node the `shapes` of its
             outputs, the `value` of a constant (by flat index) and the `axes` of a Squeeze; under
-            `arguments` and `results` shapes of what functions take and give.
+            `arguments` and `results` shapes of what functions take and give, under `handles` and
+            `given_handles` those of the variables among these.
         """
         changes: dict[str, Any] = {"graphs": {}, "arguments": {}, "results": {}}
         gone = self._with_rows(gone)
@@ -56,6 +57,12 @@ class GraphAnalysis(Analysis, eq=False):
             if dead.any():
                 graph, name, index = demand.place
                 node(graph, name).setdefault("value", {})[index] = demand.count(~dead)
+        for part in ("handles", "given_handles"):
+            for name, parameters in getattr(self.tracer.traced, part).items():
+                for index, parameter in parameters.items():
+                    shape = _shape_left(parameter.labels, gone)
+                    if shape is not None:
+                        changes.setdefault(part, {}).setdefault(name, {})[index] = shape
         for (graph, name), (labels, axes) in self.tracer.traced.squeezed.items():
             if 1 in (_shape_left(labels, gone) or ()):
                 node(graph, name)["axes"] = axes

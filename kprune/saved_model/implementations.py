@@ -12,9 +12,10 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+from kprune.saved_model.rewrite import forget_shapes
+
 API = "api_implements"
 _OURS = re.compile(r"_kprune_[0-9a-f]{16}$")
-_SHAPES = ("_output_shapes", "_input_shapes")
 
 
 def renew(meta: Any, changed: Collection[str]) -> None:
@@ -38,11 +39,4 @@ def renew(meta: Any, changed: Collection[str]) -> None:
             old = _OURS.sub("", function.attr[API].s.decode("utf-8", "replace"))
             function.attr[API].s = f"{old}_kprune_{digest}".encode()
             if function.signature.name not in changed:
-                _forget_shapes(function)
-
-
-def _forget_shapes(function: Any) -> None:
-    records = [function.attr, *(node.attr for node in function.node_def)]
-    for attributes in (*records, *(held.attr for held in function.arg_attr.values())):
-        for name in _SHAPES:
-            attributes.pop(name, None)
+                forget_shapes(function)

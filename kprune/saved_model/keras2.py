@@ -27,6 +27,7 @@ from kprune.formats.source import Order, Progress, Source, Tensor
 from kprune.running.foreign import Foreign, import_classes
 from kprune.running.keras_runtime import quiet
 from kprune.saved_model.contents import PB, VALUE, Contents, read, reading, tree_size
+from kprune.saved_model.graph_check import require_sound
 from kprune.saved_model.runtime import tf_keras
 from kprune.surgery.edit import Edit
 from kprune.text import clean
@@ -145,6 +146,7 @@ class Keras2Source(Source):
                 with writing(new.name):
                     (new.path / NOTE).parent.mkdir(exist_ok=True)
                     (new.path / NOTE).write_text(json.dumps({"kprune": note}, sort_keys=True))
+            require_sound(lambda: read(new.path), lambda: self._contents)
             size = tree_size(new.path)
             new.commit(lambda: None)
         return size

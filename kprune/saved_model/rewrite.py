@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ def carry_out(
     variables: Mapping[str, list[int]],
     objects: Mapping[int, list[int]],
     constants: Mapping[tuple[str, str], np.ndarray],
+    savers: Collection[str],
 ) -> None:
     """Rewrite a MetaGraphDef in place.
 
@@ -36,6 +37,7 @@ def carry_out(
         variables: by VarHandleOp node of the main graph, new shapes.
         objects: by node of the object graph, new shapes of variables.
         constants: new values of constant weights.
+        savers: nodes of the main graph that call a function to save or restore variables.
     """
     library = {f.signature.name: f for f in meta.graph_def.library.function}
     nodes = {MAIN: {node.name: node for node in meta.graph_def.node}}
@@ -56,6 +58,11 @@ def carry_out(
         _change_arguments(library[name], shapes)
         _change_signature(meta, name, shapes, "canonicalized_input_signature")
     _change_functions(meta, changes.get("arguments", {}))
+    for name in sorted(savers):
+        _change_saver(nodes[MAIN][name], library, variables)
+    for part, field in (("handles", "input_arg"), ("given_handles", "output_arg")):
+        for name, shapes in changes.get(part, {}).items():
+            _change_handles(getattr(library[name].signature, field), shapes)
     for name, shapes in changes.get("results", {}).items():
         _change_signature(meta, name, shapes, "output_signature")
     _change_signature_defs(meta, changes)
@@ -87,7 +94,7 @@ def _set_shapes(node: Any, shapes: Mapping[int, list[int | None]]) -> None:
                     _merge(listed[index], shape)
 
 
-def _merge(proto: Any, shape: list[int | None]) -> None:
+def _merge(proto: Any, shape: Sequence[int | None]) -> None:
     """Set the sizes that the proto knows; what it leaves open stays open."""
     if proto.unknown_rank or len(proto.dim) != len(shape):
         return
@@ -120,13 +127,40 @@ def _change_arguments(function: Any, shapes: Mapping[int, list[int | None]]) -> 
             _merge(function.attr["_input_shapes"].list.shape[index], shape)
 
 
+def _change_saver(
+    node: Any, library: Mapping[str, Any], variables: Mapping[str, list[int]]
+) -> None:
+    """What a function that saves or restores variables says of their shapes."""
+    function = library[node.attr["f"].func.name]
+    sources = [text.partition(":")[0] for text in node.input]
+    shapes = {i: variables[source] for i, source in enumerate(sources) if source in variables}
+    if shapes:
+        forget_shapes(function)
+        _change_handles(function.signature.input_arg, shapes)
+
+
+def forget_shapes(function: Any) -> None:
+    """Have a function record no shapes: TensorFlow infers them again."""
+    nodes = [*function.node_def, *function.arg_attr.values()]
+    for attributes in (function.attr, *(node.attr for node in nodes)):
+        for name in ("_output_shapes", "_input_shapes"):
+            attributes.pop(name, None)
+
+
+def _change_handles(arguments: Any, shapes: Mapping[int, Sequence[int | None]]) -> None:
+    """What a function says of the variables that it takes or gives."""
+    for index, shape in shapes.items():
+        for data in arguments[index].handle_data if index < len(arguments) else ():
+            _merge(data.shape, shape)
+
+
 def _change_signature(
     meta: Any, name: str, shapes: Mapping[int, list[int | None]], field: str
 ) -> None:
     concrete = meta.object_graph_def.concrete_functions.get(name)
     if concrete is None:
         return
-    for index, spec in enumerate(_specs(getattr(concrete, field))):
+    for index, spec in enumerate(specs(getattr(concrete, field))):
         if index in shapes:
             _merge(spec.shape, shapes[index])
 
@@ -137,25 +171,25 @@ def _change_functions(meta: Any, arguments: Mapping[str, Mapping[int, list[int |
         if node.WhichOneof("kind") != "function" or not node.function.concrete_functions:
             continue
         shapes = arguments.get(node.function.concrete_functions[0], {})
-        for index, spec in enumerate(_specs(node.function.function_spec.input_signature)):
+        for index, spec in enumerate(specs(node.function.function_spec.input_signature)):
             if index in shapes:
                 _merge(spec.shape, shapes[index])
 
 
-def _specs(value: Any) -> Iterator[Any]:
+def specs(value: Any) -> Iterator[Any]:
     """The tensor specs in a structure, in the order in which TensorFlow flattens it."""
     kind = value.WhichOneof("kind")
     if kind in ("tensor_spec_value", "bounded_tensor_spec_value"):
         yield getattr(value, kind)
     elif kind in ("list_value", "tuple_value"):
         for item in getattr(value, kind).values:
-            yield from _specs(item)
+            yield from specs(item)
     elif kind == "dict_value":
         for key in sorted(value.dict_value.fields):
-            yield from _specs(value.dict_value.fields[key])
+            yield from specs(value.dict_value.fields[key])
     elif kind == "named_tuple_value":
         for pair in value.named_tuple_value.values:
-            yield from _specs(pair.value)
+            yield from specs(pair.value)
 
 
 def _change_signature_defs(meta: Any, changes: Mapping[str, Any]) -> None:

@@ -29,6 +29,7 @@ from kprune.saved_model.contents import (
 )
 from kprune.saved_model.finding import Found, find_parameters
 from kprune.saved_model.graph import constant
+from kprune.saved_model.graph_check import require_sound
 from kprune.saved_model.implementations import renew
 from kprune.saved_model.masks import put_in, take_out
 from kprune.saved_model.rewrite import carry_out
@@ -165,6 +166,7 @@ class SavedModelSource(Source):
                     (new.path / NOTE).write_bytes(_json(edit.metadata))
                 if (self.folder / FINGERPRINT).exists():
                     write_fingerprint(new.path)
+            require_sound(lambda: read(new.path), lambda: self.contents)
             size = tree_size(new.path)
             new.commit(self._check_unchanged)
         return size
@@ -241,7 +243,7 @@ class SavedModelSource(Source):
                 {node: shape for node, held in self.found.by_object.items() if held is parameter}
             )
         changes = edit.config.get("changes", {})
-        carry_out(meta, changes, handles, shapes, constants)
+        carry_out(meta, changes, handles, shapes, constants, self.found.skipped)
         put_in(meta, edit.config.get("masks", ()))
         if edit.config.get("unmask"):
             take_out(meta, edit.config["unmask"])

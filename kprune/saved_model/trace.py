@@ -174,6 +174,8 @@ class GraphTracer:
         self._runs[name] = (list(inputs), results)
         self.traced.arguments[name] = [value.labels for value in inputs]
         self.traced.results[name] = [value.labels for value in results]
+        self.traced.handles[name] = _handles(inputs)
+        self.traced.given_handles[name] = _handles(results)
         return results
 
     def _again(self, name: str, inputs: Sequence[Value]) -> list[Value]:
@@ -334,6 +336,13 @@ def _hold_numbers(call: OpCall) -> None:
 def _seen(value: Value) -> Labels:
     """The labels of a value; of what it points to, if it is a handle of a variable."""
     return value.parameter.labels if value.parameter is not None else value.labels
+
+
+def _handles(values: Sequence[Value]) -> dict[int, Parameter]:
+    """The variables among some values, by their place."""
+    return {
+        index: value.parameter for index, value in enumerate(values) if value.parameter is not None
+    }
 
 
 def _counts_units(value: Value) -> bool:

@@ -34,6 +34,7 @@ class Traced:
     Attributes:
         tensors: labels of each tensor, by graph, node and index.
         arguments, results: for each function that was traced, what it takes and what it returns.
+        handles, given_handles: of these, by index, the variables.
         demands: numbers in constants that follow.
         valued: numbers in constants that are used as values, not only as sizes.
         list_shapes: lists of tensors, each with an object array of `Number`, the shape of its
@@ -48,6 +49,8 @@ class Traced:
     tensors: dict[tuple[str, str, int], Labels] = field(default_factory=dict)
     arguments: dict[str, list[Labels]] = field(default_factory=dict)
     results: dict[str, list[Labels]] = field(default_factory=dict)
+    handles: dict[str, dict[int, Parameter]] = field(default_factory=dict)
+    given_handles: dict[str, dict[int, Parameter]] = field(default_factory=dict)
     demands: list[Demand] = field(default_factory=list)
     valued: set[Place] = field(default_factory=set)
     list_shapes: list[tuple[TensorList, np.ndarray, Says]] = field(default_factory=list)
