@@ -19,9 +19,8 @@ pytestmark = pytest.mark.oracle
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    made = {"conv": convolutions("Conv2D", 2)}
-    for name in ("convolutions", "lstm", "encoder"):
-        made[name] = making.randomised(making.MODELS[name]())
+    made = {"conv": convolutions("Conv2D", 2), "encoder": making.encoder()}
+    made.update({name: making.MODELS[name]() for name in ("convolutions", "lstm")})
     found = {name: making.export(model, folder / name) for name, model in made.items()}
     return {**found, "module": making.two_signatures(folder / "module")}
 
