@@ -37,8 +37,8 @@ def trace_from_signatures(meta: Any, tracer: GraphTracer, found: Found) -> None:
     others = sorted(objects.concrete_functions, key=_made)
     called = _root_functions(objects)
     for name in called or ([] if meta.signature_def else others):
-        if name not in tracer.traced.results:
-            _entry(tracer, objects, found, name, f"are given by the function '{clean(name)}'")
+        # What others call as well is traced: callers from outside then hand it the same.
+        _entry(tracer, objects, found, name, f"are given by the function '{clean(name)}'")
     for name in others:
         if name not in tracer.traced.results:
             _follow(tracer, objects, found, name)
