@@ -16,6 +16,9 @@ from kprune.sets import distinct
 from kprune.text import clean
 
 
+_INIT = "__saved_model_init_op"
+
+
 def trace_from_signatures(meta: Any, tracer: GraphTracer, found: Found) -> None:
     """Trace from the signatures first, then from the root's own functions, then the rest.
 
@@ -36,7 +39,9 @@ def trace_from_signatures(meta: Any, tracer: GraphTracer, found: Found) -> None:
     _name_inputs(meta, tracer)
     others = sorted(objects.concrete_functions, key=_made)
     called = _root_functions(objects)
-    for name in called or ([] if meta.signature_def else others):
+    if not called and not set(meta.signature_def) - {_INIT}:
+        called = others  # nobody says what is meant to be called
+    for name in called:
         # What others call as well is traced: callers from outside then hand it the same.
         _entry(tracer, objects, found, name, f"are given by the function '{clean(name)}'")
     for name in others:
