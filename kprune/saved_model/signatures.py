@@ -15,7 +15,6 @@ from kprune.saved_model.values import Value
 from kprune.sets import distinct
 from kprune.text import clean
 
-
 _INIT = "__saved_model_init_op"
 
 

@@ -222,3 +222,22 @@ def test_the_places_of_keras_2_12_hold_the_same_tensors(keras: Any, tmp_path: Pa
     assert all(np.array_equal(new[path], old[moved[path]]) for path in new)
     kprune.mask(tmp_path / "old.keras", {"c2": [1]}, output=tmp_path / "masked.keras")
     assert set(contents(tmp_path / "masked.keras")) <= set(moved.values()), "nothing moves"
+
+
+@pytest.mark.parametrize("suffix", ["h5", "keras"])
+def test_a_squeeze_of_all_axes_says_which_once_one_filter_is_left(
+    keras: Any, tmp_path: Path, suffix: str
+) -> None:
+    import tensorflow as tf
+
+    inputs = keras.Input(batch_shape=(4, 3, 3, 2))
+    x = keras.layers.Conv2D(4, 3, name="a")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, name="out")(tf.squeeze(x)))
+    model.save(tmp_path / f"m.{suffix}")
+    kprune.remove(tmp_path / f"m.{suffix}", {"a": [0, 1, 3]}, output=tmp_path / f"p.{suffix}")
+    pruned = keras.models.load_model(tmp_path / f"p.{suffix}", compile=False)
+    kernel, bias = model.get_layer("out").get_weights()
+    kernel[[0, 1, 3]] = 0
+    model.get_layer("out").set_weights([kernel, bias])
+    x = np.random.default_rng(0).normal(size=(4, 3, 3, 2)).astype("float32")
+    np.testing.assert_allclose(pruned(x).numpy(), model(x).numpy(), 1e-4, 1e-5)
