@@ -78,7 +78,7 @@ def verify_saved_models(
     timed = SERVED if SERVED in models.names else models.names[0]
     for name in models.names:
         signature = models.original.signatures[name]
-        inputs = (
+        inputs: Arrays = (
             random_samples(signature, samples, seed)
             if given is None
             else _chosen(signature, given, name)
@@ -87,7 +87,6 @@ def verify_saved_models(
             raise CheckError(
                 f"the signature '{clean(name)}' takes other inputs in {clean(after.path)}"
             )
-
         runs, inputs, number, expected = models.expected(name, inputs, repeat=given is None)
         small = {
             key: cut_along(value, _labels(analysis, before, name, key, "inputs"), gone)
