@@ -6,10 +6,10 @@ import pytest
 
 import kprune
 from kprune.errors import UnsoundOutputError
-from kprune.saved_model import source
 from kprune.saved_model.analysis import GraphAnalysis
 from kprune.saved_model.contents import read
 from kprune.saved_model.graph_check import complaints
+from kprune.surgery.edit import TensorEdit
 from tests.saved_model import making
 from tests.saved_model.test_widths_of_one import convolutions
 
@@ -71,7 +71,7 @@ def test_a_graph_that_contradicts_itself_is_not_written(models, tmp_path, monkey
 
 
 def test_variables_that_were_not_cut_are_not_written(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "cut", lambda edit, array: array)
+    monkeypatch.setattr(TensorEdit, "applied", lambda edit, array, start=0: array)
     with pytest.raises(UnsoundOutputError, match="the checkpoint holds"):
         kprune.remove(models["conv"], {"c": [0]}, output=tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
