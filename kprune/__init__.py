@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         SetupError,
         SpecError,
         UnknownLayerError,
+        UnsoundOutputError,
         UsageError,
     )
     from kprune.pruning import apply, compact, mask, plan, remove, unmask, zero
@@ -71,6 +72,7 @@ __all__ = [
     "SetupError",
     "SpecError",
     "UnknownLayerError",
+    "UnsoundOutputError",
     "UsageError",
     "__version__",
     "apply",
