@@ -2,7 +2,7 @@
 
     KpruneError                    carries what, where, why, do; knows its exit code; never raised itself
     ├── InternalError       1      a bug in kprune, which is to be reported
-    │   └── UnsoundOutputError 1   what was about to be written contradicts itself
+    │   └── UnsoundOutputError     what was about to be written contradicts itself
     ├── UsageError          2      the command is wrong: options, unknown layer, output exists
     │   ├── SpecError       2      a malformed LAYER[.AXIS]:INDICES, with a caret under the place
     │   ├── UnknownLayerError 2    no layer of that name, with the nearest names
@@ -17,8 +17,7 @@
     ├── FileError           4      a file cannot be read or written
     │   └── DamagedFileError 4     it is there, and it is not what it says it is
     ├── SetupError          4      what kprune runs on: a package or backend that is missing, memory
-    ├── CheckError          5      verify, a plan's expect, --max-*, diff --exit-code
-    └── UnsoundOutputError  1      what was about to be written contradicts itself: a bug in kprune
+    └── CheckError          5      verify, a plan's expect, --max-*, diff --exit-code
 
 Anything else that escapes is a bug in kprune, and is shown as an `InternalError`.
 """
@@ -127,9 +126,3 @@ class CheckError(KpruneError):
     """Something was carried out, and what was asked to hold of it does not."""
 
     exit_code = 5
-
-
-class UnsoundOutputError(KpruneError):
-    """What was about to be written contradicts itself: a bug in kprune, found in time."""
-
-    exit_code = 1
