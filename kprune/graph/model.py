@@ -38,13 +38,48 @@ class TensorRef(Struct, frozen=True):
 
 
 class Constant(Struct, frozen=True):
-    """An array written into the config, as an argument of an operation."""
+    """An array written into the config: an argument of a call, or a value in a layer's own config.
 
-    record: dict[str, Any]
+    Attributes:
+        record, key: the dict or list of the config, and where in it the numbers stand as nested lists.
+    """
+
+    record: Any
+    key: str | int
 
     @property
     def value(self) -> np.ndarray:
-        return np.asarray(self.record["config"]["value"])
+        return np.asarray(self.record[self.key])
+
+    @property
+    def place(self) -> tuple[int, str | int]:
+        """Tells arrays of one config apart."""
+        return (id(self.record), self.key)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The array's shape, read off its first elements."""
+        sizes, value = [], self.record[self.key]
+        while isinstance(value, list):
+            sizes.append(len(value))
+            value = value[0] if value else None
+        return tuple(sizes)
+
+
+ARRAYS = ("__numpy__", "__tensor__", "__tuple__")
+"""Classes under which a config holds an array; Keras 2 and `tolist()` leave bare lists."""
+
+
+def array_at(record: Any, key: str | int) -> Constant | None:
+    """The array that an entry of a config holds, in any of its spellings; None for a scalar or anything else."""
+    value = record[key]
+    while isinstance(value, dict) and value.get("class_name") in ARRAYS:
+        record, key = value["config"], "value"
+        value = record[key]
+    found = Constant(record, key)
+    while isinstance(value, list) and value:
+        value = value[0]
+    return found if found.shape and isinstance(value, (int, float)) else None
 
 
 class Layer(Struct, eq=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from kprune.errors import CannotPruneError, DamagedFileError
@@ -233,12 +234,30 @@ def _output(ref: Any, entries: dict[str, dict[str, Any]]) -> Any:
 def _arguments(data: Any) -> tuple[list[Any], dict[str, Any]]:
     """The arguments of one call, from either dialect."""
     if is_keras3_node(data):
-        return [_argument(item) for item in data["args"]], {
-            key: _argument(item) for key, item in data["kwargs"].items()
-        }
-    kwargs = {key: _legacy_argument(item) for key, item in legacy_kwargs(data).items()}
+        return _arguments_in(data["args"], _argument), _arguments_in(data["kwargs"], _argument)
+    kwargs = _arguments_in(legacy_kwargs(data), _legacy_argument)
     first = _legacy_first(data)
     return [first[0] if isinstance(first, list) and len(first) == 1 else first], kwargs
+
+
+def _arguments_in(holder: Any, read: Callable[[Any], Any]) -> Any:
+    """The arguments in a list or dict of the config. Fractions in a list are an array; whole numbers are
+    sizes, axes or indices, and stay as they are.
+    """
+    keys: Any = holder if isinstance(holder, dict) else range(len(holder))
+    found = {
+        key: Constant(holder, key) if is_array(holder[key]) else read(holder[key]) for key in keys
+    }
+    return found if isinstance(holder, dict) else list(found.values())
+
+
+def is_array(value: Any) -> bool:
+    """Whether nested lists hold numbers, and those of the first row are not all whole."""
+    while isinstance(value, list) and value and isinstance(value[0], list):
+        value = value[0]
+    if not isinstance(value, list) or not all(type(item) in (int, float) for item in value):
+        return False
+    return any(type(item) is float for item in value)
 
 
 def is_keras3_node(data: Any) -> bool:
@@ -280,17 +299,15 @@ def _legacy_first(data: Any) -> Any:
             return {key: _legacy_first(item) for key, item in data.items()}
         return [_legacy_first(item) for item in data]
     if data[0] == CONSTANT:
-        return data[2]
+        return Constant(data, 2) if isinstance(data[2], list) else data[2]
     return TensorRef(data[0], data[1], data[2])
 
 
 def _legacy_argument(item: Any) -> Any:
     if _is_row(item) and len(item) == 3:
         return TensorRef(item[0], item[1], item[2])
-    if isinstance(item, list):
-        return [_legacy_argument(part) for part in item]
-    if isinstance(item, dict):
-        return {key: _legacy_argument(part) for key, part in item.items()}
+    if isinstance(item, (list, dict)):
+        return _arguments_in(item, _legacy_argument)
     return item
 
 
@@ -318,7 +335,7 @@ def _count_from_one(calls: list[Call], outputs: Any) -> None:
 
 def _argument(item: Any) -> Any:
     if isinstance(item, (list, tuple)):
-        return [_argument(part) for part in item]
+        return _arguments_in(item, _argument)
     if not isinstance(item, dict):
         return item
     kind = item.get("class_name")
@@ -329,7 +346,7 @@ def _argument(item: Any) -> Any:
             layer, node, index, as_shape(config.get("shape")), config.get("dtype"), config
         )
     if kind in ("__numpy__", "__tensor__"):
-        return Constant(item)
+        return Constant(config, "value")
     if kind == "__slice__":
         return slice(*(_argument(config[part]) for part in ("start", "stop", "step")))
     if kind == "__ellipsis__":
@@ -337,7 +354,7 @@ def _argument(item: Any) -> Any:
     if kind == "__tuple__":
         return tuple(_argument(part) for part in config["value"])
     if kind is None:
-        return {key: _argument(part) for key, part in item.items()}
+        return _arguments_in(item, _argument)
     return item
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kprune.errors import DamagedFileError
-from kprune.graph.model import Call, Constant, Layer, Shape, leaves
+from kprune.graph.model import Call, Constant, Layer, Shape, array_at, leaves
 from kprune.graph.parse import make_layer, nested_model
+from kprune.labels.config_arrays import arrays_in, place_initial
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.map import (
     TOKENS,
@@ -38,7 +39,7 @@ class LayerCall(RuleCall):
     Attributes:
         config: of the layer.
         args, kwargs: the call's arguments, with `Labels` in the place of tensors; `xs` are all of
-            these but masks of time steps.
+            these but masks of time steps. `constants` are the arrays among the arguments.
         kind: class of the layer; that of an operation where a Keras 2 layer is seen as one.
         renamed: see `seen_as`.
         graph_call: the call in the graph; None where a layer inside another is called.
@@ -58,6 +59,7 @@ class LayerCall(RuleCall):
         xs = [leaf for leaf in leaves([args, given]) if isinstance(leaf, Labels)]
         super().__init__(tracer.map, record, xs, recorded)
         self._tracer = tracer
+        self.constants = [leaf for leaf in leaves([args, kwargs]) if isinstance(leaf, Constant)]
         self.kind = record.layer.kind
         self.renamed: dict[str, str] = {}
         self.config: dict[str, Any] = record.layer.config
@@ -161,8 +163,12 @@ class LayerCall(RuleCall):
     def size(self, field: str | tuple[str | int, ...], axis: Axis | np.ndarray) -> None:
         """Say that a number in the config counts positions along an axis."""
         path = (field,) if isinstance(field, str) else field
-        if self._first:
-            self._map.sizes.append(Size(self.layer, path, _axis(axis)))
+        size = Size(self.layer, path, _axis(axis))
+        known = self._map.counted.setdefault((id(self.config), *path), size)
+        if known is size:
+            self._map.sizes.append(size)
+        else:
+            self.tie_axes((known.axis,), (size.axis,))
 
     def follow(
         self, field: str | int, value: Callable[..., Any], *axes: Axis, record: Any = None
@@ -173,9 +179,14 @@ class LayerCall(RuleCall):
             field: the entry's key in `record` (by default the layer's config).
             value: called with a bool array of survivors for each axis; gives the entry's new value.
         """
+        holder = self.config if record is None else record
+        follow = Follow(self.layer, holder, field, axes, value)
+        known = self._map.counted.setdefault((id(holder), field), follow)
         if self._first:
-            holder = self.config if record is None else record
-            self._map.follows.append(Follow(self.layer, holder, field, axes, value))
+            self._map.follows.append(follow)
+            self._map.spoken.setdefault((id(holder), field), None)
+        elif isinstance(known, Follow) and len(known.axes) == len(axes):
+            self.tie_axes(known.axes, axes)
 
     def rebuilt(self, spec: dict[str, Any], *axes: Axis) -> None:
         """Say that an object in the config was built for sizes along some axes.
@@ -185,19 +196,65 @@ class LayerCall(RuleCall):
         if "build_config" in spec:
             self.follow("build_config", lambda *_: None, *axes, record=spec)
 
-    def constant(self, constant: Constant | tuple[str, ...] | str, *axes: Where) -> None:
-        """Say which labels stand along the axes of an array that is written into the config."""
-        if not self._first:
-            return
-        if isinstance(constant, Constant):
-            record, key = constant.record["config"], "value"
-        else:
-            record, key = self.config, constant if isinstance(constant, str) else constant[0]
-            if isinstance(record[key], dict):
-                record, key = record[key]["config"], "value"
-        self._map.arrays.append(
-            ConfigArray(self.layer, record, key, tuple(_axis(axis) for axis in axes))
+    def constant(
+        self,
+        constant: Constant | tuple[str, ...] | str,
+        *axes: Where,
+        shape: tuple[int, ...] | None = None,
+        initial: bool = False,
+    ) -> None:
+        """Say which labels stand along the axes of an array that is written into the config.
+
+        An array that is read at several calls, or for several weights, ties what stands along it.
+
+        Args:
+            constant: the array, or the field of the layer's config that holds it.
+            axes: an entry per axis: labels (Axis or int64 ids), or a size where no unit stands.
+            shape, initial: see `ConfigArray`.
+        Raises: CannotTell if the config holds no array there.
+        """
+        if not isinstance(constant, Constant):
+            field = constant if isinstance(constant, str) else constant[0]
+            found = array_at(self.config, field)
+            if found is None:
+                raise CannotTell(f"has a {field} that is no array")
+            constant = found
+        placed = tuple(_axis(axis) for axis in axes)
+        array = ConfigArray(self.layer, constant, placed, shape, initial)
+        known = self._map.place(array)
+        if known is not array:
+            self.tie_axes(known.axes, placed)
+
+    def leave(self, constant: Constant) -> None:
+        """Say that no unit stands along any axis of an array that is written into the config."""
+        self._map.spoken.setdefault(constant.place, None)
+
+    def as_tensor(self, constant: Constant) -> Labels:
+        """An array in the config as a tensor with units that nobody can name along each of its axes.
+
+        What it meets is tied to these, so that it is cut along.
+        """
+        known = self._map.spoken.get(constant.place)
+        axes = (
+            known.axes
+            if known is not None
+            else [
+                Axis.of(self.anonymous(size)) if size > 1 else Axis(size) for size in constant.shape
+            ]
         )
+        self.constant(constant, *axes)
+        tensor = Labels(constant.shape)
+        factors = [
+            factor
+            for number, axis in enumerate(axes)
+            if axis.factors
+            for factor in tensor.with_axis(number, axis, constant.shape).factors
+        ]
+        return Labels(constant.shape, tuple(factors), silent=not constant.value.any())
+
+    def made_tensor(self, argument: Any) -> Any:
+        """An argument, with a tensor in the place of an array in the config."""
+        return self.as_tensor(argument) if isinstance(argument, Constant) else argument
 
     def blocks(self, field: str, *sides: np.ndarray) -> Any:
         """Say that units come in equal runs: int64 (runs, n) for each side."""
@@ -205,6 +262,21 @@ class LayerCall(RuleCall):
         if self._first:
             self._map.blocks.append(found)
         return found
+
+    @property
+    def spoken(self) -> Container[tuple[int, str | int]]:
+        """Places in the config for which a rule spoke."""
+        return self._map.spoken
+
+    def config_arrays(self) -> Iterator[Constant]:
+        """The arrays in the layer's own config, but for those of layers inside it."""
+        skipped = {id(child.layer.spec) for child in self._record.children.values()}
+        return arrays_in(self.config, skipped)
+
+    def own_axes(self) -> Iterator[Axis]:
+        """The layer's own units."""
+        for axis in self._record.axes.values():
+            yield Axis.of(axis.ids)
 
     # -- weights --------------------------------------------------------------------------------
 
@@ -223,6 +295,7 @@ class LayerCall(RuleCall):
         scaled: int | None = None,
         duplicate: bool = False,
         merged: bool = False,
+        config: dict[str, Any] | None = None,
     ) -> None:
         """Say which labels stand along each axis of one of the layer's weights, in Keras's order of creation.
 
@@ -236,6 +309,7 @@ class LayerCall(RuleCall):
             out: the axis of the units that it makes, from 0; `also` are further ones.
             at: the sub-object that holds it (`cell`), "" for the layer itself.
             grouped, scaled, duplicate, merged: see `Weight`.
+            config: which says how the weight starts; by default the layer's.
         """
         if not when:
             return
@@ -246,6 +320,7 @@ class LayerCall(RuleCall):
         key = f"{at}/{name}" if at else name
         placed = tuple(_axis(axis) for axis in axes)
         uses *= self._tracer.times
+        place_initial(self, name, placed, self.config if config is None else config, grouped)
         known = self._record.weights.get(key)
         if known is not None:
             self.tie_weight(known, placed)
@@ -270,7 +345,16 @@ class LayerCall(RuleCall):
 
     def tie_weight(self, known: Weight, axes: tuple[Axis, ...]) -> None:
         """A shared layer's weights are the same at every call, so what stands along them is tied."""
-        for one, other in zip(known.axes, axes, strict=True):
+        self.tie_axes(known.axes, axes)
+
+    def tie_axes(self, known: Sequence[Axis], axes: Sequence[Axis]) -> None:
+        """Tie what stands along the axes of one thing that is read twice: a weight, an array, a size.
+
+        Raises: CannotTell if the sizes differ.
+        """
+        for one, other in zip(known, axes, strict=True):
+            if one.plain and other.plain and np.array_equal(one.ids, other.ids):
+                continue
             if one.size is None or other.size is None:
                 ids = np.concatenate([one.all_ids(), other.all_ids()])
                 self.freeze(ids, "is shared between tensors of which one has an unknown size")

@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import Struct, field
 
 from kprune.errors import DamagedFileError
-from kprune.graph.model import Layer, Model
+from kprune.graph.model import Constant, Layer, Model
 from kprune.labels.labels import Axis, Labels
 from kprune.sets import distinct
 
@@ -123,12 +123,22 @@ class Follow(Struct, eq=False):
 
 
 class ConfigArray(Struct, eq=False):
-    """An array in a config that has units along some axes: a constant operand, `mean` of Normalization."""
+    """An array in the config that has units along some axes: a constant operand, `mean` of Normalization.
+
+    Attributes:
+        layer: whose config it is.
+        array: where it stands.
+        axes: one Axis per axis, as for a `Weight`.
+        shape: that of the weight whose elements it lists, where its own is another (Keras 2 takes a
+            Constant of as many numbers as the weight has); None if the axes are its own.
+        initial: whether it only says with which values a weight starts before any are loaded.
+    """
 
     layer: Layer
-    record: dict[str, Any]
-    key: str
+    array: Constant
     axes: tuple[Axis, ...]
+    shape: tuple[int, ...] | None = None
+    initial: bool = False
 
 
 class Blocks(Struct, eq=False):
@@ -292,6 +302,9 @@ class LabelMap(Struct, eq=False):
         lookups: calls that take values for the numbers of rows.
         token_sources: where these values come from (see `kprune.labels.tokens`).
         drawn: calls of layers whose own code was traced (see `kprune.labels.drawn`).
+        spoken: by its place, each value in the config that a rule spoke for; a ConfigArray if it is one.
+        counted: by its place, each value in the config that counts units. A layer that is called again
+            reads the same values, so what they count is tied.
         outer: for the map of such a code, the map of the graph in which the layer stands. Labels,
             ties, freezes and mixes are the same ones; what a config holds is each map's own.
     """
@@ -314,6 +327,8 @@ class LabelMap(Struct, eq=False):
     drawn: list[DrawnCall] = field(default_factory=list)
     outer: LabelMap | None = None
     count: int = 1  # the label 0 is taken
+    spoken: dict[tuple[int, str | int], ConfigArray | None] = field(default_factory=dict)
+    counted: dict[tuple[Any, ...], Size | Follow] = field(default_factory=dict)
     _derivations: dict[bytes, Derived] = field(default_factory=dict)
 
     def within(self, model: Model) -> LabelMap:
@@ -383,6 +398,15 @@ class LabelMap(Struct, eq=False):
         ids = distinct(ids[ids != 0])
         if ids.size:
             self.freezes.append(Freeze("rule", ids, why, at, do))
+
+    def place(self, array: ConfigArray) -> ConfigArray:
+        """Enter an array of the config. Returns: what was said of it before, or else this."""
+        known = self.spoken.get(array.array.place)
+        if known is not None:
+            return known
+        self.spoken[array.array.place] = array
+        self.arrays.append(array)
+        return array
 
     def record(self, layer: Layer) -> LayerRecord:
         """The record of a layer; a layer that stands in two models has one."""

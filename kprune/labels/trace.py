@@ -8,6 +8,7 @@ import numpy as np
 
 from kprune.graph.model import Call, Layer, Model, TensorRef, leaves, map_leaves
 from kprune.graph.parse import INPUT, as_shape, declared_shape, is_keras3_node
+from kprune.labels.config_arrays import hold_unspoken
 from kprune.labels.labels import Labels, Shape, merged
 from kprune.labels.layer_call import LayerCall, damaged_config
 from kprune.labels.map import Freeze, LabelMap, UnitAxis, Visit
@@ -140,6 +141,12 @@ class Tracer:
             record.args = (args, kwargs)
         rule = self.rules.find(layer)
         call = LayerCall(self, record, args, kwargs, recorded, graph_call)
+        if call.constants and (
+            layer.model is not None or (rule is not None and not layer.is_operation)
+        ):
+            # A layer knows tensors only: an array that it is called on is one.
+            args, kwargs = map_leaves(call.made_tensor, args), map_leaves(call.made_tensor, kwargs)
+            call = LayerCall(self, record, args, kwargs, recorded, graph_call)
         if layer.model is not None and rule is None:
             outputs = self.run(layer.model, call.xs)
             record.answer = "model"
@@ -149,6 +156,9 @@ class Tracer:
             record.answer = rule.does
             outputs = self._by_rule(call, rule)
         outputs = _checked(call, outputs)
+        if rule is not None and not record.opaque:
+            flat = [leaf for leaf in leaves(outputs) if isinstance(leaf, Labels)]
+            hold_unspoken(call, flat, first=not record.visits)
         if layer.model is None or rule is not None:
             outputs = _apart(outputs, call.xs)
         visit = Visit(

@@ -227,9 +227,9 @@ def idle_masks(analysis: Analysis, gone: np.ndarray | None) -> list[str]:
     found = []
     for array in analysis.map.arrays:
         masked = masked_layer(array.layer)
-        if masked is None or array.key != "scale" or not array.layer.name.startswith(PREFIX):
+        if masked is None or array.array.key != "scale" or not array.layer.name.startswith(PREFIX):
             continue
-        scale = np.asarray(array.record[array.key], np.float64)
+        scale = array.array.value.astype(np.float64)
         if gone is not None:
             for axis, along in enumerate(array.axes):
                 if along.factors:

@@ -142,8 +142,8 @@ def _cell(
     units = call.issue(int(config["units"]), name)
     call.follow("units", lambda alive: int(alive.sum()), Axis.of(units), record=config)
     columns = Axis.of(np.tile(units, gates))
-    call.weight("kernel", x, columns, uses=steps, out=1, at=at)
-    call.weight("recurrent_kernel", units, columns, uses=steps, out=1, at=at)
+    call.weight("kernel", x, columns, uses=steps, out=1, at=at, config=config)
+    call.weight("recurrent_kernel", units, columns, uses=steps, out=1, at=at, config=config)
     rows = (2, columns) if kind == "GRUCell" and config.get("reset_after", True) else (columns,)
     call.weight(
         "bias",
@@ -153,6 +153,7 @@ def _cell(
         flops=1,
         out=len(rows) - 1,
         at=at,
+        config=config,
     )
     return units, states, activation.keeps_zero
 

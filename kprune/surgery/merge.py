@@ -134,7 +134,9 @@ def _digests(
                 state = hashes.setdefault(int(label), hashlib.blake2b())
                 state.update(f"{weight.path} {axis}".encode() + rows[position].tobytes())
     for constant in analysis.map.arrays:
-        values = np.asarray(constant.record[constant.key], np.float64)
+        if constant.initial:
+            continue
+        values = constant.array.value.astype(np.float64)
         for number, along in enumerate(constant.axes):
             for position, label in enumerate(along.ids if along.factors else ()):
                 state = hashes.setdefault(int(label), hashlib.blake2b())
@@ -249,7 +251,7 @@ def _bent(analysis: Analysis, constants: Constants) -> np.ndarray:
         for number, axis in enumerate(weight.axes):
             if number not in read and weight.name not in ("kernel", "bias"):
                 bent[axis.all_ids()] = True
-    for array in analysis.map.arrays:
+    for array in (array for array in analysis.map.arrays if not array.initial):
         for axis in array.axes:
             bent[axis.all_ids()] = True
     return bent

@@ -116,13 +116,16 @@ class Rewriter:
 
     def _arrays(self) -> None:
         for array in self._map.arrays:
-            value = np.asarray(array.record[array.key], dtype=object)
-            before = value.shape
-            for axis, along in enumerate(array.axes):
-                if along.factors:
-                    value = value.compress(~along.dead(self._gone), axis)
-            if value.shape != before:
-                self.new(array.record)[array.key] = value.tolist()
+            dead = [along.dead(self._gone) if along.factors else None for along in array.axes]
+            if not any(gone is not None and gone.any() for gone in dead):
+                continue
+            value = np.asarray(array.array.record[array.array.key], dtype=object)
+            if array.shape is not None:
+                value = value.reshape(array.shape)
+            for axis, gone in enumerate(dead):
+                if gone is not None:
+                    value = value.compress(~gone, axis)
+            self.new(array.array.record)[array.array.key] = value.tolist()
 
     def _vocabularies(self) -> None:
         for source in self._map.token_sources:

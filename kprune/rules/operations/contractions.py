@@ -209,9 +209,14 @@ def flattened_product(call: LayerCall) -> Any:
 @OPERATIONS.rule("DotProductAttention", does="combines")
 def dot_product_attention(call: LayerCall) -> Labels:
     """(batch, time, heads, dim): query and key are summed over dim, heads meet; its scale depends on dim"""
-    query, key, value = call.xs[:3]
+    query, key, value = (
+        call.made_tensor(call.argument(place, name))
+        for place, name in enumerate(("query", "key", "value"))
+    )
     heads = (call.shape(query)[2], call.shape(key)[2])
-    if len(call.xs) > 3 or heads[0] != heads[1]:
+    mask = call.argument(4, "mask")
+    of_heads = isinstance(mask, (Labels, Constant)) and (mask.shape or ())[1:2] != (1,)
+    if call.argument(3, "bias") is not None or of_heads or heads[0] != heads[1]:
         for x in call.xs:
             call.freeze(
                 x, f"reach {call.layer.path!r} with a bias, a mask, or key heads that are shared"

@@ -8,7 +8,7 @@ import numpy as np
 
 from kprune.elementwise.facts import keeps_zero, names
 from kprune.elementwise.table import OPERATION
-from kprune.graph.model import Constant
+from kprune.graph.model import Constant, array_at
 from kprune.labels.combine import broadcast_shape
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.layer_call import LayerCall
@@ -31,7 +31,16 @@ OF_SEVERAL = names(OPERATION, operands=lambda count: count > 1)
 )
 def elementwise(call: LayerCall) -> Labels:
     silent = call.gives_zero(OPERATION, call.kind, [call.x], _parameters(call))
-    return call.x.with_silence(silent)
+    return with_parameters(call).with_silence(silent and not call.constants)
+
+
+def with_parameters(call: LayerCall) -> Labels:
+    """The labels of a function of one tensor whose parameters (bounds, slopes) may be arrays."""
+    listed = (array_at(call.config, key) for key, held in call.config.items() if held)
+    result = call.x
+    for array in [*call.constants, *(array for array in listed if array is not None)]:
+        result = with_constant(call, result, array)
+    return result
 
 
 @OPERATIONS.rule(
@@ -69,7 +78,7 @@ def with_constant(call: LayerCall, x: Labels, constant: Any) -> Labels:
         if x.factors and np.size(constant) > 1:
             raise CannotTell("has a list of numbers as an operand")
         return x
-    sizes = constant.value.shape
+    sizes = constant.shape
     try:
         shape = broadcast_shape([x.shape or (), sizes])
     except ValueError as error:

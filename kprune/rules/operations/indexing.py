@@ -140,7 +140,7 @@ def take(call: LayerCall) -> Labels:
             return [int(place[i]) for i in whole if alive[i]]
 
         if isinstance(indices, Constant):
-            call.follow("value", follow, along, record=indices.record["config"])
+            call.follow(indices.key, follow, along, record=indices.record)
         else:
             holder, key = raw_argument(call, 1, "indices")
             call.follow(key, follow, along, record=holder)

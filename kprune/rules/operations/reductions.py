@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from kprune.labels.labels import Labels
 from kprune.labels.layer_call import LayerCall
 from kprune.labels.rule_call import CannotTell
 from kprune.rules.operations.arguments import axes_of
+from kprune.rules.operations.elementwise import with_constant
 from kprune.rules.registry import OPERATIONS
 from kprune.rules.shapes import replaced
 
@@ -56,6 +58,8 @@ def reduce(call: LayerCall, *, exact: bool) -> Labels:
         exact: whether nothing is lost with a unit on these axes.
     """
     axes = axes_of(call, call.argument(1, "axis"), len(call.shape()))
+    if call.kind == "Average":
+        _weighted(call, axes)
     return reduced(call, axes, exact=exact, keepdims=call.argument(2, "keepdims", False))
 
 
@@ -77,6 +81,15 @@ def _without_axes(call: LayerCall, x: Labels, axes: list[int], *, keepdims: bool
     return x.move(lambda factor: factor.squeeze(tuple(axes)), kept)
 
 
+def _weighted(call: LayerCall, axes: list[int]) -> None:
+    """`weights` of an average: one for each element, or for each position along its axis."""
+    for array in call.constants:
+        if len(array.shape) == 1 and len(axes) == 1:
+            call.constant(array, call.x.axis(axes[0]))
+        else:
+            with_constant(call, call.x, array)
+
+
 @OPERATIONS.rule(
     "Quantile", "Nanquantile", "Percentile", "Nanpercentile",
     does="mixes", note="over units: what is left changes with each that goes",
@@ -86,6 +99,8 @@ def quantiles(call: LayerCall) -> Labels:
     q = call.argument(1, "q")
     if isinstance(q, Labels):
         raise CannotTell("takes quantiles that are computed in the model")
+    if isinstance(q, Constant):
+        call.leave(q)
     given = call.kwargs if "axis" in call.kwargs else call.config
     axes = axes_of(call, given.get("axis"), len(call.shape()))
     x = reduced(call, axes, exact=False, keepdims=bool(given.get("keepdims", False)))
@@ -103,15 +118,45 @@ def quantiles(call: LayerCall) -> Labels:
     note="normalises over an axis: its units depend on each other",
 )
 def normalised(call: LayerCall) -> Labels:
-    x = call.x
-    axes = axes_of(call, call.config.get("axis", call.kwargs.get("axis", -1)), len(call.shape()))
+    x, rank = call.x, len(call.shape())
+    axes = axes_of(call, call.config.get("axis", call.kwargs.get("axis", -1)), rank)
     for axis in axes:
         why = f"are normalised against each other by {call.layer.path!r}"
         call.mix(x.axis(axis), why, kind="softmax" if call.kind in SHARES else "statistic")
     result = x
-    for operand in call.xs[1:]:
-        result = call.combine([result, operand])
+    for operand in [*call.args[1:], *call.kwargs.values()]:
+        if isinstance(operand, Constant) and call.kind in ("RMSNorm", "LayerNorm"):
+            result = _scaled(call, result, operand, axes)
+        elif isinstance(operand, Labels):
+            spread = call.kind == "LayerNorm" and operand.rank != rank
+            result = call.combine([result, _spread(call, operand, axes) if spread else operand])
     return result.with_silence(call.kind in ("Normalize", "RMSNorm") and x.silent)
+
+
+def _scaled(call: LayerCall, x: Labels, constant: Constant, axes: list[int]) -> Labels:
+    """The labels of what is normalised, times or plus an array: along the axes of the normalisation."""
+    sizes = constant.shape
+    if call.kind == "RMSNorm" or len(sizes) == x.rank:
+        return with_constant(call, x, constant)
+    shape = call.shape(x)
+    if sizes == tuple(shape[axis] for axis in axes):
+        call.constant(constant, *(x.axis(axis) for axis in axes))
+    return x
+
+
+def _spread(call: LayerCall, operand: Labels, axes: list[int]) -> Labels:
+    """A tensor with an axis for each that is normalised, laid along these (`_broadcast` in keras.ops)."""
+    shape, own = call.shape(), call.shape(operand)
+    if len(own) != len(axes):
+        raise CannotTell("scales by a tensor of another rank than the axes that it normalises")
+
+    def laid(sizes: Sequence[int | None]) -> list[Any]:
+        wide: list[Any] = [1] * len(shape)
+        for axis, size in zip(axes, sizes, strict=True):
+            wide[axis] = size
+        return wide
+
+    return operand.move(lambda factor: factor.reshape(laid(factor.shape)), tuple(laid(own)))
 
 
 @OPERATIONS.rule("Moments", does="mixes", note="mean and variance over some axes")

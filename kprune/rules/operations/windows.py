@@ -62,6 +62,9 @@ def batch_norm(call: LayerCall) -> Labels:
             call.tie(along, other.axis(0)) if along.factors or other.factors else None
         else:
             call.freeze(other, f"are statistics of {call.layer.path!r}")
+    for array in call.constants:
+        if array.shape == (along.size,):
+            call.constant(array, along)
     return x.with_silence(False)
 
 
