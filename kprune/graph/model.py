@@ -66,6 +66,10 @@ class Constant(Struct, frozen=True):
         return tuple(sizes)
 
 
+KERAS2_FUNCTIONS = (
+    "TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty"
+)  # fmt: skip
+
 ARRAYS = ("__numpy__", "__tensor__", "__tuple__")
 """Classes under which a config holds an array; Keras 2 and `tolist()` leave bare lists."""
 
@@ -118,6 +122,11 @@ class Layer(Struct, eq=False):
     def is_operation(self) -> bool:
         """Whether it is a `keras.ops` node, which holds no weights and is not counted as a layer."""
         return self.module.startswith(("keras.src.ops", "keras.ops", "keras.src.random"))
+
+    @property
+    def calls_function(self) -> bool:
+        """Whether it stands for a function with arguments of its own, in either dialect."""
+        return self.is_operation or (self.is_builtin and self.kind in KERAS2_FUNCTIONS)
 
     @property
     def is_builtin(self) -> bool:

@@ -9,16 +9,19 @@ one of them went, so `hold_unspoken` freezes these units.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from kprune.graph.model import ARRAYS, Constant, array_at
 from kprune.graph.parse import is_array
-from kprune.labels.labels import Axis, Labels
+from kprune.labels.labels import Axis, Labels, Shape
 from kprune.text import clean
 
 if TYPE_CHECKING:
     from kprune.labels.layer_call import LayerCall
+    from kprune.labels.map import Tie
 
 # Keras's own objects that hold an array which is broadcast against the weight, and where.
 BROADCAST = {
@@ -87,20 +90,35 @@ def _place(call: LayerCall, array: Constant, axes: tuple[Axis, ...], grouped: An
         call.constant(array, *axes, shape=shape, initial=True)
 
 
-def hold_unspoken(call: LayerCall, outputs: list[Labels], first: bool) -> None:
+def hold_unspoken(call: LayerCall, outputs: list[Labels], ties: Sequence[Tie]) -> None:
     """Freeze units along which an array in the config has its positions, and no rule spoke for it.
 
     Args:
         call: after its rule has run.
         outputs: what it gave.
-        first: whether the layer's own config has not been looked through yet.
+        ties: what the rule tied; looked at only if tensors were made of arrays (`call.made`).
     """
-    arrays = [*call.constants, *(call.config_arrays() if first else ())]
-    for array in arrays:
+    for array in (*call.constants, *call.config_arrays()):
         if array.place not in call.spoken:
-            for axis in _axes_of(call, outputs):
-                if axis.factors and axis.size in array.shape:
-                    call.freeze(axis, _reason(call, array.shape), DO)
+            _hold(call, outputs, array.shape, array.shape)
+    if call.made:
+        met = [side for tie in ties for side in (tie.a, tie.b)]
+        met += [axis.all_ids() for axis in call.weight_axes()]
+        met += [labels.all_ids() for labels in outputs]
+        known = np.concatenate(met) if met else np.zeros(0, np.int64)
+        for tensor in call.made:
+            axes = [tensor.axis(number) for number in range(tensor.rank)]
+            left = [axis.size for axis in axes if not np.isin(axis.all_ids(), known).any()]
+            _hold(call, outputs, tensor.shape or (), left)
+
+
+def _hold(
+    call: LayerCall, outputs: list[Labels], shape: Shape, sizes: Sequence[int | None]
+) -> None:
+    """Freeze the units along every axis of one of these sizes."""
+    for axis in _axes_of(call, outputs):
+        if axis.factors and axis.size in sizes:
+            call.freeze(axis, _reason(call, shape), DO)
 
 
 def _axes_of(call: LayerCall, outputs: list[Labels]) -> Iterator[Axis]:
@@ -111,7 +129,7 @@ def _axes_of(call: LayerCall, outputs: list[Labels]) -> Iterator[Axis]:
     yield from call.own_axes()
 
 
-def _reason(call: LayerCall, shape: tuple[int, ...]) -> str:
+def _reason(call: LayerCall, shape: Shape) -> str:
     sizes = " × ".join(map(str, shape))
     return (
         f"may be counted by an array of {sizes} numbers in the config of "

@@ -39,7 +39,8 @@ class LayerCall(RuleCall):
     Attributes:
         config: of the layer.
         args, kwargs: the call's arguments, with `Labels` in the place of tensors; `xs` are all of
-            these but masks of time steps. `constants` are the arrays among the arguments.
+            these but masks of time steps. `constants` are the arrays among the arguments, `made`
+            the tensors that were made of such.
         kind: class of the layer; that of an operation where a Keras 2 layer is seen as one.
         renamed: see `seen_as`.
         graph_call: the call in the graph; None where a layer inside another is called.
@@ -59,6 +60,7 @@ class LayerCall(RuleCall):
         xs = [leaf for leaf in leaves([args, given]) if isinstance(leaf, Labels)]
         super().__init__(tracer.map, record, xs, recorded)
         self._tracer = tracer
+        self.made: list[Labels] = []
         self.constants = [leaf for leaf in leaves([args, kwargs]) if isinstance(leaf, Constant)]
         self.kind = record.layer.kind
         self.renamed: dict[str, str] = {}
@@ -269,7 +271,9 @@ class LayerCall(RuleCall):
         return self._map.spoken
 
     def config_arrays(self) -> Iterator[Constant]:
-        """The arrays in the layer's own config, but for those of layers inside it."""
+        """The arrays in the layer's own config, but for those of layers inside it; at its first call."""
+        if not self._first or self.layer.model is not None:
+            return iter(())
         skipped = {id(child.layer.spec) for child in self._record.children.values()}
         return arrays_in(self.config, skipped)
 
@@ -277,6 +281,12 @@ class LayerCall(RuleCall):
         """The layer's own units."""
         for axis in self._record.axes.values():
             yield Axis.of(axis.ids)
+
+    def weight_axes(self) -> Iterator[Axis]:
+        """What stands along the axes of the layer's weights, those of layers inside it among them."""
+        for record in self._record.whole():
+            for weight in record.weights.values():
+                yield from weight.axes
 
     # -- weights --------------------------------------------------------------------------------
 

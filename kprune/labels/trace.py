@@ -141,12 +141,14 @@ class Tracer:
             record.args = (args, kwargs)
         rule = self.rules.find(layer)
         call = LayerCall(self, record, args, kwargs, recorded, graph_call)
-        if call.constants and (
-            layer.model is not None or (rule is not None and not layer.is_operation)
-        ):
+        known = layer.model is not None or (rule is not None and not layer.calls_function)
+        if call.constants and known:
             # A layer knows tensors only: an array that it is called on is one.
+            made = [call.as_tensor(array) for array in call.constants]
             args, kwargs = map_leaves(call.made_tensor, args), map_leaves(call.made_tensor, kwargs)
             call = LayerCall(self, record, args, kwargs, recorded, graph_call)
+            call.made = made
+        ties = len(self.map.ties)
         if layer.model is not None and rule is None:
             outputs = self.run(layer.model, call.xs)
             record.answer = "model"
@@ -156,9 +158,9 @@ class Tracer:
             record.answer = rule.does
             outputs = self._by_rule(call, rule)
         outputs = _checked(call, outputs)
-        if rule is not None and not record.opaque:
+        if (rule is not None or call.made) and not record.opaque:
             flat = [leaf for leaf in leaves(outputs) if isinstance(leaf, Labels)]
-            hold_unspoken(call, flat, first=not record.visits)
+            hold_unspoken(call, flat, self.map.ties[ties:] if call.made else ())
         if layer.model is None or rule is not None:
             outputs = _apart(outputs, call.xs)
         visit = Visit(
@@ -264,8 +266,9 @@ def _recorded_shapes(model: Model) -> dict[tuple[str, int, int], Shape | None]:
         if model.is_sequential or _built_once(call.layer):
             config = call.layer.spec.get("build_config")
             built = as_shape(config.get("input_shape")) if isinstance(config, dict) else None
-            if call.inputs and built:
-                shapes.setdefault(call.inputs[0].key, built)
+            # A Keras 2 function may be called on an array first, which then is what it was built on.
+            if built and call.args and isinstance(call.args[0], TensorRef):
+                shapes.setdefault(call.args[0].key, built)
     return shapes
 
 
