@@ -73,7 +73,7 @@ def _follow(tracer: GraphTracer, objects: Any, found: Found, name: str) -> None:
         return
     twin = next((other for other in tracer.traced.arguments if _twins(name, other)), None)
     like = tracer.traced.arguments[twin] if twin is not None else []
-    tracer.run_inner(name, _captured(concrete, found), like)
+    tracer.run_inner(name, _captured(tracer, objects, found, concrete), like)
 
 
 _LAYER = re.compile(r"__inference_(.+)_layer_call_(fn|and_return_conditional_losses)_\d+")
@@ -123,15 +123,34 @@ def _entry(tracer: GraphTracer, objects: Any, found: Found, name: str, why: str)
     concrete = objects.concrete_functions.get(name)
     if concrete is None or name not in tracer.library:
         return
-    captured = _captured(concrete, found)
+    captured = _captured(tracer, objects, found, concrete)
     for held in tracer.run_entry(name, captured):
         _freeze_output(tracer, held, why)
 
 
-def _captured(concrete: Any, found: Found) -> list[Value]:
-    return [
-        Value(Labels(()), parameter=found.by_object.get(node)) for node in concrete.bound_inputs
-    ]
+def _captured(
+    tracer: GraphTracer, objects: Any, found: Found, concrete: Any
+) -> list[Value]:
+    """What a function captured, in order."""
+    return [_captured_one(tracer, objects, found, node) for node in concrete.bound_inputs]
+
+
+def _captured_one(tracer: GraphTracer, objects: Any, found: Found, node: int) -> Value:
+    """What a function captured: a variable's handle, or a constant, whose value the main graph has."""
+    held = objects.nodes[node]
+    if held.WhichOneof("kind") == "constant":
+        name = held.constant.operation
+        parameter = found.constants.get((MAIN, name))
+        if parameter is not None:
+            return Value(parameter.labels)
+        written = tracer.graph(MAIN).nodes.get(name)
+        return Value(Labels(None if written is None else _shape_of(written)))
+    return Value(Labels(()), parameter=found.by_object.get(node))
+
+
+def _shape_of(node: Any) -> tuple[int, ...]:
+    """The shape of a Const."""
+    return tuple(dim.size for dim in node.attr["value"].tensor.tensor_shape.dim)
 
 
 def _freeze_output(tracer: GraphTracer, held: Value, why: str = "are the model's outputs") -> None:
