@@ -232,17 +232,16 @@ class LayerCall(RuleCall):
         self._map.spoken.setdefault(constant.place, None)
 
     def as_tensor(self, constant: Constant) -> Labels:
-        """An array in the config as a tensor with units that nobody can name along each of its axes.
+        """An array in the config as a tensor, batch first, with units that nobody can name along the other axes.
 
         What it meets is tied to these, so that it is cut along.
         """
         known = self._map.spoken.get(constant.place)
+        batch, *sizes = constant.shape or (1,)
         axes = (
             known.axes
             if known is not None
-            else [
-                Axis.of(self.anonymous(size)) if size > 1 else Axis(size) for size in constant.shape
-            ]
+            else [Axis(batch), *(Axis.of(self.anonymous(n)) if n > 1 else Axis(n) for n in sizes)]
         )
         self.constant(constant, *axes)
         tensor = Labels(constant.shape)
