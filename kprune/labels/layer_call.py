@@ -169,7 +169,7 @@ class LayerCall(RuleCall):
         known = self._map.counted.setdefault((id(self.config), *path), size)
         if known is size:
             self._map.sizes.append(size)
-        else:
+        elif isinstance(known, Size):
             self.tie_axes((known.axis,), (size.axis,))
 
     def follow(
