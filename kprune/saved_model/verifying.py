@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError, CheckError, UsageError
@@ -37,7 +38,7 @@ from kprune.saved_model.graph import MAIN
 from kprune.saved_model.runtime import tensorflow
 from kprune.saved_model.signature_runs import Arrays, SignatureRun, random_samples
 from kprune.saved_model.silenced import Signature, silenced
-from kprune.surgery.edit import combined
+from kprune.surgery.edit import Edit, combined
 from kprune.surgery.zero import zero, zero_through
 from kprune.text import clean
 
@@ -261,13 +262,37 @@ def _reference(
         with quiet():
             model.save(found.folder, save_format="tf")
         return found
-    edit = zero_through(analysis, Closure(analysis.groups, {}, known.silent_weights))
+    edit = _without_divisors(
+        zero_through(analysis, Closure(analysis.groups, {}, known.silent_weights)), analysis
+    )
     edit = combined(edit, zero(analysis, known.zeroed))
     edit = combined(edit, zero(analysis, known.silenced, silence=True))
     if edit.tensors:
         found.folder = folder / "masked"
         write_model(before, edit, found.folder, force=True)
     return found
+
+
+# With 0 there they give no number: TensorFlow folds `variance + epsilon` into one constant.
+_DIVIDED_BY = {"Rsqrt": 0, "Reciprocal": 0, "Inv": 0, "Log": 0, "RealDiv": 1, "Div": 1}
+
+
+def _without_divisors(edit: Edit, analysis: Analysis) -> Edit:
+    """The edit but for constants by which a unit is divided: a unit that is 0 is 0 whatever they are."""
+    if not isinstance(analysis, GraphAnalysis):
+        return edit
+    held, tracer = analysis.held, analysis.tracer
+
+    def divides(path: str) -> bool:
+        places = held[path].constants if path in held else ()
+        return any(
+            (name, 0) in tracer.graph(graph).inputs[node.name][_DIVIDED_BY[node.op] :][:1]
+            for graph, name in places
+            for node in tracer.graph(graph).nodes.values()
+            if node.op in _DIVIDED_BY
+        )
+
+    return replace(edit, tensors=tuple(one for one in edit.tensors if not divides(one.path)))
 
 
 def _labels(analysis: Analysis, source: Source, signature: str, key: str, side: str) -> Labels:
