@@ -158,6 +158,10 @@ class Constants:
         seen = record.visits[number]
         given = {name: value for name, value in kwargs.items() if name != "mask"}
         flat = [leaf for leaf in leaves([args, given]) if isinstance(leaf, Known)]
+        if len(flat) < len(seen.inputs):
+            # An array that a layer was called on was seen as a tensor, of which nothing is known.
+            args, given = (map_leaves(_of_array, held) for held in (args, given))
+            flat = [leaf for leaf in leaves([args, given]) if isinstance(leaf, Known)]
         if seen.of_model and record.layer.model is not None:
             return self.run(record.layer.model, flat)
         tensors = iter(
@@ -272,6 +276,10 @@ class Constants:
             self._consumers[id(model)] = readers
         outputs = {ref.key for ref in leaves(model.outputs) if isinstance(ref, TensorRef)}
         return None if key in outputs else self._consumers[id(model)].get(key, [])
+
+
+def _of_array(leaf: Any) -> Any:
+    return NOTHING if isinstance(leaf, Constant) else leaf
 
 
 def number(value: Any) -> np.ndarray | None:

@@ -15,6 +15,7 @@ from tests.oracle.random_models import STEPS, Builder
 Constant, MaxNorm = keras.initializers.Constant, keras.constraints.MaxNorm
 Options = list[Callable[[], Any]]
 FOLDS = False
+"""Whether axes are folded into the batch and out again (`folded`): as soon as rules follow that."""
 
 
 class ArrayBuilder(Builder):

@@ -12,7 +12,7 @@ import pytest
 from keras import layers, ops
 
 from kprune.errors import FrozenUnitsError
-from kprune.pruning import remove
+from kprune.pruning import compact, remove
 from tests.oracle.law import (
     Removal,
     assert_equal,
@@ -292,3 +292,12 @@ def test_keras_2_takes_as_many_numbers_as_a_weight_has(tmp_path):
     spec = next(e for e in config["config"]["layers"] if e["config"]["name"] == "a")
     value = spec["config"]["embeddings_initializer"]["config"]["value"]
     np.testing.assert_array_equal(value, np.delete(np.reshape(flat, (5, 8)), 1, axis=1))
+
+
+def test_compacting_follows_constants_past_a_layer_that_is_called_on_an_array(tmp_path):
+    model = behind(FUNCTIONS["layer of a constant"])
+    silenced(model, [1, 6]).save(tmp_path / "m.keras")
+    compact(str(tmp_path / "m.keras"), output=str(tmp_path / "p.keras"))
+    left = keras.models.load_model(tmp_path / "p.keras", compile=False)
+    x = array(3, 5, 4)
+    assert_equal(outputs(left, x)[0], outputs(model, x)[0])
