@@ -8,6 +8,7 @@ map.py         LabelMap: units, weights, and what ties, freezes and mixes them
 trace.py       runs the rules over a graph, which fills the map
 rule_call.py   what every rule is given, and how it says what becomes of units
 layer_call.py  what a rule for a layer is given beside: config, units, weights, layers inside
+config_arrays.py  arrays in a config whose sizes count units: cut along, or the units stay
 drawn.py       layers without a rule, whose own code was traced as a graph
 groups.py      ties, solved: which units stay or go as one
 closure.py     from chosen units to everything that goes with them, or the reason why it cannot
