@@ -128,9 +128,7 @@ def _entry(tracer: GraphTracer, objects: Any, found: Found, name: str, why: str)
         _freeze_output(tracer, held, why)
 
 
-def _captured(
-    tracer: GraphTracer, objects: Any, found: Found, concrete: Any
-) -> list[Value]:
+def _captured(tracer: GraphTracer, objects: Any, found: Found, concrete: Any) -> list[Value]:
     """What a function captured, in order."""
     return [_captured_one(tracer, objects, found, node) for node in concrete.bound_inputs]
 
