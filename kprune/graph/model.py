@@ -11,6 +11,12 @@ from msgspec import Struct
 
 Shape = tuple[int | None, ...]
 
+KERAS_REGISTERED = {"Custom>CustomScaleLayer": {"name", "trainable", "dtype", "scale"}}
+"""Layers of Keras 2 itself that it registers as users register theirs, with what their config holds.
+
+The one is InceptionResNetV2's (tf_keras/src/applications/inception_resnet_v2.py).
+"""
+
 
 class TensorRef(Struct, frozen=True):
     """A tensor, named as Keras names it: output `index` of call `node` of `layer`.
@@ -131,10 +137,9 @@ class Layer(Struct, eq=False):
     @property
     def is_builtin(self) -> bool:
         """Whether the class is Keras's own. A class of the same name from elsewhere is not."""
-        if ">" in (
-            self.registered or self.kind
-        ):  # a legacy file has the registered name as the class
-            return False
+        name = self.registered or self.kind  # a legacy file has the registered name as the class
+        if ">" in name:
+            return set(self.config) == KERAS_REGISTERED.get(name)
         return self.module.partition(".")[0] in ("", "keras", "tf_keras")
 
 

@@ -24,7 +24,7 @@ from kprune.labels.layer_call import LayerCall
 from kprune.text import clean
 
 if TYPE_CHECKING:
-    from kprune.labels.drawn import Drawer
+    from kprune.labels.drawing import Drawer
 
 RuleFunction = Callable[[LayerCall], Any]
 ANSWERS = ("issues", "passes", "combines", "mixes", "opaque")
@@ -40,6 +40,8 @@ class Rule(Struct, frozen=True):
         note: one line for `kprune rules`.
         builtin: whether it came with kprune.
         source: file that holds it.
+        code: whether such a layer is code of the user's own: where that may be run it is traced, and
+            the rule answers if it cannot be.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Rule(Struct, frozen=True):
     note: str
     builtin: bool
     source: str
+    code: bool = False
 
 
 class Table(Struct):
@@ -57,7 +60,7 @@ class Table(Struct):
     rules: dict[str, Rule] = field(default_factory=dict)
 
     def rule(
-        self, *names: str, does: str, note: str = ""
+        self, *names: str, does: str, note: str = "", code: bool = False
     ) -> Callable[[RuleFunction], RuleFunction]:
         """Decorator: the function answers for these classes.
 
@@ -73,7 +76,7 @@ class Table(Struct):
                     raise ValueError(f"{name} has a rule already, in {known.source}")
                 summary = note or (function.__doc__ or "").strip().partition("\n")[0]
                 self.rules[name] = Rule(
-                    name, function, does, summary, self.builtin, function.__code__.co_filename
+                    name, function, does, summary, self.builtin, function.__code__.co_filename, code
                 )
             return function
 
@@ -95,6 +98,7 @@ class Rules(Struct, frozen=True):
         custom: classes from elsewhere, by registered name or plain class name.
         packages: layers of packages that kprune knows, by `package>Class`.
         drawer: draws the code of layers that have no rule, if the user trusts it.
+        traceable: whether it could, if the user did: not in a file of Keras 2.
         ask_packages: fills `custom` with the rules of installed packages, when first called. To look
             for those takes longer than a model's analysis, so that is left until a layer needs it.
     """
@@ -104,6 +108,7 @@ class Rules(Struct, frozen=True):
     custom: dict[str, Rule]
     packages: dict[str, Rule] = field(default_factory=dict)
     drawer: Drawer | None = None
+    traceable: bool = True
     ask_packages: Callable[[], None] | None = None
 
     def find(self, layer: Layer) -> Rule | None:
@@ -113,12 +118,21 @@ class Rules(Struct, frozen=True):
         """
         if layer.is_operation:
             return self.operations.get(layer.kind)
+        kind = layer.kind.rpartition(">")[2]  # a legacy file says under which name it is registered
+        known = self.layers.get(kind) if layer.is_builtin else None
+        if known is not None and not known.code:
+            return known  # a user's rule may answer for a Keras class that has none here, never replace one
+        own = self._own(layer)
         if layer.is_builtin:
-            # A user's rule may answer for a Keras class that has none here, never replace one.
-            return self.layers.get(layer.kind) or self._custom().get(layer.kind)
-        custom = self._custom()
-        own = custom.get(layer.registered or "") or custom.get(layer.kind)
+            return own or known
         return own or self.packages.get(package_name(layer))
+
+    def _own(self, layer: Layer) -> Rule | None:
+        """The user's rule: one for the layer alone, registered as `Class:path`, or one for its class."""
+        custom = self._custom()
+        kinds = (layer.registered or layer.kind, layer.kind)
+        names = (*(f"{kind}:{layer.path}" for kind in kinds), *kinds)
+        return next((custom[name] for name in names if name in custom), None)
 
     def _custom(self) -> dict[str, Rule]:
         if self.ask_packages is not None:

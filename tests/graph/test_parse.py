@@ -12,7 +12,9 @@ import pytest
 from kprune.errors import CannotPruneError, DamagedFileError
 from kprune.graph import Constant, TensorRef, parse_model
 from kprune.graph.model import leaves, map_leaves
+from kprune.graph.parse import make_layer
 from kprune.labels.closure import close
+from kprune.rules import builtin
 from kprune.surgery.remove import remove
 from tests.small_models import Network, analysed, arrays, layer, residual, sequential
 
@@ -297,3 +299,20 @@ def test_a_setting_that_keras_has_a_default_for_may_be_missing() -> None:
     closure = close(analysis.groups, {"a": np.array([1])})
     kept = {tensor.path: tensor.keep for tensor in remove(analysis, closure).tensors}
     assert kept["layers/dense/vars/1"][0].tolist() == [0, 2, 3]
+
+
+def test_a_layer_of_keras_2_that_is_registered_as_users_register_theirs_is_kerass_own() -> None:
+    """InceptionResNetV2's: of its units a third were free."""
+    own = {"name": "scale", "trainable": True, "dtype": "float32", "scale": 0.17}
+    in_h5 = make_layer("scale", {"class_name": "Custom>CustomScaleLayer", "config": own}, "")
+    registered = {"registered_name": "Custom>CustomScaleLayer", "module": None}
+    in_keras = make_layer(
+        "scale", {"class_name": "CustomScaleLayer", "config": own, **registered}, ""
+    )
+    of_a_user = make_layer(
+        "scale", {"class_name": "Custom>CustomScaleLayer", "config": {**own, "bias": 1}}, ""
+    )
+    rules = builtin()
+    assert in_h5.is_builtin and in_keras.is_builtin and not of_a_user.is_builtin
+    assert rules.find(in_h5) is rules.find(in_keras) is rules.layers["CustomScaleLayer"]
+    assert rules.find(of_a_user) is None
