@@ -18,6 +18,7 @@ from kprune.labels.groups import Groups
 from kprune.labels.map import LabelMap, LayerRecord, Weight
 from kprune.labels.tokens import settle_tokens
 from kprune.labels.trace import trace
+from kprune.labels.unknown_shapes import stored_kernels
 from kprune.rules import builtin
 from kprune.rules.registry import package_name
 from kprune.text import clean
@@ -85,8 +86,10 @@ class Analysis(Struct, eq=False, dict=True):
             settle_stores(model, tensors)
         rules = builtin() if rules is None else rules
 
+        kernels = stored_kernels(tensors, None if order is None else order.layers)
+
         def traced(rules: Any) -> Analysis:
-            label_map = trace(model, rules)
+            label_map = trace(model, rules, kernels)
             homes: Mapping[str, str] = {}
             if order is not None:
                 homes = bind(label_map, order.layers, tensors)

@@ -35,7 +35,8 @@ Trust = Annotated[
     bool,
     Option(
         "--trust",
-        help="Run code that is not Keras's own: of packages that the file names, or in the file.",
+        help="Run code that is not Keras's own: of packages that the file names, or in the file "
+        "(Lambda layers, for which Keras's safe mode is then off).",
         rich_help_panel=RULES,
     ),
 ]

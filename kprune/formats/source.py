@@ -83,6 +83,9 @@ class Source(ABC):
         tensors: by path, in the order in which they stand in the file.
         order: which tensors are whose, where their paths do not say so.
         trusted: whether code that is not Keras's own may be run for it.
+        stands_at: the file that is read, where that is not the user's own.
+        told: what a reader of a report should know of it.
+        default_output: where a result goes, if not to the place that `path` suggests.
     """
 
     format: str
@@ -93,6 +96,9 @@ class Source(ABC):
     weights: Weights
     order: Order | None = None
     trusted: bool = False
+    stands_at: Path | None = None
+    told: tuple[str, ...] = ()
+    default_output: Path | None = None
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:

@@ -9,7 +9,10 @@ trace.py       runs the rules over a graph, which fills the map
 rule_call.py   what every rule is given, and how it says what becomes of units
 layer_call.py  what a rule for a layer is given beside: config, units, weights, layers inside
 config_arrays.py  arrays in a config whose sizes count units: cut along, or the units stay
+declared.py    the shapes that a Lambda's config declares
+unknown_shapes.py  what is known of a shape that the file does not record
 drawn.py       layers without a rule, whose own code was traced as a graph
+drawing.py     such a graph, as data; fields.py: numbers in the layer's config that count units
 groups.py      ties, solved: which units stay or go as one
 closure.py     from chosen units to everything that goes with them, or the reason why it cannot
 branches.py    branches that go as a whole

@@ -160,8 +160,7 @@ def _frozen(closure: Closure, freeze: Freeze, label: int) -> FrozenUnitsError:
         "input": "choose other units, or pass --allow-output-change to change what the model takes",
         "output": "choose other units, or pass --allow-output-change to change what the model gives",
         TOKENS: "name the rows: LAYER.tokens:INDICES, or --keep-tokens FILE",
-        "rule": "choose other units, give the layer a rule (--rules my_layers.py), or use 'kprune mask', "
-        "which changes no shape",
+        "rule": f"choose other units{_or_rule(closure, freeze)}, or use 'kprune mask', which changes no shape",
     }
     return FrozenUnitsError(
         f"cannot remove unit {index} of '{clean(address)}'",
@@ -169,6 +168,14 @@ def _frozen(closure: Closure, freeze: Freeze, label: int) -> FrozenUnitsError:
         why=_why_frozen(freeze, address),
         do=freeze.do or ways[freeze.kind],
     )
+
+
+def _or_rule(closure: Closure, freeze: Freeze) -> str:
+    """That a rule may help, where one would be asked: kprune's own rules for Keras's layers stand."""
+    walk = closure.groups.map.model.walk()
+    layer = next((layer for layer in walk if layer.path == freeze.at), None)
+    asked = layer is not None and not layer.is_builtin and not layer.is_operation
+    return ", give the layer a rule (--rules my_layers.py)" if asked else ""
 
 
 def _why_frozen(freeze: Freeze, address: str) -> str:

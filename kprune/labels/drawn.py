@@ -12,15 +12,15 @@ granted: `kprune.running.proof` has it drawn again and compares.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kprune.errors import DamagedFileError
-from kprune.graph.model import Constant, Shape, TensorRef, leaves, map_leaves
+from kprune.graph.model import Constant, TensorRef, leaves, map_leaves
 from kprune.graph.parse import inner_graph, make_layer
+from kprune.labels.drawing import Drawer, Drawing, Held, Part, Tensor, Undrawable
+from kprune.labels.fields import Fields
 from kprune.labels.groups import connected
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.layer_call import LayerCall
@@ -32,95 +32,6 @@ if TYPE_CHECKING:
 
 
 PRODUCTS = frozenset({"Matmul", "Einsum", "Dot", "Tensordot"})
-
-
-class Undrawable(Exception):
-    """A layer's code cannot be traced; the text goes on after "'gate' is a my_package>Gate layer, ".
-
-    Attributes:
-        error: what the code raised; "" if it raised nothing.
-    """
-
-    def __init__(self, text: str, error: str = "") -> None:
-        super().__init__(text)
-        self.error = error
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """What a layer is called on: a shape, batch first, and a dtype if it is known."""
-
-    shape: Shape
-    dtype: str | None
-
-
-@dataclass(frozen=True)
-class Held:
-    """A weight of a drawn layer.
-
-    Attributes:
-        name: Keras's name.
-        path: where it is stored, below the group of the layer: `vars/0`, `dense/vars/1`.
-        input: the input of the graph that stands for it; None if it belongs to a layer of the graph.
-    """
-
-    name: str
-    path: str
-    shape: tuple[int, ...]
-    trainable: bool
-    input: str | None = None
-
-
-@dataclass(frozen=True)
-class Part:
-    """The layer, or one inside it, as Keras keeps it.
-
-    Attributes:
-        name: the layer's name in the graph if it is one of Keras's own; else what its parent calls it.
-        kind: class name.
-        own: whether it is Keras's own, and so a layer of the graph; its weights are all that it holds.
-        weights: in Keras's order; `parts` come after them.
-    """
-
-    name: str
-    kind: str
-    own: bool
-    weights: tuple[Held, ...]
-    parts: tuple[Part, ...] = ()
-
-    def all_weights(self) -> Iterator[Held]:
-        yield from self.weights
-        for part in self.parts:
-            yield from part.all_weights()
-
-
-@dataclass(frozen=True, eq=False)
-class Drawing:
-    """What a layer does, as a graph.
-
-    Attributes:
-        config: of a Functional model. Its inputs are the tensors, in the order of the call's leaves,
-            and then the weights (`Held.input`).
-        whole: the layer with the layers inside it.
-        masked: the mask of time steps that the code was given is a further input, the last.
-    """
-
-    config: dict[str, Any] = field(repr=False)
-    whole: Part
-    masked: bool = False
-
-
-class Drawer(Protocol):
-    """Has layers drawn."""
-
-    def draw(self, spec: dict[str, Any], arguments: Any) -> Sequence[Drawing]:
-        """What a layer does: once for each way in which Keras may call it.
-
-        Args:
-            spec: the layer's dict in the config.
-            arguments: (args, kwargs) of the call, with a `Tensor` in the place of each tensor.
-        Raises: Undrawable.
-        """
 
 
 class DrawnLayer:
@@ -171,7 +82,8 @@ class DrawnLayer:
                 )
             )
         if not self._record.visits:
-            self._find_fields(described, self._map.drawn[-1].weights)
+            fields = Fields(self._call, self._record, self._drawer, described, self._made)
+            fields.find(self._map.drawn[-1].weights)
         self._record.answer = "traced"
         return outputs
 
@@ -205,16 +117,25 @@ class DrawnLayer:
     def _run(self, map_: LabelMap, drawing: Drawing) -> Any:
         from kprune.labels.trace import Tracer
 
-        tracer = Tracer(map_, self._tracer.rules)
+        tracer = Tracer(map_, self._tracer.rules, self._tracer.kernels)
         tracer.times = self._tracer.times
         given = [
             leaf
             for leaf in leaves([self._call.args, self._call.kwargs])
             if isinstance(leaf, Labels)
         ]
-        held = [self._labels(held) for held in drawing.whole.all_weights() if held.input]
+        made = [held for held in drawing.whole.all_weights() if held.input]
+        held = [self._labels(held) for held in (*made, *drawing.invented)]
         mask = [Labels(given[0].shape[:2])] if drawing.masked and given[0].shape else []
-        return tracer.run(map_.model, [*given, *held, *mask])
+        outputs = tracer.run(map_.model, [*given, *held, *mask])
+        shapes = iter(drawing.gives)
+
+        def shaped(labels: Any) -> Any:
+            shape = next(shapes, None)
+            known = isinstance(labels, Labels) and labels.shape is not None
+            return labels if shape is None or known else Labels(shape)
+
+        return map_leaves(shaped, _in_order(outputs))
 
     def _labels(self, held: Held) -> Labels:
         """Labels of a weight: fresh ones along each axis, the same at every call."""
@@ -222,7 +143,7 @@ class DrawnLayer:
         if known is None:
             factors = []
             for axis, size in enumerate(held.shape):
-                if size > 1:
+                if size is not None and size > 1:
                     extents = [1] * len(held.shape)
                     extents[axis] = size
                     factors.append(self._map.issue(size).reshape(extents))
@@ -275,36 +196,6 @@ class DrawnLayer:
                 Axis(axis.size, tuple(named(factor) for factor in axis.factors))
                 for axis in weight.axes
             )
-
-    # -- units of its own -----------------------------------------------------------------------
-
-    def _find_fields(self, described: Any, weights: list[Weight]) -> None:
-        """Numbers in the config that count units of the layer's own: found out by building it with one less.
-
-        Such a number is certain where every size that becomes smaller with it is this number, and
-        the units along all these axes are the same ones.
-        """
-        layer = self._call.layer
-        entering = np.concatenate([np.zeros(0, np.int64), *(x.all_ids() for x in self._call.xs)])
-        for name, size in layer.config.items():
-            if type(size) is not int or size < 2:
-                continue
-            spec = {**layer.spec, "config": {**layer.config, name: size - 1}}
-            try:
-                smaller = list(self._drawer.draw(spec, described)[0].whole.all_weights())
-            except Undrawable:
-                continue
-            ids = _following(weights, smaller, size)
-            if ids is None or np.isin(ids, entering).any():
-                continue
-            axis = "units" if name in ("units", "filters") else name
-            self._call.adopt(axis, ids)
-            self._call.size(name, ids)
-            for weight in self._record.weights.values():
-                last = weight.axes[-1] if weight.axes else Axis(None)
-                made = len(weight.axes) == 1 or weight.path in self._made
-                if made and np.array_equal(last.ids, ids):
-                    weight.out = len(weight.axes) - 1
 
     def _note_makers(self, map_: LabelMap) -> None:
         """Note which weights are multiplied and summed so that their last axis is left."""
@@ -388,25 +279,6 @@ class DrawnLayer:
         return [weight for weight in result if weight is not None]
 
 
-def _following(weights: list[Weight], smaller: list[Held], size: int) -> np.ndarray | None:
-    """The units along the axes that became one smaller; None if these are not one set of units."""
-    if len(weights) != len(smaller):
-        return None
-    ids: np.ndarray | None = None
-    for weight, held in zip(weights, smaller, strict=True):
-        if len(weight.axes) != len(held.shape):
-            return None
-        for axis, after in zip(weight.axes, held.shape, strict=True):
-            if axis.size == after:
-                continue
-            if (axis.size, after) != (size, size - 1) or not axis.ids.all():
-                return None
-            if ids is not None and not np.array_equal(ids, axis.ids):
-                return None
-            ids = axis.ids
-    return ids
-
-
 def _adopt_layers(record: LayerRecord, map_: LabelMap) -> None:
     """Put the records of a nested model's layers below its own: no graph of the file lists them."""
     if record.layer.model is None:
@@ -424,36 +296,6 @@ def _weights(record: LayerRecord) -> list[Weight]:
     for child in record.children.values():
         found += _weights(child)
     return found
-
-
-def canonical(config: dict[str, Any]) -> Any:
-    """A graph's config with its names numbered and without what Keras works out anew.
-
-    Two drawings of one layer differ in the names that Keras makes up.
-    """
-    names: dict[str, str] = {}
-
-    def number(value: Any) -> None:
-        if isinstance(value, dict):
-            config = value.get("config")
-            name = config.get("name") if isinstance(config, dict) else None
-            if isinstance(name, str) and not str(value.get("class_name")).endswith("Policy"):
-                names.setdefault(name, f"#{len(names)}")
-            for item in value.values():
-                number(item)
-        elif isinstance(value, list):
-            for item in value:
-                number(item)
-
-    def renamed(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: renamed(item) for key, item in value.items() if key != "build_config"}
-        if isinstance(value, (list, tuple)):
-            return [renamed(item) for item in value]
-        return names.get(value, value) if isinstance(value, str) else value
-
-    number(config)
-    return renamed(config)
 
 
 def _in_order(structure: Any) -> Any:

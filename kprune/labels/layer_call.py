@@ -44,6 +44,8 @@ class LayerCall(RuleCall):
         kind: class of the layer; that of an operation where a Keras 2 layer is seen as one.
         renamed: see `seen_as`.
         graph_call: the call in the graph; None where a layer inside another is called.
+        traced: whether the layer's own code was traced; None if nobody asked.
+        untraced: why it could not be.
     """
 
     def __init__(
@@ -67,6 +69,8 @@ class LayerCall(RuleCall):
         self.config: dict[str, Any] = record.layer.config
         self.args, self.kwargs = args, kwargs
         self.graph_call = graph_call
+        self.traced: bool | None = None
+        self.untraced = ""
         self._counts: dict[str, int] = {}  # weights so far, by the sub-object that holds them
 
     def seen_as(

@@ -274,7 +274,7 @@ class DrawnCall(Struct, eq=False):
     Attributes:
         record: what is known of the layer.
         arguments: of the call, Labels in the place of tensors; `described`, shapes and dtypes.
-        drawing: the graph, as `kprune.labels.drawn.Drawing`.
+        drawing: the graph, as `kprune.labels.drawing.Drawing`.
         map: what tracing it found out.
         weights: the layer's weights in Keras's order, those of the layers inside it among them.
     """

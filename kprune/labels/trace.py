@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kprune.errors import KpruneError, UsageError
 from kprune.graph.model import Call, Layer, Model, TensorRef, leaves, map_leaves
 from kprune.graph.parse import INPUT, as_shape, declared_shape, is_keras3_node
 from kprune.labels.config_arrays import hold_unspoken
+from kprune.labels.declared import follow_declared
 from kprune.labels.labels import Labels, Shape, merged
 from kprune.labels.layer_call import LayerCall, damaged_config
 from kprune.labels.map import Freeze, LabelMap, UnitAxis, Visit
 from kprune.labels.rule_call import CannotTell
+from kprune.labels.unknown_shapes import Kernels, known_input, only_last_axis, widths
 from kprune.text import clean
 
 if TYPE_CHECKING:
@@ -32,15 +35,21 @@ REQUIRED = frozenset(
 )
 """Arguments for which no layer of Keras has a default."""
 
+RULE = (
+    "choose other units; give the layer a rule (--rules my_layers.py); or use 'kprune mask', which "
+    "changes no shape"
+)
 
-def trace(model: Model, rules: Rules) -> LabelMap:
+
+def trace(model: Model, rules: Rules, kernels: Kernels = lambda layer: None) -> LabelMap:
     """Push labels through a model.
 
     Args:
         model: the graph.
         rules: which to go by: `kprune.rules.builtin()`, or with more of the user's.
+        kernels: what the file says of a layer's input where the config does not.
     """
-    tracer = Tracer(LabelMap(model), rules)
+    tracer = Tracer(LabelMap(model), rules, kernels)
     outputs = tracer.run(model, None)
     for labels in leaves(outputs):
         if isinstance(labels, Labels) and labels.factors:
@@ -53,9 +62,12 @@ def trace(model: Model, rules: Rules) -> LabelMap:
 class Tracer:
     """Runs the rules. `map` grows as it goes."""
 
-    def __init__(self, label_map: LabelMap, rules: Rules) -> None:
+    def __init__(
+        self, label_map: LabelMap, rules: Rules, kernels: Kernels = lambda layer: None
+    ) -> None:
         self.map = label_map
         self.rules = rules
+        self.kernels = kernels
         self.times = 1  # how often the layers being traced run per sample (TimeDistributed)
 
     def run(self, model: Model, inputs: list[Labels] | None) -> Any:
@@ -87,9 +99,15 @@ class Tracer:
                 if call.layer.kind == INPUT:
                     self.map.record(call.layer).answer = "input"
                 continue
+            args = map_leaves(lambda leaf: _fill_in(leaf, tensors), call.args)
+            if key not in recorded and call.layer.kind == "Flatten" and _is_open(args):
+                width = widths(model, self.kernels).get(key)
+                recorded[key] = None if width is None else (None, width)
+            if inputs is None and call.layer.kind == "Dense" and _is_open(args):
+                args = [_of_two_axes(model, call, args[0])]
             outputs = self.call(
                 call.layer,
-                map_leaves(lambda leaf: _fill_in(leaf, tensors), call.args),
+                args,
                 map_leaves(lambda leaf: _fill_in(leaf, tensors), call.kwargs),
                 {i: recorded.get((call.layer.name, call.node, i)) for i in range(4)},
                 call,
@@ -137,6 +155,8 @@ class Tracer:
         """Trace one call of one layer, and hold what its rule says against what the config records."""
         record = self.map.record(layer)
         layer = record.layer
+        if _is_open(args) and not layer.is_operation and layer.is_builtin:
+            args = [known_input(layer, args[0], self.kernels)]
         if record.args is None:
             record.args = (args, kwargs)
         rule = self.rules.find(layer)
@@ -152,11 +172,13 @@ class Tracer:
         if layer.model is not None and rule is None:
             outputs = self.run(layer.model, call.xs)
             record.answer = "model"
-        elif rule is None:
-            outputs = self._without_rule(call)
+        elif rule is None or (rule.code and self.rules.drawer is not None):
+            outputs = self._without_rule(call, rule)
         else:
             record.answer = rule.does
             outputs = self._by_rule(call, rule)
+        if layer.kind == "Lambda" and layer.is_builtin:
+            follow_declared(call, outputs)
         outputs = _checked(call, outputs)
         if (rule is not None or call.made) and not record.opaque:
             flat = [leaf for leaf in leaves(outputs) if isinstance(leaf, Labels)]
@@ -179,16 +201,14 @@ class Tracer:
         One of kprune's own rules that fails on anything else was not written for this call: that is
         no reason to refuse the file, which plain Keras may well load.
         """
+        if not rule.builtin:
+            return _by_own_rule(call, rule)
         try:
             return rule.function(call)
         except CannotTell as reason:
             return call.opaque(f"{call.layer.path!r} {reason}")
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             text = f"{type(error).__name__}: {clean(str(error))}"
-            if not rule.builtin:
-                raise damaged_config(
-                    call.layer, text, f"check the rule in {rule.source}"
-                ) from error
             if _lacks_required(call, error):
                 raise damaged_config(call.layer, text) from error
             return call.opaque(
@@ -197,18 +217,31 @@ class Tracer:
                 UNFORESEEN,
             )
 
-    def _without_rule(self, call: LayerCall) -> Any:
-        """A layer without a rule is opaque, unless its code may be run to see what it does."""
+    def _without_rule(self, call: LayerCall, rule: Rule | None) -> Any:
+        """A layer without a rule is opaque, unless its code may be run to see what it does.
+
+        Args:
+            rule: for a layer that is code, what answers if that cannot be traced.
+        """
         drawer = self.rules.drawer
-        if call.layer.is_builtin or call.layer.is_operation:
+        if call.layer.is_operation:
             return call.opaque(self.rules.why_not(call.layer))
+        if rule is None and call.layer.is_builtin:
+            return call.opaque(self.rules.why_not(call.layer), RULE)
         if drawer is None:
-            return call.opaque(self.rules.why_not(call.layer), TRUST)
-        from kprune.labels.drawn import DrawnLayer, Undrawable
+            why = self.rules.why_not(call.layer)
+            return call.opaque(why, TRUST if self.rules.traceable else RULE)
+        from kprune.labels.drawing import Undrawable
+        from kprune.labels.drawn import DrawnLayer
 
         try:
+            call.traced = True
             return DrawnLayer(self, call, drawer).trace()
         except Undrawable as reason:
+            call.traced = False
+            if rule is not None:
+                call.untraced = str(reason)
+                return self._by_rule(call, rule)
             kind = clean(call.layer.registered or call.layer.kind)
             return call.opaque(f"{call.layer.path!r} is a {kind} layer, {reason}")
 
@@ -217,6 +250,38 @@ def _lacks_required(call: LayerCall, error: Exception) -> bool:
     """Whether a rule failed for want of a config entry without which Keras makes no such layer."""
     (key,) = error.args if isinstance(error, KeyError) and len(error.args) == 1 else (None,)
     return not call.layer.is_operation and key in REQUIRED and key not in call.layer.config
+
+
+def _by_own_rule(call: LayerCall, rule: Rule) -> Any:
+    """Run a rule of the user's, which may raise anything. Raises: UsageError if it does."""
+    try:
+        return rule.function(call)
+    except CannotTell as reason:
+        return call.opaque(f"{call.layer.path!r} {reason}")
+    except KpruneError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"the rule for '{clean(rule.name)}' fails",
+            where=f"layer '{clean(call.layer.path)}'",
+            why=f"{type(error).__name__}: {clean(str(error), 300)}",
+            do=f"check the rule in {clean(rule.source)}",
+        ) from error
+
+
+def _of_two_axes(model: Model, call: Call, x: Labels) -> Labels:
+    """What a Dense is called on, with two axes where their number is unknown and does not matter."""
+    open_ended = x.shape is None and call.layer.is_builtin
+    return (
+        x.with_shape((None, None)) if open_ended and only_last_axis(model, call.layer.name) else x
+    )
+
+
+def _is_open(args: list[Any]) -> bool:
+    """Whether a call is one on a single tensor, of whose shape more than the batch is unknown."""
+    if len(args) != 1 or not isinstance(args[0], Labels):
+        return False
+    return args[0].shape is None or None in args[0].shape[1:]
 
 
 def _fill_in(leaf: Any, tensors: dict[tuple[str, int, int], Labels]) -> Any:

@@ -64,9 +64,9 @@ class Target(Struct, frozen=True):
             )
         if self.in_place:
             return str(source.path)
-        return (
-            str(self.output) if self.output is not None else str(default_output(str(source.path)))
-        )
+        if self.output is not None:
+            return str(self.output)
+        return str(source.default_output or default_output(str(source.path)))
 
     def tokens_path(self, source: Source) -> Path | None:
         """Where the table of token ids goes: beside the result; None where that has no place."""
@@ -123,6 +123,8 @@ def analyse(source: Source, rules: Iterable[str] = ()) -> Analysis:
 
         import_keras()
     known = load_rules(rules)  # with them come criteria, for every format
+    old = str(source.metadata.get("keras_version", "3")).startswith(("1.", "2."))
+    known = replace(known, traceable=not old)
     if own is not None:
         found: Analysis = own(rules)
         return found
@@ -143,6 +145,7 @@ def analyse(source: Source, rules: Iterable[str] = ()) -> Analysis:
 def write(source: Source, analysis: Analysis, change: Change, target: Target) -> Report:
     path = None if target.dry_run else target.path(source)
     beside, told = companions(source, change, target)
+    told += [Note("unfolded", "", text) for text in source.told]
     change = replace(change, edit=with_names(analysis, change.edit))
     counted = count(analysis)
     report = build(
@@ -286,14 +289,16 @@ def _live(model: Any, target: Target, rules: Iterable[str], make: Make, trust: b
         raise UsageError(
             "output, in_place and dry_run go with model files", do="save the model first"
         )
-    import keras
+    from kprune.running.keras_runtime import load
+    from kprune.running.lambda_code import names_of
 
     def alone(source: Source, analysis: Analysis) -> Change:
         # Beside a model in memory there is no place for further files.
         return replace(make(source, analysis), names=None, token_ids=None)
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, names_of(model):
         before, after = Path(folder) / "model.keras", Path(folder) / "pruned.keras"
         model.save(before)
         carry_out(before, Target(after, limits=target.limits), rules, alone, trust=trust)
-        return keras.models.load_model(after)
+        with open_model(after, trust=trust) as source:
+            return load(source, Path(folder), compiled=True)

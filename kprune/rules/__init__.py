@@ -1,6 +1,7 @@
 """What each Keras layer and operation does to labels: a file per Keras family, a screen per rule.
 
     core.py            InputLayer, Dense, Embedding, Identity, Masking
+    lambdas.py         Lambda
     convolutional.py   Conv*, Conv*Transpose, DepthwiseConv*, SeparableConv*
     recurrent.py       SimpleRNN, LSTM, GRU
     attention.py       MultiHeadAttention, GroupQueryAttention, Attention, AdditiveAttention, Dot
@@ -33,6 +34,7 @@ from kprune.rules.registry import CUSTOM, LAYERS, OPERATIONS, PACKAGES, Rule, Ru
 
 FAMILIES = (
     "core",
+    "lambdas",
     "convolutional",
     "recurrent",
     "wrappers",

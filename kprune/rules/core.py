@@ -195,15 +195,6 @@ def masking(call: LayerCall) -> Labels:
     return call.x
 
 
-@LAYERS.rule(
-    "Lambda", does="opaque", note="its code is in the file as bytecode, which kprune never runs"
-)
-def lambda_layer(call: LayerCall) -> Any:
-    return call.opaque(
-        f"{call.layer.path!r} is a Lambda layer: what its code does with units cannot be known"
-    )
-
-
 def is_quantized(call: LayerCall) -> bool:
     policy = call.config.get("dtype")
     return isinstance(policy, dict) and policy.get("class_name") not in ("DTypePolicy", None)

@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import os
 from collections.abc import Iterable
+from types import ModuleType
 from typing import Any
 
 from msgspec.structs import replace
@@ -17,7 +18,7 @@ from kprune.rules.registry import CUSTOM, Rules
 from kprune.select import registered as criteria
 from kprune.text import clean
 
-_loaded: set[str] = set()
+_loaded: dict[str, ModuleType] = {}
 
 
 def load_rules(files: Iterable[str | os.PathLike[str]] = ()) -> Rules:
@@ -34,6 +35,11 @@ def load_rules(files: Iterable[str | os.PathLike[str]] = ()) -> Rules:
     for file in files:
         _load_file(os.fspath(file))
     return replace(rules, ask_packages=load_packages)
+
+
+def loaded_modules() -> list[ModuleType]:
+    """The files of rules that were run, as modules, in the order in which they were."""
+    return list(_loaded.values())
 
 
 def _load_file(path: str) -> None:
@@ -60,7 +66,7 @@ def _load_file(path: str) -> None:
             where=f"line {line}" if line else "",
             why=f"{type(error).__name__}: {clean(error, 400)}",
         ) from error
-    _loaded.add(place)
+    _loaded[place] = module
 
 
 def _line(error: BaseException, path: str) -> int | None:

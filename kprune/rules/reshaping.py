@@ -48,7 +48,19 @@ def flatten(call: LayerCall) -> Labels:
     if len(shape) == 1:
         return Labels((*shape, 1))
     size = None if None in shape[1:] else math.prod(size or 1 for size in shape[1:])
+    if size is None:
+        x, size = _with_places(call, x, shape)
     return reshaped(call, x, (shape[0], size))
+
+
+def _with_places(call: LayerCall, x: Labels, shape: Shape) -> tuple[Labels, int | None]:
+    """A tensor whose sizes are unknown but for the channels, as so many places as the output has room for."""
+    width, channels = (call.recorded.get(0) or (None, None))[-1], shape[-1]
+    inner = x.without(*range(1, len(shape) - 1))
+    if not width or not channels or width % channels or len(inner.factors) != len(x.factors):
+        return x, None
+    sizes = (shape[0], width // channels, *[1] * (len(shape) - 3), channels)
+    return (inner.with_shape(sizes), width) if len(shape) > 2 else (x, None)
 
 
 @LAYERS.rule("Reshape", does="passes")

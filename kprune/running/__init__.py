@@ -16,7 +16,10 @@ work_folder     what interrupted work leaves; checkpoint: of a training; rounds:
 distilling      a teacher's outputs, learned as well; held_zeros: zeroed units kept at zero
 flatten         a model of a class of its own, written as a plain graph
 plain           the same on the model itself; configs that do not rebuild their layer, mended
+subclassed      the graph of a call() that exists in code only
 foreign         the classes of other packages that a file names, and their import
-drawing         the code of a custom layer, run on symbolic tensors: a graph
+drawing         the code of a custom layer, run on symbolic tensors: a graph; numbering: its names
+lambda_code     the functions of Lambda layers, loaded and drawn
+noise           models that draw random numbers, run without
 proof           whether Keras makes of such a layer, once units are gone, what is expected
 """

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,10 +24,18 @@ from typing import Any
 import numpy as np
 
 from kprune.errors import KpruneError
-from kprune.graph.model import leaves, map_leaves
-from kprune.labels.drawn import Drawing, Held, Part, Tensor, Undrawable, canonical
+from kprune.graph.model import Shape, leaves, map_leaves
+from kprune.labels.drawing import Drawing, Held, Part, Tensor, Undrawable, canonical
+from kprune.labels.labels import merged
 from kprune.running.foreign import foreign_classes, import_classes
 from kprune.running.keras_runtime import import_keras, quiet
+from kprune.running.lambda_code import (
+    LAMBDA,
+    draw_by_tensorflow,
+    require_registered,
+    usual_names,
+)
+from kprune.running.numbering import numbered
 from kprune.text import clean
 
 REBUILT_FROM = ("module", "class_name", "config", "registered_name", "build_config")
@@ -46,11 +54,12 @@ class KerasDrawer:
         self._drawn: dict[str, tuple[Drawing, ...] | Undrawable] = {}
 
     def draw(self, spec: dict[str, Any], arguments: Any) -> Sequence[Drawing]:
-        """See `kprune.labels.drawn.Drawer`.
+        """See `kprune.labels.drawing.Drawer`.
 
         Raises: Undrawable; CannotPruneError if the layer's class cannot be imported.
         """
-        if self._version.startswith(("1.", "2.")):
+        old = self._version.startswith(("1.", "2."))
+        if old and spec["class_name"] != LAMBDA:
             raise Undrawable("which Keras 2 saved: kprune traces the code of Keras 3's layers only")
         spec = {key: spec[key] for key in REBUILT_FROM if key in spec}
         key = json.dumps([spec, map_leaves(repr, arguments)], sort_keys=True, default=repr)
@@ -59,7 +68,11 @@ class KerasDrawer:
             with quiet():
                 classes = import_classes(foreign_classes(spec))
                 try:
-                    self._drawn[key] = _draw(spec, arguments, classes)
+                    self._drawn[key] = (
+                        _draw_lambda(spec, arguments, classes, old=old)
+                        if spec["class_name"] == LAMBDA
+                        else _draw(spec, arguments, classes)
+                    )
                 except Undrawable as reason:
                     self._drawn[key] = reason
                 except KpruneError:
@@ -84,12 +97,36 @@ def _said(error: Exception) -> str:
     return clean(f"{type(error).__name__}: {first}", LONGEST)
 
 
-def _draw(spec: dict[str, Any], arguments: Any, classes: Mapping[str, Any]) -> tuple[Drawing, ...]:
-    """Draw a layer twice: what comes out differently is in no file.
+def _draw_lambda(
+    spec: dict[str, Any], arguments: Any, classes: Mapping[str, Any], *, old: bool
+) -> tuple[Drawing, ...]:
+    """Draw a Lambda's function: by Keras 3; by Keras 2 if that wrote it, or if it calls TensorFlow."""
 
-    Raises: Undrawable.
-    """
-    found, again = (_Sketch(_rebuilt(spec, classes), arguments).drawings() for _ in range(2))
+    def by_tensorflow() -> tuple[Drawing, ...]:
+        return (draw_by_tensorflow(spec, arguments, old=old),)
+
+    if old:
+        return _twice(by_tensorflow)
+    try:
+        return _draw(spec, arguments, classes)
+    except Undrawable:
+        raise
+    except Exception:  # whatever the function raises
+        try:
+            return _twice(by_tensorflow)
+        except Exception:  # what Keras 3 says of it is more to the point
+            pass
+        raise
+
+
+def _draw(spec: dict[str, Any], arguments: Any, classes: Mapping[str, Any]) -> tuple[Drawing, ...]:
+    """Draw a layer. Raises: Undrawable."""
+    return _twice(lambda: _Sketch(_rebuilt(spec, classes), arguments).drawings())
+
+
+def _twice(draw: Callable[[], tuple[Drawing, ...]]) -> tuple[Drawing, ...]:
+    """Draw twice: what comes out differently is in no file. Raises: Undrawable."""
+    found, again = draw(), draw()
     for one, other in zip(found, again, strict=True):
         if canonical(one.config) != canonical(other.config):
             raise Undrawable(
@@ -100,9 +137,13 @@ def _draw(spec: dict[str, Any], arguments: Any, classes: Mapping[str, Any]) -> t
 
 def _rebuilt(spec: dict[str, Any], classes: Mapping[str, Any]) -> Any:
     keras = import_keras()
-    return keras.saving.deserialize_keras_object(
-        json.loads(json.dumps(spec)), custom_objects=dict(classes)
-    )
+    if spec["class_name"] == LAMBDA:
+        require_registered(spec["config"], keras)
+        spec = {"module": "keras.layers", **spec}  # a legacy file names no module
+    with usual_names(keras):
+        return keras.saving.deserialize_keras_object(
+            json.loads(json.dumps(spec)), custom_objects=dict(classes), safe_mode=False
+        )
 
 
 @dataclass
@@ -116,6 +157,8 @@ class _Sketch:
 
     layer: Any
     arguments: Any
+    _taken_apart: set[int] = field(default_factory=set)  # Keras's layers whose code is followed
+    _said: list[Shape] = field(default_factory=list)  # what Keras takes its outputs to be
     _paths: dict[int, str] = field(default_factory=dict)
     _names: dict[int, str] = field(default_factory=dict)
 
@@ -125,6 +168,7 @@ class _Sketch:
         args, kwargs = _filled(self.arguments, inputs)
         # Keras builds what is not built yet, here and inside, by calling it.
         outputs = self.layer(*args, **kwargs)
+        self._said = [tuple(output.shape) for output in keras.tree.flatten(outputs)]
         if not self.layer.weights:
             return
         model = keras.Model(inputs, keras.tree.flatten(outputs))
@@ -152,6 +196,10 @@ class _Sketch:
         named = inspect.signature(self.layer.call).parameters
         if "mask" not in named or "mask" in self.arguments[1]:
             return False
+        if not getattr(
+            self.layer, "_fn_expects_mask_arg", True
+        ):  # a Lambda whose function takes none
+            return False
         tensors = _tensors(self.arguments)
         if len(tensors) != 1:
             raise Undrawable("which takes a mask of time steps, and several tensors")
@@ -159,9 +207,13 @@ class _Sketch:
 
     def drawings(self) -> tuple[Drawing, ...]:
         """What the layer does, in each way in which Keras may call it."""
-        if not self.takes_mask:
-            return (self.draw(),)
-        return self.draw(), self.draw(masked=True)
+        while True:
+            try:
+                if not self.takes_mask:
+                    return (self.draw(),)
+                return self.draw(), self.draw(masked=True)
+            except _OnConstants as found:
+                self._taken_apart.add(id(found.layer))
 
     def draw(self, *, masked: bool = False) -> Drawing:
         """Trace `call`, in inference."""
@@ -186,20 +238,35 @@ class _Sketch:
             )
             for item in held
         }
-        with _symbolic(self.layer, symbols), _followed(masked):
+        apart = self._taken_apart
+        with (
+            _symbolic(self.layer, symbols, apart),
+            _followed(masked, apart, {id(inner) for inner in self.layer._flatten_layers()}),
+            _invented() as invented,
+        ):
             outputs = self.layer.call(*args, **kwargs)
         for output in keras.tree.flatten(outputs):
             if not isinstance(output, keras.KerasTensor):
                 raise Undrawable("whose code gives something other than tensors of its inputs")
-        everything = [*inputs, *symbols.values(), *([mask] if masked else [])]
+        for said, output in zip(self._said, keras.tree.flatten(outputs), strict=True):
+            if merged(said, tuple(output.shape)) is None:
+                raise Undrawable(
+                    f"whose code gives {tuple(output.shape)} where Keras is told {said}"
+                )
+        everything = [*inputs, *symbols.values(), *invented, *([mask] if masked else [])]
         graph = keras.Model(everything, outputs)
         _refuse_weights(graph)
         config = json.loads(json.dumps(keras.saving.serialize_keras_object(graph)))
-        return Drawing(_renamed(config), whole, masked)
+        made = tuple(
+            Held(name, name, tuple(tensor.shape), False, name)
+            for tensor in invented
+            if (name := tensor.name)
+        )
+        return Drawing(numbered(config), whole, masked, invented=made)
 
     def _part(self, layer: Any, name: str, seen: set[int]) -> Part:
         """The layer as Keras keeps it: its own weights, then the layers inside it."""
-        own = name != "" and not _is_foreign(layer)
+        own = name != "" and not _is_foreign(layer) and id(layer) not in self._taken_apart
         inside = [] if own else layer._flatten_layers(include_self=False, recursive=False)
         elsewhere = {id(weight) for inner in inside for weight in inner.weights}
         weights = []
@@ -284,8 +351,13 @@ def _called(parent: Any, layer: Any) -> str:
 
 
 @contextmanager
-def _symbolic(layer: Any, symbols: Mapping[int, Any]) -> Iterator[None]:
-    """Put symbolic tensors in the place of the weights of a layer, and of those inside that are not Keras's own."""
+def _symbolic(layer: Any, symbols: Mapping[int, Any], apart: set[int]) -> Iterator[None]:
+    """Put symbolic tensors in the place of the weights of a layer, and of those inside whose code is followed.
+
+    Args:
+        symbols: by the id of each weight.
+        apart: ids of Keras's own layers whose code is followed.
+    """
     changed: list[tuple[dict[str, Any], str, Any]] = []
 
     def swapped(value: Any) -> Any:
@@ -312,7 +384,7 @@ def _symbolic(layer: Any, symbols: Mapping[int, Any]) -> Iterator[None]:
                 changed.append((attributes, name, value))
                 attributes[name] = new
         for inner in layer._flatten_layers(include_self=False, recursive=False):
-            if _is_foreign(inner):
+            if _is_foreign(inner) or id(inner) in apart:
                 put(inner)
 
     try:
@@ -323,14 +395,71 @@ def _symbolic(layer: Any, symbols: Mapping[int, Any]) -> Iterator[None]:
             attributes[name] = value
 
 
+class _OnConstants(Exception):
+    """A layer of Keras's own is called on numbers alone, such as a table of positions on 0, 1, 2 …"""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__(layer.name)
+        self.layer = layer
+
+
 @contextmanager
-def _followed(masked: bool) -> Iterator[None]:
-    """Follow the code of layers inside that are not Keras's own, where they would be one step each."""
+def _invented() -> Iterator[list[Any]]:
+    """Have tensors that are made for a batch of any size (noise, zeros) be symbolic.
+
+    Their shape holds None, from `ops.shape` of a symbolic tensor, and Keras cannot make them.
+
+    Returns: what was made.
+    """
+    keras = import_keras()
+    from keras.src import backend
+
+    made: list[Any] = []
+    changed: list[tuple[Any, str, Any]] = []
+
+    def put(module: Any, name: str) -> None:
+        original = getattr(module, name)
+
+        def make(shape: Any, *args: Any, **kwargs: Any) -> Any:
+            open_ended = isinstance(shape, (list, tuple)) and any(size is None for size in shape)
+            if not open_ended:
+                return original(shape, *args, **kwargs)
+            dtype = kwargs.get("dtype") or "float32"
+            made.append(keras.Input(batch_shape=shape, dtype=dtype, name=f"made.{len(made)}"))
+            return made[-1]
+
+        changed.append((module, name, original))
+        setattr(module, name, make)
+
+    for name in ("normal", "uniform", "truncated_normal"):
+        put(backend.random, name)
+    for name in ("zeros", "ones", "full"):
+        put(backend.numpy, name)
+    try:
+        yield made
+    finally:
+        for module, name, original in changed:
+            setattr(module, name, original)
+
+
+@contextmanager
+def _followed(masked: bool, apart: set[int], inside: set[int]) -> Iterator[None]:
+    """Follow the code of layers inside that are not Keras's own, where they would be one step each.
+
+    Args:
+        apart: ids of Keras's own layers whose code is followed as well.
+        inside: ids of all layers of the layer that is drawn.
+    Raises: _OnConstants where a layer of Keras's own would have to be.
+    """
     keras = import_keras()
     original = keras.layers.Layer.__call__
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         symbolic = any(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten([args, kwargs]))
+        if id(self) in apart:
+            return self.call(*args, **kwargs)
+        if not symbolic and id(self) in inside and self.weights and not _is_foreign(self):
+            raise _OnConstants(self)
         if not symbolic or not _is_foreign(self):
             return original(self, *args, **kwargs)
         named = inspect.signature(self.call).parameters
@@ -355,34 +484,3 @@ def _refuse_weights(graph: Any) -> None:
             given = keras.tree.flatten([node.arguments.args, node.arguments.kwargs])
             if any(isinstance(leaf, keras.Variable) for leaf in given):
                 raise Undrawable("whose code uses the weights of a layer inside it directly")
-
-
-def _renamed(config: dict[str, Any]) -> dict[str, Any]:
-    """The operations of a graph, numbered from 0: Keras counts on over all that it ever built."""
-    counts: dict[str, int] = {}
-    names: dict[str, str] = {}
-    for entry in config["config"]["layers"]:
-        if not str(entry.get("module", "")).startswith("keras.src.ops"):
-            continue
-        kind = str(entry["config"]["name"]).rstrip("0123456789").rstrip("_")
-        counts[kind] = counts.get(kind, -1) + 1
-        names[entry["name"]] = f"ops.{kind}_{counts[kind]}" if counts[kind] else f"ops.{kind}"
-
-    def rename(value: Any) -> None:
-        if isinstance(value, list):
-            if len(value) == 3 and isinstance(value[0], str) and isinstance(value[1], int):
-                value[0] = names.get(value[0], value[0])
-            else:
-                for item in value:
-                    rename(item)
-        elif isinstance(value, dict):
-            for item in value.values():
-                rename(item)
-
-    for entry in config["config"]["layers"]:
-        rename(entry.get("inbound_nodes", []))
-        if entry["name"] in names:
-            entry["config"]["name"] = entry["name"] = names[entry["name"]]
-    rename(config["config"]["output_layers"])
-    config["config"]["name"] = config["name"] = "code"
-    return config

@@ -22,6 +22,7 @@ from kprune.errors import CannotPruneError, FileError, KpruneError, SetupError
 from kprune.formats import Source
 from kprune.formats.faults import shown
 from kprune.packages import imported, missing_package, not_imported, pip_install
+from kprune.page.result import Note
 from kprune.running.foreign import foreign_classes, import_classes
 from kprune.text import clean
 
@@ -133,7 +134,8 @@ def keras_of(source: Source) -> ModuleType:
 def load(source: Source, folder: Path, *, compiled: bool = False) -> Any:
     """A model, loaded by the Keras that wrote it. No code in the file is run (safe_mode).
 
-    Classes that are not Keras's own have to be registered; a trusted file's are imported.
+    Classes that are not Keras's own have to be registered; a trusted file's are imported, and the
+    code in its Lambda layers is run.
 
     Args:
         source: an opened model with a path.
@@ -148,14 +150,36 @@ def load(source: Source, folder: Path, *, compiled: bool = False) -> Any:
     said = source.config.get("compile_config") or source.metadata.get("training_config")
     compiled = compiled and bool(said)
     try:
-        with quiet():
+        with quiet(), runs_lambdas(source, keras) as trusted:
             return keras.models.load_model(
-                path, custom_objects=own, compile=compiled, safe_mode=True
+                path, custom_objects=own, compile=compiled, safe_mode=not trusted
             )
     except Exception as error:
         if compiled:
             return load(source, folder)
         raise _load_error(source, error) from error
+
+
+@contextmanager
+def runs_lambdas(source: Source, keras: ModuleType) -> Iterator[bool]:
+    """Whether the Lambda layers of a file are run, as it is trusted; they get the names they need."""
+    from kprune.running.lambda_code import holds_code, usual_names
+
+    if not (source.trusted and holds_code(source.config)):
+        yield False
+        return
+    with usual_names(keras):
+        yield True
+
+
+def trusted(*sources: Source) -> list[Note]:
+    """What is to be said of files whose own code was run."""
+    from kprune.running.lambda_code import holds_code
+
+    names = [name_of(s) for s in sources if s.trusted and holds_code(s.config)]
+    if not names:
+        return []
+    return [Note("trusted", "", f"the code of the Lambda layers in {' and '.join(names)} was run")]
 
 
 def is_compiled(model: Any) -> bool:
@@ -183,7 +207,7 @@ def reason_of(error: BaseException) -> str:
 def _under_a_name_that_keras_takes(source: Source, folder: Path) -> Path:
     """Keras goes by the name, kprune by the content."""
     assert source.path is not None
-    path = source.path.absolute()
+    path = (source.stands_at or source.path).absolute()
     wanted = SUFFIXES.get(source.format, "")
     if (path.suffix == wanted) if wanted else path.suffix != ".keras":
         return path
@@ -195,11 +219,11 @@ def _under_a_name_that_keras_takes(source: Source, folder: Path) -> Path:
 def _load_error(source: Source, error: Exception) -> KpruneError:
     text = str(error)
     name = name_of(source)
-    if "Lambda" in text and "safe" in text:
+    if "ambda" in text and "safe" in text and not source.trusted:
         return CannotPruneError(
             f"cannot run {name}",
             why="it has a Lambda layer, whose code Keras only runs if it is told to trust the file",
-            do="run it in a script of your own, with load_model(…, safe_mode=False)",
+            do="pass --trust if you trust this file: Keras's safe mode is then off for it",
         )
     missing = re.search(r"(?:Could not locate (?:class|function)|Unknown layer:?) '([^']+)'", text)
     if missing or "register_keras_serializable" in text:

@@ -19,12 +19,18 @@ from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError
 from kprune.graph.model import leaves, map_leaves
 from kprune.labels.closure import Closure, close
-from kprune.labels.drawn import Drawer, Tensor, Undrawable, canonical
+from kprune.labels.drawing import Drawer, Tensor, Undrawable, canonical
 from kprune.labels.labels import Labels
 from kprune.labels.map import DrawnCall, Freeze, LabelMap, Weight
 from kprune.labels.nearest import completed
 from kprune.surgery.rewrite import Rewriter
 from kprune.text import clean
+
+# A rule would not help: Keras builds the layer from its code and config, whatever kprune is told.
+OTHERS = (
+    "choose other units; have the layer take its sizes from its input, and save the model again; or "
+    "use 'kprune mask', which changes no shape"
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class Proof:
                 "these units cannot go together",
                 where=clean(problem.call.record.layer.path),
                 why=problem.text,
-                do="choose other units, or give the layer a rule (--rules my_layers.py)",
+                do=OTHERS,
             )
 
     def problem(self, gone: np.ndarray) -> Problem | None:
@@ -151,7 +157,7 @@ def settle(analysis: Analysis, drawer: Drawer) -> Proof:
             problem = next((found for found in problems if found is not None), None)
             if problem is not None:
                 at = problem.call.record.layer.path
-                analysis.map.freezes.append(Freeze("rule", units, problem.text, at))
+                analysis.map.freezes.append(Freeze("rule", units, problem.text, at, OTHERS))
     return proof
 
 

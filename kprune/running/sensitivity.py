@@ -25,7 +25,7 @@ from kprune.report.counts import count
 from kprune.running.classes import classes_left
 from kprune.running.examples import examples
 from kprune.running.inputs import is_function
-from kprune.running.keras_runtime import import_keras, load, output_names
+from kprune.running.keras_runtime import import_keras, load, output_names, trusted
 from kprune.running.metrics import directions, evaluated
 from kprune.select.choice import Choice
 from kprune.select.choose import choose
@@ -119,6 +119,7 @@ def sensitivity(
         if not cuts:
             raise UsageError("no layer is left to measure", do="exclude fewer, or name layers")
         parameters = count(analysis).parameters
+        notes = trusted(source)
     where = _Place(os.path.abspath(model), _anywhere(data), rules, trust, batch_size, metric)
     different: dict[str, Units] = {
         _key(units): units for cut in cuts for units in cut.units.values()
@@ -138,6 +139,7 @@ def sensitivity(
         higher_is_better=bool(baseline.directions[name]),
         baseline=baseline.figures,
         candidates=[_candidate(cut, of) for cut in cuts],
+        notes=notes,
     )
 
 

@@ -34,7 +34,7 @@ from kprune.running.examples import examples
 from kprune.running.foreign import with_modules_of
 from kprune.running.held_zeros import HeldZeros
 from kprune.running.inputs import is_function
-from kprune.running.keras_runtime import keras_of, load, output_names
+from kprune.running.keras_runtime import keras_of, load, output_names, trusted
 from kprune.running.sparsity import Sparsity
 from kprune.running.training import OnEpoch, Training
 from kprune.running.tuned import Tuning, panels
@@ -304,7 +304,7 @@ def _prepared(
         held, _ = examples(live, validation, size, hold_back=0.0, seed=seed, classes=classes)
     said = bool(source.config.get("compile_config"))
     notes = [] if left is not None else compile_for(keras, live, train, settings, said=said)
-    notes += train.notes
+    notes += [*trusted(source), *train.notes]
     if held is None:
         text = "no data are held back: epochs are judged by those the model learns from"
         notes.append(Note("validation", "", text))

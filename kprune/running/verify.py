@@ -21,9 +21,10 @@ from kprune.pruning.carrying import analyse
 from kprune.report.counts import count
 from kprune.running.classes import Classes, ignored_numbers
 from kprune.running.inputs import at, data_for, fixed_batch, random_inputs, whole_batches
-from kprune.running.keras_runtime import import_keras, load, name_of, output_names, run
+from kprune.running.keras_runtime import import_keras, load, name_of, output_names, run, trusted
 from kprune.running.lost import Lost, Unexplained, lost
 from kprune.running.metrics import measured, removed_classes
+from kprune.running.noise import is_random, without_noise
 from kprune.running.reference import silenced_original
 from kprune.running.timing import check_sizes, time_models
 from kprune.running.token_inputs import TokenInputs
@@ -157,6 +158,7 @@ class _Both:
                     *(HALF_TOLERANCE.get(dtype, 0.0) for dtype in _compute_dtypes(original)),
                 ]
             )
+        self.notes += trusted(self.before, self.after)
         wants_metrics = given is not None and given.labels is not None
         steps = _Steps(
             progress, number, 2 + (wants_metrics and known is not None and not known.nothing)
@@ -175,6 +177,10 @@ class _Both:
             exact = not unsure
         full = run(reference, inputs, batch_size=batch_size, progress=steps.next())
         got = run(small, small_inputs, batch_size=batch_size, progress=steps.next())
+        if not _alike(full, got, tolerance) and is_random(reference, inputs, full, batch_size):
+            with without_noise():
+                full = self._fixed(reference, inputs, batch_size)
+                got = run(small, small_inputs, batch_size=batch_size)
         expected = full
         if analysis is not None and known is not None:
             expected, classes, whole = self._expected(analysis, known, full, output_names(original))
@@ -221,6 +227,19 @@ class _Both:
             notes=self.notes,
             time=timed or None,
         )
+
+    def _fixed(self, reference: Any, inputs: Any, batch_size: int) -> list[np.ndarray]:
+        """What a model gives without noise. Raises: CannotPruneError if it is random all the same."""
+        full = run(reference, inputs, batch_size=batch_size)
+        if is_random(reference, inputs, full, batch_size):
+            raise CannotPruneError(
+                f"{name_of(self.before)} cannot be compared with anything",
+                why="it gives other outputs each time it is run on the same inputs",
+                do="compare how well both do on data of your own",
+            )
+        text = "the outputs are random: they are compared with all noise at its mean"
+        self.notes.append(Note("random", "", text))
+        return full
 
     def _known(self) -> tuple[Analysis | None, Lost | None]:
         """The original's analysis, and what the pruned file lost of it; or a note why not."""
@@ -373,6 +392,10 @@ def is_distribution(values: np.ndarray, axis: int = -1) -> bool:
     """Whether an axis holds probabilities, as a softmax gives them."""
     real = values.astype(np.float64)
     return bool((real >= 0).all() and np.allclose(real.sum(axis=axis), 1.0, atol=1e-2))
+
+
+def _alike(one: list[np.ndarray], other: list[np.ndarray], tolerance: float) -> bool:
+    return all(difference("", b, a, tolerance).equal for a, b in zip(one, other, strict=True))
 
 
 def difference(

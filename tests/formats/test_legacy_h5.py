@@ -218,8 +218,9 @@ def test_a_layer_that_nobody_knows_holds_its_whole_nested_model(tmp_path: Path) 
     path = write_h5(tmp_path / "m.h5", nested(stranger), layers)
     with pytest.raises(UsageError, match="no units"):
         kprune.remove(path, {"inner/d": [0]})
-    with pytest.raises(CannotPruneError, match="cannot zero units of 'o'"):
-        kprune.zero(path, {"o": [0]})  # nobody knows how wide what reaches it is
+    kprune.zero(path, {"o": [0]})  # its own kernel says how wide what reaches it is
+    kernel = contents(tmp_path / "m.pruned.h5")["model_weights/o/o/kernel:0"]
+    assert not kernel[:, 0].any() and kernel[:, 1].all()
     with open_model(path) as source:
         assert count(analyse(source)).parameters == 68 + 8
 

@@ -18,12 +18,12 @@ pytestmark = pytest.mark.oracle
 
 @custom
 class Fixed(Configured):
-    """As wide as its config says, whatever comes in."""
+    """As wide as its config says by a sum, whatever comes in."""
 
-    FIELDS: ClassVar[Mapping[str, Any]] = {"dim": 8}
+    FIELDS: ClassVar[Mapping[str, Any]] = {"half": 4}
 
     def build(self, shape: Any) -> None:
-        self.scale = self.add_weight(name="scale", shape=(self.given["dim"],))
+        self.scale = self.add_weight(name="scale", shape=(2 * self.given["half"],))
         self.built = True
 
     def call(self, x: Any) -> Any:

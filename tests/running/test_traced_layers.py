@@ -14,6 +14,7 @@ from keras import layers, ops
 from kprune.errors import FrozenUnitsError, UsageError
 from kprune.pruning import compact, remove, zero
 from kprune.report.inspect import inspect
+from kprune.running.verify import verify
 from tests.oracle.law import assert_equal, outputs, random_inputs, randomize
 from tests.running.custom_layers import UNITS, Configured, Slices, check, custom, saved, silenced
 
@@ -354,3 +355,106 @@ def test_a_mean_over_the_channels_mixes_them(tmp_path: Path) -> None:
     report = remove(path, {"a": UNITS}, output=str(tmp_path / "small.keras"), trust=True)
     assert not report.exact
     assert keras.models.load_model(tmp_path / "small.keras").get_layer("own").output.shape[-1] == 5
+
+
+# -- numbers that count what comes in, tables on constants, noise ------------------------------------
+
+
+@custom
+class Scale(Configured):
+    """ConvNeXt's LayerScale: its config says how many channels come in."""
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"dim": 8, "steps": 5}
+
+    def build(self, shape: Any) -> None:
+        self.gain = self.add_weight(name="gain", shape=(self.given["dim"],))
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        return x * self.gain
+
+
+def test_a_number_that_counts_the_channels_that_come_in_follows(tmp_path: Path) -> None:
+    check(saved(tmp_path, Scale(name="own")), {"own/gain": 0})
+    pruned = keras.models.load_model(tmp_path / "small.keras").get_layer("own")
+    assert pruned.given == {"dim": 5, "steps": 5}
+
+
+@custom
+class Shaped(Scale):
+    """The same in a list, beside a second number that has to agree."""
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"sizes": [3, 8], "dim": 8}
+
+    def build(self, shape: Any) -> None:
+        self.gain = self.add_weight(name="gain", shape=(self.given["dim"],))
+        self.table = self.add_weight(name="table", shape=tuple(self.given["sizes"]))
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        return x * self.gain + ops.sum(self.table, axis=0)
+
+
+def test_numbers_that_have_to_agree_are_found_together(tmp_path: Path) -> None:
+    check(saved(tmp_path, Shaped(name="own")), {"own/gain": 0, "own/table": 1})
+    pruned = keras.models.load_model(tmp_path / "small.keras").get_layer("own")
+    assert pruned.given == {"sizes": [3, 5], "dim": 5}
+
+
+@custom
+class PositionTable(Configured):
+    """ViT's patch encoder: an Embedding of 0, 1, 2 … is added to every sample."""
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"dim": 8}
+
+    def build(self, shape: Any) -> None:
+        self.table = layers.Embedding(shape[1], self.given["dim"], name="table")
+        self.table.build((None, shape[1]))
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        return x + self.table(ops.arange(0, x.shape[1]))
+
+
+def test_the_dimensions_of_a_table_of_positions_go_with_the_channels(tmp_path: Path) -> None:
+    path = saved(tmp_path, PositionTable(name="own"), shape=(4, 5))
+    check(path, {"own/table/embeddings": 1})
+
+
+@custom
+class Sampling(Configured):
+    """A VAE's: noise for a batch of any size."""
+
+    def build(self, shape: Any) -> None:
+        self.seed = keras.random.SeedGenerator(1)
+        self.built = True
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape[0]
+
+    def call(self, given: Any) -> Any:
+        mean, log_variance = given
+        size = (ops.shape(mean)[0], ops.shape(mean)[1])
+        return mean + ops.exp(0.5 * log_variance) * keras.random.normal(size, seed=self.seed)
+
+
+def test_a_sampling_layer_ties_means_and_variances(tmp_path: Path) -> None:
+    x = keras.Input((5,))
+    both = [layers.Dense(8, name="mean")(x), layers.Dense(8, name="spread")(x)]
+    model = keras.Model(x, layers.Dense(2, name="out")(Sampling(name="own")(both)))
+    randomize(model, 1)
+    model.get_layer("spread").kernel.assign(np.zeros((5, 8)))
+    model.get_layer("spread").bias.assign(np.full(8, -100.0))  # noise of no weight
+    path, small = str(tmp_path / "model.keras"), str(tmp_path / "small.keras")
+    model.save(path)
+    report = remove(path, {"mean": UNITS}, output=small, trust=True)
+    assert report.changed == {"mean": UNITS, "spread": UNITS}
+    model.get_layer("spread").bias.assign(np.zeros(8))
+    noisy, small_noisy = str(tmp_path / "noisy.keras"), str(tmp_path / "less.keras")
+    model.save(noisy)
+    remove(noisy, {"mean": UNITS}, output=small_noisy, trust=True)
+    found = verify(noisy, small_noisy, trust=True)
+    assert found.passed and "random" in [note.kind for note in found.notes]
+    masked = silenced(path, {"mean/kernel": 1, "mean/bias": 0, "out/kernel": 0}, UNITS)
+    given = random_inputs(masked)
+    assert_equal(outputs(keras.models.load_model(small), given)[0], outputs(masked, given)[0])
