@@ -36,7 +36,7 @@ COMMANDS = (
     Entry(CHANGE, "compact", "compact", "Remove what is dead or constant: the same outputs, a smaller file."),
     Entry(CHANGE, "plan", "plan", "Choose units, and print the choice as a plan with explicit indices."),
     Entry(CHANGE, "apply", "plan", "Carry out a plan."),
-    Entry(CHANGE, "flatten", "flat", "Write a KerasHub backbone, or another subclass of Functional, as a plain graph."),
+    Entry(CHANGE, "flatten", "flat", "Write a model of a class of its own (KerasHub's, or yours) as a plain graph."),
     Entry(CHECK, "verify", "verify", "Run both models in TensorFlow, and compare."),
     Entry(CHECK, "tune", "tune", "Train on what is left, in Keras; the best epoch is written."),
     Entry(CHECK, "iterate", "iterate", "Prune a little, train on, repeat, as a plan says."),

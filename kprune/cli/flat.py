@@ -26,10 +26,10 @@ def flatten(
     force: Annotated[bool, Option("--force", help="Write over an existing file.")] = False,
     debug: Debug = False,
 ) -> int:
-    """Write a KerasHub backbone, or another subclass of Functional, as a plain graph.
+    """Write a model of a class of its own (KerasHub's, or yours) as a plain graph.
 
-    Every other command takes what comes out. The file is loaded again and run beside the original
-    before it is written.
+    A call() that exists in code only is run once, on symbolic inputs. Every other command takes
+    what comes out. The file is loaded again and run beside the original before it is written.
 
     Example: kprune flatten bert.keras --trust -o bert.flat.keras
     """

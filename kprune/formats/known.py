@@ -17,6 +17,7 @@ from kprune.errors import FileError, UsageError
 from kprune.formats.faults import file_error, shown
 from kprune.formats.opening import STANDARD_INPUT, OpenFile, open_file
 from kprune.formats.source import Progress, Source
+from kprune.graph.parse import holds_graph
 from kprune.surgery.edit import Edit
 from kprune.text import clean
 
@@ -72,6 +73,11 @@ def open_model(path: str | os.PathLike[str], *, trust: bool = False) -> Source:
         except BaseException:
             file.close()
             raise
+    if trust and source.format in ("keras", "keras-folder") and not holds_graph(source.config):
+        # Whose graph is only in code that may be run: nothing else of kprune is needed to read files.
+        from kprune.running.flatten import opened_flat
+
+        source = opened_flat(source)
     source.trusted = trust
     return source
 

@@ -55,8 +55,9 @@ def _parse(
         raise CannotPruneError(
             f"the model is a {clean(kind)}, whose config holds no graph",
             why="only Sequential and Functional models list their layers and how they are connected",
-            do="if it descends from Functional, as KerasHub's models do, write it as a plain graph first: "
-            "kprune flatten MODEL --trust (which runs the code of its package)",
+            do="have its own code traced, which runs it (--trust), or written as a plain graph (kprune "
+            "flatten MODEL --trust); where that fails, write a SavedModel in Keras, "
+            "model.export('folder'), and give that to kprune",
         )
     config = spec["config"]
     trainable = trainable and config.get("trainable", True) is not False

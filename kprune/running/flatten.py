@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from msgspec import field
 
 from kprune.checking import require_sound
 from kprune.errors import CannotPruneError, CheckError, DamagedFileError, KpruneError, UsageError
-from kprune.formats import open_model
+from kprune.formats import Source, open_model
 from kprune.formats.atomic import new_file
+from kprune.formats.keras_zip import KerasZip
+from kprune.formats.opening import OpenFile, open_file
 from kprune.page.page import Page
 from kprune.page.result import Result
 from kprune.running.foreign import foreign_classes, import_classes, require_trust
 from kprune.running.inputs import structure
 from kprune.running.keras_runtime import import_keras, quiet, run
+from kprune.running.lambda_code import usual_names
 from kprune.running.plain import mend_configs, plain_model, recording
+from kprune.running.subclassed import EXPORT, as_one, is_subclassed
 from kprune.text import clean
 
 TOLERANCE = 1e-5
@@ -37,6 +43,7 @@ class FlattenReport(Result, frozen=True, kw_only=True):
         needs: packages that must be imported before Keras loads the output.
         parameters: of either file.
         difference: the largest difference of an output, relative to the largest value.
+        unused: layers that call() does not use in inference, which were left out.
     """
 
     input: str
@@ -47,6 +54,7 @@ class FlattenReport(Result, frozen=True, kw_only=True):
     needs: list[str]
     parameters: int
     difference: float
+    unused: list[str] = field(default_factory=list)
     command: str = "flatten"
 
     def show(self, on: Page) -> None:
@@ -56,6 +64,10 @@ class FlattenReport(Result, frozen=True, kw_only=True):
             f"{self.parameters:,} parameters, {self.bytes:,} bytes; "
             f"outputs differ by {self.difference:.2g}",
         ]
+        if self.unused:
+            rows.append(
+                f"left out, as call() does not use them: {', '.join(map(clean, self.unused))}"
+            )
         if self.mended:
             rows.append(f"configs completed: {', '.join(map(clean, self.mended))}")
         if self.needs:
@@ -88,6 +100,7 @@ def flatten(
         CheckError if the written file does not compute the same; UsageError, FileError.
     """
     with open_model(model) as source:
+        source.trusted = trust
         if source.path is None:
             raise UsageError("a model to flatten must be a file", do="save it, and name its path")
         if source.format == "savedmodel":
@@ -95,53 +108,129 @@ def flatten(
                 f"{clean(str(source.path))} is a SavedModel, whose graph is flat already",
                 do="every other command takes it as it is",
             )
+        refuse_keras2(source)
         path, config = source.path, source.config
     output = Path(path.parent, f"{path.stem}.flat.keras") if output is None else output
     classes = foreign_classes(config)
     require_trust(classes, f"flattening {clean(str(path))}", trust or not classes)
-    import_keras()
     with new_file(output, force=force) as file, tempfile.TemporaryDirectory() as folder:
-        objects = import_classes(classes)
-        with recording() as made:
-            loaded = _load(path, objects)
-        plain, flattened = plain_model(loaded)
-        mended = mend_configs(plain, made)
         written = os.path.join(folder, "flat.keras")
-        with quiet():
-            plain.save(written)
-        again = _load(written, objects)
-        _compare_weights(plain, again)
-        difference = _compare_outputs(loaded, again)
+        flat = write_flat(path, config, written, trust=trust)
         size = _copy(written, file.fd)
-        with open_model(written) as flat:
-            require_sound(flat.outline())
-            needs = sorted({item.module.partition(".")[0] for item in foreign_classes(flat.config)})
+        with open_model(written) as made:
+            require_sound(made.outline())
+            needs = sorted({item.module.partition(".")[0] for item in foreign_classes(made.config)})
         file.commit(lambda: None)
-    parameters = int(again.count_params())
     return FlattenReport(
         input=str(path),
         output=str(output),
         bytes=size,
-        flattened=flattened,
-        mended=mended,
         needs=needs,
-        parameters=parameters,
-        difference=difference,
+        **flat._asdict(),
     )
 
 
-def _load(path: str | os.PathLike[str], objects: dict[str, Any]) -> Any:
-    """Load with Keras; Lambda layers stay forbidden, as their code is in the file itself."""
+class Flat(NamedTuple):
+    """What came of it, see `FlattenReport`."""
+
+    flattened: list[str]
+    mended: list[str]
+    unused: list[str]
+    difference: float
+    parameters: int
+
+
+def write_flat(
+    path: str | os.PathLike[str], config: dict[str, Any], written: str, *, trust: bool
+) -> Flat:
+    """Write a model of a class of its own as a plain `.keras`, load that again and compare.
+
+    Args:
+        path, config: of the model.
+        written: where to.
+    Raises: see `flatten`.
+    """
+    import_keras()
+    objects = import_classes(foreign_classes(config))
+    with recording() as made:
+        loaded = _load(path, objects, trust=trust)
+    plain, flattened = plain_model(loaded)
+    mended = mend_configs(plain, made)
+    with quiet():
+        plain.save(written)
+    again = _load(written, objects, trust=trust)
+    _compare_weights(plain, again)
+    runs = as_one(loaded) if is_subclassed(loaded) else loaded
+    difference = _compare_outputs(runs, again)
+    read = {id(weight) for weight in plain.weights}
+    unused = sorted({w.path.rpartition("/")[0] for w in loaded.weights if id(w) not in read})
+    return Flat(flattened, mended, unused, difference, int(again.count_params()))
+
+
+class FlatSource(KerasZip):
+    """A model of a class of its own, seen through the plain file that was written of it.
+
+    `path` is the user's file; what is read stands in a temporary one.
+    """
+
+    def __init__(self, file: OpenFile, path: Path, unfolded: Sequence[str], folder: Any) -> None:
+        super().__init__(file)
+        self.stands_at, self.path, self._folder = self.path, path, folder
+        if path.is_dir():  # what comes of a folder is a file
+            self.default_output = path.with_name(f"{path.name}.pruned.keras")
+        names = ", ".join(map(clean, unfolded))
+        self.told = (f"{names} was unfolded: what is written is a plain Functional model",)
+
+    def close(self) -> None:
+        super().close()
+        self._folder.cleanup()
+
+
+def opened_flat(source: Source) -> Source:
+    """A trusted model without a graph, flattened, and opened in its place; it is closed.
+
+    Raises: see `flatten`.
+    """
+    path, config = source.path, source.config
+    refuse_keras2(source)
+    source.close()
+    if path is None:
+        raise UsageError("a model of a class of its own must be a file", do="name its path")
+    folder = tempfile.TemporaryDirectory(prefix="kprune-")
+    try:
+        written = os.path.join(folder.name, "flat.keras")
+        flat = write_flat(path, config, written, trust=True)
+        return FlatSource(open_file(written), path, flat.flattened, folder)
+    except BaseException:
+        folder.cleanup()
+        raise
+
+
+def refuse_keras2(source: Source) -> None:
+    """Raises: CannotPruneError for what Keras 3 does not load."""
+    if str(source.metadata.get("keras_version", "3")).startswith(("1.", "2.")):
+        raise CannotPruneError(
+            f"{clean(str(source.path))} was saved by Keras 2, and holds no graph",
+            why="kprune traces the code of Keras 3's models only",
+            do=EXPORT,
+        )
+
+
+def _load(path: str | os.PathLike[str], objects: dict[str, Any], *, trust: bool) -> Any:
+    """Load with Keras. Lambda layers are forbidden unless the file is trusted."""
     keras = import_keras()
     try:
-        with quiet():
-            return keras.saving.load_model(path, custom_objects=objects, compile=False)
+        with quiet(), usual_names(keras):
+            return keras.saving.load_model(
+                path, custom_objects=objects, compile=False, safe_mode=not trust
+            )
     except Exception as error:  # Keras's own, or whatever the classes raise
         text = str(error)
         if "Lambda" in text and "safe_mode" in text:
             raise CannotPruneError(
                 f"{clean(str(path))} holds a Lambda layer",
-                why="its code is in the file as bytecode, which kprune never runs, trusted or not",
+                why="its code is in the file as bytecode, which is only run if the file is trusted",
+                do="pass --trust if you trust this file",
             ) from error
         raise DamagedFileError(
             f"Keras cannot load {clean(str(path))}",
@@ -182,7 +271,7 @@ def _compare_outputs(one: Any, other: Any) -> float:
     """Run both on the same random inputs. Raises: CheckError if they differ, or if neither runs."""
     failure: KpruneError | None = None
     for size in OPEN_SIZES:
-        inputs = _random_inputs(one, size)
+        inputs = _random_inputs(other, size)
         try:
             with quiet():
                 expected, got = _outputs(one, inputs), _outputs(other, inputs)

@@ -10,6 +10,7 @@ from typing import Any
 
 from kprune.errors import CannotPruneError
 from kprune.running.keras_runtime import import_keras
+from kprune.running.subclassed import functional_model, is_subclassed
 from kprune.text import clean
 
 PLAIN = ("Functional", "Sequential")
@@ -24,16 +25,19 @@ def plain_model(model: Any) -> tuple[Any, list[str]]:
         model: a Keras model that was built.
     Returns: the plain model (the one given, if it is plain already), and the names of the classes
         that were unfolded.
-    Raises: CannotPruneError if it has no graph.
+    Raises: CannotPruneError if it has no graph, and none can be drawn.
     """
+    unfolding = _Unfolding()
+    if is_subclassed(model):
+        drawn = functional_model(model)
+        unfolding.classes.append(type(model).__name__)
+        return unfolding.plain(drawn), unfolding.classes
     if not _has_graph(model):
         raise CannotPruneError(
             f"a {clean(type(model).__name__)} cannot be flattened",
-            why="it descends neither from Functional nor from Sequential: its graph exists only in "
-            "the code of its call()",
-            do="build it from keras.Input and keras.Model(inputs, outputs), and save that",
+            why="it was saved before it was built",
+            do="call it once on data, and save it again",
         )
-    unfolding = _Unfolding()
     return unfolding.plain(model), unfolding.classes
 
 

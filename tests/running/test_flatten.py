@@ -231,11 +231,12 @@ def test_a_class_that_does_more_than_its_graph_is_found_out(made: Any, tmp_path:
     assert not (tmp_path / "flat.keras").exists()
 
 
-def test_a_model_without_a_graph_is_refused(made: Any, tmp_path: Path) -> None:
+def test_a_model_without_a_graph_is_drawn_by_its_call(made: Any, tmp_path: Path) -> None:
     model = made.Code()
     model(np.zeros((1, 5), "float32"))
-    with pytest.raises(CannotPruneError, match="a Code cannot be flattened"):
-        flatten(saved(model, tmp_path), tmp_path / "flat.keras", trust=True)
+    assert flatten(saved(model, tmp_path), tmp_path / "flat.keras", trust=True).flattened == [
+        "Code"
+    ]
 
 
 def test_a_plain_model_needs_no_trust_and_stays_as_it_is(tmp_path: Path) -> None:
