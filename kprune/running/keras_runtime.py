@@ -179,7 +179,8 @@ def trusted(*sources: Source) -> list[Note]:
     names = [name_of(s) for s in sources if s.trusted and holds_code(s.config)]
     if not names:
         return []
-    return [Note("trusted", "", f"the code of the Lambda layers in {' and '.join(names)} was run")]
+    text = f"Keras's safe mode was off for {' and '.join(names)}: the code of their Lambda layers was run"
+    return [Note("trusted", "", text)]
 
 
 def is_compiled(model: Any) -> bool:
