@@ -1,6 +1,7 @@
 """What is on disk: model files opened, and written anew with an `Edit` carried out.
 
     known          which formats there are; open_model, write_model, default_output
+    lookalikes     what is taken for a model and is none, and what to do about it
     source         Source and Tensor: an opened model, its tensors not read yet
     keras_zip      the .keras zip; zip_checks: what an archive must be; zip_records: how one is made
     keras_folder   the same, unzipped; new_keras: one made of another file's tensors

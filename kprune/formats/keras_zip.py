@@ -23,6 +23,7 @@ from kprune.formats.faults import damaged, parsing, writing
 from kprune.formats.hdf5 import Hdf5Weights
 from kprune.formats.hdf5_layout import Layout, check_layout
 from kprune.formats.lines import without_lines
+from kprune.formats.lookalikes import refuse_zip
 from kprune.formats.opening import OpenFile, spooled
 from kprune.formats.outcome import Outcome, require_sound, resolve
 from kprune.formats.outcome import layout as outcome_layout
@@ -60,6 +61,9 @@ class KerasZip(Source):
             with parsing(file, "the zip archive"):
                 window = cast(BinaryIO, file.window())
                 self._archive = held.enter_context(zipfile.ZipFile(window))
+            names = self._archive.namelist()
+            if CONFIG not in names and (other := refuse_zip(file, names)):
+                raise other
             members = checked_members(self._archive, file)
             self._members = {member.name: member for member in members}
             self._require_keras()

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from kprune.errors import FileError, UsageError
+from kprune.errors import UsageError
+from kprune.formats import lookalikes
 from kprune.formats.faults import file_error, shown
 from kprune.formats.opening import STANDARD_INPUT, OpenFile, open_file
 from kprune.formats.source import Progress, Source
 from kprune.graph.parse import holds_graph
 from kprune.surgery.edit import Edit
-from kprune.text import clean
 
 
 class Format(Struct, frozen=True):
@@ -45,11 +45,6 @@ FORMATS = (
     Format("keras-folder", "kprune.formats.keras_folder", holds="config.json"),
 )
 
-# What people hold in their hands when it is not a model, and what to do about it.
-_LOOK_ALIKES = (
-    (b"version https://git-lfs", "it is a Git LFS pointer", "run 'git lfs pull' to get the file"),
-    (b"PK\x05\x06", "it is an empty zip archive", ""),
-)
 _HEAD = 32
 
 
@@ -67,6 +62,8 @@ def open_model(path: str | os.PathLike[str], *, trust: bool = False) -> Source:
     if os.fspath(path) != STANDARD_INPUT and os.path.isdir(path):
         source = _folder_opener(Path(path))(Path(path))
     else:
+        if missing := lookalikes.refuse_missing(path):
+            raise missing
         file = open_file(path)
         try:
             source = _file_opener(file)(file)
@@ -89,11 +86,10 @@ def _folder_opener(folder: Path) -> Callable[[Path], Source]:
         raise file_error(error, "read", shown(folder)) from error
     for kind in FORMATS:
         if kind.holds and kind.holds in names:
+            if other := lookalikes.refuse_half_folder(folder, names):
+                raise other
             return _opener(kind)
-    raise FileError(
-        f"{shown(folder)} is not a model",
-        why="the folder has neither a config.json nor a saved_model.pb",
-    )
+    raise lookalikes.refuse_folder(folder, names)
 
 
 def _file_opener(file: OpenFile) -> Callable[[OpenFile], Source]:
@@ -101,15 +97,7 @@ def _file_opener(file: OpenFile) -> Callable[[OpenFile], Source]:
     for kind in FORMATS:
         if kind.starts and head.startswith(kind.starts):
             return _opener(kind)
-    if not head:
-        raise FileError(f"{file} is empty")
-    for start, why, do in _LOOK_ALIKES:
-        if head.startswith(start):
-            raise FileError(f"{file} is not a model", why=why, do=do)
-    raise FileError(
-        f"{file} is not a model",
-        why=f"it begins with '{clean(head[:8].decode('latin-1'))}', as neither a zip nor HDF5 does",
-    )
+    raise lookalikes.refuse_file(file)
 
 
 def _opener(kind: Format) -> Callable[..., Source]:

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from kprune.errors import DamagedFileError, FileError
+from kprune.errors import DamagedFileError
 from kprune.formats import stream
 from kprune.formats.atomic import new_file
 from kprune.formats.faults import damaged, writing
 from kprune.formats.h5_attributes import Attribute, Reading
 from kprune.formats.hdf5 import Hdf5Weights
 from kprune.formats.hdf5_layout import Layout, check_layout, lay_out
+from kprune.formats.lookalikes import refuse_hdf5
 from kprune.formats.opening import OpenFile
 from kprune.formats.outcome import Outcome, require_sound, resolve
 from kprune.formats.outcome import attributes as outcome_attributes
@@ -32,6 +33,7 @@ WEIGHTS = "model_weights"
 OPTIMIZER = "optimizer_weights"
 CONFIG, TRAINING, PROVENANCE = "model_config", "training_config", "kprune"
 LAYER_NAMES, WEIGHT_NAMES = "layer_names", "weight_names"
+_WEIGHTS_ALONE = ("layers", "_layer_checkpoint_dependencies", "vars")  # groups of a .weights.h5
 _MOST_IN_HEADER = 64512  # bytes of one attribute (keras/src/legacy/saving/legacy_h5_format.py)
 _REFERENCE = 16  # bytes that a text of variable length takes there
 
@@ -77,12 +79,15 @@ class LegacyH5(Source):
         if isinstance(text, str) and WEIGHTS in self.weights.table.groups:
             return json_object(text.encode(errors="surrogatepass"), self.file, CONFIG)
         if text is None and self.weights.tensors:
-            raise FileError(
-                f"{self.file} is not a whole model",
-                why=f"it is an HDF5 file without the attribute {CONFIG}: weights alone, perhaps",
-                do="build the model in Keras, load these weights, and save the model as .keras",
-            )
+            raise refuse_hdf5(self.file, weights=self._holds_weights())
         raise damaged(self.file, f"it has no text {CONFIG}, or no group {WEIGHTS}")
+
+    def _holds_weights(self) -> bool:
+        """Whether Keras wrote the file with `save_weights`."""
+        groups = self.weights.table.groups
+        return bool(_parts(self.attributes.get("", {}), LAYER_NAMES)) or any(
+            name in groups for name in (*_WEIGHTS_ALONE, WEIGHTS)
+        )
 
     def _metadata(self) -> dict[str, Any]:
         root = self.attributes[""]

@@ -55,8 +55,8 @@ def test_what_is_no_model_is_called_by_its_name(tmp_path: Path, content: bytes, 
 
 def test_what_cannot_be_opened_says_why(tmp_path: Path) -> None:
     assert "there is no such file" in refusal(tmp_path / "none.keras")
-    assert "not a folder" in refusal(write_keras(tmp_path / "m.keras", {}) / "x")
     assert "neither a config.json nor a saved_model.pb" in refusal(tmp_path)
+    assert "not a folder" in refusal(write_keras(tmp_path / "m.keras", {}) / "x")
     assert "it is not a file" in refusal("/dev/null")
 
 

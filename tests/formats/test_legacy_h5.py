@@ -364,7 +364,7 @@ def test_conversions_that_there_are_not(tmp_path: Path, model: Path) -> None:
 def test_weights_without_a_model_are_told_apart(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "w.h5", "w") as file:
         fill(file.create_group("layers/dense/vars"), weights(**{"0": (2, 3)}))
-    with pytest.raises(FileError, match="not a whole model"):
+    with pytest.raises(FileError, match="weights alone, without the architecture"):
         open_model(tmp_path / "w.h5")
 
 
