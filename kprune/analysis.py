@@ -215,3 +215,13 @@ class Analysis(Struct, eq=False, dict=True):
     def leaf_layers(self) -> list[Layer]:
         """Layers (and operations) that are not models themselves, outer ones first."""
         return [layer for layer in self.model.walk() if layer.model is None]
+
+    @cached_property
+    def short_paths(self) -> dict[str, str]:
+        """For each layer of a wrapped model its path without that model's own name: `td/conv` for `td/cnn/conv`."""
+        found = {}
+        for outer in self.model.walk():
+            if outer.model is None and outer.inside is not None:
+                for layer in outer.inside.walk():
+                    found[layer.path] = f"{outer.path}/{layer.path.removeprefix(outer.inside.path)}"
+        return found

@@ -105,6 +105,7 @@ class Layer(Struct, eq=False):
         store: group path of its variables in the weights file, without `/vars`; "" for operations.
         model: the nested model, if the layer is one.
         trainable: False if the layer or any model around it is frozen for training.
+        wrapped: the layer that a wrapper (TimeDistributed) holds.
         twin: where one layer object stands in two models, its first appearance; None there.
     """
 
@@ -116,6 +117,7 @@ class Layer(Struct, eq=False):
     spec: dict[str, Any]
     store: str = ""
     model: Model | None = None
+    wrapped: Layer | None = None
     trainable: bool = True
     twin: Layer | None = None
 
@@ -123,6 +125,13 @@ class Layer(Struct, eq=False):
     def config(self) -> dict[str, Any]:
         config: dict[str, Any] = self.spec["config"]
         return config
+
+    @property
+    def inside(self) -> Model | None:
+        """The model that the layer is, or that it wraps; None if it is neither."""
+        if self.model is not None or self.wrapped is None:
+            return self.model
+        return self.wrapped.inside
 
     @property
     def is_operation(self) -> bool:
@@ -190,11 +199,11 @@ class Model(Struct, eq=False):
         return "input_layers" not in self.spec["config"]
 
     def walk(self) -> Iterator[Layer]:
-        """Every layer, those of nested models included, outer ones first."""
+        """Every layer, those of nested and of wrapped models included, outer ones first."""
         for layer in self.layers.values():
             yield layer
-            if layer.model is not None:
-                yield from layer.model.walk()
+            if layer.inside is not None:
+                yield from layer.inside.walk()
 
 
 def leaves(structure: Any) -> Iterator[Any]:

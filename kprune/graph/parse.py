@@ -13,6 +13,8 @@ from kprune.text import clean
 
 INPUT = "InputLayer"
 MAX_NESTING = 64
+WRAPPERS = ("TimeDistributed", "SpectralNormalization")
+"""Keras's layers that hold one other layer, as `layer` in their config and in the weights file alike."""
 CONSTANT = "_CONSTANT_VALUE"  # stands for a layer's name where Keras 2 writes a constant
 
 
@@ -117,7 +119,38 @@ def _name_layers(
             layer.model = _parse(
                 layer.spec, layer.path + "/", layer.store + "/", layer.trainable, seen, nesting + 1
             )
+        elif layer.kind in WRAPPERS and layer.is_builtin and holds_layer(layer.config):
+            layer.wrapped = layer_inside(layer, layer.config["layer"], "layer", nesting)
     return layers
+
+
+def holds_layer(config: dict[str, Any]) -> bool:
+    """Whether the config of a wrapper names the layer that it wraps."""
+    spec = config.get("layer")
+    return isinstance(spec, dict) and isinstance(spec.get("config"), dict)
+
+
+def layer_inside(outer: Layer, spec: dict[str, Any], at: str, nesting: int = 0) -> Layer:
+    """A layer that another one holds, with all that is inside it.
+
+    Args:
+        outer: whose place in the weights file is known.
+        spec: the inner layer's dict in the config.
+        at: the attribute that holds it, which names the group of its weights.
+    """
+    name = spec.get("name") or spec["config"].get("name", at)
+    layer = make_layer(str(name), spec, outer.path + "/")
+    layer.store = f"{outer.store}/{at}"
+    layer.trainable = outer.trainable and layer.config.get("trainable", True) is not False
+    if holds_graph(spec):
+        layer.model = _parse(
+            spec, layer.path + "/", layer.store + "/", layer.trainable, {}, nesting + 1
+        )
+    elif layer.kind in WRAPPERS and holds_layer(layer.config):
+        if nesting > MAX_NESTING:
+            raise ValueError(f"layers are wrapped more than {MAX_NESTING} times")
+        layer.wrapped = layer_inside(layer, layer.config["layer"], "layer", nesting + 1)
+    return layer
 
 
 def make_layer(name: str, spec: dict[str, Any], prefix: str) -> Layer:
@@ -133,11 +166,6 @@ def make_layer(name: str, spec: dict[str, Any], prefix: str) -> Layer:
         registered=registered if isinstance(registered, str) else None,
         spec=spec,
     )
-
-
-def nested_model(layer: Layer, trainable: bool) -> Model:
-    """The model that a wrapper (TimeDistributed …) holds; `layer.store` must be set."""
-    return _parse(layer.spec, layer.path + "/", layer.store + "/", trainable, {}, 1)
 
 
 def inner_graph(spec: dict[str, Any], layer: Layer) -> Model:

@@ -46,6 +46,9 @@ def _settle(model: Model, prefix: str, groups: set[str]) -> None:
         number = counted.get(name, 0)
         layer.store = f"{prefix}{OLD_LAYERS}/{name}" + (f"_{number}" if number else "")
         counted[name] = number + (2 if layer.store in groups else 1)
+        while layer.wrapped is not None:
+            layer.wrapped.store = f"{layer.store}/layer"
+            layer = layer.wrapped
         if layer.model is not None:
             _settle(layer.model, layer.store + "/", groups)
 

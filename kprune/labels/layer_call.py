@@ -10,7 +10,7 @@ import numpy as np
 
 from kprune.errors import DamagedFileError
 from kprune.graph.model import Call, Constant, Layer, Shape, array_at, leaves
-from kprune.graph.parse import make_layer, nested_model
+from kprune.graph.parse import make_layer, nested_model, layer_inside
 from kprune.labels.config_arrays import arrays_in, place_initial
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.map import (
@@ -406,14 +406,9 @@ class LayerCall(RuleCall):
         """
         child = self._record.children.get(at)
         if child is None:
-            name = spec.get("name") or spec["config"].get("name", at)
-            layer = make_layer(str(name), spec, self.layer.path + "/")
-            layer.store = f"{self.layer.store}/{at}"
-            layer.trainable = (
-                self.layer.trainable and layer.config.get("trainable", True) is not False
-            )
-            if "layers" in layer.config and isinstance(layer.config["layers"], list):
-                layer.model = nested_model(layer, layer.trainable)
+            layer = self.layer.wrapped
+            if layer is None or layer.spec is not spec:
+                layer = layer_inside(self.layer, spec, at)
             child = self._map.record(layer)
             self._record.children[at] = child
         outside = self._tracer.times

@@ -224,13 +224,14 @@ class Tracer:
             rule: for a layer that is code, what answers if that cannot be traced.
         """
         drawer = self.rules.drawer
+        do = self.rules.what_to_do(call.layer)
         if call.layer.is_operation:
-            return call.opaque(self.rules.why_not(call.layer))
+            return call.opaque(self.rules.why_not(call.layer), do)
         if rule is None and call.layer.is_builtin:
-            return call.opaque(self.rules.why_not(call.layer), RULE)
+            return call.opaque(self.rules.why_not(call.layer), do or RULE)
         if drawer is None:
             why = self.rules.why_not(call.layer)
-            return call.opaque(why, TRUST if self.rules.traceable else RULE)
+            return call.opaque(why, do or (TRUST if self.rules.traceable else RULE))
         from kprune.labels.drawing import Undrawable
         from kprune.labels.drawn import DrawnLayer
 

@@ -34,8 +34,15 @@ def field_changes(old: Model, new: Model) -> list[FieldChange]:
         FieldChange(layer.path, field, before, now)
         for layer in _leaves(old)
         if layer.path in after
-        for field, before, now in _differences(layer.config, after[layer.path].config, "")
+        for field, before, now in _differences(_own(layer), _own(after[layer.path]), "")
     ]
+
+
+def _own(layer: Layer) -> dict[str, Any]:
+    """A layer's config without the model that it wraps, whose layers are compared by themselves."""
+    if layer.inside is None:
+        return layer.config
+    return {key: value for key, value in layer.config.items() if key != "layer"}
 
 
 def connections(model: Model) -> dict[str, list[str]]:
@@ -52,8 +59,8 @@ def connections(model: Model) -> dict[str, list[str]]:
                 ", ".join(sources)
             )
         for layer in model.layers.values():
-            if layer.model is not None:
-                walk(layer.model)
+            if layer.inside is not None:
+                walk(layer.inside)
 
     walk(model)
     return found

@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from kprune.graph.model import Layer
 from kprune.labels.layer_call import LayerCall
+from kprune.rules.tfmot import remedy
 from kprune.text import clean
 
 if TYPE_CHECKING:
@@ -153,6 +154,8 @@ class Rules(Struct, frozen=True):
         """Why a layer without a rule freezes what reaches it."""
         kind = clean(layer.registered or layer.kind)
         what = "operation" if layer.is_operation else "layer"
+        if found := remedy(layer):
+            return f"'{clean(layer.path)}' is a {kind} {what}, which {found[0]}"
         reason = f"'{clean(layer.path)}' is a {kind} {what}, for which kprune has no rule"
         if not layer.is_builtin and package_name(layer) in PACKAGES.rules:
             return f"{reason} that fits: its weights are those of another release of the package"
@@ -160,6 +163,11 @@ class Rules(Struct, frozen=True):
             return f"{reason} (it is not Keras's own {clean(layer.kind)})"
         near = difflib.get_close_matches(layer.kind, [*self.layers, *self.operations], 1, 0.85)
         return f"{reason} (the nearest is {near[0]})" if near else reason
+
+    def what_to_do(self, layer: Layer) -> str:
+        """What helps with a layer without a rule, where it is not what helps with all of them."""
+        found = remedy(layer)
+        return "" if found is None else found[1]
 
 
 def package_name(layer: Layer) -> str:

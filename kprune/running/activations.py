@@ -32,7 +32,13 @@ from kprune.labels.map import TOKENS, UnitAxis
 from kprune.running.classes import classes_left, fitted
 from kprune.running.compiling import loss_named, losses_of, suggested_loss, weights_of
 from kprune.running.inputs import Data, at, data_for
-from kprune.running.keras_runtime import import_keras, is_compiled, load, output_names
+from kprune.running.keras_runtime import (
+    import_keras,
+    is_compiled,
+    keras_layer,
+    load,
+    output_names,
+)
 from kprune.text import clean
 
 MOMENTS = ("activation_mean", "activation_std", "activation_absmax", "apoz")
@@ -313,7 +319,7 @@ def captured(model: Any, paths: set[str]) -> Iterator[Seen]:
     seen = Seen()
     undo = []
     for path in paths:
-        layer = layer_at(model, path)
+        layer = keras_layer(model, path)
         original = layer.call
 
         def call(*args: Any, _original: Any = original, _path: str = path, **kwargs: Any) -> Any:
@@ -331,14 +337,6 @@ def captured(model: Any, paths: set[str]) -> Iterator[Seen]:
     finally:
         for layer in undo:
             object.__delattr__(layer, "call")
-
-
-def layer_at(model: Any, path: str) -> Any:
-    """A layer of a live model by its path."""
-    found = model
-    for name in path.split("/"):
-        found = next(layer for layer in found.layers if layer.name == name)
-    return found
 
 
 def loss_of(model: Any) -> Callable[[Any, Any], Any]:

@@ -297,3 +297,14 @@ def output_names(model: Any) -> list[str]:
     if len(names) != len(outputs):
         names = [tensor.name for tensor in keras.tree.flatten(outputs)]
     return [str(name) for name in names]
+
+
+def keras_layer(model: Any, path: str) -> Any:
+    """The layer of a Keras model with a path as kprune writes it (`outer/inner`)."""
+    layer = model
+    for name in path.split("/"):
+        if hasattr(layer, "get_layer"):
+            layer = layer.get_layer(name)
+        else:
+            layer = layer.layer if layer.layer.name == name else layer.layer.get_layer(name)
+    return layer

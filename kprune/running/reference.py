@@ -16,7 +16,7 @@ import numpy as np
 from kprune.analysis import Analysis
 from kprune.formats import Source, open_model, write_model
 from kprune.labels.closure import Closure
-from kprune.running.keras_runtime import SUFFIXES, import_keras, load
+from kprune.running.keras_runtime import SUFFIXES, import_keras, keras_layer, load
 from kprune.running.lost import Lost, Mask
 from kprune.surgery.edit import combined
 from kprune.surgery.zero import SILENT, zero, zero_through
@@ -71,17 +71,6 @@ def _by_activation(analysis: Analysis, address: str) -> bool:
     while len(record.children) == 1:  # TimeDistributed goes by the layer inside it
         record = next(iter(record.children.values()))
     return record.layer.kind in BY_ACTIVATION and axis.default
-
-
-def keras_layer(model: Any, path: str) -> Any:
-    """The layer of a Keras model with a path as kprune writes it (`outer/inner`)."""
-    layer = model
-    for name in path.split("/"):
-        if hasattr(layer, "get_layer"):
-            layer = layer.get_layer(name)
-        else:
-            layer = layer.layer if layer.layer.name == name else layer.layer.get_layer(name)
-    return layer
 
 
 def _set_before_activation(layer: Any, indices: np.ndarray, value: float) -> None:

@@ -96,7 +96,7 @@ class Choice:
     def quota(self, axis: UnitAxis, scores: np.ndarray) -> int:
         """How many of one layer's units should go, before anything is rounded."""
         for name, ratio in self.per_layer.items():
-            if fnmatch.fnmatchcase(axis.address, name):
+            if _is_named(axis, name):
                 return int(np.floor(ratio * len(scores) + 1e-9))
         if self.ratio is not None:
             return int(np.floor(self.ratio * len(scores) + 1e-9))
@@ -117,3 +117,13 @@ class Choice:
         """How many of `units` must stay."""
         share = 0 if self.max_ratio is None else int(np.ceil((1 - self.max_ratio) * units - 1e-9))
         return min(max(self.min_units or 1, 1, share), units)
+
+
+def _is_named(axis: UnitAxis, text: str) -> bool:
+    """Whether a text means the units of an axis: LAYER[.AXIS], between quotes or not, or a glob."""
+    from kprune.select.specs import parse_layer
+
+    name = parse_layer(text)
+    if name.exact:
+        return axis.layer.path == name.layer and name.axis in (axis.name, None)
+    return axis.address == text or fnmatch.fnmatchcase(axis.address, text)

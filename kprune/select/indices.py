@@ -319,6 +319,8 @@ def malformed(text: str, position: int, source: Source) -> SpecError:
         do = "a range is written 0-7; a layer name that contains ':' goes between quotes"
     elif re.search("[<>=]", text):
         do = "put an expression into where(...)"
+    elif source.offset and re.match(r"\s*[^\W\d]", text):  # behind a layer's name and a colon
+        do = f"{HOW_TO_WRITE}; a layer name that contains ':' goes between quotes"
     return SpecError(
         f"{quoted(text.strip())} is not a list of units", where=source.at(position), why=why, do=do
     )

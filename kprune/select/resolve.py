@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from kprune.analysis import Analysis
 from kprune.errors import SpecError, UnknownLayerError, UsageError
-from kprune.labels.map import UnitAxis
+from kprune.labels.map import LayerRecord, UnitAxis
 from kprune.select.indices import Indices, Where
 from kprune.select.pointing import did_you_mean
 from kprune.select.specs import LayerName, Spec, parse_layer, parse_spec, spec_from_pair
@@ -57,11 +57,12 @@ def axes_named(analysis: Analysis, name: LayerName) -> list[UnitAxis]:
     axes = analysis.map.axes
     layers = {layer.path: layer for layer in analysis.map.records}
     for layer_name, axis_name in name.candidates():
+        layer_name = _whole_path(analysis, layer_name, layers)
         if is_glob(name) and layer_name not in layers:
             found = [
                 axis
                 for axis in axes.values()
-                if fnmatch.fnmatchcase(axis.layer.path, layer_name)
+                if _matches(analysis, axis.layer.path, layer_name)
                 and axis.name != "features"
                 and (axis.name == axis_name if axis_name else axis.default)
             ]
@@ -79,14 +80,27 @@ def axes_named(analysis: Analysis, name: LayerName) -> list[UnitAxis]:
     raise _unknown(analysis, name, layers)
 
 
+def _whole_path(analysis: Analysis, path: str, known: Container[str]) -> str:
+    """The path of a layer inside a wrapped model, which may be named without that model's own name."""
+    if path in known:
+        return path
+    return next((full for full, short in analysis.short_paths.items() if short == path), path)
+
+
+def _matches(analysis: Analysis, path: str, glob: str) -> bool:
+    names = (path, analysis.short_paths.get(path, path))
+    return any(fnmatch.fnmatchcase(name, glob) for name in names)
+
+
 def layers_named(analysis: Analysis, name: LayerName) -> list[str]:
     """Paths of the layers that a name means, with or without units (for masks)."""
     paths = [layer.path for layer in analysis.leaf_layers]
     models = [layer.path for layer in analysis.model.walk() if layer.model is not None]
-    if name.layer in paths or name.layer in models:
-        return [name.layer]
+    whole = _whole_path(analysis, name.layer, {*paths, *models})
+    if whole in paths or whole in models:
+        return [whole]
     if is_glob(name):
-        found = [path for path in paths if fnmatch.fnmatchcase(path, name.layer)]
+        found = [path for path in paths if _matches(analysis, path, name.layer)]
         if found:
             return found
     raise _unknown(analysis, name, dict.fromkeys([*paths, *models]))
@@ -101,24 +115,30 @@ def _no_such_axis(analysis: Analysis, name: LayerName, layer: str, axis: str | N
             do=f"it has {', '.join(own)}",
         )
     record = next(record for record in analysis.map.records.values() if record.layer.path == layer)
-    makers = []
-    for visit in record.visits:
-        for labels in visit.inputs:
-            owners = distinct(analysis.groups.owner[labels.all_ids()])
-            makers += [list(analysis.map.axes)[owner] for owner in owners if owner >= 0]
-    hint = (
-        f"the units that pass through it belong to {', '.join(map(clean, dict.fromkeys(makers[:4])))}"
-        if makers
-        else ""
-    )
+    makers = _makers(analysis, record)
+    listed = ", ".join(map(clean, makers))
+    hint = f"the units that pass through it belong to {listed}" if makers else ""
+    if makers and record.layer.inside is not None:
+        hint = f"it is made of other layers, and what it gives are the units of {listed}"
+    held = (freeze.do for freeze in analysis.map.freezes if freeze.at == layer and freeze.do)
+    do = next(held, "") if record.opaque else "name one of those layers" if hint else ""
     return UsageError(
         f"layer '{clean(layer)}' ({clean(record.layer.kind)}) has no units of its own",
         where=name.where(),
         why=record.opaque or hint,
-        do="name one of those layers"
-        if hint and not record.opaque
-        else "'kprune inspect' lists the layers that have units",
+        do=do or "'kprune inspect' lists the layers that have units",
     )
+
+
+def _makers(analysis: Analysis, record: LayerRecord) -> list[str]:
+    """Whose units reach a layer; for a model, or what wraps one, whose units it gives."""
+    gives = record.layer.inside is not None
+    found: dict[str, None] = {}
+    for visit in record.visits:
+        for labels in visit.outputs if gives else visit.inputs:
+            owners = distinct(analysis.groups.owner[labels.all_ids()])
+            found.update((list(analysis.map.axes)[owner], None) for owner in owners if owner >= 0)
+    return list(found)[:4]
 
 
 def _unknown(analysis: Analysis, name: LayerName, layers: Mapping[str, Any]) -> UnknownLayerError:

@@ -370,6 +370,6 @@ def _owner(model: Model, layer: Layer) -> Model:
     if layer in model.layers.values():
         return model
     for inner in model.layers.values():
-        if inner.model is not None and layer.path.startswith(inner.path + "/"):
-            return _owner(inner.model, layer)
+        if inner.inside is not None and layer.path.startswith(inner.inside.path):
+            return _owner(inner.inside, layer)
     raise AssertionError(f"{layer.path} is in no model")

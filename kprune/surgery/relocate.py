@@ -120,7 +120,7 @@ def _check_inner_order(analysis: Analysis, after: list[str]) -> None:
     Raises: CannotPruneError if a change puts the layers of a nested model in another order.
     """
     for layer in analysis.model.layers.values():
-        before = [inner.path for inner in layer.model.walk()] if layer.model is not None else []
+        before = [inner.path for inner in layer.inside.walk()] if layer.inside is not None else []
         kept = set(before) & set(after)
         if [path for path in before if path in kept] != [path for path in after if path in kept]:
             raise CannotPruneError(

@@ -92,6 +92,7 @@ def test_a_threshold_takes_what_scores_less() -> None:
         (Choice("l1", count=10, max_ratio=0.5, min_units=2), 5),
         (Choice("l1", ratio=0.1, per_layer={"a": 0.5}), 5),
         (Choice("l1", per_layer={"a*": 0.5}), 5),
+        (Choice("l1", ratio=0.1, per_layer={'"a"': 0.5}), 5),
     ],
 )
 def test_what_is_left_is_round_and_not_too_few(choice: Choice, left: int) -> None:

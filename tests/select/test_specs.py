@@ -99,6 +99,12 @@ error: '3,x' is not a list of units
 where: dense_1:3,x
                  ^
 do:    write 3,7,12 or 0-7 or 0-99/2 or -1 or !3,7 or @FILE or where(EXPRESSION)""",
+    "my:layer": """\
+error: 'layer' is not a list of units
+where: my:layer
+          ^
+do:    write 3,7,12 or 0-7 or 0-99/2 or -1 or !3,7 or @FILE or where(EXPRESSION); \
+a layer name that contains ':' goes between quotes""",
     "my:layer:3": """\
 error: 'layer:3' is not a list of units
 where: my:layer:3
