@@ -62,7 +62,7 @@ def observed(analysis: Analysis, axis: UnitAxis) -> tuple[Layer, int, np.ndarray
     Returns: the layer, the axis of its output, and int64 (units,), the position of each unit there.
     Raises: CannotPruneError if they are at no layer's output as such (the heads of an attention).
     """
-    layer, model = axis.layer, _model_of(analysis.model, axis.layer)
+    layer, model = axis.layer, _model_of(analysis, analysis.model, axis.layer)
     if model is not None:
         while (following := _only_consumer(model, layer)) is not None:
             layer = following
@@ -82,13 +82,23 @@ def observed(analysis: Analysis, axis: UnitAxis) -> tuple[Layer, int, np.ndarray
     )
 
 
-def _model_of(model: Model, layer: Layer) -> Model | None:
+def _model_of(analysis: Analysis, model: Model, layer: Layer) -> Model | None:
+    """The graph in which a layer is called, step by step in Python; None if there is none."""
     if model.layers.get(layer.name) is layer:
         return model
     for inner in model.layers.values():
-        if inner.model is not None and (found := _model_of(inner.model, layer)) is not None:
+        if inner.inside is None or (inner.model is None and not _unrolled(analysis, inner)):
+            continue
+        if (found := _model_of(analysis, inner.inside, layer)) is not None:
             return found
     return None
+
+
+def _unrolled(analysis: Analysis, wrapper: Layer) -> bool:
+    """Whether Keras calls what a TimeDistributed wraps once a step: it maps a time axis of unknown length."""
+    visits = analysis.map.record(wrapper).visits
+    shapes = [visit.inputs[0].shape for visit in visits if visit.inputs]
+    return bool(shapes) and all(shape is not None and shape[1] is not None for shape in shapes)
 
 
 def _only_consumer(model: Model, layer: Layer) -> Layer | None:
