@@ -51,6 +51,18 @@ def remove(
             rich_help_panel=HOW,
         ),
     ] = False,
+    whole_layers: Annotated[
+        list[str] | None,
+        Option(
+            "--layers",
+            metavar="GLOB",
+            help="Instead of units, whole layers: a residual branch that ends in an Add, or a chain "
+            "that keeps the shape; repeatable.",
+            autocompletion=complete_layer,
+            rich_help_panel=WHICH,
+            show_default=False,
+        ),
+    ] = None,
     no_coupled: NoCoupled = False,
     allow_output_change: Annotated[
         bool,
@@ -81,6 +93,7 @@ def remove(
         keep_tokens=keep_tokens,
         limits=limiting.limits(),
         fold=fold,
+        whole_layers=whole_layers or None,
         coupled=not no_coupled,
         allow_output_change=allow_output_change,
         drop_branches=drop_branches,

@@ -34,7 +34,7 @@ from kprune.pruning.arguments import (
     trusts,
 )
 from kprune.pruning.carrying import Target, analyse, carry_out
-from kprune.pruning.changes import Change, masking, removal, unmasking, zeroing
+from kprune.pruning.changes import Change, masking, removal, taking_out, unmasking, zeroing
 from kprune.pruning.selection import Selection, statistics_of
 from kprune.report.counts import count
 from kprune.text import clean
@@ -70,6 +70,7 @@ def remove(
     allow_output_change: bool = False,
     keep_tokens: Kept | None = None,
     drop_branches: bool = False,
+    whole_layers: Sequence[str] | None = None,
     **arguments: Unpack[Changing],
 ) -> Any:
     """Remove units physically, with every consequence.
@@ -90,6 +91,8 @@ def remove(
             result, as NAME.tokens.json.
         drop_branches: whether a layer may vanish with its branch because units tied to its own were
             chosen; else that takes the choice of all its units.
+        whole_layers: instead of units, layers (or globs) that go altogether: a residual branch that
+            ends in an Add, or a chain of layers that gives the shape that it takes.
         rules: files with rules for layers that kprune does not know.
         trust: whether code that is not Keras's own may be run to read the model.
     Returns: the Report; for a Keras model, the smaller Keras model.
@@ -97,6 +100,10 @@ def remove(
     """
     refuse_others("remove", Changing, arguments)
     selection = replace(selection_of(units, arguments), keep_tokens=keep_tokens)
+    if whole_layers is not None:
+        return _remove_whole(
+            model, whole_layers, selection, arguments, fold=fold, output=allow_output_change
+        )
 
     def make(source: Source, analysis: Analysis) -> Change:
         chosen, notes = selection.resolve(
@@ -112,6 +119,31 @@ def remove(
     return carry_out(
         model, target_of(arguments), arguments.get("rules", ()), make, trust=trusts(arguments)
     )
+
+
+def _remove_whole(
+    model: Any,
+    names: Sequence[str],
+    selection: Selection,
+    arguments: Changing,
+    *,
+    fold: bool,
+    output: bool,
+) -> Any:
+    if not selection.empty or fold:
+        raise UsageError(
+            "whole layers and units are two removals",
+            do="take the layers out first, and choose units of what is left; a plan has a step for each",
+        )
+    names = [names] if isinstance(names, str) else list(names)
+    if not names:
+        raise UsageError("no layer is named", do="write --layers 'block_3_*'")
+
+    def make(source: Source, analysis: Analysis) -> Change:
+        return taking_out(analysis, names, allow_output_change=output)
+
+    rules = arguments.get("rules", ())
+    return carry_out(model, target_of(arguments), rules, make, trust=trusts(arguments))
 
 
 def zero(

@@ -18,7 +18,7 @@ from kprune.pruning.selection import NamesLeft, Selection, Units
 from kprune.pruning.token_ids import TokenIds, token_notes
 from kprune.report.build import removal_notes
 from kprune.select.indices import compact_text
-from kprune.select.resolve import layers_named, specs_from
+from kprune.select.resolve import layers_named, specs_from, whole_layers_named
 from kprune.select.specs import parse_layer
 from kprune.sets import distinct
 from kprune.surgery.edit import Edit
@@ -112,6 +112,38 @@ def removal(
         tuple(found),
         exact=not any(note.kind == "inexact" for note in found),
         token_ids=TokenIds.changed_by(analysis, closure.gone),
+    )
+
+
+def taking_out(
+    analysis: Analysis, names: Sequence[str], *, allow_output_change: bool = False
+) -> Change:
+    """The change that takes whole layers out.
+
+    Args:
+        names: of layers, or globs.
+    Raises: UnknownLayerError; CannotPruneError if what is left would be no sound graph.
+    """
+    from kprune.surgery.whole_layers import find_whole_layers, take_out
+
+    layers = whole_layers_named(analysis, names)
+    whole = find_whole_layers(analysis, layers, allow_output_change=allow_output_change)
+    edit = take_out(analysis, whole)
+    units = {
+        address: np.arange(len(axis))
+        for address, axis in analysis.map.axes.items()
+        if axis.name != "features" and whole.holds(axis.layer)
+    }
+    listed = ", ".join(clean(path) for path in whole.paths)
+    notes = [Note("whole-layers", "", f"taken out: {listed}")]
+    notes += [Note("whole-layers", path, text) for path, text in whole.sentences()]
+    notes += _dropped_state(analysis, edit)
+    options: dict[str, Any] = {"whole_layers": [layer.path for layer in layers]}
+    if allow_output_change:
+        options["allow_output_change"] = True
+    metadata = with_provenance(analysis, backend="remove", units={}, options=options, gone=None)
+    return Change(
+        "remove", "remove", _with_metadata(edit, metadata), units, units, None, tuple(notes)
     )
 
 

@@ -126,6 +126,12 @@ class Selection(Struct, frozen=True, dict=True):
         """Whether all units are given by layer and index."""
         return not self.by_rank and self.classes is None and self.class_names is None
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is said."""
+        said = self.units or self.layers or self.exclude or self.keep_tokens
+        return self.by_spec and not said
+
     def resolve(
         self, analysis: Analysis, statistics: Statistics
     ) -> tuple[dict[str, np.ndarray], list[Note]]:

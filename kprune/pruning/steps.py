@@ -19,7 +19,7 @@ from kprune.formats import Source, open_model
 from kprune.formats.faults import file_error, shown
 from kprune.page.result import Note
 from kprune.pruning.carrying import Target, carry_out, carry_out_source
-from kprune.pruning.changes import Change, masking, removal, zeroing
+from kprune.pruning.changes import Change, masking, removal, taking_out, zeroing
 from kprune.pruning.compacting import compact_source, compacting
 from kprune.pruning.selection import NamesLeft, Selection, statistics_of
 from kprune.pruning.token_ids import TokenIds
@@ -242,7 +242,12 @@ def _step(
                 notes += more
                 for address, indices in found.items():
                     chosen[address] = distinct(chosen.get(address, np.zeros(0, np.int64)), indices)
-        if step.backend == "compact":
+        if step.whole_layers:
+            place = ("whole_layers",)
+            made = taking_out(
+                analysis, step.whole_layers, allow_output_change=step.allow_output_change
+            )
+        elif step.backend == "compact":
             made = compacting(
                 source, analysis, merge=step.merge, only=chosen if step.layers else None
             )

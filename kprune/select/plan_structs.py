@@ -103,7 +103,7 @@ _BY_UNIT = ("zero", "mask", "remove")
 _ONLY = {
     "classes": _BY_UNIT, "class_names": _BY_UNIT, "class_layer": _BY_UNIT,
     "outgoing": ("zero",), "silence": ("zero",), "fold": ("remove",), "keep_tokens": ("remove",), "below": ("mask",),
-    "drop_branches": ("remove",),
+    "drop_branches": ("remove",), "whole_layers": ("remove",),
     "merge": ("compact",), "check": ("compact",),
     **dict.fromkeys(BUDGETS, ("remove",)),
     **dict.fromkeys(("global", "data", "exclude"), _BY_UNIT),
@@ -122,6 +122,13 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True):
             "compact: which may go at most; without it, all that are dead.",
         ),
     ] = msgspec.field(default_factory=dict)
+    whole_layers: Annotated[
+        list[str],
+        Meta(
+            description="remove: instead of units, layers or globs that go altogether: a residual "
+            "branch that ends in an Add, or a chain that keeps the shape."
+        ),
+    ] = msgspec.field(default_factory=list)
     classes: (
         Annotated[Annotated[list[str], Meta(min_length=1)] | str, described("classes")] | None
     ) = None
@@ -209,6 +216,18 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True):
                 )
 
     def _check_layers(self) -> None:
+        given = {
+            "layers": self.layers, "classes": self.classes, "exclude": self.exclude,
+            "fold": self.fold, "keep_tokens": self.keep_tokens, "global": self.together,
+            **dict.fromkeys((self.target or ())[:1], True),
+        }  # fmt: skip
+        other = next((key for key, value in given.items() if value), None)
+        if self.whole_layers and other:
+            raise InvalidPlan(
+                f"'whole_layers' and {quoted(other)}", "whole_layers", do="make two steps of it"
+            )
+        if self.whole_layers:
+            return
         named = self.layers or self.classes is not None or self.keep_tokens is not None
         if not named and self.backend != "compact":
             raise InvalidPlan("a step without 'layers'", do="write layers: {dense_1: [3, 7, 12]}")
@@ -362,7 +381,10 @@ def plan_schema() -> dict[str, Any]:
         {
             "if": {"properties": {"backend": {"const": "compact"}}},
             "else": {
-                "anyOf": [{"required": [key]} for key in ("layers", "classes", "keep_tokens")]
+                "anyOf": [
+                    {"required": [key]}
+                    for key in ("layers", "classes", "keep_tokens", "whole_layers")
+                ]
             },
         },
         {

@@ -70,7 +70,7 @@ __all__ = [
 _OF_ROUNDS = dict.fromkeys(
     ("choose", "schedule", "target", "tune", "floor"), "'kprune iterate' carries out such a plan"
 )
-_TEXTS = (("exclude",), ("classes",), ("class_layer",), ("keep_tokens",))
+_TEXTS = (("exclude",), ("whole_layers",), ("classes",), ("class_layer",), ("keep_tokens",))
 """The keys of a step whose values are text, whatever they look like."""
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from kprune.analysis import Analysis
 from kprune.errors import SpecError, UnknownLayerError, UsageError
+from kprune.graph.model import Layer
 from kprune.labels.map import LayerRecord, UnitAxis
 from kprune.select.indices import Indices, Where
 from kprune.select.pointing import did_you_mean
@@ -104,6 +105,30 @@ def layers_named(analysis: Analysis, name: LayerName) -> list[str]:
         if found:
             return found
     raise _unknown(analysis, name, dict.fromkeys([*paths, *models]))
+
+
+def whole_layers_named(analysis: Analysis, names: Iterable[str]) -> list[Layer]:
+    """Layers that names or globs mean, models and operations among them.
+
+    Raises: UnknownLayerError if one means none.
+    """
+    layers = {layer.path: layer for layer in analysis.model.walk()}
+    found: dict[Layer, None] = {}
+    for text in names:
+        name = parse_layer(text)
+        whole = _whole_path(analysis, name.layer, layers)
+        if whole in layers:
+            found[layers[whole]] = None
+            continue
+        matched = [
+            layer
+            for path, layer in layers.items()
+            if is_glob(name) and _matches(analysis, path, name.layer)
+        ]
+        if not matched:
+            raise _unknown(analysis, name, layers)
+        found.update(dict.fromkeys(matched))
+    return list(found)
 
 
 def _no_such_axis(analysis: Analysis, name: LayerName, layer: str, axis: str | None) -> UsageError:

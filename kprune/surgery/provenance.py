@@ -12,6 +12,8 @@ from kprune.surgery.compiled import recompiled
 from kprune.version import __version__
 
 KEY = "kprune"
+WHOLE_LAYERS = "whole_layers"
+"""The key of a step that takes whole layers out, instead of units."""
 
 
 def with_provenance(
@@ -36,15 +38,13 @@ def with_provenance(
     before = before if isinstance(before, dict) else {}
     plan = before.get("plan")
     steps = list(plan.get("steps", [])) if isinstance(plan, dict) else []
-    step: dict[str, Any] = {
-        "backend": backend,
-        # No index stands for all: activations below a threshold are masked wherever they are.
-        "layers": {
-            address: [int(i) for i in indices] if len(indices) else "all"
-            for address, indices in units.items()
-        },
-        **options,
+    # No index stands for all: activations below a threshold are masked wherever they are.
+    layers = {
+        address: [int(i) for i in indices] if len(indices) else "all"
+        for address, indices in units.items()
     }
+    named = {} if WHOLE_LAYERS in options else {"layers": layers}
+    step: dict[str, Any] = {"backend": backend, **named, **options}
     left = dict(before.get("units") or {}) if isinstance(before.get("units"), dict) else {}
     if gone is not None:
         for address, axis in analysis.map.axes.items():

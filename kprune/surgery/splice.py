@@ -6,6 +6,7 @@ layer that comes in between changes the rows of all who read what it stands behi
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from kprune.graph.parse import is_keras3_node, legacy_rows
@@ -72,6 +73,39 @@ def take_out(config: dict[str, Any], entry: dict[str, Any]) -> None:
         history[:3] = sources[history[1]]
     config["layers"].remove(entry)
     _count_outputs(config, +1)
+
+
+def rewire(
+    config: dict[str, Any],
+    gone: Collection[str],
+    instead: Mapping[tuple[str, int, int], tuple[str, int, int]],
+    addends: Mapping[tuple[str, int], Collection[int]],
+) -> None:
+    """Take layers out of a model; who read one of these tensors reads another one.
+
+    Args:
+        config: of the model.
+        gone: names of the layers.
+        instead: by [layer, node, tensor] that is read no more, the one that is read in its place.
+        addends: by call (layer, node) of an Add that stays, which of its inputs it loses.
+    """
+    layers = config["layers"]
+    for (name, node), places in addends.items():
+        entry = next(entry for entry in layers if entry_name(entry) == name)
+        if name not in gone:
+            data = entry["inbound_nodes"][node]
+            listed = data["args"][0] if is_keras3_node(data) else data
+            listed[:] = [item for place, item in enumerate(listed) if place not in places]
+            entry.pop("build_config", None)  # it lists a shape for each input
+    if "input_layers" in config:
+        _count_outputs(config, -1)
+        for name in {key[0] for key in instead}:
+            for history, _ in _histories(config, name):
+                history[:3] = instead.get((history[0], history[1], history[2]), history[:3])
+        layers[:] = [entry for entry in layers if entry_name(entry) not in gone]
+        _count_outputs(config, +1)
+    else:
+        layers[:] = [entry for entry in layers if entry_name(entry) not in gone]
 
 
 def entry_name(entry: dict[str, Any]) -> str:
