@@ -22,7 +22,7 @@ from kprune.select.resolve import layers_named, specs_from, whole_layers_named
 from kprune.select.specs import parse_layer
 from kprune.sets import distinct
 from kprune.surgery.edit import Edit
-from kprune.surgery.optimizer import find_slots, is_state
+from kprune.surgery.optimizer import GROUPS, find_slots
 from kprune.surgery.provenance import with_provenance, without_masks
 from kprune.surgery.remove import remove as remove_edit
 from kprune.surgery.zero import zero as zero_edit
@@ -312,7 +312,7 @@ def _with_metadata(edit: Edit, metadata: dict[str, Any]) -> Edit:
 
 
 def _dropped_state(analysis: Analysis, edit: Edit) -> list[Note]:
-    if not any(map(is_state, edit.dropped)):
+    if not any(prefix in GROUPS for prefix in edit.dropped):
         return []
     why = (
         find_slots(analysis).why

@@ -300,11 +300,15 @@ def output_names(model: Any) -> list[str]:
 
 
 def keras_layer(model: Any, path: str) -> Any:
-    """The layer of a Keras model with a path as kprune writes it (`outer/inner`)."""
+    """The layer (or operation) of a Keras model with a path as kprune writes it (`outer/inner`)."""
     layer = model
     for name in path.split("/"):
-        if hasattr(layer, "get_layer"):
-            layer = layer.get_layer(name)
-        else:
-            layer = layer.layer if layer.layer.name == name else layer.layer.get_layer(name)
+        layer = _inside(layer, name)
     return layer
+
+
+def _inside(layer: Any, name: str) -> Any:
+    if hasattr(layer, "layers"):
+        operations = getattr(layer, "operations", layer.layers)
+        return next(inner for inner in (*layer.layers, *operations) if inner.name == name)
+    return layer.layer if layer.layer.name == name else _inside(layer.layer, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from kprune.errors import KpruneError
 from kprune.labels.closure import close
 from kprune.pruning.changes import masks_of
 from kprune.sets import distinct
-from kprune.surgery.provenance import KEY
+from kprune.surgery.provenance import KEY, WHOLE_LAYERS
 from kprune.text import clean
 
 Units = dict[str, np.ndarray]
@@ -70,19 +70,9 @@ def lost(analysis: Analysis, pruned: Mapping[str, Any]) -> Lost:
         pruned: metadata.json of the pruned file.
     Raises: Unexplained.
     """
-    steps = _steps(pruned)
-    if not steps and KEY not in pruned:
-        raise Unexplained("the file does not say that kprune made it")
-    before = _steps(analysis.metadata)
-    if steps[: len(before)] != before:
-        raise Unexplained(
-            "the file was not made from this original: the steps that they went through differ"
-        )
-    found = Lost(np.zeros(analysis.map.count, bool), np.zeros(analysis.map.count, bool))
-    removed: Units = {}
+    steps = steps_between(analysis.metadata, pruned)
     try:
-        for step in steps[len(before) :]:
-            _replay(analysis, step, found, removed)
+        found = replayed(analysis, steps)
         _check_left(analysis, pruned, found.gone)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, KpruneError) as error:
         raise Unexplained(
@@ -90,6 +80,47 @@ def lost(analysis: Analysis, pruned: Mapping[str, Any]) -> Lost:
             f"({type(error).__name__}: {clean(error, 120)})"
         ) from error
     return found
+
+
+def steps_between(original: Mapping[str, Any], pruned: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The steps that a pruned file went through since it was the original.
+
+    Args:
+        original, pruned: metadata.json of both.
+    Raises: Unexplained if it was never this original.
+    """
+    steps, before = _steps(pruned), _steps(original)
+    if not steps and KEY not in pruned:
+        raise Unexplained("the file does not say that kprune made it")
+    if steps[: len(before)] != before:
+        raise Unexplained(
+            "the file was not made from this original: the steps that they went through differ"
+        )
+    return steps[len(before) :]
+
+
+def replayed(analysis: Analysis, steps: Sequence[Mapping[str, Any]]) -> Lost:
+    """What some steps took, but for whole layers."""
+    found = Lost(np.zeros(analysis.map.count, bool), np.zeros(analysis.map.count, bool))
+    removed: Units = {}
+    last = max((n for n, step in enumerate(steps) if WHOLE_LAYERS in step), default=-1)
+    for number, step in enumerate(steps):
+        if WHOLE_LAYERS not in step:
+            _replay(analysis, _of_layers_left(analysis, step, number < last), found, removed)
+    return found
+
+
+def _of_layers_left(analysis: Analysis, step: Mapping[str, Any], before: bool) -> Mapping[str, Any]:
+    """A step without what it did to layers that a later one took out."""
+    if not before:
+        return step
+    paths = {layer.path for layer in analysis.model.walk()}
+    known = {
+        address: units
+        for address, units in step["layers"].items()
+        if address in analysis.map.axes or address in paths
+    }
+    return {**step, "layers": known}
 
 
 def _steps(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,15 @@ from kprune.report.counts import count
 from kprune.running.classes import Classes, ignored_numbers
 from kprune.running.inputs import at, data_for, fixed_batch, random_inputs, whole_batches
 from kprune.running.keras_runtime import import_keras, load, name_of, output_names, run, trusted
-from kprune.running.lost import Lost, Unexplained, lost
+from kprune.running.lost import Lost, Unexplained, lost, steps_between
 from kprune.running.metrics import measured, removed_classes
 from kprune.running.noise import is_random, without_noise
 from kprune.running.reference import silenced_original
 from kprune.running.timing import check_sizes, time_models
 from kprune.running.token_inputs import TokenInputs
 from kprune.running.verification import OutputDifference, ParameterCount, Verification
+from kprune.running.without_layers import hand_through, taken_out, written_without
+from kprune.surgery.whole_layers import WholeLayers
 from kprune.text import clean
 
 Progress = Callable[[int, int], None]
@@ -101,8 +104,8 @@ def verify(
                 time=time,
                 rules=rules,
             )
-        both = _Both(before, after, Path(folder), list(rules))
-        return both.compare(data, samples, seed, tolerance, batch_size, time, progress)
+        with closing(_Both(before, after, Path(folder), list(rules))) as both:
+            return both.compare(data, samples, seed, tolerance, batch_size, time, progress)
 
 
 @dataclass
@@ -122,6 +125,14 @@ class _Both:
     def __post_init__(self) -> None:
         self.notes: list[Note] = []
         self.wrong: list[str] = []
+        # The original without the layers that were taken out as a whole, and which those are.
+        self.base: Source = self.before
+        self.whole: WholeLayers | None = None
+
+    def close(self) -> None:
+        """Let go of what was opened here."""
+        if self.base is not self.before:
+            self.base.close()
 
     def compare(
         self,
@@ -160,9 +171,8 @@ class _Both:
             )
         self.notes += trusted(self.before, self.after)
         wants_metrics = given is not None and given.labels is not None
-        steps = _Steps(
-            progress, number, 2 + (wants_metrics and known is not None and not known.nothing)
-        )
+        other = known is not None and (self.whole is not None or not known.nothing)
+        steps = _Steps(progress, number, 2 + (wants_metrics and other))
 
         small_inputs = inputs
         exact, classes = True, dict[str, Classes]()
@@ -170,7 +180,11 @@ class _Both:
         if analysis is not None and known is not None:
             small_inputs = _cut_inputs(analysis, known.gone, inputs)
             if not known.nothing:
-                reference = silenced_original(self.before, analysis, known, self.folder)
+                reference = silenced_original(self.base, analysis, known, self.folder)
+            elif self.whole is not None:
+                reference = load(self.base, self.folder)
+            if self.whole is not None:
+                self._check_without_layers(self.whole, inputs, batch_size, tolerance)
         if tokens:
             small_inputs = tokens.renumbered(small_inputs)
             self.notes += (unsure := tokens.forget(reference, drawn=given is None))
@@ -253,10 +267,38 @@ class _Both:
             )
             return None, None
         try:
+            analysis = self._without_layers(analysis)
             return analysis, lost(analysis, self.after.metadata)
         except Unexplained as reason:
             self.notes.append(unexplained(reason))
             return analysis, None
+
+    def _without_layers(self, analysis: Analysis) -> Analysis:
+        """The analysis of the original without the layers that were taken out as a whole.
+
+        Raises: Unexplained if that cannot be told.
+        """
+        steps = steps_between(analysis.metadata, self.after.metadata)
+        whole = taken_out(analysis, steps)
+        if whole is None:
+            return analysis
+        place = written_without(self.before, analysis, whole, self.folder)
+        self.whole, self.base = whole, open_model(place, trust=self.before.trusted)
+        return analyse(self.base, self.rules)
+
+    def _check_without_layers(
+        self, whole: WholeLayers, inputs: Any, batch_size: int, tolerance: float
+    ) -> None:
+        """Hold the original without some layers against the original in which they do nothing."""
+        idle, base = load(self.before, self.folder), load(self.base, self.folder)
+        hand_through(idle, whole)
+        pairs = [run(model, inputs, batch_size=batch_size) for model in (base, idle)]
+        for name, got, want in zip(output_names(base), *pairs, strict=True):
+            if not difference(name, got, want, tolerance).equal:
+                self.wrong.append(
+                    f"'{clean(name)}' is not what the original gives where these layers do nothing: "
+                    + ", ".join(clean(path) for path in whole.paths)
+                )
 
     def _load_pruned(self, *, compiled: bool) -> Any:
         try:

@@ -9,7 +9,7 @@ is never kept wrong.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from msgspec import Struct, field
@@ -26,7 +26,8 @@ PAIRS = frozenset(
     {"Adam", "AdamW", "Nadam", "Adamax", "Lamb", "Ftrl", "Adadelta", "ScheduleFreeAdamW"}
 )
 SINGLE = frozenset({"Adagrad", "Lion"})
-KNOWN = {name.lower(): name for name in (*PAIRS, *SINGLE, "SGD", "RMSprop", "Adafactor")}
+ADAFACTOR = "Adafactor"
+KNOWN = {name.lower(): name for name in (*PAIRS, *SINGLE, "SGD", "RMSprop", ADAFACTOR)}
 
 
 class Slot(Struct, frozen=True):
@@ -85,6 +86,39 @@ def find_slots(analysis: Analysis) -> Slots:
             )
         found.extend(matched)
     return Slots(tuple(found))
+
+
+class SlotsLeft(Struct, frozen=True):
+    """The optimizer's state once some variables are gone.
+
+    Attributes:
+        moved: by dataset path the new one, where slots are numbered.
+        gone: paths of the slots whose variables are gone.
+    """
+
+    moved: Mapping[str, str]
+    gone: tuple[str, ...]
+
+
+def slots_left(analysis: Analysis, is_gone: Callable[[str], bool]) -> SlotsLeft | None:
+    """The slots without those of variables that go; None where that cannot be told.
+
+    Args:
+        is_gone: whether the variable with a dataset path goes.
+    """
+    slots = find_slots(analysis)
+    name, config = optimizer_of(analysis)
+    inner = _class_and_config(config.get("inner_optimizer"))[0]
+    if slots.dropped or ADAFACTOR in (name, inner):  # whose scalars are not known by variable
+        return None
+    gone = {slot.path for slot in slots.found if is_gone(slot.weight.path)}
+    moved: dict[str, str] = {}
+    if analysis.order is None:
+        stored = {path: tensor for path, tensor in analysis.tensors.items() if is_state(path)}
+        for group, tensors in _ordered(analysis, stored).items():
+            left = [path for path, _ in tensors or () if path not in gone]
+            moved.update((path, f"{group}/{number}") for number, path in enumerate(left))
+    return SlotsLeft({old: new for old, new in moved.items() if old != new}, tuple(gone))
 
 
 def is_state(path: str) -> bool:
@@ -216,7 +250,7 @@ def _own_slots(
             layout.scalars(1)
     elif name in SINGLE:
         layout.block(variables)
-    elif name == "Adafactor":
+    elif name == ADAFACTOR:
         for weight in variables:
             whole = tuple(range(len(weight.shape)))
             if len(whole) >= 2:

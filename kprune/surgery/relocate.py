@@ -17,7 +17,7 @@ from kprune.errors import CannotPruneError
 from kprune.graph.parse import parse_model
 from kprune.labels.by_path import is_old
 from kprune.surgery.edit import Edit, TensorEdit
-from kprune.surgery.optimizer import GROUPS, is_state
+from kprune.surgery.optimizer import GROUPS, SlotsLeft, is_state, slots_left
 from kprune.text import clean
 
 
@@ -58,21 +58,32 @@ def relocate(
     order = [path for path in before if path in after]
     reordered = order != [path for path in after if path in before]
     by_source = {edit.source: edit for edit in edits}
-    without_state = reordered or any(_holds_variables(analysis, store) for store in lost)
+    slots: SlotsLeft | None = SlotsLeft({}, ())
+    if reordered:
+        slots = None
+    elif any(_holds_variables(analysis, store) for store in lost):
+        slots = slots_left(analysis, lambda path: _below(analysis.home(path), lost))
     if analysis.order is not None:
         _check_inner_order(analysis, list(after))
         gone = [path for path in analysis.tensors if _below(analysis.home(path), lost)]
-        state = [GROUPS[1]] if without_state and analysis.order.optimizer else []
+        without = [GROUPS[1]] if slots is None and analysis.order.optimizer else []
+        left = [edit for edit in edits if slots is None or edit.source not in slots.gone]
         listed = tuple(new.layers) if reordered else ()
-        return Relocation(tuple(edits), (*gone, *state), listed)
+        return Relocation(tuple(left), (*gone, *without, *(slots.gone if slots else ())), listed)
     dropped = list(lost)
-    if without_state and any(map(is_state, analysis.tensors)):
+    if slots is not None:
+        dropped += slots.gone
+    elif any(map(is_state, analysis.tensors)):
         dropped.append(GROUPS[0])
     tensors = []
     for path in analysis.tensors:
-        if any(path.startswith(prefix + "/") for prefix in dropped):
+        if any(path == prefix or path.startswith(prefix + "/") for prefix in dropped):
             continue
         edit = by_source.get(path)
+        if slots is not None and path in slots.moved:
+            place = slots.moved[path]
+            tensors.append(replace(edit, path=place) if edit else TensorEdit(place, path))
+            continue
         group = path
         while group and group not in moves:
             # The innermost layer around a tensor decides.
