@@ -78,10 +78,35 @@ def test_nothing_moves_where_no_place_changes() -> None:
     assert relocate(analysed(config), copy.deepcopy(config)).tensors == ()
 
 
-def test_the_optimizers_state_goes_when_variables_do_and_stays_when_none_does() -> None:
+def compiled(*names: str, optimizer: str = "SGD") -> dict[str, Any]:
+    spec = {"class_name": optimizer, "config": {"momentum": 0.9}}
+    return {**stack(*names), "compile_config": {"optimizer": spec}}
+
+
+def test_slots_of_the_variables_that_are_left_stay_and_are_numbered_anew() -> None:
+    before, after = compiled("a", "b"), compiled("b")
+    weights = arrays(before)
+    slots = {f"optimizer/vars/{n + 2}": weight + 1 for n, weight in enumerate(weights.values())}
+    state = {f"optimizer/vars/{n}": np.zeros(()) for n in range(2)} | slots
+    moved = relocate(analysed(before, weights | state), after)
+    places = {edit.source: edit.path for edit in moved.tensors}
+    assert {path for path in state if path in moved.dropped} == {
+        f"optimizer/vars/{n}"
+        for n, path in enumerate(weights, 2)
+        if path.startswith("layers/dense/")
+    }
+    left = [places.get(path, path) for path in state if path not in moved.dropped]
+    assert left == [f"optimizer/vars/{n}" for n in range(2 + len(weights) // 2)]
+
+
+def test_the_optimizers_state_goes_where_slots_are_not_known_by_variable() -> None:
+    before, after = compiled("a", "b", optimizer="Mine"), compiled("b", optimizer="Mine")
+    slots = {f"optimizer/vars/{n}": np.zeros((4, 4)) for n in range(3)}
+    assert "optimizer" in relocate(analysed(before, arrays(before) | slots), after).dropped
+
+
+def test_the_optimizers_state_stays_where_no_variable_goes() -> None:
     slots = ("optimizer/vars/0", "optimizer/vars/1")
-    left, _ = relocated(stack("a", "b"), stack("a"), *slots)
-    assert not any(path.startswith("optimizer") for path in left)
     masked = stack("a", "b")
     masked["config"]["layers"].insert(2, layer("ReLU", "r"))
     left, _ = relocated(stack("a", "b"), masked, *slots)
