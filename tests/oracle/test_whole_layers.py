@@ -196,6 +196,11 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     yield model, taken, refused
 
 
+def given(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    """What a model gives; to predict would compile each of the many models first."""
+    return np.asarray(model(x, training=False))
+
+
 def inputs(model: keras.Model) -> np.ndarray:
     shape = [size or 16 for size in model.inputs[0].shape[1:]]
     return np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32)
@@ -212,7 +217,7 @@ def test_what_is_left_computes_what_it_would_without_these_layers(
         for names, without in taken:
             report = kprune.remove(path, whole_layers=names, output=small, force=True)
             left = keras.models.load_model(small, compile=False)
-            assert_equal(left.predict(x, verbose=0), without.predict(x, verbose=0))
+            assert_equal(given(left, x), given(without, x))
             assert left.count_params() == without.count_params() == report.output.parameters
             assert report.notes[0].kind == "whole-layers"
 
@@ -303,9 +308,7 @@ def test_the_last_layer_goes_only_where_the_output_may_change(tmp_path: Path) ->
         kprune.remove(path, whole_layers=["softmax"])
     kprune.remove(path, whole_layers=["softmax"], allow_output_change=True, output=small)
     left = keras.models.load_model(small)
-    assert_equal(
-        left.predict(inputs(model), verbose=0), keras.Model(x, y).predict(inputs(model), verbose=0)
-    )
+    assert_equal(given(left, inputs(model)), given(keras.Model(x, y), inputs(model)))
     assert kprune.verify(path, small, samples=4).passed
 
 
@@ -314,7 +317,7 @@ def test_a_live_model_loses_whole_layers() -> None:
     randomize(model)
     names, without = taken[0]
     left = kprune.remove(model, whole_layers=names)
-    assert_equal(left.predict(inputs(model), verbose=0), without.predict(inputs(model), verbose=0))
+    assert_equal(given(left, inputs(model)), given(without, inputs(model)))
 
 
 def test_a_plan_has_a_step_for_whole_layers(tmp_path: Path) -> None:
@@ -329,7 +332,7 @@ def test_a_plan_has_a_step_for_whole_layers(tmp_path: Path) -> None:
     plan.write_text("version: 1\nsteps:\n" + "".join(f"  - {step}\n" for step in steps))
     kprune.apply(path, plan, output=small)
     left, without = keras.models.load_model(small), taken[3][1]
-    assert_equal(left.predict(inputs(model), verbose=0), without.predict(inputs(model), verbose=0))
+    assert_equal(given(left, inputs(model)), given(without, inputs(model)))
     assert kprune.verify(path, small, samples=4).passed
 
 
