@@ -245,7 +245,8 @@ def _fields(file: OpenFile, most: int, start: int = 0) -> Iterator[tuple[int, in
         most: how many are looked at.
         start: where it begins in the file.
     """
-    at, found = start, []
+    at = start
+    found: list[tuple[int, int, int]] = []
     while at < file.size and len(found) < most:
         tag, at = _varint(file, at)
         number, wire = tag >> 3, tag & 7

@@ -51,9 +51,8 @@ def _check_units(analysis: Analysis, whole: WholeLayers, steps: Sequence[Step]) 
         for old, new in wiring.instead.items():
             both = [analysis.map.tensors[wiring.model.path, *key] for key in (old, new)]
             for axis in range(1, both[0].rank):
-                one, other = (labels.axis(axis).dead(gone) for labels in both)
-                lost = [dead if dead.any() else np.zeros(0, bool) for dead in (one, other)]
-                if not np.array_equal(*lost):
+                one, other = (np.flatnonzero(it.axis(axis).dead(gone)) for it in both)
+                if not np.array_equal(one, other):
                     raise Unexplained(
                         "units went before layers were taken out, and not the same ones"
                     )
