@@ -86,8 +86,8 @@ def _folder_opener(folder: Path) -> Callable[[Path], Source]:
         raise file_error(error, "read", shown(folder)) from error
     for kind in FORMATS:
         if kind.holds and kind.holds in names:
-            if other := lookalikes.refuse_half_folder(folder, names):
-                raise other
+            if kind.holds == lookalikes.CONFIG:
+                lookalikes.check_keras_folder(folder, names)
             return _opener(kind)
     raise lookalikes.refuse_folder(folder, names)
 

@@ -345,10 +345,11 @@ def _folder_kind(names: Collection[str]) -> Lookalike | None:
     return TRANSFORMERS if CONFIG in names and any(name in names for name in others) else None
 
 
-def refuse_half_folder(folder: Path, names: Collection[str]) -> FileError | None:
-    """The refusal of a folder that has a config.json, but not Keras's; None if it may be Keras's."""
+def check_keras_folder(folder: Path, names: Collection[str]) -> None:
+    """Raises: FileError if a folder with a config.json is another program's, and not Keras's."""
     found = _folder_kind(names) if WEIGHTS not in names else None
-    return None if found is None else refusal(shown(folder), found)
+    if found is not None:
+        raise refusal(shown(folder), found)
 
 
 def _holds_model(path: Path) -> bool:

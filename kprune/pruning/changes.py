@@ -124,8 +124,9 @@ def taking_out(
         names: of layers, or globs.
     Raises: UnknownLayerError; CannotPruneError if what is left would be no sound graph.
     """
-    from kprune.surgery.whole_layers import find_whole_layers, take_out
+    from kprune.surgery.whole_layers import find_whole_layers, refuse_graphs, take_out
 
+    refuse_graphs(analysis)
     layers = whole_layers_named(analysis, names)
     whole = find_whole_layers(analysis, layers, allow_output_change=allow_output_change)
     edit = take_out(analysis, whole)

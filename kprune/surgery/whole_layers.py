@@ -91,6 +91,16 @@ class WholeLayers(Struct, eq=False):
                     yield path, f"'{path}' goes on without '{lost}'"
 
 
+def refuse_graphs(analysis: Analysis) -> None:
+    """Raises: CannotPruneError for a SavedModel."""
+    if analysis.model.kind == "SavedModel":
+        raise CannotPruneError(
+            "whole layers are not taken out of a SavedModel",
+            why="it is a graph of operations, in which a layer is no part of its own",
+            do="take them out of the .keras or .h5 file, and export that",
+        )
+
+
 def find_whole_layers(
     analysis: Analysis, named: Iterable[Layer], *, allow_output_change: bool = False
 ) -> WholeLayers:
@@ -101,12 +111,6 @@ def find_whole_layers(
     Raises: CannotPruneError if what is left would be no sound graph.
     """
     wanted = dict.fromkeys(named)
-    if analysis.model.kind == "SavedModel":
-        raise CannotPruneError(
-            "whole layers are not taken out of a SavedModel",
-            why="it is a graph of operations, in which a layer is no part of its own",
-            do="take them out of the .keras or .h5 file, and export that",
-        )
     outer = {path for layer in wanted if (path := layer.path) and layer.inside is not None}
     shapes = _Shapes(analysis)
     wirings = []
@@ -318,10 +322,10 @@ class _Rewiring:
                     do=f"name '{clean(call.layer.path)}' as well, if it keeps the shape",
                 )
         if not self.shapes.equal(self.model, entry, key):
-            raise self._no(
-                f"'{name}' gives {self._shape(key)}, and is made of "
-                f"'{clean(self.model.path + entry[0] or 'the input')}', which has {self._shape(entry)}"
-            )
+            one, other = self._shape(key), self._shape(entry)
+            other = f"{other}, in other sizes" if one == other else other
+            source = clean(self.model.path + entry[0] or "the input")
+            raise self._no(f"'{name}' gives {one}, and is made of '{source}', which has {other}")
         self.found.instead[key] = entry
 
     def _entries(self, key: Key) -> list[Key]:

@@ -163,5 +163,6 @@ def test_what_a_message_says_to_do_helps(tmp_path: Path) -> None:
     Path("model.tflite").write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
     assert "TFLiteConverter.from_keras_model" in refusal("model.tflite").do
     model.export("exported", verbose=False)
+    open_model("exported").close()
     for name in ("saved_model.pb", "fingerprint.pb", "variables", "variables/variables.index"):
         assert "name the folder" in refusal(f"exported/{name}").do
