@@ -145,7 +145,7 @@ class TokenInputs:
             drawn: whether inputs are drawn from what is left.
         Returns: a note where there are several rows for what is unknown, of which one is taken.
         """
-        from kprune.running.reference import keras_layer
+        from kprune.running.keras_runtime import keras_layer
 
         notes = []
         for source in self._sources():
