@@ -10,7 +10,7 @@ import numpy as np
 
 from kprune.errors import DamagedFileError
 from kprune.graph.model import Call, Constant, Layer, Shape, array_at, leaves
-from kprune.graph.parse import make_layer, nested_model, layer_inside
+from kprune.graph.parse import layer_inside
 from kprune.labels.config_arrays import arrays_in, place_initial
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.map import (
