@@ -22,9 +22,7 @@ from kprune.graph.parse import (
     INPUT,
     as_shape,
     declared_shape,
-    holds_graph,
-    make_layer,
-    nested_model,
+    layer_inside,
 )
 from kprune.text import clean
 
@@ -164,12 +162,7 @@ class Walk:
         for inner in known:
             if inner.store == store:
                 return inner
-        name = str(part.spec["config"].get("name") or part.at)
-        inner = make_layer(name, part.spec, f"{layer.path}/")
-        inner.store = store
-        inner.trainable = layer.trainable and inner.config.get("trainable", True) is not False
-        if holds_graph(part.spec):
-            inner.model = nested_model(inner, inner.trainable)
+        inner = layer_inside(layer, part.spec, part.at)
         known.append(inner)
         return inner
 
