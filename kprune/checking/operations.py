@@ -64,7 +64,7 @@ def shape_of_argument(argument: Any) -> MaybeShape:
     if isinstance(argument, Shaped):
         return tuple(argument)
     if isinstance(argument, Constant):
-        return array_shape(argument.record)
+        return argument.shape
     return array_shape(argument) if isinstance(argument, (int, float, list)) else None
 
 

@@ -54,7 +54,7 @@ def raw_argument(call: LayerCall, position: int, name: str) -> tuple[Any, Any]:
     data = nodes[call.graph_call.node]
     if not is_keras3_node(data):
         held = legacy_kwargs(data)
-        if call.renamed.get(name) in held:
+        if name in call.renamed:
             return held, call.renamed[name]
         raise CannotTell("has arguments that the config does not spell out")
     if position < len(data["args"]):

@@ -67,8 +67,9 @@ class Twin(Struct, frozen=True):
             ours: next((name for name in theirs if name in given), None)
             for ours, theirs in self.named.items()
         }
-        renamed = {ours: name for ours, name in found.items() if name is not None}
-        named = {**self.defaults, **{ours: given[name] for ours, name in renamed.items()}}
+        named = self.defaults | {ours: given[name] for ours, name in found.items() if name}
+        # What is not set may have to be written down once units go.
+        renamed = {ours: found[ours] or theirs[0] for ours, theirs in self.named.items()}
         if any(isinstance(leaf, Labels) for leaf in leaves(named)):
             raise CannotTell("is steered by a tensor that is only known as the model runs")
         view = call.seen_as(self.kind, operands, named, renamed, config={})
