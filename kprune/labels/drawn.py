@@ -24,7 +24,7 @@ from kprune.labels.fields import Fields
 from kprune.labels.groups import connected
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.layer_call import LayerCall
-from kprune.labels.map import DrawnCall, LabelMap, LayerRecord, Weight
+from kprune.labels.map import TOKENS, DrawnCall, LabelMap, LayerRecord, Weight
 from kprune.labels.rule_call import CannotTell
 
 if TYPE_CHECKING:
@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 
 
 PRODUCTS = frozenset({"Matmul", "Einsum", "Dot", "Tensordot"})
+
+
+def _token_rows(map_: LabelMap) -> np.ndarray:
+    """The labels of the rows of all embeddings in a graph, int64."""
+    axes = [axis for part in map_.whole() for axis in part.axes.values() if axis.name == TOKENS]
+    return np.concatenate([np.zeros(0, np.int64), *(axis.ids for axis in axes)])
 
 
 class DrawnLayer:
@@ -83,7 +89,7 @@ class DrawnLayer:
             )
         if not self._record.visits:
             fields = Fields(self._call, self._record, self._drawer, described, self._made)
-            fields.find(self._map.drawn[-1].weights)
+            fields.find(self._map.drawn[-1].weights, _token_rows(runs[0][1]))
         self._record.answer = "traced"
         return outputs
 

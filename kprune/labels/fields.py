@@ -38,18 +38,19 @@ class Fields:
     described: Any
     made: set[str]
 
-    def find(self, weights: list[Weight]) -> None:
+    def find(self, weights: list[Weight], rows: np.ndarray) -> None:
         """Enter the numbers that are found.
 
         Args:
             weights: of the layer, in Keras's order, those of the layers inside it among them.
+            rows: labels of the rows of embeddings inside it, which are no units.
         """
         numbers = dict(_numbers(self.call.config))
         entering = np.concatenate([np.zeros(0, np.int64), *(x.all_ids() for x in self.call.xs)])
         for path, size in numbers.items():
             smaller = self._built({path: size - 1}, self.described)
             ids = None if smaller is None else _following(weights, smaller, size)
-            if ids is not None and not np.isin(ids, entering).any():
+            if ids is not None and not np.isin(ids, [*entering, *rows]).any():
                 self._own(path, ids)
         for ids in self._entering_axes():
             same = [path for path, size in numbers.items() if size == len(ids)]

@@ -116,6 +116,7 @@ def settle_tokens(label_map: LabelMap, files: Collection[str] = ()) -> None:
     for axis in label_map.axes.values():
         if axis.name == TOKENS:
             label_map.freezes.append(Freeze(TOKENS, axis.ids, WHY, axis.layer.path))
+    _hold_rows_inside(label_map)
     lookups = label_map.lookups
     if not lookups:
         return
@@ -130,6 +131,15 @@ def settle_tokens(label_map: LabelMap, files: Collection[str] = ()) -> None:
     for layer, readers in sources.items():
         _settle_source(label_map, flow, layer, readers, files)
     _hold_different_vocabularies(label_map, files)
+
+
+def _hold_rows_inside(label_map: LabelMap) -> None:
+    """Hold the rows of embeddings inside layers whose code was traced: ids are not followed to there."""
+    for call in label_map.drawn:
+        for part in call.map.whole():
+            for axis in part.axes.values():
+                if axis.name == TOKENS:
+                    label_map.freeze(axis.ids, WHY, call.record.layer.path, ALL_STAY)
 
 
 def _settle_source(

@@ -243,6 +243,7 @@ class _Sketch:
             _symbolic(self.layer, symbols, apart),
             _followed(masked, apart, {id(inner) for inner in self.layer._flatten_layers()}),
             _invented() as invented,
+            _open_counts(),
         ):
             outputs = self.layer.call(*args, **kwargs)
         for output in keras.tree.flatten(outputs):
@@ -440,6 +441,40 @@ def _invented() -> Iterator[list[Any]]:
     finally:
         for module, name, original in changed:
             setattr(module, name, original)
+
+
+@contextmanager
+def _open_counts() -> Iterator[None]:
+    """Have `ops.tile` and `ops.repeat` take the size of a batch, which is None while it is not known.
+
+    A token or a table of positions is often put before each sample so.
+    """
+    keras = import_keras()
+    from keras.src.ops.numpy import Repeat, Tile
+
+    originals = Tile.compute_output_spec, Repeat.compute_output_spec
+
+    def tiled(self: Any, x: Any) -> Any:
+        counts = [self.repeats] if isinstance(self.repeats, int) else list(self.repeats or [None])
+        known = Tile([1 if count is None else count for count in counts])
+        shape = list(originals[0](known, x).shape)
+        for place, count in enumerate(reversed(counts), 1):
+            if count is None:
+                shape[-place] = None
+        return keras.KerasTensor(shape, dtype=x.dtype)
+
+    def repeated(self: Any, x: Any) -> Any:
+        if self.repeats is not None:
+            return originals[1](self, x)
+        shape = [None] if self.axis is None else list(x.shape)
+        shape[self.axis or 0] = None
+        return keras.KerasTensor(shape, dtype=x.dtype)
+
+    Tile.compute_output_spec, Repeat.compute_output_spec = tiled, repeated
+    try:
+        yield
+    finally:
+        Tile.compute_output_spec, Repeat.compute_output_spec = originals
 
 
 @contextmanager

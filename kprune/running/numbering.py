@@ -19,7 +19,7 @@ def numbered(config: dict[str, Any]) -> dict[str, Any]:
         own = str(entry.get("module", "")).startswith("keras.src.ops")
         if not own and entry["class_name"] not in _TENSORFLOW:
             continue
-        kind = str(entry["config"]["name"]).rstrip("0123456789").rstrip("_")
+        kind = str(entry["name"]).rstrip("0123456789").rstrip("_")
         counts[kind] = counts.get(kind, -1) + 1
         kind_name = f"ops.{kind}" if own else kind
         names[entry["name"]] = f"{kind_name}_{counts[kind]}" if counts[kind] else kind_name

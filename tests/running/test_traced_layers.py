@@ -15,6 +15,7 @@ from kprune.errors import FrozenUnitsError, UsageError
 from kprune.pruning import compact, remove, zero
 from kprune.report.inspect import inspect
 from kprune.running.verify import verify
+from kprune.select.choice import Choice
 from tests.oracle.law import assert_equal, outputs, random_inputs, randomize
 from tests.running.custom_layers import UNITS, Configured, Slices, check, custom, saved, silenced
 
@@ -458,3 +459,58 @@ def test_a_sampling_layer_ties_means_and_variances(tmp_path: Path) -> None:
     masked = silenced(path, {"mean/kernel": 1, "mean/bias": 0, "out/kernel": 0}, UNITS)
     given = random_inputs(masked)
     assert_equal(outputs(keras.models.load_model(small), given)[0], outputs(masked, given)[0])
+
+
+@custom
+class Prefixed(Configured):
+    """ViT's class token, and another, put before each sample of a batch of any size."""
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"dim": 8}
+
+    def build(self, shape: Any) -> None:
+        self.token = self.add_weight(shape=(1, 1, self.given["dim"]), name="token")
+        self.other = self.add_weight(shape=(1, 1, self.given["dim"]), name="other")
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        batch = ops.shape(x)[0]
+        token = ops.tile(self.token, (batch, 1, 1))
+        return ops.concatenate([token, ops.repeat(self.other, batch, axis=0), x], axis=1)
+
+
+def test_a_token_before_each_sample_goes_with_the_channels(tmp_path: Path) -> None:
+    path = saved(tmp_path, Prefixed(name="own"), shape=(4, 5))
+    check(path, {"own/token": 2, "own/other": 2})
+
+
+@custom
+class Tokens(Configured):
+    """An embedding of the tokens that come in, and of their positions."""
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"vocabulary": 20, "length": 6, "dim": 7}
+
+    def build(self, shape: Any) -> None:
+        self.table = layers.Embedding(self.given["vocabulary"], self.given["dim"], name="table")
+        self.places = layers.Embedding(self.given["length"], self.given["dim"], name="places")
+        self.table.build(shape)
+        self.places.build((self.given["length"],))
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        return self.table(x) + self.places(ops.arange(0, self.given["length"]))
+
+
+def test_tokens_of_an_embedding_inside_are_no_units(tmp_path: Path) -> None:
+    x = keras.Input((6,), dtype="int32")
+    y = layers.Dense(3, name="out")(layers.Flatten()(Tokens(name="own")(x)))
+    path, small = str(tmp_path / "model.keras"), str(tmp_path / "small.keras")
+    randomize(keras.Model(x, y), 1).save(path)
+    report = remove(path, choice=Choice("l1", ratio=0.3), output=small, trust=True)
+    assert list(report.changed) == ["own.dim"]
+    gone = report.changed["own.dim"]
+    ends = [7 * place + unit for place in range(6) for unit in gone]
+    masked = silenced(path, {"own/table/embeddings": 1, "own/places/embeddings": 1}, gone)
+    ids = np.arange(18).reshape(3, 6) + 2
+    kernel = masked.get_layer("out").kernel
+    kernel.assign(np.where(np.isin(np.arange(42), ends)[:, None], 0, kernel.numpy()))
+    assert_equal(keras.models.load_model(small)(ids).numpy(), masked(ids).numpy())

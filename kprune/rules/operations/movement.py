@@ -211,7 +211,8 @@ def roll(call: LayerCall) -> Labels:
     shape = call.shape()
     shift, axis = call.argument(1, "shift"), call.argument(2, "axis")
     if not isinstance(shift, int) or not isinstance(axis, int):
-        return call.hold_axes(call.x, range(1, len(shape)), f"are rolled by {call.layer.path!r}")
+        rolled = axis if isinstance(axis, (list, tuple)) else range(1, len(shape))
+        return call.hold_axes(call.x, rolled, f"are rolled by {call.layer.path!r}")
     along = call.x.axis(axis)
     if along.factors and along.size:
         # What was at the end comes to the front: as many as are left of the last `shift`.
@@ -233,11 +234,12 @@ def repeat(call: LayerCall) -> Labels:
     if isinstance(times, list) and len(times) == 1:
         times = times[0]
     if not isinstance(times, int):
-        return call.hold_axes(
+        held = call.hold_axes(
             call.x,
             [axis],
             f"are repeated by {call.layer.path!r}, each a number of times of its own",
         )
+        return held.with_shape(replaced(shape, [axis], [None if times is None else sum(times)]))
     size = shape[axis]
     result = replaced(shape, [axis], [None if size is None else size * times])
     if axis == 0:
@@ -259,10 +261,12 @@ def tile(call: LayerCall) -> Labels:
     if extra > 0:
         raise CannotTell("adds axes as it tiles")
     times = [1] * -extra + times
-    grown = [axis for axis, count in enumerate(times) if count > 1 and shape[axis] == 1]
+    # None stands for a number that is known only as the model runs, such as the size of the batch.
+    grown = [n for n, count in enumerate(times) if count is None or (count > 1 and shape[n] == 1)]
     x = call.hold_axes(call.x, grown, f"are spread by {call.layer.path!r}")
     result = tuple(
-        None if size is None else size * count for size, count in zip(shape, times, strict=True)
+        None if size is None or count is None else size * count
+        for size, count in zip(shape, times, strict=True)
     )
 
     def each(factor: np.ndarray) -> np.ndarray:
