@@ -141,8 +141,22 @@ def draw_by_tensorflow(spec: dict[str, Any], arguments: Any, *, old: bool) -> Dr
     graph = keras2.Model(inputs, outputs, name="code")
     gives = tuple(tuple(output.shape) for output in _flat(outputs))
     _hold_against_declared(layer, arguments[0], gives)
-    config = numbered(json.loads(graph.to_json()))
+    config = _without_seeds(numbered(json.loads(graph.to_json())))
     return Drawing(config, Part("", LAMBDA, False, ()), gives=gives)
+
+
+def _without_seeds(config: dict[str, Any]) -> dict[str, Any]:
+    """A graph without the seeds of its noise, which Keras 2 draws anew each time that code is traced."""
+    for layer in config["config"]["layers"]:
+        if "random." in str(layer["config"].get("function", "")):
+            layer["inbound_nodes"] = _seedless(layer["inbound_nodes"])
+    return config
+
+
+def _seedless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _seedless(item) for key, item in value.items() if key != "seed"}
+    return [_seedless(item) for item in value] if isinstance(value, list) else value
 
 
 def _hold_against_declared(layer: Any, args: Any, gives: tuple[Shape, ...]) -> None:

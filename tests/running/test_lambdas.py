@@ -253,6 +253,32 @@ def test_what_a_lambda_of_keras_2_does_is_traced(tmp_path: Path) -> None:
     assert_equal(pruned([x, z]).numpy(), np.abs(a - b) @ last[left] + end)
 
 
+def sampled(given: Any) -> Any:
+    mean, spread = given
+    size = (K.shape(mean)[0], K.int_shape(mean)[1])
+    return mean + K.exp(spread) * K.random_normal(shape=size)
+
+
+def test_noise_in_a_lambda_of_keras_2_is_traced(tmp_path: Path) -> None:
+    keras2 = pytest.importorskip("tf_keras")
+    globals()["K"] = keras2.backend
+    x = keras2.Input((6,))
+    both = [keras2.layers.Dense(8, name="mean")(x), keras2.layers.Dense(8, name="spread")(x)]
+    y = keras2.layers.Dense(1, name="out")(keras2.layers.Lambda(sampled)(both))
+    path, small = str(tmp_path / "m.h5"), str(tmp_path / "s.h5")
+    model = random(keras2.Model(x, y))
+    spread = model.get_layer("spread")
+    spread.set_weights([np.zeros((6, 8)), np.full(8, -100.0)])  # noise of no weight
+    model.save(path)
+    assert remove(path, {"mean": UNITS}, output=small, trust=True).changed["spread"] == UNITS
+    left = np.setdiff1d(np.arange(8), UNITS)
+    rows = np.random.default_rng(1).normal(size=(4, 6)).astype("float32")
+    mean, out = model.get_layer("mean"), model.get_layer("out")
+    means = (rows @ mean.kernel.numpy() + mean.bias.numpy())[:, left]
+    pruned = keras2.models.load_model(small, compile=False)
+    assert_equal(pruned(rows).numpy(), means @ out.kernel.numpy()[left] + out.bias.numpy())
+
+
 def test_dense_layers_behind_a_tensor_of_unknown_rank_lose_units(tmp_path: Path) -> None:
     """How many axes there are does not matter to layers that work along the last one."""
     keras2 = pytest.importorskip("tf_keras")
