@@ -226,8 +226,9 @@ def _check_last_unit(closure: Closure, leaving: set[Layer]) -> None:
         if size.layer in leaving:
             continue
         if dead.size and dead.all():
+            along = f" along {'.'.join(map(str, size.field))}" if size.field else ""
             raise LastUnitError(
-                f"'{clean(size.layer.path)}' would be left with nothing along {'.'.join(map(str, size.field))}",
+                f"'{clean(size.layer.path)}' would be left with nothing{along}",
                 why="Keras has no layer of width 0",
                 do="keep at least one of the units that reach it",
             )

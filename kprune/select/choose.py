@@ -16,6 +16,7 @@ from kprune.labels.map import Blocks, UnitAxis
 from kprune.select.budget import Budget, Measure
 from kprune.select.bundles import in_bundles
 from kprune.select.choice import Choice
+from kprune.select.narrow import emptied, narrow_axes
 from kprune.select.ranking import Scores, blockwise, score_groups
 from kprune.select.statistics import Statistics
 from kprune.sets import distinct
@@ -114,6 +115,7 @@ class _Picker:
                 self.groups, statistics, choice.ranking, self.axes, strict=named
             )
         every = list(analysis.map.axes.values())
+        self.narrow = narrow_axes(analysis.groups)
         self.least = np.array([choice.least(len(axis)) for axis in every], np.int64)
         self.reset()
 
@@ -177,8 +179,11 @@ class _Picker:
         owners, counts = np.unique(owner[owner >= 0], return_counts=True)
         if (self.left[owners] - counts < self.least[owners]).any():
             return None
-        self.left[owners] -= counts
         self.gone[members] = True
+        if self.narrow and emptied(self.narrow, members, self.gone):
+            self.gone[members] = False
+            return None
+        self.left[owners] -= counts
         return members
 
     def layer_by_layer(self, choice: Choice) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -10,6 +11,10 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from kprune.errors import LastUnitError
+from kprune.pruning import remove
+from kprune.select.choice import Choice
+from tests.oracle.law import assert_equal
 from tests.oracle.zeroed import check_random_removal
 
 pytestmark = pytest.mark.oracle
@@ -164,3 +169,22 @@ def test_an_index_behind_an_ellipsis_follows_the_units_before_it(key: Any) -> No
         return part if len(part.shape) == 3 else ops.expand_dims(part, -1)
 
     check_random_removal(sequence(pick))
+
+
+def test_a_share_leaves_something_of_every_part_of_a_split(tmp_path: Path) -> None:
+    model = image(
+        lambda x: ops.concatenate(
+            [layers.Conv2D(4, 1, name=f"b{n}")(part) for n, part in enumerate(ops.split(x, 8, -1))]
+        )
+    )
+    path, small = str(tmp_path / "m.keras"), str(tmp_path / "s.keras")
+    model.save(path)
+    report = remove(path, choice=Choice("l1", ratio=0.3), output=small)
+    assert set(report.changed) == {f"b{n}" for n in range(8)}
+    for name, gone in report.changed.items():
+        for weight in model.get_layer(name).weights:
+            weight.assign(np.where(np.isin(np.arange(4), gone), 0, weight.numpy()))
+    rows = RNG.normal(size=(3, 8, 8, 3))
+    assert_equal(keras.models.load_model(small)(rows).numpy(), model(rows).numpy())
+    with pytest.raises(LastUnitError, match=r"(?m)'split.*' would be left with nothing$"):
+        remove(path, {"before": [1]}, dry_run=True)
