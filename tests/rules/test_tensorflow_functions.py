@@ -407,11 +407,27 @@ def flattened(tf: Any, layers: Any, x: Any) -> Any:
     return tf.reshape(x, [-1, tf.reduce_prod(tf.shape(x)[1:])])
 
 
+def unpacked(tf: Any, layers: Any, x: Any) -> Any:
+    batch, height, width, channels = tf.unstack(tf.shape(x))
+    return tf.reshape(x, [batch, height * width, channels])
+
+
+def rolled(tf: Any, layers: Any, x: Any) -> Any:
+    return tf.roll(x, [1, 2], axis=[1, 2])
+
+
+def repeated(tf: Any, layers: Any, x: Any) -> Any:
+    return tf.repeat(x, [1, 3, 0, 2], axis=1)
+
+
 @pytest.mark.parametrize("kind", ["keras", "h5"])
 def test_sizes_that_the_graph_computes_follow(keras: Any, tmp_path: Path, kind: str) -> None:
     import tensorflow as tf
 
-    layers, parts = keras.layers, [attention, windows, shuffled, sampled, halved, flattened]
+    layers = keras.layers
+    parts = [
+        attention, windows, shuffled, sampled, halved, flattened, unpacked, rolled, repeated,
+    ]  # fmt: skip
     image = keras.Input((4, 4, 3))
     outs = []
     for number, part in enumerate(parts):

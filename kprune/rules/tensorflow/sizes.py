@@ -61,7 +61,7 @@ def use(call: LayerCall, number: Number) -> None:
 # -- what is computed of sizes ---------------------------------------------------------------------
 
 
-def computed_sizes(call: LayerCall, known: Function) -> Labels | None:
+def computed_sizes(call: LayerCall, known: Function) -> Labels | list[Labels] | None:
     """What a function makes of sizes; None if it does not work on sizes alone, or is no arithmetic."""
     operands: list[Any] = [call.args[0] if call.args else None]
     operands += [call.kwargs[name] for name in ("y", "x") if name in call.kwargs]
@@ -73,6 +73,8 @@ def computed_sizes(call: LayerCall, known: Function) -> Labels | None:
     first = operands[0]
     if known.twin in ("Cast", "Copy", "StopGradient"):
         return tensor_of(first.numbers)
+    if known.twin == "Unstack":
+        return [tensor_of(np.array(number, object)) for number in first.numbers]
     if known.twin == "Prod" and call.kwargs.get("axis") in (None, 0, [0]):
         return tensor_of(np.array(product(list(first.numbers.flat)), object))
     if (known.twin in ARITHMETIC or known.twin == "Multiply") and len(operands) == 2:
