@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from kprune.errors import DamagedFileError
 from kprune.formats.source import Order
 from kprune.graph import Layer, Model, parse_model
+from kprune.graph.parse import holds_graph, no_graph
 from kprune.labels.by_order import bind
 from kprune.labels.by_path import find_private, is_old, settle_stores
 from kprune.labels.groups import Groups
@@ -81,6 +82,9 @@ class Analysis(Struct, eq=False, dict=True):
             DamagedFileError: the config describes no model, or its weights are not those in the file.
             CannotPruneError: the config holds no graph (a subclassed model).
         """
+        if not holds_graph(config):
+            legacy = str(metadata.get("keras_version", "3")).startswith(("1.", "2."))
+            raise no_graph(str(config.get("class_name")), traceable=order is None and not legacy)
         model = parse_model(config)
         if order is None and is_old(tensors):
             settle_stores(model, tensors)

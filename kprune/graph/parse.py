@@ -42,6 +42,25 @@ def holds_graph(spec: dict[str, Any]) -> bool:
     return isinstance(config, dict) and isinstance(config.get("layers"), list)
 
 
+def no_graph(kind: str, *, traceable: bool = True) -> CannotPruneError:
+    """The refusal of a subclassed model.
+
+    Args:
+        kind: its class.
+        traceable: whether its file says where its code is, for a Keras that kprune traces.
+    """
+    export = "write a SavedModel in Keras, model.export('folder'), and give that to kprune"
+    traced = (
+        "have its own code traced, which runs it (--trust), or written as a plain graph (kprune "
+        f"flatten MODEL --trust); where that fails, {export}"
+    )
+    return CannotPruneError(
+        f"the model is a {clean(kind)}, whose config holds no graph",
+        why="only Sequential and Functional models list their layers and how they are connected",
+        do=traced if traceable else export,
+    )
+
+
 def _parse(
     spec: dict[str, Any],
     path: str,
@@ -54,13 +73,7 @@ def _parse(
         raise ValueError(f"models are nested deeper than {MAX_NESTING}")
     kind = str(spec.get("class_name"))
     if not holds_graph(spec):
-        raise CannotPruneError(
-            f"the model is a {clean(kind)}, whose config holds no graph",
-            why="only Sequential and Functional models list their layers and how they are connected",
-            do="have its own code traced, which runs it (--trust), or written as a plain graph (kprune "
-            "flatten MODEL --trust); where that fails, write a SavedModel in Keras, "
-            "model.export('folder'), and give that to kprune",
-        )
+        raise no_graph(kind)
     config = spec["config"]
     trainable = trainable and config.get("trainable", True) is not False
     entries: dict[str, dict[str, Any]] = {}

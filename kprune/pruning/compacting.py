@@ -62,7 +62,7 @@ def compact(
         return compacting(source, analysis, merge=merge)
 
     if not isinstance(model, (str, os.PathLike)):
-        return carry_out(model, target, rules, make)
+        return carry_out(model, target, rules, make, trust=trust)
     with open_model(model, trust=trust) as source:
         return compact_source(source, list(rules), make, target, check=check)
 

@@ -143,8 +143,8 @@ def _shapes(model: Any) -> dict[str, Any]:
     if not named:
         raise CannotPruneError(
             f"the file does not say which inputs a {clean(type(model).__name__)} takes",
-            why="the model was saved before Keras built it",
-            do=f"call it once on data, and save it again; or {EXPORT}",
+            why="it was saved before it was called, or Keras cannot run its call() on symbolic tensors",
+            do=f"call it once on data, and save it again; where that does not help, {EXPORT}",
         )
     if len(named) == 1:
         return {"": next(iter(named.values()))}

@@ -12,7 +12,7 @@ import pytest
 from keras import layers, ops
 
 from kprune.errors import CannotPruneError
-from kprune.pruning import remove
+from kprune.pruning import compact, remove
 from kprune.report.inspect import inspect
 from kprune.running.flatten import flatten
 from kprune.running.verify import verify
@@ -139,6 +139,7 @@ def test_a_model_in_memory_is_drawn_as_well() -> None:
     model(IMAGES)
     pruned = remove(model, {"stem": [1]}, trust=True)
     assert pruned.get_layer("blocks_1_conv").filters == 7
+    assert len(compact(model, trust=True).get_layer("stem").get_weights()) == 2
 
 
 @custom
@@ -205,6 +206,17 @@ def test_what_cannot_be_drawn_names_the_way_that_works(
         with pytest.raises(CannotPruneError, match=what) as caught:
             command(path, trust=True)
         assert "model.export" in caught.value.do
+
+
+def test_trust_is_not_offered_where_it_does_not_help(tmp_path: Path) -> None:
+    model = Residual()
+    model(IMAGES)
+    path = tmp_path / "model.h5"  # which does not say where a class is
+    model.save(path)
+    for trust in (False, True):
+        with pytest.raises(CannotPruneError, match="holds no graph") as caught:
+            inspect(path, trust=trust)
+        assert "--trust" not in caught.value.do and "model.export" in caught.value.do
 
 
 def test_the_way_that_is_named_works(tmp_path: Path) -> None:
