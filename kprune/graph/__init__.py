@@ -3,6 +3,7 @@
 model.py      Model, Layer, Call, TensorRef: what a config says, as plain objects
 parse.py      reads the config dialects of Keras 3 (and the list style of Keras 2) into them
 order.py      the order in which Keras counts layers, which decides where each one's weights are stored
+values.py     which sort of values a tensor holds
 """
 
 from kprune.graph.model import Call, Constant, Layer, Model, TensorRef

@@ -82,12 +82,17 @@ def hand_through(model: Any, whole: WholeLayers) -> None:
 
 
 def _first(*args: Any, **kwargs: Any) -> Any:
-    return import_keras().tree.flatten([args, kwargs])[0]
+    return _tensors(args, kwargs)[0]
+
+
+def _tensors(args: Any, kwargs: Any) -> list[Any]:
+    """The tensors among a call's arguments; functions of Keras 2 are given their name as well."""
+    return [it for it in import_keras().tree.flatten([args, kwargs]) if hasattr(it, "shape")]
 
 
 def _summing(left_out: Sequence[int]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
-        addends = import_keras().tree.flatten([args, kwargs])
+        addends = _tensors(args, kwargs)
         return sum(addend for place, addend in enumerate(addends) if place not in left_out)
 
     return call

@@ -23,6 +23,7 @@ from kprune.errors import CannotPruneError, FrozenUnitsError
 from kprune.graph.copies import copied
 from kprune.graph.model import Call, Layer, Model, Shape, TensorRef, leaves
 from kprune.graph.parse import INPUT
+from kprune.graph.values import values_of
 from kprune.surgery.edit import Edit
 from kprune.surgery.relocate import relocate
 from kprune.surgery.splice import rewire
@@ -326,6 +327,10 @@ class _Rewiring:
             other = f"{other}, in other sizes" if one == other else other
             source = clean(self.model.path + entry[0] or "the input")
             raise self._no(f"'{name}' gives {one}, and is made of '{source}', which has {other}")
+        made, taken = (values_of(self.model, self.by_key, it) for it in (key, entry))
+        if made and taken and made != taken:
+            source = clean(self.model.path + entry[0])
+            raise self._no(f"'{name}' gives {made}, and is made of '{source}', which has {taken}")
         self.found.instead[key] = entry
 
     def _entries(self, key: Key) -> list[Key]:

@@ -17,6 +17,7 @@ The law that every removal must obey is in `law.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +46,7 @@ READERS = (
 PADDERS = (keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D, keras.layers.ZeroPadding3D)
 LOOKERS = (keras.layers.Masking, keras.layers.UnitNormalization)
 RECURRENT = (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU)
-DRAWS = 12  # a multiple of what models fold into the batch
+DRAWS = 12
 
 
 @dataclass
@@ -211,14 +212,14 @@ def _found_out(op: Any, args: Any, kwargs: Any, result: Any) -> Any:
     marks = [x for x in tree.flatten([args, kwargs]) if isinstance(x, Marked)]
     if not any(x.gone.any() for x in marks):
         return result
-    rng = np.random.default_rng(0)
+    rng, many = np.random.default_rng(0), _many_draws(op, marks)
 
     def one(x: Marked) -> Any:
-        return keras.ops.cast(_draws(rng, x), x.value.dtype)
+        return keras.ops.cast(_draws(rng, x, many), x.value.dtype)
 
     def other(x: Marked) -> Any:
         keep = keras.ops.convert_to_numpy(base[id(x)])
-        fresh = np.where(x.gone, _draws(rng, x), keep)
+        fresh = np.where(x.gone, _draws(rng, x, many), keep)
         return keras.ops.cast(fresh, x.value.dtype)
 
     base = {id(x): one(x) for x in marks}
@@ -232,9 +233,18 @@ def _found_out(op: Any, args: Any, kwargs: Any, result: Any) -> Any:
     return result
 
 
-def _draws(rng: np.random.Generator, x: Marked) -> np.ndarray:
+def _many_draws(op: Any, marks: list[Marked]) -> int:
+    """How many samples, so that what was folded into the batch comes out whole."""
+    shape = getattr(op, "newshape", None)
+    if shape is None:
+        return DRAWS
+    one = int(np.prod([size for size in shape if size not in (None, -1)]))
+    return DRAWS * one // math.gcd(one, math.prod(marks[0].value.shape[1:]))
+
+
+def _draws(rng: np.random.Generator, x: Marked, many: int) -> np.ndarray:
     """Half of them positive: what ReLU or a square root swallows must not be taken for the same."""
-    shape = (DRAWS // 2, *x.value.shape[1:])
+    shape = (many // 2, *x.value.shape[1:])
     return np.concatenate([rng.uniform(0.2, 2.0, shape), rng.normal(0.0, 1.0, shape)])
 
 

@@ -10,15 +10,13 @@ import numpy as np
 from hypothesis import strategies as st
 from keras import layers, ops
 
-from tests.oracle.random_models import STEPS, Builder
+from tests.oracle.random_folds import FoldBuilder, Options
+from tests.oracle.random_models import STEPS
 
 Constant, MaxNorm = keras.initializers.Constant, keras.constraints.MaxNorm
-Options = list[Callable[[], Any]]
-FOLDS = False
-"""Whether axes are folded into the batch and out again (`folded`): as soon as rules follow that."""
 
 
-class ArrayBuilder(Builder):
+class ArrayBuilder(FoldBuilder):
     """Grows a model whose layers start with arrays and meet them, whatever their shapes.
 
     Every array has a shape that Keras broadcasts against a weight or a tensor: whole, or of size 1 along
@@ -106,13 +104,15 @@ class ArrayBuilder(Builder):
             )(x),
             lambda: layers.TimeDistributed(layers.Dense(width, bias_initializer=self.start(width)))(x),
             lambda: layers.Conv1D(width, 2, padding="same", kernel_initializer=self.start(2, size, width))(x),
-            *([lambda: self.folded(x)] if FOLDS else []),
+            *self.folds(x),
+            lambda: self.folded(x),
         ]  # fmt: skip
 
     def on_images(self, x: Any) -> Options:
         size, width = x.shape[-1], self.width()
         return [
             *super().on_images(x),
+            *self.folds(x),
             lambda: layers.Conv2D(
                 width,
                 2,
@@ -133,7 +133,7 @@ class ArrayBuilder(Builder):
         ]
 
     def folded(self, x: Any) -> Any:
-        """Every time step a sample of its own, and back: `(batch, time, units)` as `(batch * time, units)`."""
+        """Every time step a sample of its own, meeting an array there, and back."""
         steps, size = x.shape[1:]
         width = self.width()
         y = layers.Dense(width, "relu")(ops.reshape(x, (-1, size)))

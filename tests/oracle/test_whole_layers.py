@@ -13,6 +13,7 @@ from keras import layers
 
 import kprune
 from kprune.errors import CannotPruneError, FrozenUnitsError, UnknownLayerError, UsageError
+from kprune.running.without_layers import _summing
 from tests.oracle.law import assert_equal, randomize
 
 pytestmark = pytest.mark.oracle
@@ -153,6 +154,23 @@ def chain() -> Case:
     return model, taken, [["d"], ["a", "b", "c", "d"]]
 
 
+def other_values() -> Case:
+    """What gives floats of whole numbers, or whole numbers of floats, is no chain that can go."""
+    pixels, x = keras.Input((4, 4, 3), dtype="uint8"), keras.Input((6,))
+    scaled = layers.Rescaling(1 / 255, name="scale")(pixels)
+    cast = keras.ops.cast(layers.ReLU(name="act")(x), "int32")
+    binned = layers.Discretization([0.0, 1.0], name="bins")(x)
+    tokens = layers.Embedding(9, 2, name="emb")
+    given = [layers.Conv2D(2, 3, name="conv")(scaled), tokens(cast), tokens(binned)]
+    return keras.Model([pixels, x], given), [], [["scale"], ["bins"], ["cast*"], ["act", "cast*"]]
+
+
+def pixels() -> Case:
+    """The same where the config tells no dtypes of tensors."""
+    x = [keras.Input((6,), dtype="uint8"), layers.Rescaling(0.1, name="scale"), layers.Dense(2)]
+    return keras.Sequential(x), [], [["scale"]]
+
+
 def nested() -> Case:
     """Layers of a nested model, the model itself, and layers of a model in a TimeDistributed."""
     x, inner_x = keras.Input((3, 5)), keras.Input((5,))
@@ -185,7 +203,8 @@ def nested() -> Case:
 CASES = {
     "residual": lambda: residual(8), "open": lambda: residual(None), "shortcut": shortcut,
     "strided": strided, "three": three_addends, "operations": operations, "gate": gate,
-    "attention": attention, "chain": chain, "nested": nested,
+    "attention": attention, "chain": chain, "nested": nested, "other_values": other_values,
+    "pixels": pixels,
 }  # fmt: skip
 
 
@@ -296,6 +315,13 @@ def test_verify_asks_plain_keras_what_the_rest_of_the_layers_compute(
     assert all(output.equal for output in found.outputs)  # what broke the one broke the other
     assert not found.passed
     assert "where these layers do nothing" in str(found.notes)
+
+
+def test_a_sum_of_keras_2_is_given_its_own_name_among_its_addends() -> None:
+    """As TFOpLambda calls it: a function's `name` is None, and no addend."""
+    one, other = keras.ops.ones(3), keras.ops.zeros(3)
+    assert _summing([1])(one, name=None, y=other).shape == (3,)
+    assert (np.asarray(_summing([1])(one, name=None, y=other)) == 1).all()
 
 
 def test_the_last_layer_goes_only_where_the_output_may_change(tmp_path: Path) -> None:
