@@ -29,9 +29,34 @@ PASSING = frozenset(
     "BroadcastTo Cast Copy ExpandDims Flip GetItem Moveaxis Ravel Repeat Roll Split Squeeze Stack Swapaxes Tile "
     "Transpose".split()
 )
-COMPARING = frozenset({"Equal", "NotEqual"})
+COMPARING = frozenset({"Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual"})
 MOST_COMPARED = 16
-"""Comparisons hold all ids up to the constant in place: with a larger one, hardly any could go."""
+"""Comparisons hold all ids up to the constant in place: with a larger one, hardly any could go.
+
+Ids above it stay above it, as those that are left keep their order.
+"""
+UNREAD = frozenset({"OnesLike", "Shape", "ZerosLike"})
+"""They look at the shape of ids alone."""
+_FUNCTIONS = {
+    "cast": "Cast", "identity": "Copy", "stop_gradient": "Copy", "concat": "Concatenate",
+    "stack": "Stack", "split": "Split", "unstack": "Split", "reshape": "Reshape", "tile": "Tile",
+    "transpose": "Transpose", "expand_dims": "ExpandDims", "squeeze": "Squeeze", "reverse": "Flip",
+    "roll": "Roll", "repeat": "Repeat", "broadcast_to": "BroadcastTo", "slice": "GetItem",
+    "strided_slice": "GetItem", "__operators__.getitem": "GetItem", "math.equal": "Equal",
+    "math.not_equal": "NotEqual", "math.greater": "Greater", "math.greater_equal": "GreaterEqual",
+    "math.less": "Less", "math.less_equal": "LessEqual", "greater": "Greater", "less": "Less",
+    "greater_equal": "GreaterEqual", "less_equal": "LessEqual", "shape": "Shape",
+    "zeros_like": "ZerosLike", "ones_like": "OnesLike",
+}  # fmt: skip
+"""TensorFlow functions in Keras 2's graphs, by what they do to ids."""
+
+
+def _kind(layer: Layer) -> str:
+    """What a layer does to ids: its class, or the like of its function."""
+    if layer.kind not in ("TFOpLambda", "SlicingOpLambda"):
+        return layer.kind
+    name = str(layer.config.get("function", "__operators__.getitem"))
+    return _FUNCTIONS.get(name.removeprefix("compat.v1."), layer.kind)
 
 
 class Vocabulary(Struct, frozen=True, eq=False):
@@ -233,7 +258,7 @@ class _Flow:
                 return list(found), "are read by a layer inside another, or from a constant"
             if visit.layer.kind == "InputLayer" or visit.layer.kind in LOOKUPS:
                 found[visit.layer] = None
-            elif visit.layer.kind in PASSING and visit.inputs:
+            elif _kind(visit.layer) in PASSING and visit.inputs:
                 todo += visit.inputs
             else:
                 return list(found), f"are told by {visit.layer.path!r}, which computes ids"
@@ -251,7 +276,9 @@ class _Flow:
         for visit in self._map.visits:
             if visit.layer is source or not any(id(labels) in ids for labels in visit.inputs):
                 continue
-            kind = visit.layer.kind
+            kind = _kind(visit.layer)
+            if kind in UNREAD:
+                continue
             if kind in PASSING:
                 ids.update(id(labels) for labels in visit.outputs)
             elif kind in COMPARING and (constant := self._constant(visit.layer)) is not None:
@@ -271,7 +298,9 @@ class _Flow:
         if record.args is None or len(record.visits) != 1:
             return None
         args, kwargs = record.args
-        others = [leaf for leaf in leaves([args, kwargs]) if not isinstance(leaf, Labels)]
+        others = [
+            leaf for leaf in leaves([args, kwargs]) if not isinstance(leaf, (Labels, type(None)))
+        ]
         numbers = [leaf for leaf in others if type(leaf) in (int, float)]
         if len(numbers) != 1 or len(others) != 1 or not 0 <= numbers[0] < MOST_COMPARED:
             return None

@@ -77,6 +77,12 @@ class Sparsity:
                 do="leave out --sparsify ('kprune inspect' tells what holds them)",
             )
         self._shares = _shares(analysis.weights, variables, numbers, self.groups)
+        if not self._shares:
+            raise CannotPruneError(
+                "there is no unit to make sparse",
+                why="no weight of units that can go is trained (trainable is false)",
+                do="leave out --sparsify, or set trainable in Keras and save that",
+            )
         self._sizes = self._sizes_of_norms()
         self._owner = _owners(analysis.groups, numbers, self.groups)
 

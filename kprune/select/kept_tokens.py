@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from kprune.analysis import Analysis
 from kprune.errors import CannotPruneError, DamagedFileError, SpecError, UsageError
 from kprune.formats import Source
 from kprune.formats.faults import shown
-from kprune.labels.map import TOKENS, UnitAxis
+from kprune.labels.map import TOKENS, TokenSource, UnitAxis
 from kprune.labels.tokens import tokens_of
 from kprune.page.result import Note
 from kprune.select.index_files import content_of, read_indices
@@ -40,22 +41,15 @@ def rows_left_out(
     Raises: UsageError, SpecError, FileError.
     """
     axis = _axis(analysis, layer)
-    of = analysis.groups.of
-    lookup = next(
-        (
-            one
-            for one in analysis.map.token_sources
-            if one.lookup and of[one.ids[-1]] == of[axis.ids[-1]]
-        ),
-        None,
-    )
-    tokens = None if lookup is None else tokens_of(lookup.layer, analysis.extras, source.extra)
+    lookup, tokens = _vocabulary(analysis, source, axis)
     stays = np.zeros(len(axis), bool)
     notes = []
     if lookup is None or tokens is None:
         stays[_listed_ids(kept, axis)] = True
     else:
         listed = _listed(kept, numbers=lookup.layer.kind == "IntegerLookup")
+        if not listed:
+            raise _none_listed()
         if all(isinstance(item, int) for item in listed) and lookup.layer.kind != "IntegerLookup":
             stays[_within(listed, axis)] = True
         else:
@@ -78,6 +72,48 @@ def rows_left_out(
     if not gone.size:
         raise UsageError(f"all {len(axis)} rows of '{clean(axis.layer.path)}' are to stay")
     return axis, gone, notes
+
+
+def _vocabulary(
+    analysis: Analysis, source: Source, axis: UnitAxis
+) -> tuple[TokenSource | None, list[Any] | None]:
+    """The lookup in front of an embedding, if there is one, and the token of each id, if it tells."""
+    of = analysis.groups.of
+    for one in analysis.map.token_sources:
+        if one.lookup and of[one.ids[-1]] == of[axis.ids[-1]]:
+            return one, tokens_of(one.layer, analysis.extras, source.extra)
+    return None, None
+
+
+def rows_of_tokens(
+    analysis: Analysis, source: Source, axis: UnitAxis, name: str, base: Path | None
+) -> np.ndarray | None:
+    """The rows of the tokens that a file lists (`emb.tokens:@unused.txt`), sorted int64.
+
+    Args:
+        name, base: of the file; see `kprune.select.index_files.read_indices`.
+    Returns: None where no vocabulary stands in front: then the file can only list rows.
+    Raises: UsageError if a token is not in the vocabulary; SpecError, FileError.
+    """
+    lookup, tokens = _vocabulary(analysis, source, axis)
+    if lookup is None or tokens is None:
+        return None
+    called = "standard input" if name == "-" else shown(name)
+    content = content_of(name, base, what="tokens")
+    listed = _of_text(content, called, is_json=name.endswith(".json"))
+    ids = {str(token): number for number, token in enumerate(tokens)}
+    unknown = [str(token) for token in listed if str(token) not in ids]
+    if unknown:
+        raise UsageError(
+            f"{quoted(unknown[0])} in {called} is no token that '{clean(lookup.layer.path)}' knows",
+            why=f"its vocabulary holds such as {', '.join(quoted(str(it)) for it in tokens[-3:])}",
+            do="list tokens as they stand in the vocabulary, one a line; or rows by their numbers",
+        )
+    return np.unique(np.array([ids[str(token)] for token in listed], np.int64))
+
+
+def _none_listed() -> UsageError:
+    return UsageError("no token is listed that is to stay", do="list those that stay, one a line")
 
 
 def _axis(analysis: Analysis, layer: str | None) -> UnitAxis:
@@ -124,13 +160,15 @@ def _listed_ids(kept: Kept, axis: UnitAxis) -> np.ndarray:
 def _within(ids: Iterable[Any], axis: UnitAxis) -> np.ndarray:
     """Ids as an array. Raises: UsageError for what is none of the embedding's."""
     array = np.asarray(list(ids))
-    if array.size and array.dtype.kind not in "iu":
+    if not array.size:
+        raise _none_listed()
+    if array.dtype.kind not in "iu":
         raise UsageError(
             f"'{clean(axis.layer.path)}' takes ids, and tokens are listed by name",
             why="no layer with a vocabulary stands in front of it",
             do="list ids",
         )
-    wrong = array[(array < 0) | (array >= len(axis))] if array.size else array
+    wrong = array[(array < 0) | (array >= len(axis))]
     if wrong.size:
         raise UsageError(
             f"'{clean(axis.layer.path)}' has no row {int(wrong[0])}", why=f"it has {len(axis)}"

@@ -11,8 +11,8 @@ import numpy as np
 from kprune.analysis import Analysis
 from kprune.errors import SpecError, UnknownLayerError, UsageError
 from kprune.graph.model import Layer
-from kprune.labels.map import LayerRecord, UnitAxis
-from kprune.select.indices import Indices, Where
+from kprune.labels.map import TOKENS, LayerRecord, UnitAxis
+from kprune.select.indices import FromFile, Indices, Where
 from kprune.select.pointing import did_you_mean
 from kprune.select.specs import LayerName, Spec, parse_layer, parse_spec, spec_from_pair
 from kprune.sets import distinct
@@ -104,6 +104,13 @@ def layers_named(analysis: Analysis, name: LayerName) -> list[str]:
         found = [path for path in paths if _matches(analysis, path, name.layer)]
         if found:
             return found
+    for layer, axis in name.candidates():
+        if axis and f"{_whole_path(analysis, layer, paths)}.{axis}" in analysis.map.axes:
+            raise UsageError(
+                f"a mask is put on what '{clean(layer)}' gives, and '{clean(axis)}' is no axis of that",
+                where=name.where(),
+                do=f"write '{clean(layer)}:INDICES' for channels, or use 'kprune zero'",
+            )
     raise _unknown(analysis, name, dict.fromkeys([*paths, *models]))
 
 
@@ -188,12 +195,35 @@ def resolve(
         axes = axes_named(analysis, spec)
         several = len(axes) > 1
         for axis in axes:
-            indices = indices_of(spec.indices, axis, environment, allow_empty=several)
+            indices = _rows_or_units(analysis, spec.indices, axis, environment, allow_empty=several)
             before = chosen.get(axis.address, np.zeros(0, np.int64))
             chosen[axis.address] = distinct(before, indices)
         if several and not any(chosen[axis.address].size for axis in axes):
             raise UsageError("no unit of the layers that match is chosen", where=spec.where())
     return {address: indices for address, indices in chosen.items() if indices.size}
+
+
+def _rows_or_units(
+    analysis: Analysis,
+    indices: Indices,
+    axis: UnitAxis,
+    environment: Environment,
+    *,
+    allow_empty: bool,
+) -> np.ndarray:
+    """The same as `indices_of`; a file may list the rows of an embedding by their tokens as well."""
+    try:
+        return indices_of(indices, axis, environment, allow_empty=allow_empty)
+    except SpecError:
+        source = getattr(environment, "source", None)
+        if axis.name != TOKENS or not isinstance(indices, FromFile) or source is None:
+            raise
+        from kprune.select.kept_tokens import rows_of_tokens
+
+        rows = rows_of_tokens(analysis, source, axis, indices.name, indices.base)
+        if rows is None:
+            raise
+        return np.setdiff1d(np.arange(len(axis)), rows) if indices.complement else rows
 
 
 def indices_of(

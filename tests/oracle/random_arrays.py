@@ -85,8 +85,13 @@ class ArrayBuilder(FoldBuilder):
             ),
             lambda: layers.Rescaling(self.array(size), self.array(size).tolist())(x),
             lambda: layers.Normalization(mean=self.array(size), variance=self.array(size))(x),
-            lambda: layers.Add()([x, ops.convert_to_tensor(self.array(1, *shape))]),
+            lambda: layers.Add()([self.dense(x), ops.convert_to_tensor(self.array(1, *shape))]),
         ]  # fmt: skip
+
+    @staticmethod
+    def dense(x: Any) -> Any:
+        """Keras takes a product with an array for sparse, and sums of such with arrays fail."""
+        return layers.Activation("linear")(x) if x.sparse else x
 
     def on_sequences(self, x: Any) -> Options:
         size, width = x.shape[-1], self.draw(st.integers(1, 4))

@@ -252,6 +252,37 @@ def test_tokens_that_stay_are_given_in_python(told: Path, tmp_path: Path) -> Non
         kprune.remove(told, keep_tokens=WORDS, dry_run=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("t.txt", "dog\nfish\nbird\n"), ("t.json", '["dog", "fish", "bird"]'), ("i.txt", "2-4")],
+)
+def test_tokens_that_go_are_listed_in_a_file(
+    told: Path, tmp_path: Path, name: str, content: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    spec = f"emb.tokens:@{tmp_path / name}"
+    assert kprune.remove(told, spec, dry_run=True).changed == {"emb.tokens": [2, 3, 4]}
+    with pytest.raises(kprune.FrozenUnitsError):  # all others: what is unknown stays
+        kprune.remove(told, spec.replace("@", "!@"), dry_run=True)
+
+
+def test_a_file_of_tokens_that_are_none_is_refused(told: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("dog\nunicorn\n")
+    with pytest.raises(kprune.UsageError, match=r"'unicorn' in .*t\.txt is no token"):
+        kprune.remove(told, f"emb.tokens:@{tmp_path / 't.txt'}", dry_run=True)
+    with pytest.raises(kprune.UsageError, match="is not a list of units"):
+        kprune.remove(told, f"emb:@{tmp_path / 't.txt'}", dry_run=True)
+    (tmp_path / "t.txt").write_text("")
+    for nothing in (tmp_path / "t.txt", []):
+        with pytest.raises(kprune.UsageError, match="no token is listed"):
+            kprune.remove(told, keep_tokens=nothing, dry_run=True)
+
+
+def test_a_mask_is_put_on_what_an_embedding_gives(told: Path) -> None:
+    with pytest.raises(kprune.UsageError, match="'tokens' is no axis of that"):
+        kprune.mask(told, "emb.tokens:2", dry_run=True)
+
+
 def test_rows_go_only_where_they_are_named(told: Path, tmp_path: Path) -> None:
     chosen = kprune.remove(told, choice=kprune.Choice("l1", ratio=0.5), dry_run=True)
     assert set(chosen.changed) == {"emb"}
@@ -350,6 +381,38 @@ def test_rows_stay_where_nobody_knows_what_else_reads_the_ids(tmp_path: Path) ->
         words,
         "computes ids",
     )
+
+
+@pytest.mark.parametrize("module", [keras, tf_keras])
+def test_ids_are_followed_through_what_hands_them_on_or_compares_them(
+    module: Callable[[], Any], tmp_path: Path
+) -> None:
+    """Keras 2 writes TensorFlow's functions into its graphs."""
+    own = module()
+    import tensorflow as tf
+
+    ops = own.ops if hasattr(own, "ops") else tf
+    x = own.Input((4,), dtype="int32")
+    emb, lstm = own.layers.Embedding(8, 5, name="emb"), own.layers.LSTM(3)
+    cast = ops.cast(x, "int64")
+    twice = ops.concatenate([x, x], 1) if hasattr(own, "ops") else tf.concat([x, x], 1)
+    mask = ops.not_equal(x, 0)
+    given = [
+        lstm(emb(x[:, 1:])), lstm(emb(cast)), lstm(emb(twice)), lstm(emb(x), mask=mask),
+        lstm(emb(x), mask=x > 1),
+    ]  # fmt: skip
+    model = own.Model(x, given)
+    table = np.random.default_rng(0).normal(size=(8, 5))
+    emb.set_weights([table])
+    model.save(tmp_path / "m.keras")
+    kprune.remove(tmp_path / "m.keras", {"emb.tokens": [2, 5]}, output=tmp_path / "s.keras")
+    small = own.models.load_model(tmp_path / "s.keras", compile=False)
+    ids = np.array([[0, 1, 3, 7], [4, 6, 0, 1], [3, 3, 1, 0]], np.int32)
+    new = np.array([0, 1, -1, 2, 3, -1, 4, 5], np.int32)[ids]
+    for got, want in zip(small(tf.constant(new)), model(tf.constant(ids)), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    with pytest.raises(kprune.FrozenUnitsError, match=r"emb\.tokens"):
+        kprune.remove(tmp_path / "m.keras", {"emb.tokens": [1]}, dry_run=True)
 
 
 def test_an_embedding_inside_a_model_is_followed_to_the_input_of_the_outer_one(

@@ -214,8 +214,16 @@ def test_a_model_of_which_no_unit_can_go_is_refused(tmp_path: Path, problem: Pat
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2, "softmax")])
     model.compile("adam", "sparse_categorical_crossentropy")
     model.save(tmp_path / "m.keras")
-    with pytest.raises(kprune.CannotPruneError, match="no unit to make sparse"):
-        kprune.tune(
-            tmp_path / "m.keras", data=problem / "data.npz", output=tmp_path / "t.keras",
-            sparsify=1e-3,
-        )  # fmt: skip
+    held = keras.Sequential(
+        [keras.Input((8,)), keras.layers.Dense(5), keras.layers.Dense(2, "softmax")]
+    )
+    held.layers[0].trainable = held.layers[1].trainable = False
+    held.compile("adam", "sparse_categorical_crossentropy")
+    held.save(tmp_path / "held.keras")
+    for name, why in (("m", "none of the model's units"), ("held", "trainable is false")):
+        with pytest.raises(kprune.CannotPruneError, match="no unit to make sparse") as caught:
+            kprune.tune(
+                tmp_path / f"{name}.keras", data=problem / "data.npz", output=tmp_path / "t.keras",
+                sparsify=1e-3,
+            )  # fmt: skip
+        assert why in caught.value.why
