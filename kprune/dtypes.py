@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 BFLOAT16 = np.dtype("V2")
@@ -79,3 +81,16 @@ def _to_bfloat16(values: np.ndarray) -> np.ndarray:
     over = finite & ((rounded & np.uint32(0x7FFF)) == np.uint32(0x7F80))
     words = np.where(nan, (bits >> np.uint32(16)) | np.uint32(0x40), rounded - over)
     return words.astype("<u2").view(BFLOAT16).reshape(values.shape)
+
+
+_FLOAT_POLICIES = frozenset({"DTypePolicy", "FloatDTypePolicy", "Policy", "PolicyV1"})
+
+
+def quantizes(policy: Any) -> bool:
+    """Whether a layer's `dtype`, as the config has it, is a policy that keeps weights as integers.
+
+    `Policy` is what Keras 2 writes for mixed precision.
+    """
+    if isinstance(policy, dict):
+        return (policy.get("class_name") or "DTypePolicy") not in _FLOAT_POLICIES
+    return isinstance(policy, str) and "_from_" in policy

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from kprune.checking.configs import Config, at, axes_of, channels, first, numbers, plain_name, times
 from kprune.checking.shapes import MaybeShape
+from kprune.dtypes import quantizes
 from kprune.graph.model import Shape
 
 
@@ -47,17 +48,9 @@ def expected_weights(kind: str, config: Config, inputs: Sequence[MaybeShape]) ->
     Returns: None for a layer of which this is not known.
     """
     find = WEIGHTS.get(plain_name(kind))
-    if find is None or _is_quantized(config):
+    if find is None or quantizes(config.get("dtype")):
         return None
     return find(config, inputs)
-
-
-def _is_quantized(config: Config) -> bool:
-    """Whether weights are stored in another form: as whole numbers with scales."""
-    policy = config.get("dtype")
-    if isinstance(policy, dict):
-        return policy.get("class_name", "DTypePolicy") != "DTypePolicy"
-    return isinstance(policy, str) and "_from_" in policy
 
 
 def weight(name: str, *shape: int | None, when: Any = True, **more: Any) -> Weights:

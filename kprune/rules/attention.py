@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kprune.dtypes import quantizes
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.layer_call import LayerCall
 from kprune.labels.rule_call import CannotTell
@@ -46,10 +47,7 @@ def _hold_time(call: LayerCall, x: Labels) -> Labels:
 def multi_head_attention(call: LayerCall) -> Any:
     """units: the width; .heads, .key_dim, .value_dim; the softmax scale is kept when key dimensions go"""
     config = call.config
-    if isinstance(config.get("dtype"), dict) and config["dtype"].get("class_name") not in (
-        "DTypePolicy",
-        None,
-    ):
+    if quantizes(config.get("dtype")):
         raise CannotTell(
             "is quantized, and kprune does not cut quantized attention: prune before you quantize"
         )

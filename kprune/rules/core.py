@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+from kprune.dtypes import quantizes
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.layer_call import LayerCall
 from kprune.labels.rule_call import CannotTell
@@ -196,8 +197,7 @@ def masking(call: LayerCall) -> Labels:
 
 
 def is_quantized(call: LayerCall) -> bool:
-    policy = call.config.get("dtype")
-    return isinstance(policy, dict) and policy.get("class_name") not in ("DTypePolicy", None)
+    return quantizes(call.config.get("dtype"))
 
 
 def raise_quantized(call: LayerCall) -> NoReturn:

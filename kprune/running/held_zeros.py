@@ -63,4 +63,6 @@ class HeldZeros:
     def hold(self) -> None:
         """Set them to zero again, after a step has moved them."""
         for variable, mask in self._masks.values():
-            variable.assign(variable * mask.astype(str(variable.dtype)))
+            # TensorFlow's dtype is no name, as Keras 3's is.
+            dtype = getattr(variable.dtype, "name", variable.dtype)
+            variable.assign(variable * mask.astype(dtype))

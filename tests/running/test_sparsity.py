@@ -187,6 +187,40 @@ def test_models_of_keras_2_are_trained_so_too(problem: Path, tmp_path: Path) -> 
     assert found.epochs[4][PENALTY] < 0.9 * found.epochs[0][PENALTY]
 
 
+def test_models_of_keras_2_in_mixed_precision_lose_units_and_hold_zeros(
+    problem: Path, tmp_path: Path
+) -> None:
+    """Their policy is called Policy, and their variables' dtypes have no numpy name."""
+    import tf_keras
+
+    tf_keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        layers = [tf_keras.layers.Dense(6, "relu", name="a"), tf_keras.layers.Dense(4, "relu")]
+        last = tf_keras.layers.Dense(2, "softmax", dtype="float32")
+        model = tf_keras.Sequential([tf_keras.Input((8,)), *layers, last])
+    finally:
+        tf_keras.mixed_precision.set_global_policy("float32")
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    for name in ("old.keras", "old.h5"):
+        model.save(tmp_path / name)
+        kprune.remove(tmp_path / name, {"a": [1, 4]}, output=tmp_path / f"small_{name}")
+        small = tf_keras.models.load_model(tmp_path / f"small_{name}", compile=False)
+        x = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
+        whole = tf_keras.models.load_model(tmp_path / name, compile=False)
+        kernel, bias = whole.get_layer("a").get_weights()
+        kernel[:, [1, 4]], bias[[1, 4]] = 0, 0
+        whole.get_layer("a").set_weights([kernel, bias])
+        np.testing.assert_allclose(np.asarray(small(x)), np.asarray(whole(x)), atol=2e-3)
+    kprune.zero(tmp_path / "old.keras", {"a": [1, 4]}, output=tmp_path / "zeroed.keras")
+    found = kprune.tune(
+        tmp_path / "zeroed.keras", data=problem / "data.npz", output=tmp_path / "t.keras", epochs=1,
+        keep_zeros=True, learning_rate=1e-2, optimizer="sgd", sparsify=1e-3,
+    )  # fmt: skip
+    assert found.held_zero == 2
+    kernel, bias = tf_keras.models.load_model(tmp_path / "t.keras").get_layer("a").get_weights()
+    assert not kernel[:, [1, 4]].any() and not bias[[1, 4]].any()
+
+
 def test_a_round_of_an_iteration_is_trained_so_if_its_plan_says_so(
     problem: Path, tmp_path: Path
 ) -> None:
