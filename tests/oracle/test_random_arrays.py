@@ -27,7 +27,7 @@ pytestmark = pytest.mark.oracle
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
 QUICK = settings(
-    max_examples=150, deadline=None, derandomize=True, suppress_health_check=SLOW, phases=PHASES
+    max_examples=120, deadline=None, derandomize=True, suppress_health_check=SLOW, phases=PHASES
 )
 LONG = settings(max_examples=5000, deadline=None, suppress_health_check=SLOW, phases=PHASES)
 count = itertools.count(1)
