@@ -97,6 +97,7 @@ def check(
     _check_rectangles(closure)
     _check_blocks(closure)
     _check_additions(closure)
+    _check_several(closure)
 
 
 def _check_additions(closure: Closure) -> None:
@@ -106,6 +107,16 @@ def _check_additions(closure: Closure) -> None:
                 f"'{clean(addition.layer.path)}' would add along the wrong axis",
                 why="one unit would be left of what it adds, and keras.ops.add takes an operand of "
                 "which only one size is not 1 for a bias, and adds that along the last axis or axis 1",
+                do="keep two units",
+            )
+
+
+def _check_several(closure: Closure) -> None:
+    for needed in closure.groups.map.several:
+        if needed.lost(closure.gone):
+            raise CannotPruneError(
+                f"'{clean(needed.layer.path)}' would lose the axis on which one unit is left",
+                why=needed.why,
                 do="keep two units",
             )
 
@@ -126,18 +137,21 @@ def _check_frozen(closure: Closure, allow_output_change: bool) -> None:
 
 
 def _named_itself(closure: Closure, outputs: np.ndarray) -> bool:
-    """Whether these outputs are units of an output layer that was named, and nothing else's."""
+    """Whether these outputs are units of an output layer that were named, and nothing else's.
+
+    Several units of a layer are one output where their positions are folded into the batch.
+    """
     owner = closure.groups.owner
     axes = list(closure.groups.map.axes)
     chosen = closure.groups.map.axes
     for label in outputs:
         group = np.flatnonzero(closure.groups.of == closure.groups.of[label])
         group = group[owner[group] >= 0]
-        if len(group) != 1:
+        if len(np.unique(owner[group])) != 1:
             return False
         address = axes[owner[group[0]]]
         indices = closure.chosen.get(address)
-        if indices is None or group[0] not in chosen[address].ids[indices]:
+        if indices is None or not np.isin(group, chosen[address].ids[indices]).all():
             return False
     return True
 

@@ -287,6 +287,22 @@ class DrawnCall(Struct, eq=False):
     weights: list[Weight]
 
 
+class Several(Struct, frozen=True, eq=False):
+    """A layer that needs more than one along axes that had more than one.
+
+    Attributes:
+        why: what it does to an axis of size 1, for a message.
+    """
+
+    layer: Layer
+    axes: tuple[Axis, ...]
+    why: str
+
+    def lost(self, gone: np.ndarray) -> bool:
+        """Whether only one is left along one of the axes. gone: bool (labels,)."""
+        return any(axis.size - int(axis.dead(gone).sum()) == 1 for axis in self.axes if axis.size)
+
+
 TensorKey = tuple[str, str, int, int]
 
 
@@ -301,6 +317,7 @@ class LabelMap(Struct, eq=False):
         owner: for each label the index of its axis in `axes`; -1 for the label 0.
         lookups: calls that take values for the numbers of rows.
         token_sources: where these values come from (see `kprune.labels.tokens`).
+        several: layers that compute something else once a width is 1.
         drawn: calls of layers whose own code was traced (see `kprune.labels.drawn`).
         spoken: by its place, each value in the config that a rule spoke for; a ConfigArray if it is one.
         counted: by its place, each value in the config that counts units. A layer that is called again
@@ -324,6 +341,7 @@ class LabelMap(Struct, eq=False):
     visits: list[Visit] = field(default_factory=list)
     lookups: list[Lookup] = field(default_factory=list)
     token_sources: list[TokenSource] = field(default_factory=list)
+    several: list[Several] = field(default_factory=list)
     drawn: list[DrawnCall] = field(default_factory=list)
     outer: LabelMap | None = None
     count: int = 1  # the label 0 is taken
@@ -339,6 +357,7 @@ class LabelMap(Struct, eq=False):
             freezes=self.freezes,
             mixes=self.mixes,
             derived=self.derived,
+            several=self.several,
             outer=self,
             _derivations=self._derivations,
         )

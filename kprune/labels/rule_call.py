@@ -11,7 +11,7 @@ from kprune.elementwise.facts import ANYTHING, ZERO, gives_zero
 from kprune.graph.model import Layer, Shape
 from kprune.labels.combine import broadcast_shape, combine, units_stand_on
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.map import LabelMap, LayerRecord, Mix, Size
+from kprune.labels.map import LabelMap, LayerRecord, Mix, Several, Size
 from kprune.sets import distinct
 
 if TYPE_CHECKING:
@@ -119,6 +119,14 @@ class RuleCall:
         if self._first:
             along = axis if isinstance(axis, Axis) else Axis.of(axis)
             self._map.sizes.append(Size(self.layer, (), along))
+
+    def keep_several(self, axes: Iterable[Axis], why: str) -> None:
+        """Say that along no axis exactly one may be left: the layer would compute something else.
+
+        Args:
+            why: what it does to an axis of size 1, for a message.
+        """
+        self._map.several.append(Several(self.layer, tuple(axes), why))
 
     def match_size(self, number: Number, axis: Axis, *, whole: bool = True) -> None:
         """Say that a size that the graph computes has to be what is left along an axis.

@@ -74,7 +74,7 @@ def _change_node(node: Any, change: Mapping[str, Any]) -> None:
     if node.op in _SHAPED and "shape" in node.attr and 0 in shapes and node.op != "VarHandleOp":
         _merge(node.attr["shape"].shape, shapes[0])
     if "axes" in change:
-        node.attr["squeeze_dims"].list.i[:] = change["axes"]
+        _write_axes(node, change["axes"])
     numbers = change.get("value")
     if numbers:
         value = constant(node)
@@ -83,6 +83,15 @@ def _change_node(node: Any, change: Mapping[str, Any]) -> None:
         for index, number in numbers.items():
             flat[index] = number
         _set_constant(node, flat.reshape(value.shape))
+
+
+def _write_axes(node: Any, axes: Sequence[int]) -> None:
+    """Have a Squeeze say what it takes away. An empty list means every axis of size 1."""
+    if axes:
+        node.attr["squeeze_dims"].list.i[:] = axes
+        return
+    node.op = "Identity"
+    node.attr.pop("squeeze_dims", None)
 
 
 def _set_shapes(node: Any, shapes: Mapping[int, list[int | None]]) -> None:

@@ -38,6 +38,16 @@ def test_a_squeeze_stays_as_it_is_where_several_units_are_left():
     assert squeeze_of(removal.pruned).axis is None
 
 
+def test_a_squeeze_that_takes_nothing_keeps_two_units():
+    """TensorFlow takes an empty list of axes for all axes of size 1: nothing can be written down."""
+    x = keras.Input((6, 5))
+    y = ops.squeeze(layers.Dense(4, name="a")(x))
+    model = keras.Model(x, layers.Dense(2, name="out")(layers.Flatten()(y)))
+    with pytest.raises(CannotPruneError, match="would lose the axis"):
+        Removal(model, {"a": [0, 1, 2]})
+    check_removal(model, {"a": [0, 3]})
+
+
 def test_two_layers_of_which_each_keeps_one_unit_along_its_own_axis():
     """Units stand along both axes of what is squeezed."""
     x = keras.Input((5, 3))

@@ -55,7 +55,8 @@ def test_a_convolution_with_a_bias_keeps_one_filter(tmp_path, kind, rank):
     assert kprune.verify(folder, tmp_path / "hidden").passed
 
 
-def test_a_squeeze_of_all_axes_in_a_graph_says_which_they_are(tmp_path):
+@pytest.mark.parametrize("shape", [[-1, 1, 1, 8], [-1, 8]])
+def test_a_squeeze_of_all_axes_in_a_graph_says_which_they_are_or_takes_none(tmp_path, shape):
     import tensorflow as tf
 
     class Module(tf.Module):
@@ -67,7 +68,7 @@ def test_a_squeeze_of_all_axes_in_a_graph_says_which_they_are(tmp_path):
 
         @tf.function(input_signature=[tf.TensorSpec([None, 6], name="x")])
         def serve(self, x):
-            hidden = tf.squeeze(tf.reshape(tf.nn.relu(x @ self.one), [-1, 1, 1, 8]))
+            hidden = tf.squeeze(tf.reshape(tf.nn.relu(x @ self.one), shape))
             return {"output_0": tf.ensure_shape(hidden, [None, 8]) @ self.two}
 
     module, folder = Module(), tmp_path / "model"

@@ -165,6 +165,11 @@ def _write_axes(call: LayerCall, x: Labels, axes: list[int]) -> None:
     along = [x.axis(axis) for axis in range(x.rank) if x.varies(axis)]
     if not along:
         return
+    if not axes:
+        # TensorFlow takes an empty list of axes for every axis of size 1.
+        why = "it takes away every axis of size 1, and cannot be told to take none"
+        call.keep_several(along, why)
+        return
     holder, key = raw_argument(call, 1, "axis")
 
     def written(*alive: np.ndarray) -> list[int] | None:
