@@ -65,10 +65,13 @@ def complaints(outline: Outline) -> list[Complaint]:
 
 
 def _states(shapes: Mapping[str, Shape]) -> Iterator[Complaint]:
-    """What an optimizer remembers of a weight has the weight's shape."""
-    weights = {tuple(shape) for path, shape in shapes.items() if not path.startswith(STATES)}
+    """What an optimizer keeps of a weight has the weight's shape; Adafactor's sums lack one of the last two axes."""
+    known: set[Shape] = set()
     for path, shape in shapes.items():
-        if shape and path.startswith(STATES) and tuple(shape) not in weights:
+        if not path.startswith(STATES):
+            known.update((tuple(shape), tuple(shape[:-1]), (*shape[:-2], *shape[-1:])))
+    for path, shape in shapes.items():
+        if shape and path.startswith(STATES) and tuple(shape) not in known:
             text = f"the optimizer's state {clean(path)} has shape {tuple(shape)}, as no weight has"
             yield Complaint("", path, text)
 

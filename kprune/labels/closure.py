@@ -234,7 +234,7 @@ def refuse_coupled(closure: Closure) -> None:
 def _check_last_unit(closure: Closure, leaving: set[Layer]) -> None:
     for axis in closure.groups.map.axes.values():
         if len(axis) and axis.layer not in leaving and closure.gone[axis.ids].all():
-            raise last_unit(axis, closure.chosen.get(axis.address))
+            raise _last_unit(closure, axis)
     for size in (size for part in closure.groups.map.whole() for size in part.sizes):
         dead = size.axis.dead(closure.gone)
         if size.layer in leaving:
@@ -248,14 +248,13 @@ def _check_last_unit(closure: Closure, leaving: set[Layer]) -> None:
             )
 
 
-def last_unit(axis: UnitAxis, chosen: np.ndarray | None) -> LastUnitError:
-    along = (
-        ""
-        if chosen is not None and len(chosen) == len(axis)
-        else ", counting the units tied to the chosen ones"
-    )
+def _last_unit(closure: Closure, axis: UnitAxis) -> LastUnitError:
+    chosen = closure.chosen.get(axis.address, np.zeros(0, np.int64))
+    whole = len(chosen) == len(axis)
     return LastUnitError(
-        f"all {len(axis)} units of '{clean(axis.address)}' would go{along}",
+        f"all {len(axis)} units of '{clean(axis.address)}' would go"
+        + ("" if whole else ", counting the units tied to the chosen ones"),
+        where="" if whole else " -> ".join(clean(step) for step in _way_to(closure, axis, chosen)),
         why="no layer loses its last unit: Keras has no layer of width 0",
         do=f"keep at least one of 0 to {len(axis) - 1}",
     )

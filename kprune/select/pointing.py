@@ -83,13 +83,17 @@ def quoted(text: str, limit: int = 60) -> str:
 def nearest(word: str, known: Iterable[str], limit: int = 3) -> list[str]:
     """The known words that look most like `word`, best first, whatever their case.
 
-    One of the same letters in another order is meant for certain, and stands alone.
+    One of the same letters in another order is meant for certain, and stands alone, as does a layer
+    of that very name inside another.
     """
     import difflib  # only where something went wrong
 
     spellings: dict[str, str] = {}
     for name in known:
         spellings.setdefault(name.lower(), name)
+    inside = [name for key, name in spellings.items() if key.rpartition("/")[2] == word.lower()]
+    if inside:
+        return inside[:limit]
     found = difflib.get_close_matches(word[:100].lower(), list(spellings), n=limit, cutoff=0.6)
     swapped = [name for name in found if sorted(name) == sorted(word.lower())]
     return [spellings[name] for name in swapped or found]

@@ -168,6 +168,18 @@ def test_slots_are_cut_like_their_variables(tmp_path, kind):
     check_training_goes_on(trained(OPTIMIZERS[kind]()), tmp_path, slotted=kind != "SGD")
 
 
+def test_sums_of_adafactor_may_have_a_length_that_no_weight_has(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((5,)), layers.Dense(8, name="a"), layers.Dense(5, name="b")]
+    )
+    model.add(layers.Dense(2))
+    model.compile(optimizers.Adafactor(0.001, epsilon_1=1e-12), loss="mse")
+    model.optimizer.build(model.trainable_variables)
+    model.save(tmp_path / "before.keras")
+    remove(str(tmp_path / "before.keras"), {"b": [1]}, output=str(tmp_path / "after.keras"))
+    assert keras.models.load_model(tmp_path / "after.keras").get_layer("b").units == 4
+
+
 def test_frozen_layers_have_no_slots(tmp_path):
     model = build()
     model.get_layer("conv").trainable = False
