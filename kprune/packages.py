@@ -54,6 +54,17 @@ def missing_package(error: BaseException) -> str:
     return "" if package == "kprune" else clean(package)
 
 
+def broken_package(error: BaseException) -> str:
+    """The package in whose import an exception was raised; "" if it was raised elsewhere."""
+    trace = error.__traceback__
+    while trace is not None:
+        module = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+        if trace.tb_frame.f_code.co_name == "<module>" and module not in ("__main__", "kprune", ""):
+            return clean(module)
+        trace = trace.tb_next
+    return ""
+
+
 def pip_install(package: str) -> str:
     """The command that installs a package, by the name of its module."""
     return f"pip install {DISTRIBUTIONS.get(package, package)}"

@@ -102,11 +102,12 @@ def _refusal(error: BaseException) -> KpruneError:
         )
     if isinstance(error, MemoryError):
         return SetupError("there is not enough memory")
-    from kprune.packages import missing_package, not_imported
+    from kprune.packages import broken_package, missing_package, not_imported
     from kprune.text import clean
 
-    if isinstance(error, ImportError) and (missing := missing_package(error)):
-        return not_imported(error, missing)
+    package = missing_package(error) or broken_package(error)
+    if package and isinstance(error, Exception):
+        return not_imported(error, package)
     return InternalError(
         "this is a bug in kprune",
         why=f"{type(error).__name__}: {clean(error, 300)}",

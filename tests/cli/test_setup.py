@@ -47,6 +47,19 @@ def test_without_yaml_a_plan_is_not_written_and_its_package_is_named_as_pip_name
     assert ran.returncode == 4 and "pip install pyyaml" in ran.stderr
 
 
+def test_a_package_that_is_broken_is_no_bug_of_kprune(samples: Path, tmp_path: Path) -> None:
+    (tmp_path / "no_zlib_ng").mkdir()
+    (tmp_path / "no_zlib_ng" / "zlib_ng.py").write_text(
+        "raise RuntimeError('built for another ABI')\n"
+    )
+    path = os.pathsep.join([str(tmp_path / "no_zlib_ng"), *sys.path])
+    command = [*COMMAND, "inspect", str(samples / "digits_cnn.keras")]
+    environment = {**os.environ, "PYTHONPATH": path}
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert ran.returncode == 4, ran.stderr
+    assert ran.stderr.startswith("error: zlib_ng cannot be imported\nwhy:   RuntimeError: built")
+
+
 def test_without_h5py_a_legacy_file_is_not_called_damaged(legacy: Path, tmp_path: Path) -> None:
     ran = without(tmp_path, "h5py", "inspect", legacy)
     assert ran.returncode == 4
