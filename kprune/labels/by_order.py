@@ -86,7 +86,11 @@ def _declared(label_map: LabelMap, layer: Layer) -> Iterator[_Place]:
 
 def _of_record(label_map: LabelMap, record: LayerRecord, again: bool) -> Iterator[_Place]:
     for key, weight in list(record.weights.items()):
-        if " in " not in key:
+        if " in " in key:
+            continue
+        if weight.duplicate:
+            del record.weights[key]  # such a file lists no variable twice
+        else:
             yield _Place(record, key, weight, again)
     for child in record.children.values():
         yield from _of_record(label_map, child, again)

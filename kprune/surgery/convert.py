@@ -55,6 +55,8 @@ def as_keras(analysis: Analysis, edit: Edit) -> Edit:
             f"'{clean(adapted)}' has adapters of LoRA, which a .keras file has within the kernel; "
             "Keras merges them when it saves the model as .keras"
         )
+    if _holds(edit.config, "SpectralNormalization"):
+        raise _refused("a SpectralNormalization has its kernel twice in a .keras file")
     config = copied(edit.config)
     config = _of_keras_2(config) if old else _with_modules(config)
     stores = _stores(config)
@@ -133,6 +135,15 @@ def _with_modules(value: Any) -> Any:
         for item in list(value.values()):
             _with_modules(item)
     return value
+
+
+def _holds(value: Any, kind: str) -> bool:
+    """Whether an object of a class stands somewhere in a config."""
+    if isinstance(value, list):
+        return any(_holds(item, kind) for item in value)
+    return isinstance(value, dict) and (
+        value.get("class_name") == kind or any(_holds(item, kind) for item in value.values())
+    )
 
 
 def _home(kind: str, spec: dict[str, Any]) -> tuple[str, str | None]:

@@ -91,6 +91,29 @@ def test_a_cut_file_is_the_masked_original(
             np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+def test_a_kernel_that_a_keras_file_has_twice_stands_once_in_a_legacy_file(
+    keras: Any, tmp_path: Path
+) -> None:
+    from tests.oracle.law import outputs, random_inputs, randomize
+
+    layers = keras.layers
+    spectral = layers.SpectralNormalization(layers.Conv1D(4, 2, name="inner"), name="spectral")
+    x = keras.Input((6, 3))
+    y = layers.Dense(2, name="out")(spectral(layers.Dense(5, name="a")(x)))
+    model = randomize(keras.Model(x, y))
+    model.save(tmp_path / "m.h5")
+    kprune.remove(tmp_path / "m.h5", {"spectral": [1]}, output=tmp_path / "cut.h5")
+    out = model.get_layer("out")
+    kernel, bias = out.get_weights()
+    kernel[1] = 0
+    out.set_weights([kernel, bias])
+    inputs = random_inputs(model)
+    (got,) = outputs(keras.models.load_model(tmp_path / "cut.h5", compile=False), inputs)
+    np.testing.assert_allclose(got, outputs(model, inputs)[0], rtol=1e-4, atol=1e-5)
+    with pytest.raises(kprune.CannotPruneError, match="cannot be written"):
+        kprune.remove(tmp_path / "m.h5", {"spectral": [1]}, output=tmp_path / "cut.keras")
+
+
 def test_a_compiled_file_still_compiles(keras: Any, tmp_path: Path) -> None:
     model = keras.Sequential(
         [keras.Input((4,)), keras.layers.Dense(6, name="a"), keras.layers.Dense(2)]
