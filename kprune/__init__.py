@@ -38,18 +38,18 @@ if TYPE_CHECKING:
         UnsoundOutputError,
         UsageError,
     )
-    from kprune.pruning import apply, compact, mask, plan, remove, unmask, zero
-    from kprune.report.diff import diff
-    from kprune.report.explain import explain
-    from kprune.report.inspect import inspect
-    from kprune.rules.registry import CUSTOM
-    from kprune.running.iterating import iterate
-    from kprune.running.sensitivity import sensitivity
-    from kprune.running.tuning import tune
-    from kprune.running.verify import verify
-    from kprune.select.choice import Choice
-    from kprune.select.registered import CUSTOM as CRITERIA
+    from kprune.select.ranking.choice import Choice
+    from kprune.select.ranking.criteria import CUSTOM as CRITERIA
+    from kprune.tracing.registry import CUSTOM
+    from kprune.train.tune import tune
+    from kprune.verbs.change import apply, compact, mask, plan, remove, unmask, zero
+    from kprune.verbs.iterate import iterate
+    from kprune.verbs.sensitivity import sensitivity
+    from kprune.verify.verify import verify
     from kprune.version import __version__
+    from kprune.views.diff import diff
+    from kprune.views.explain import explain
+    from kprune.views.inspect import inspect
 
     rule = CUSTOM.rule
     criterion = CRITERIA.criterion
@@ -97,28 +97,28 @@ __all__ = [
 _HOMES = {
     **{name: "kprune.errors" for name in __all__ if name.endswith("Error")},
     **dict.fromkeys(
-        ("apply", "compact", "mask", "plan", "remove", "unmask", "zero"), "kprune.pruning"
+        ("apply", "compact", "mask", "plan", "remove", "unmask", "zero"), "kprune.verbs.change"
     ),
-    "Choice": "kprune.select.choice",
+    "Choice": "kprune.select.ranking.choice",
     "__version__": "kprune.version",
-    "diff": "kprune.report.diff",
-    "explain": "kprune.report.explain",
-    "inspect": "kprune.report.inspect",
-    "iterate": "kprune.running.iterating",
-    "sensitivity": "kprune.running.sensitivity",
-    "tune": "kprune.running.tuning",
-    "verify": "kprune.running.verify",
+    "diff": "kprune.views.diff",
+    "explain": "kprune.views.explain",
+    "inspect": "kprune.views.inspect",
+    "iterate": "kprune.verbs.iterate",
+    "sensitivity": "kprune.verbs.sensitivity",
+    "tune": "kprune.train.tune",
+    "verify": "kprune.verify.verify",
 }
 
 
 def __getattr__(name: str) -> Any:
     value: Any
     if name == "rule":
-        from kprune.rules.registry import CUSTOM
+        from kprune.tracing.registry import CUSTOM
 
         value = CUSTOM.rule
     elif name == "criterion":
-        from kprune.select.registered import CUSTOM as CRITERIA
+        from kprune.select.ranking.criteria import CUSTOM as CRITERIA
 
         value = CRITERIA.criterion
     elif name in _HOMES:

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
 from kprune.graph import parse_model
-from kprune.labels.trace import trace
 from kprune.rules import builtin
+from kprune.tracing.trace import trace
 from tests.formats.making import write_keras
 
 Shape = tuple[int | None, ...]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kprune.select.iteration_plan import parse_iteration_plan
+from kprune.select.plans.iteration import parse_iteration_plan
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -83,7 +83,7 @@ def coverage() -> str:
     from collections import Counter
 
     from kprune.rules import builtin
-    from kprune.rules.registry import ANSWERS
+    from kprune.tracing.registry import ANSWERS
 
     rules = builtin()
     rows = [

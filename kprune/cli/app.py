@@ -106,7 +106,7 @@ def command() -> Any:
 def _made(entry: Entry) -> Any:
     from kprune.cli.groups import grouped
 
-    function = getattr(importlib.import_module(f"kprune.cli.{entry.module}"), entry.name)
+    function = getattr(importlib.import_module(f"kprune.cli.commands.{entry.module}"), entry.name)
     app = _app(add_completion=False)
     app.command(entry.name, cls=Command, context_settings={"help_option_names": HELP})(
         grouped(function)

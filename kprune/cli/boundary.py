@@ -132,7 +132,7 @@ def _usage(error: Any) -> UsageError:
     text = " ".join(error.format_message().split()).rstrip(".")
     unknown = re.match("No such command '(.*?)'", text)
     if unknown is not None and context is not None:
-        from kprune.select.pointing import did_you_mean
+        from kprune.pointing import did_you_mean
 
         hint = did_you_mean(unknown[1], context.command.list_commands(context))
         text = f"there is no command '{clean(unknown[1])}'" + (f"; {hint}" if hint else "")

@@ -28,8 +28,7 @@ def _addresses(ctx: Any, incomplete: str) -> list[str]:
         model = ctx.params.get("model") or next(iter(ctx.args), None)
         if not isinstance(model, str) or model == "-":
             return []
-        from kprune.formats import open_model
-        from kprune.pruning import analyse
+        from kprune.opened import analyse, open_model
 
         with open_model(model) as source:
             axes = analyse(source, ctx.params.get("rules") or ()).map.axes.values()

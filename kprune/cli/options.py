@@ -10,10 +10,10 @@ from typer import Argument, Option
 
 from kprune.cli.complete import complete_layer, complete_spec
 from kprune.errors import UsageError
-from kprune.select.options import BUDGETS, OPTIONS
+from kprune.select.ranking.options import BUDGETS, OPTIONS
 
 if TYPE_CHECKING:
-    from kprune.select.specs import Spec
+    from kprune.select.naming.specs import Spec
 
 WHICH = "Which units"
 RANKED = "Which units, by rank"
@@ -43,7 +43,7 @@ Trust = Annotated[
 
 
 def described(name: str, panel: str = RANKED) -> Any:
-    """The option of a choice by rank, as `kprune.select.options` describes it."""
+    """The option of a choice by rank, as `kprune.select.ranking.options` describes it."""
     option = OPTIONS[name]
 
     def complete(incomplete: str) -> list[str]:
@@ -98,7 +98,7 @@ class Naming(Struct, frozen=True):
 
         Raises: UsageError if there is not one of each.
         """
-        from kprune.select.specs import spec_from_pair
+        from kprune.select.naming.specs import spec_from_pair
 
         layers, units = self.layer or [], self.units or []
         if len(layers) != len(units):
@@ -209,8 +209,8 @@ class Choosing(Naming, frozen=True):
                         do=f"say what ranks the units: --criterion l1 {option} {value}".rstrip(),
                     )
             return None
-        from kprune.select.budget import Budget
-        from kprune.select.choice import Choice
+        from kprune.select.ranking.budget import Budget
+        from kprune.select.ranking.choice import Choice
 
         budgets = {kind: getattr(self, name) for name, kind in BUDGETS.items()}
         targets = [Budget(kind, text) for kind, text in budgets.items() if text is not None]
@@ -255,7 +255,7 @@ def _share(text: str) -> tuple[str, float]:
 
 def _is_bare(text: str) -> bool:
     """Whether a positional argument names a layer alone, without units."""
-    from kprune.select.specs import parse_layer
+    from kprune.select.naming.specs import parse_layer
 
     return bool(text.strip()) and (parse_layer(text).exact or ":" not in text)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from kprune.cli.options import Json, Reporting
 from kprune.errors import UsageError
-from kprune.formats.faults import check_place, file_error, shown
+from kprune.faults import check_place, file_error, shown
 from kprune.page.json_text import json_text
 from kprune.page.notes import show_notes
 from kprune.page.page import Page

@@ -15,7 +15,7 @@ import numpy as np
 from msgspec import Struct
 
 from kprune.dtypes import BFLOAT16, from_float, scaled
-from kprune.surgery.edit import TensorEdit
+from kprune.edit import TensorEdit
 
 Scratch = Callable[[int], np.ndarray]
 """Called with a number of bytes; returns room for them as uint8."""

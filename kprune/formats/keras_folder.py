@@ -9,19 +9,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from kprune.atomic import new_folder
+from kprune.edit import Edit
 from kprune.errors import FileError, UsageError
+from kprune.faults import damaged, file_error, parsing, shown, writing
 from kprune.formats import stream
-from kprune.formats.atomic import new_folder
-from kprune.formats.faults import damaged, file_error, parsing, shown, writing
-from kprune.formats.hdf5 import Hdf5Weights
-from kprune.formats.hdf5_layout import Layout, check_layout
-from kprune.formats.keras_zip import CONFIG, METADATA, WEIGHTS
+from kprune.formats.hdf5.layout import Layout, check_layout
+from kprune.formats.hdf5.tensors import Hdf5Weights
 from kprune.formats.lines import without_lines
 from kprune.formats.opening import OpenFile, open_file
 from kprune.formats.outcome import Outcome, require_sound, resolve
 from kprune.formats.outcome import layout as outcome_layout
 from kprune.formats.source import Progress, Source, json_bytes, json_object
-from kprune.surgery.edit import Edit
+from kprune.formats.zip.keras_zip import CONFIG, METADATA, WEIGHTS
 from kprune.text import clean
 
 

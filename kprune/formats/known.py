@@ -13,13 +13,12 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from kprune.edit import Edit
 from kprune.errors import UsageError
+from kprune.faults import file_error, shown
 from kprune.formats import lookalikes
-from kprune.formats.faults import file_error, shown
 from kprune.formats.opening import STANDARD_INPUT, OpenFile, open_file
 from kprune.formats.source import Progress, Source
-from kprune.graph.parse import holds_graph
-from kprune.surgery.edit import Edit
 
 
 class Format(Struct, frozen=True):
@@ -39,9 +38,9 @@ class Format(Struct, frozen=True):
 
 
 FORMATS = (
-    Format("keras", "kprune.formats.keras_zip", starts=b"PK\x03\x04"),
+    Format("keras", "kprune.formats.zip.keras_zip", starts=b"PK\x03\x04"),
     Format("h5", "kprune.formats.legacy_h5", starts=b"\x89HDF\r\n\x1a\n"),
-    Format("savedmodel", "kprune.saved_model.source", holds="saved_model.pb"),
+    Format("savedmodel", "kprune.saved_model.files.source", holds="saved_model.pb"),
     Format("keras-folder", "kprune.formats.keras_folder", holds="config.json"),
 )
 
@@ -70,11 +69,6 @@ def open_model(path: str | os.PathLike[str], *, trust: bool = False) -> Source:
         except BaseException:
             file.close()
             raise
-    if trust and source.format in ("keras", "keras-folder") and not holds_graph(source.config):
-        # Whose graph is only in code that may be run: nothing else of kprune is needed to read files.
-        from kprune.running.flatten import opened_flat
-
-        source = opened_flat(source)
     source.trusted = trust
     return source
 

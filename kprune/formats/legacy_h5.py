@@ -14,19 +14,19 @@ from typing import Any
 
 import numpy as np
 
+from kprune.atomic import new_file
+from kprune.edit import Edit
 from kprune.errors import DamagedFileError
+from kprune.faults import damaged, writing
 from kprune.formats import stream
-from kprune.formats.atomic import new_file
-from kprune.formats.faults import damaged, writing
-from kprune.formats.h5_attributes import Attribute, Reading
-from kprune.formats.hdf5 import Hdf5Weights
-from kprune.formats.hdf5_layout import Layout, check_layout, lay_out
+from kprune.formats.hdf5.attributes import Attribute, Reading
+from kprune.formats.hdf5.layout import Layout, check_layout, lay_out
+from kprune.formats.hdf5.tensors import Hdf5Weights
 from kprune.formats.lookalikes import refuse_hdf5
 from kprune.formats.opening import OpenFile
 from kprune.formats.outcome import Outcome, require_sound, resolve
 from kprune.formats.outcome import attributes as outcome_attributes
 from kprune.formats.source import Order, Progress, Source, json_bytes, json_object
-from kprune.surgery.edit import Edit
 from kprune.text import clean
 
 WEIGHTS = "model_weights"

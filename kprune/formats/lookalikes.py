@@ -14,7 +14,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from kprune.errors import FileError
-from kprune.formats.faults import shown
+from kprune.faults import shown
 from kprune.formats.opening import OpenFile
 from kprune.text import clean
 

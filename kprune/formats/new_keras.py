@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from kprune.formats import stream, zip_records
-from kprune.formats.atomic import new_file
-from kprune.formats.faults import writing
-from kprune.formats.hdf5 import Hdf5Weights
-from kprune.formats.hdf5_layout import Layout, check_layout, lay_out
-from kprune.formats.keras_zip import CONFIG, METADATA, WEIGHTS
+from kprune.atomic import new_file
+from kprune.edit import Edit
+from kprune.faults import writing
+from kprune.formats import stream
+from kprune.formats.hdf5.layout import Layout, check_layout, lay_out
+from kprune.formats.hdf5.tensors import Hdf5Weights
 from kprune.formats.outcome import Outcome, attributes, require_sound, resolve
 from kprune.formats.source import Progress, json_bytes
-from kprune.formats.zip_records import NewMember
-from kprune.surgery.edit import Edit
+from kprune.formats.zip import records as zip_records
+from kprune.formats.zip.keras_zip import CONFIG, METADATA, WEIGHTS
+from kprune.formats.zip.records import NewMember
 
 if TYPE_CHECKING:
     from kprune.checking import Outline

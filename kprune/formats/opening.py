@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from kprune.errors import FileError
-from kprune.formats.faults import damaged, file_error, shown, writing
+from kprune.faults import damaged, file_error, shown, writing
 
 STANDARD_INPUT = "-"
 _CHUNK = 1 << 20

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from kprune.dtypes import BFLOAT16
-from kprune.formats.hdf5 import Hdf5Weights
-from kprune.formats.hdf5_layout import Layout, Space, lay_out, type_code
-from kprune.formats.hdf5_moved import moved
-from kprune.formats.hdf5_table import Table
+from kprune.edit import Edit, TensorEdit
+from kprune.formats.hdf5.layout import Layout, Space, lay_out, type_code
+from kprune.formats.hdf5.moved import moved
+from kprune.formats.hdf5.table import Table
+from kprune.formats.hdf5.tensors import Hdf5Weights
 from kprune.formats.source import Tensor
-from kprune.surgery.edit import Edit, TensorEdit
 
 if TYPE_CHECKING:
     from kprune.checking import Outline

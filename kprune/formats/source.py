@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from msgspec import Struct
 
-from kprune.formats.faults import damaged, parsing
-from kprune.surgery.edit import Edit
+from kprune.edit import Edit
+from kprune.faults import damaged, parsing
 
 if TYPE_CHECKING:
     from kprune.checking import Outline

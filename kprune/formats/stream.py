@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 from msgspec import Struct, field
 
+from kprune.atomic import start_writeback
+from kprune.edit import TensorEdit
+from kprune.faults import writing
 from kprune.formats import crc, cut
-from kprune.formats.atomic import start_writeback
-from kprune.formats.faults import writing
-from kprune.formats.hdf5 import Hdf5Weights
-from kprune.formats.hdf5_layout import Layout
+from kprune.formats.hdf5.layout import Layout
+from kprune.formats.hdf5.tensors import Hdf5Weights
 from kprune.formats.opening import Window
 from kprune.formats.outcome import Outcome
 from kprune.formats.source import Progress, Tensor
-from kprune.surgery.edit import TensorEdit
 
 SPAN = 1 << 20
 _SMALL_GAP = 1 << 16  # reading on is cheaper than a second read

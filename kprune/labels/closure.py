@@ -11,10 +11,10 @@ from kprune.errors import CannotPruneError, FrozenUnitsError, LastUnitError, Not
 from kprune.graph.model import Layer
 from kprune.labels.additions import additions
 from kprune.labels.branches import dead_branches
-from kprune.labels.explain import reason, road, road_between
 from kprune.labels.groups import Groups
 from kprune.labels.labels import Labels
 from kprune.labels.map import TOKENS, Blocks, Freeze, UnitAxis
+from kprune.labels.paths import reason, road, road_between
 from kprune.sets import distinct, without
 from kprune.text import clean
 

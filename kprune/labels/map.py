@@ -274,7 +274,7 @@ class DrawnCall(Struct, eq=False):
     Attributes:
         record: what is known of the layer.
         arguments: of the call, Labels in the place of tensors; `described`, shapes and dtypes.
-        drawing: the graph, as `kprune.labels.drawing.Drawing`.
+        drawing: the graph, as `kprune.tracing.code_graph.Drawing`.
         map: what tracing it found out.
         weights: the layer's weights in Keras's order, those of the layers inside it among them.
     """
@@ -318,7 +318,7 @@ class LabelMap(Struct, eq=False):
         lookups: calls that take values for the numbers of rows.
         token_sources: where these values come from (see `kprune.labels.tokens`).
         several: layers that compute something else once a width is 1.
-        drawn: calls of layers whose own code was traced (see `kprune.labels.drawn`).
+        drawn: calls of layers whose own code was traced (see `kprune.tracing.traced_code`).
         spoken: by its place, each value in the config that a rule spoke for; a ConfigArray if it is one.
         counted: by its place, each value in the config that counts units. A layer that is called again
             reads the same values, so what they count is tied.

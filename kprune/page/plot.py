@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kprune.atomic import write_bytes
 from kprune.errors import UsageError
-from kprune.formats.atomic import write_bytes
-from kprune.formats.faults import check_place, shown
+from kprune.faults import check_place, shown
 from kprune.packages import imported, pip_install
 from kprune.text import clean
 

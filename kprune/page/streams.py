@@ -35,7 +35,7 @@ def put(text: str, stream: TextIO | None = None) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        from kprune.formats.faults import file_error
+        from kprune.faults import file_error
 
         name = "standard error" if stream is sys.stderr else "standard output"
         raise file_error(error, "write", name) from error

@@ -13,18 +13,19 @@ import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
+from kprune.analysis.counts import count
+from kprune.atomic import new_file, put
+from kprune.edit import Edit
 from kprune.errors import CheckError, UsageError
-from kprune.formats import Source, default_output, open_model, write_model
-from kprune.formats.atomic import new_file, put
-from kprune.formats.faults import shown
+from kprune.faults import shown
+from kprune.formats import Source, default_output, write_model
+from kprune.opened import analyse, open_model
 from kprune.page.result import Note
 from kprune.pruning.changes import Change
 from kprune.pruning.selection import NamesLeft
 from kprune.report.build import build, facts
-from kprune.report.counts import count
 from kprune.report.report import Report
-from kprune.surgery.edit import Edit
 from kprune.surgery.relocate import with_names
 
 Progress = Callable[[int, int], None]
@@ -109,37 +110,6 @@ def carry_out_source(source: Source, rules: Iterable[str], make: Make, target: T
     """The same for a file that is open."""
     analysis = analyse(source, rules)
     return write(source, analysis, make(source, analysis), target)
-
-
-def analyse(source: Source, rules: Iterable[str] = ()) -> Analysis:
-    """The analysis of an opened file, with rules from further files."""
-    from kprune.rules.loading import load_rules
-
-    rules = list(rules)
-    own = getattr(source, "analyse", None)  # a SavedModel's graphs are not Keras's
-    if source.trusted and rules and own is None:
-        # A file with classes imports Keras, which has less to say where kprune imported it.
-        from kprune.running.keras_runtime import import_keras
-
-        import_keras()
-    known = load_rules(rules)  # with them come criteria, for every format
-    old = str(source.metadata.get("keras_version", "3")).startswith(("1.", "2."))
-    known = replace(known, traceable=not old)
-    if own is not None:
-        found: Analysis = own(rules)
-        return found
-    if source.trusted:
-        from kprune.running.drawing import KerasDrawer
-
-        known = replace(known, drawer=KerasDrawer(source.metadata))
-    found = Analysis.of(
-        source.config, source.metadata, source.tensors, known, source.order, source.extras
-    )
-    if found.map.drawn and known.drawer is not None:
-        from kprune.running.proof import settle
-
-        found.proof = settle(found, known.drawer)
-    return found
 
 
 def write(source: Source, analysis: Analysis, change: Change, target: Target) -> Report:
@@ -289,8 +259,8 @@ def _live(model: Any, target: Target, rules: Iterable[str], make: Make, trust: b
         raise UsageError(
             "output, in_place and dry_run go with model files", do="save the model first"
         )
-    from kprune.running.keras_runtime import load
-    from kprune.running.lambda_code import names_of
+    from kprune.runtime.keras_runtime import load
+    from kprune.runtime.lambda_code import names_of
 
     def alone(source: Source, analysis: Analysis) -> Change:
         # Beside a model in memory there is no place for further files.

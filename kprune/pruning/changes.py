@@ -9,20 +9,21 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
+from kprune.edit import Edit
 from kprune.errors import CannotPruneError, UsageError
 from kprune.formats import Source
+from kprune.graph.stores import GROUPS
 from kprune.labels.closure import Closure, check, close, refuse_coupled
 from kprune.page.result import Note
 from kprune.pruning.selection import NamesLeft, Selection, Units
 from kprune.pruning.token_ids import TokenIds, token_notes
 from kprune.report.build import removal_notes
-from kprune.select.indices import compact_text
-from kprune.select.resolve import layers_named, specs_from, whole_layers_named
-from kprune.select.specs import parse_layer
+from kprune.select.naming.indices import compact_text
+from kprune.select.naming.resolve import layers_named, specs_from, whole_layers_named
+from kprune.select.naming.specs import parse_layer
 from kprune.sets import distinct
-from kprune.surgery.edit import Edit
-from kprune.surgery.optimizer import GROUPS, find_slots
+from kprune.surgery.optimizer import find_slots
 from kprune.surgery.provenance import with_provenance, without_masks
 from kprune.surgery.remove import remove as remove_edit
 from kprune.surgery.zero import zero as zero_edit
@@ -30,7 +31,7 @@ from kprune.surgery.zero import zero_through
 from kprune.text import clean
 
 if TYPE_CHECKING:
-    from kprune.select.statistics import Statistics
+    from kprune.select.ranking.statistics import Statistics
 
 
 class Change(Struct, frozen=True, eq=False):
@@ -191,7 +192,7 @@ def zeroing(
     else:
         edit = zero_edit(analysis, chosen, silence=silence)
         if not silence:
-            from kprune.surgery import emitted
+            from kprune.surgery.constants import emitted
 
             found += [
                 Note("emits", e.layer, e.text)

@@ -12,24 +12,31 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
 from kprune.errors import FrozenUnitsError, KpruneError, MissingStatisticError, UsageError
 from kprune.formats import Source
-from kprune.labels.explain import reason
+from kprune.labels.paths import reason
 from kprune.page.result import Note
-from kprune.select.indices import Where
-from kprune.select.resolve import axes_named, excluded, indices_of, is_glob, resolve, specs_from
-from kprune.select.specs import parse_layer
+from kprune.select.naming.indices import Where
+from kprune.select.naming.resolve import (
+    axes_named,
+    excluded,
+    indices_of,
+    is_glob,
+    resolve,
+    specs_from,
+)
+from kprune.select.naming.specs import parse_layer
 from kprune.sets import distinct
 from kprune.text import clean
 
 # What ranks units is imported where units are ranked: most calls name them.
 if TYPE_CHECKING:
     from kprune.labels.map import UnitAxis
-    from kprune.select.choice import Choice
-    from kprune.select.class_names import ClassNames, Names
-    from kprune.select.kept_tokens import Kept
-    from kprune.select.statistics import Statistics
+    from kprune.select.naming.class_names import ClassNames, Names
+    from kprune.select.naming.kept_tokens import Kept
+    from kprune.select.ranking.choice import Choice
+    from kprune.select.ranking.statistics import Statistics
 
 Units = Mapping[str, np.ndarray]
 NARROW = 0.1  # a layer that keeps a smaller share of its units than this is pointed out
@@ -81,7 +88,7 @@ def statistics_of(
     Args:
         data: path of an .npz file; the model is then run in TensorFlow as far as it is asked for.
     """
-    from kprune.select.statistics import Statistics
+    from kprune.select.ranking.statistics import Statistics
 
     if data is None:
         return Statistics(analysis, source)
@@ -158,7 +165,7 @@ class Selection(Struct, frozen=True, dict=True):
         elif self.classes is not None or self.class_names is not None:
             more = self._by_class(analysis)
         elif self.keep_tokens is not None:
-            from kprune.select.kept_tokens import rows_left_out
+            from kprune.select.naming.kept_tokens import rows_left_out
 
             layer = self.layers[0] if self.layers else None
             source = cast(Source, statistics.source)
@@ -180,7 +187,7 @@ class Selection(Struct, frozen=True, dict=True):
     def _nothing_chosen(self, analysis: Analysis) -> KpruneError:
         if not self.by_rank:
             return UsageError("no unit is chosen", do="write LAYER:INDICES, such as dense_1:3,7,12")
-        from kprune.select.choose import prunable_axes
+        from kprune.select.ranking.choose import prunable_axes
 
         held = [freeze for freeze in analysis.map.freezes if freeze.kind == "rule"]
         if held and not self.layers and not prunable_axes(analysis):
@@ -212,7 +219,7 @@ class Selection(Struct, frozen=True, dict=True):
 
     @cached_property
     def _names(self) -> ClassNames:
-        from kprune.select.class_names import class_names
+        from kprune.select.naming.class_names import class_names
 
         assert self.class_names is not None
         return class_names(self.class_names)
@@ -234,10 +241,10 @@ class Selection(Struct, frozen=True, dict=True):
     def _by_rank(
         self, analysis: Analysis, statistics: Statistics
     ) -> tuple[dict[str, np.ndarray], list[Note]]:
-        from kprune.pruning.measures import measure_of
-        from kprune.select.choose import choose, ids_of, prunable_axes
-        from kprune.select.expressions import parse_expression
-        from kprune.select.pointing import Source as Text
+        from kprune.pointing import Source as Text
+        from kprune.pruning.amounts import measure_of
+        from kprune.select.naming.expressions import parse_expression
+        from kprune.select.ranking.choose import choose, ids_of, prunable_axes
 
         left_out = sorted(excluded(analysis, self.exclude))
         whole = [analysis.map.axes[address] for address in left_out]

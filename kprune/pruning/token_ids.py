@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
 from kprune.labels.map import TOKENS
 from kprune.page.result import Note
 from kprune.surgery.provenance import left_units

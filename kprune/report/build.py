@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
+from kprune.analysis.counts import Counts, count
+from kprune.edit import Edit
 from kprune.labels.closure import Closure
 from kprune.page.result import Note
-from kprune.report.counts import Counts, count
 from kprune.report.facts import FileFacts
 from kprune.report.kept import weight_changes
 from kprune.report.report import LayerChange, Report
 from kprune.report.traps import bias_traps
-from kprune.surgery.compiled import recompiled, texts
-from kprune.surgery.edit import Edit
+from kprune.surgery.compile_config.compile_config import recompiled, texts
 from kprune.text import clean
 
 Units = Mapping[str, np.ndarray]

@@ -11,11 +11,11 @@ from typing import TypeGuard, cast
 
 import numpy as np
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
+from kprune.edit import Edit, Fill, TensorEdit
+from kprune.graph.stores import is_state
 from kprune.report.report import Kept, WeightChange
 from kprune.sets import without
-from kprune.surgery.edit import Edit, Fill, TensorEdit
-from kprune.surgery.optimizer import is_state
 
 
 def weight_changes(analysis: Analysis, edit: Edit) -> list[WeightChange]:

@@ -124,7 +124,7 @@ def _style(mark: str) -> str | None:
 
 
 def _chosen(report: Report, on: Page) -> None:
-    from kprune.select.indices import compact_text
+    from kprune.select.naming.indices import compact_text
 
     done = {"zero": "zeroed", "mask": "masked"}.get(report.backend, "changed")
     widths = {row.name: row.units_before for row in report.layers}

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
 from kprune.graph.model import Constant, Layer
 from kprune.labels.labels import Labels
 from kprune.labels.map import LayerRecord

@@ -15,10 +15,9 @@
     regularization.py  dropout and noise
     preprocessing.py   Rescaling and what only changes values
     operations/        nodes of keras.ops in Functional graphs
-    keras2.py          layers that Keras 2 makes of TensorFlow's functions
+    tensorflow/        functions of TensorFlow in graphs that Keras 2 saved
     tensorflow/        those functions, one entry each
-    applications.py    layers that belong to keras.applications
-    keras_hub.py       layers of KerasHub's backbones, by `keras_hub>Class`
+    packages/          layers of keras.applications, and of KerasHub's backbones
 
 A rule for a layer of your own is registered the same way (`kprune.rule`), from a file given with
 `--rules` or through the entry point group `kprune.rules`. A layer without a rule is never guessed
@@ -30,7 +29,7 @@ from __future__ import annotations
 import functools
 import importlib
 
-from kprune.rules.registry import CUSTOM, LAYERS, OPERATIONS, PACKAGES, Rule, Rules, Table
+from kprune.tracing.registry import CUSTOM, LAYERS, OPERATIONS, PACKAGES, Rule, Rules, Table
 
 FAMILIES = (
     "core",
@@ -54,9 +53,9 @@ FAMILIES = (
     "operations.contractions",
     "operations.windows",
     "operations.opaque",
-    "applications",
-    "keras2",
-    "keras_hub",
+    "tensorflow.op_layers",
+    "packages.applications",
+    "packages.keras_hub",
 )
 
 ENTRY_POINTS = "kprune.rules"

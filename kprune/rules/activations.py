@@ -14,9 +14,9 @@ from kprune.elementwise.written import (
     written_layer,
 )
 from kprune.labels.labels import Labels
-from kprune.labels.layer_call import LayerCall
-from kprune.labels.rule_call import CannotTell
-from kprune.rules.registry import LAYERS
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import LAYERS
+from kprune.tracing.rule_call import CannotTell
 
 
 def activate(call: LayerCall, labels: Labels, field: str = "activation") -> Labels:

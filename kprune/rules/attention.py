@@ -9,11 +9,11 @@ import numpy as np
 
 from kprune.dtypes import quantizes
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.layer_call import LayerCall
-from kprune.labels.rule_call import CannotTell
 from kprune.rules.operations.contractions import contract
-from kprune.rules.registry import LAYERS
 from kprune.rules.shapes import positions
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import LAYERS
+from kprune.tracing.rule_call import CannotTell
 
 
 def _inputs(call: LayerCall, least: int) -> dict[str, Labels]:

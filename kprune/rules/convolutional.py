@@ -5,11 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.layer_call import LayerCall
-from kprune.labels.rule_call import CannotTell
 from kprune.rules.activations import activate
 from kprune.rules.lora import adapters, has_adapters
-from kprune.rules.registry import LAYERS
 from kprune.rules.shapes import (
     channel_axis,
     ints,
@@ -19,6 +16,9 @@ from kprune.rules.shapes import (
     transposed_window,
     window,
 )
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import LAYERS
+from kprune.tracing.rule_call import CannotTell
 
 
 class Geometry:

@@ -6,14 +6,14 @@ from typing import Any, NoReturn
 
 from kprune.dtypes import quantizes
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.layer_call import LayerCall
-from kprune.labels.rule_call import CannotTell
 from kprune.labels.tokens import STAYS
 from kprune.rules.activations import activate
 from kprune.rules.lora import adapters, has_adapters
 from kprune.rules.operations.contractions import parse_equation
-from kprune.rules.registry import LAYERS
 from kprune.rules.shapes import positions
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import LAYERS
+from kprune.tracing.rule_call import CannotTell
 
 
 @LAYERS.rule(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from kprune.labels.declared import declared_outputs
-from kprune.labels.layer_call import LayerCall
-from kprune.rules.registry import LAYERS
+from kprune.tracing.declared_shapes import declared_outputs
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import LAYERS
 
 
 @LAYERS.rule(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kprune.labels.layer_call import LayerCall, Where
+from kprune.tracing.layer_call import LayerCall, Where
 
 
 def has_adapters(call: LayerCall) -> bool:

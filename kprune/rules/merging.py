@@ -6,10 +6,10 @@ import numpy as np
 
 from kprune.elementwise.table import LAYER
 from kprune.labels.labels import Axis, Factors, Labels
-from kprune.labels.layer_call import LayerCall
-from kprune.labels.rule_call import CannotTell, RuleCall
-from kprune.rules.registry import LAYERS
 from kprune.rules.shapes import replaced
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import LAYERS
+from kprune.tracing.rule_call import CannotTell, RuleCall
 
 
 @LAYERS.rule("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", does="combines")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.layer_call import LayerCall
-from kprune.labels.rule_call import CannotTell
-from kprune.rules.registry import LAYERS
 from kprune.rules.shapes import positions
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import LAYERS
+from kprune.tracing.rule_call import CannotTell
 
 
 @LAYERS.rule("BatchNormalization", "SyncBatchNormalization", does="passes")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from kprune.labels.labels import Labels
-from kprune.labels.layer_call import LayerCall
-from kprune.rules.registry import LAYERS
 from kprune.rules.shapes import ints, replaced, spatial_axes, window
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import LAYERS
 
 POOLING = [f"{kind}Pooling{rank}D" for kind in ("Max", "Average") for rank in (1, 2, 3)]
 SHORT = [f"{kind}Pool{rank}D" for kind in ("Max", "Avg") for rank in (1, 2, 3)]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from kprune.labels.labels import Labels
-from kprune.labels.layer_call import LayerCall
-from kprune.rules.registry import LAYERS
 from kprune.rules.shapes import replaced, spatial_axes
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import LAYERS
 
 
 @LAYERS.rule("Rescaling", does="passes")

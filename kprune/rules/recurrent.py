@@ -9,11 +9,11 @@ import numpy as np
 from kprune.elementwise.written import Written
 from kprune.graph.order import storage_names
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.layer_call import LayerCall
-from kprune.labels.rule_call import CannotTell
 from kprune.rules.activations import elementwise_activation
-from kprune.rules.registry import LAYERS
 from kprune.rules.shapes import channel_axis, ints, positions, replaced, spatial_axes, window
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import LAYERS
+from kprune.tracing.rule_call import CannotTell
 
 
 @LAYERS.rule(

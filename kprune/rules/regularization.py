@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kprune.labels.labels import Labels
-from kprune.labels.layer_call import LayerCall
-from kprune.rules.registry import LAYERS
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import LAYERS
 
 
 @LAYERS.rule(

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from kprune.labels.labels import Labels, Shape
-from kprune.labels.layer_call import LayerCall
-from kprune.labels.regroup import regrouped
-from kprune.labels.rule_call import CannotTell
-from kprune.rules.registry import LAYERS
 from kprune.rules.shapes import ints, replaced, spatial_axes
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import LAYERS
+from kprune.tracing.regroup import regrouped
+from kprune.tracing.rule_call import CannotTell
 
 
 def reshaped(call: LayerCall, x: Labels, shape: Shape) -> Labels:

@@ -8,9 +8,9 @@ import numpy as np
 
 from kprune.graph.model import leaves
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.layer_call import LayerCall
-from kprune.labels.rule_call import CannotTell
-from kprune.rules.registry import LAYERS
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import LAYERS
+from kprune.tracing.rule_call import CannotTell
 
 
 @LAYERS.rule("Bidirectional", does="issues")

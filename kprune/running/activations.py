@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
 from kprune.errors import CannotPruneError, UsageError
 from kprune.formats import Source
 from kprune.graph.model import Layer, Model
@@ -32,13 +32,8 @@ from kprune.labels.map import TOKENS, UnitAxis
 from kprune.running.classes import classes_left, fitted
 from kprune.running.compiling import loss_named, losses_of, suggested_loss, weights_of
 from kprune.running.inputs import Data, at, data_for
-from kprune.running.keras_runtime import (
-    import_keras,
-    is_compiled,
-    keras_layer,
-    load,
-    output_names,
-)
+from kprune.runtime.keras_import import import_keras
+from kprune.runtime.keras_runtime import is_compiled, keras_layer, load, output_names
 from kprune.text import clean
 
 MOMENTS = ("activation_mean", "activation_std", "activation_absmax", "apoz")

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
 from kprune.graph.model import TensorRef, leaves
 from kprune.page.result import Note
-from kprune.surgery.compiled import ignored_labels
+from kprune.surgery.compile_config.compile_config import ignored_labels
 from kprune.surgery.provenance import left_units
 
 

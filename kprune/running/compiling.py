@@ -10,14 +10,8 @@ from kprune.errors import UsageError
 from kprune.page.result import Note
 from kprune.running.classes import one_of_each
 from kprune.running.examples import Examples
-from kprune.running.keras_runtime import (
-    import_keras,
-    is_compiled,
-    output_names,
-    quiet,
-    reason_of,
-    run,
-)
+from kprune.runtime.keras_import import import_keras, quiet, reason_of
+from kprune.runtime.keras_runtime import is_compiled, output_names, run
 from kprune.text import clean
 
 BINARY, ONE_HOT = "binary_crossentropy", "categorical_crossentropy"

@@ -23,7 +23,7 @@ from kprune.running.inputs import (
     is_function,
     structure,
 )
-from kprune.running.keras_runtime import import_keras, quiet
+from kprune.runtime.keras_import import import_keras, quiet
 from kprune.text import clean
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from kprune.errors import CannotPruneError, FileError, UsageError
-from kprune.formats.faults import shown
-from kprune.running.keras_runtime import import_keras, output_names
+from kprune.faults import shown
+from kprune.runtime.keras_import import import_keras
+from kprune.runtime.keras_runtime import output_names
 from kprune.text import clean
 
 # Sizes for what the model leaves open: long enough for kernels and pooling to fit in.

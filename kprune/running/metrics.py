@@ -13,7 +13,8 @@ from kprune.running.classes import Classes
 from kprune.running.compiling import BINARY, ONE_HOT, suggested_loss
 from kprune.running.examples import Examples
 from kprune.running.inputs import at
-from kprune.running.keras_runtime import is_compiled, output_names, quiet, reason_of, run
+from kprune.runtime.keras_import import quiet, reason_of
+from kprune.runtime.keras_runtime import is_compiled, output_names, run
 from kprune.text import clean
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from kprune.running.keras_runtime import import_keras, run
+from kprune.runtime.keras_import import import_keras
+from kprune.runtime.keras_runtime import run
 
 
 def is_random(model: Any, inputs: Any, outputs: Sequence[np.ndarray], batch_size: int) -> bool:

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 from msgspec import field
 
-from kprune.analysis import Analysis, Stored
+from kprune.analysis.analysis import Analysis, Stored
 from kprune.graph.model import Model
 from kprune.labels.groups import Groups
 from kprune.labels.labels import Labels
 from kprune.labels.map import LabelMap
-from kprune.saved_model.contents import Contents
-from kprune.saved_model.finding import Found
-from kprune.saved_model.parameters import Parameter
-from kprune.saved_model.settling import settle
-from kprune.saved_model.signatures import trace_from_signatures
-from kprune.saved_model.trace import GraphTracer
+from kprune.saved_model.files.contents import Contents
+from kprune.saved_model.tracing.find_weights import Found
+from kprune.saved_model.tracing.parameters import Parameter
+from kprune.saved_model.tracing.settle import settle
+from kprune.saved_model.tracing.signatures import trace_from_signatures
+from kprune.saved_model.tracing.trace import GraphTracer
 from kprune.saved_model.units import declare_weights, name_units
 
 

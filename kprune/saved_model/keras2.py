@@ -19,17 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
+from kprune.atomic import new_folder
+from kprune.edit import Edit
 from kprune.errors import CannotPruneError, DamagedFileError, UsageError
-from kprune.formats.atomic import new_folder
-from kprune.formats.faults import file_error, shown, writing
+from kprune.faults import file_error, shown, writing
 from kprune.formats.source import Order, Progress, Source, Tensor
-from kprune.running.foreign import Foreign, import_classes
-from kprune.running.keras_runtime import quiet
-from kprune.saved_model.contents import PB, VALUE, Contents, read, reading, tree_size
-from kprune.saved_model.graph_check import require_sound
-from kprune.saved_model.runtime import tf_keras
-from kprune.surgery.edit import Edit
+from kprune.runtime.custom_classes import Foreign, import_classes
+from kprune.runtime.keras_import import quiet
+from kprune.runtime.tensorflow_runtime import tf_keras
+from kprune.saved_model.files.contents import PB, VALUE, Contents, read, reading, tree_size
+from kprune.saved_model.files.graph_check import require_sound
 from kprune.text import clean
 
 METADATA = "keras_metadata.pb"
@@ -75,7 +75,7 @@ class Keras2Source(Source):
 
     def analyse(self, rules: Iterable[str] = ()) -> Analysis:
         """The analysis of the layers, with rules from further files."""
-        from kprune.rules.loading import load_rules
+        from kprune.analysis.user_rules import load_rules
 
         known = load_rules(rules)
         return Analysis.of(self.config, self.metadata, self.tensors, known, self.order)

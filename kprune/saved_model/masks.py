@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from kprune.edit import Edit
 from kprune.errors import CannotPruneError
 from kprune.graph.model import Layer, Model
 from kprune.labels.map import UnitAxis
 from kprune.saved_model.analysis import GraphAnalysis
-from kprune.saved_model.graph import Graph, Ref, output_starts, output_types
-from kprune.saved_model.trace import GraphTracer
-from kprune.surgery.edit import Edit
+from kprune.saved_model.tracing.graph import Graph, Ref, output_starts, output_types
+from kprune.saved_model.tracing.trace import GraphTracer
 from kprune.text import clean
 
 NAME = "kprune_mask"

@@ -9,8 +9,8 @@ import numpy as np
 from kprune.labels.groups import Groups
 from kprune.labels.labels import Axis
 from kprune.labels.map import Blocks, LabelMap, UnitAxis, Weight
-from kprune.saved_model.finding import Found
-from kprune.saved_model.parameters import ATTENTION, Parameter
+from kprune.saved_model.tracing.find_weights import Found
+from kprune.saved_model.tracing.parameters import ATTENTION, Parameter
 
 _KERNELS = ("kernel", "embeddings", "pointwise_kernel", "weights", "weight", "w")
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 from msgspec import Struct, field
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
 from kprune.labels.branches import dead_branches
-from kprune.labels.explain import reason
 from kprune.labels.groups import Groups
 from kprune.labels.map import Blocks
+from kprune.labels.paths import reason
 from kprune.sets import distinct
-from kprune.surgery.constants import Constants
+from kprune.surgery.constants.constants import Constants
 from kprune.surgery.fold import missed
 
 

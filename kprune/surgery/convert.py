@@ -6,15 +6,15 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
+from kprune.edit import Edit, TensorEdit
 from kprune.errors import CannotPruneError
 from kprune.graph.copies import copied
 from kprune.graph.parse import holds_graph, parse_model
-from kprune.rules.registry import LAYERS
-from kprune.surgery.edit import Edit, TensorEdit
-from kprune.surgery.optimizer import is_state
+from kprune.graph.stores import is_state
 from kprune.surgery.provenance import KEY
 from kprune.text import clean
+from kprune.tracing.registry import LAYERS
 
 # A legacy file names classes alone; a `.keras` file says where each is found as well
 # (keras/src/saving/serialization_lib.py).

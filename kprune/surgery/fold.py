@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 from msgspec.structs import replace
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
 from kprune.dtypes import as_float, from_float
+from kprune.edit import Edit, TensorEdit
 from kprune.errors import CannotPruneError
 from kprune.formats.source import Source
 from kprune.labels.closure import Closure
 from kprune.labels.groups import Groups
 from kprune.sets import distinct, without
-from kprune.surgery.constants import Constants, border
-from kprune.surgery.edit import Edit, TensorEdit
+from kprune.surgery.constants.constants import Constants, border
+from kprune.surgery.constants.summing_kernels import Reader
 from kprune.surgery.remove import cut_weight
 from kprune.surgery.remove import remove as remove_edit
-from kprune.surgery.sites import Reader
 from kprune.surgery.zero import zero
 from kprune.text import clean
 

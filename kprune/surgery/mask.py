@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
+from kprune.edit import Edit
 from kprune.errors import CannotPruneError, UsageError
 from kprune.graph.copies import copied
 from kprune.graph.model import Layer, Model
 from kprune.graph.parse import INPUT
 from kprune.labels.labels import Labels
-from kprune.surgery.edit import Edit
 from kprune.surgery.relocate import relocate
 from kprune.surgery.splice import entry_name, insert_behind, take_out
 from kprune.text import clean

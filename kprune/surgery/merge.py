@@ -16,16 +16,16 @@ import numpy as np
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
 from kprune.dtypes import as_float, from_float
+from kprune.edit import Edit, TensorEdit
 from kprune.elementwise.written import written_activation, written_layer
 from kprune.formats.source import Source
 from kprune.labels.map import LayerRecord, Visit, Weight
 from kprune.surgery.compact import Search
-from kprune.surgery.constant_rules import CROPS, HANDS_ON, MOVES, POOLS, UPSAMPLING
-from kprune.surgery.constants import Constants
-from kprune.surgery.edit import Edit, TensorEdit
-from kprune.surgery.sites import Site
+from kprune.surgery.constants.constants import Constants
+from kprune.surgery.constants.moving_rules import CROPS, HANDS_ON, MOVES, POOLS, UPSAMPLING
+from kprune.surgery.constants.summing_kernels import Site
 
 LIMIT = 256 << 20
 """Bytes of the largest tensor that is looked at: what is merged is held in memory."""

@@ -14,11 +14,11 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from kprune.analysis import Analysis, Stored
+from kprune.analysis.analysis import Analysis, Stored
+from kprune.graph.stores import GROUPS, is_state
 from kprune.labels.map import Weight
 from kprune.text import clean
 
-GROUPS = ("optimizer", "optimizer_weights")  # in a `.keras` file and in a legacy `.h5`
 INNER = "optimizer/inner_optimizer/"
 
 # Two slots a variable, side by side (keras/src/optimizers).
@@ -119,11 +119,6 @@ def slots_left(analysis: Analysis, is_gone: Callable[[str], bool]) -> SlotsLeft 
             left = [path for path, _ in tensors or () if path not in gone]
             moved.update((path, f"{group}/{number}") for number, path in enumerate(left))
     return SlotsLeft({old: new for old, new in moved.items() if old != new}, tuple(gone))
-
-
-def is_state(path: str) -> bool:
-    """Whether a dataset is a part of an optimizer's state."""
-    return path.partition("/")[0] in GROUPS
 
 
 def optimizer_of(analysis: Analysis) -> tuple[str, dict[str, Any]]:

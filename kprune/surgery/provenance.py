@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from kprune.analysis import Analysis
-from kprune.surgery.compiled import recompiled
+from kprune.analysis.analysis import Analysis
+from kprune.surgery.compile_config.compile_config import recompiled
 from kprune.version import __version__
 
 KEY = "kprune"

@@ -12,12 +12,12 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
+from kprune.edit import Edit, TensorEdit
 from kprune.errors import CannotPruneError
 from kprune.graph.parse import parse_model
-from kprune.labels.by_path import is_old
-from kprune.surgery.edit import Edit, TensorEdit
-from kprune.surgery.optimizer import GROUPS, SlotsLeft, is_state, slots_left
+from kprune.graph.stores import GROUPS, is_old, is_state
+from kprune.surgery.optimizer import SlotsLeft, slots_left
 from kprune.text import clean
 
 

@@ -6,15 +6,16 @@ import math
 
 import numpy as np
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
+from kprune.edit import Edit, TensorEdit
 from kprune.labels.branches import dead_branches
 from kprune.labels.closure import Closure
 from kprune.labels.map import Blocks, Weight
 from kprune.labels.tokens import lines_gone
-from kprune.surgery.compiled import recompiled
-from kprune.surgery.edit import Edit, TensorEdit
+from kprune.surgery.compile_config.compile_config import recompiled
 from kprune.surgery.optimizer import Slots, find_slots
 from kprune.surgery.relocate import relocate
+from kprune.surgery.rewrite import config_without
 
 
 def remove(analysis: Analysis, closure: Closure) -> Edit:
@@ -32,7 +33,7 @@ def remove(analysis: Analysis, closure: Closure) -> Edit:
     }
     slots = find_slots(analysis)
     branches = dead_branches(closure.groups, gone)
-    config = analysis.rewritten(gone, branches)
+    config = config_without(analysis, gone, branches)
     edits = (*cuts.values(), *cut_slots(slots, cuts, gone))
     dropped = tuple(dict.fromkeys((*slots.dropped, *recompiled(analysis, gone).dropped)))
     edits = tuple(

@@ -7,12 +7,34 @@ from typing import Any
 
 import numpy as np
 
+from kprune.analysis.analysis import Analysis
 from kprune.graph.copies import copied
 from kprune.graph.model import Call, Layer, Model, leaves
 from kprune.graph.parse import INPUT, as_shape
 from kprune.labels.labels import Labels, Shape
 from kprune.labels.map import LabelMap, LayerRecord
 from kprune.labels.tokens import entries_left
+from kprune.surgery.compile_config.compile_config import recompiled
+
+
+def config_without(
+    analysis: Analysis, gone: np.ndarray, branches: Collection[Layer] = ()
+) -> dict[str, Any]:
+    """The config of a model once some labels are gone.
+
+    Args:
+        gone: bool (labels,).
+        branches: layers that go as a whole.
+    Raises: CannotPruneError if Keras would not rebuild a custom layer as it is needed.
+    """
+    own = getattr(analysis, "rewritten", None)  # a SavedModel's graphs are rewritten node by node
+    if own is not None:
+        found: dict[str, Any] = own(gone, branches)
+        return found
+    if analysis.proof is not None:
+        analysis.proof.require(gone)
+    specs = recompiled(analysis, gone).specs
+    return Rewriter(analysis.config, analysis.map, gone).run(branches, specs)
 
 
 class Rewriter:

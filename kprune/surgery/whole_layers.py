@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from msgspec import Struct, field
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
+from kprune.edit import Edit
 from kprune.errors import CannotPruneError, FrozenUnitsError
 from kprune.graph.copies import copied
 from kprune.graph.model import Call, Layer, Model, Shape, TensorRef, leaves
@@ -221,8 +222,8 @@ class _Shapes:
         """The tensors' labels with a size in the place of each that the model's inputs leave open."""
         if self._sized is None:
             from kprune.graph.parse import parse_model
-            from kprune.labels.trace import trace
             from kprune.rules import builtin
+            from kprune.tracing.trace import trace
 
             config = copied(self._analysis.config)
             for entry in config["config"]["layers"]:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
+from kprune.edit import Edit, Fill, TensorEdit
 from kprune.errors import CannotPruneError
 from kprune.labels.closure import Closure
 from kprune.labels.map import LayerRecord, UnitAxis, Weight
-from kprune.surgery.edit import Edit, Fill, TensorEdit
 from kprune.text import clean
 
 # exp(-1e9) is 0 in every float type; float16 cannot hold it, and exp(-6e4) is 0 as well.

@@ -106,7 +106,7 @@ def figures(
 ) -> Iterator[Row]:
     """One cut, and what it comes to at each stage."""
     import kprune
-    from kprune.select.budget import Budget
+    from kprune.select.ranking.budget import Budget
 
     with tempfile.TemporaryDirectory() as place:
         small, better = Path(place) / "small.keras", Path(place) / "tuned.keras"

@@ -72,9 +72,8 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     """The parameters of an architecture, and the share that belongs to units that are free."""
     import keras_hub
 
-    from kprune.formats import open_model
-    from kprune.pruning import analyse
-    from kprune.running.flatten import flatten
+    from kprune.custom_code.flatten import flatten
+    from kprune.opened import analyse, open_model
 
     saved, plain = folder / "saved.keras", folder / "plain.keras"
     ARCHITECTURES[name](keras_hub.models).save(saved)

@@ -146,7 +146,7 @@ def test_remove(
 
 def check_output(model: Path, out: Path) -> None:
     """The file that was timed is right: a tenth of the units is gone and nothing else is."""
-    from kprune.formats import open_model
+    from kprune.opened import open_model
 
     with open_model(model) as before, open_model(out) as after:
         assert list(before.tensors) == list(after.tensors)

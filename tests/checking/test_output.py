@@ -13,7 +13,7 @@ import pytest
 import kprune
 from kprune.cli.boundary import run
 from kprune.errors import UnsoundOutputError
-from kprune.select.plans import parse_plan
+from kprune.select.plans.plan import parse_plan
 from kprune.surgery import mask as masks
 from kprune.surgery import remove as removing
 from kprune.surgery.rewrite import Rewriter

@@ -30,7 +30,7 @@ def failing(error: BaseException) -> Any:
 def test_a_bug_is_said_in_three_lines(
     kprune: Kprune, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kprune.report.inspect.inspect", failing(ZeroDivisionError("oh\x1b[2J")))
+    monkeypatch.setattr("kprune.views.inspect.inspect", failing(ZeroDivisionError("oh\x1b[2J")))
     ran = kprune("inspect", model)
     assert (ran.code, ran.out) == (1, "")
     assert ran.err == (
@@ -44,7 +44,7 @@ def test_a_bug_is_said_in_three_lines(
 def test_debug_shows_the_traceback(
     kprune: Kprune, model: Path, monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
-    monkeypatch.setattr("kprune.report.inspect.inspect", failing(ZeroDivisionError("oh")))
+    monkeypatch.setattr("kprune.views.inspect.inspect", failing(ZeroDivisionError("oh")))
     ran = kprune(*line.split())
     assert ran.code == 1
     assert ran.err.startswith("Traceback (most recent call last):\n")
@@ -62,7 +62,7 @@ def test_a_refusal_shows_no_traceback_but_with_debug(kprune: Kprune, model: Path
 def test_an_interruption_is_silent(
     kprune: Kprune, model: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
 ) -> None:
-    monkeypatch.setattr("kprune.report.inspect.inspect", failing(error))
+    monkeypatch.setattr("kprune.views.inspect.inspect", failing(error))
     ran = kprune("inspect", model)
     assert (ran.code, ran.out, ran.err) == (code, "", "")
 
@@ -80,7 +80,7 @@ def test_an_interruption_is_silent(
 def test_what_the_system_refuses_is_no_bug(
     kprune: Kprune, model: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
 ) -> None:
-    monkeypatch.setattr("kprune.report.inspect.inspect", failing(error))
+    monkeypatch.setattr("kprune.views.inspect.inspect", failing(error))
     ran = kprune("inspect", model)
     assert ran.err == message
     assert ran.code == 4

@@ -38,7 +38,7 @@ def test_what_runs_code_of_the_users_is_told_before_it_runs(
 def test_an_interruption_ends_with_130_and_says_how_to_go_on(
     kprune: Kprune, model: Path, samples: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kprune.running.checkpoint import Checkpoint
+    from kprune.train.checkpoint import Checkpoint
 
     keep = Checkpoint.keep
 

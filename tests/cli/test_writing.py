@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kprune.formats import open_model
+from kprune.opened import open_model
 from tests.cli.conftest import Kprune, folder_as_it_is
 
 REMOVE = ("conv_3:0-7", "hidden:0-31")

@@ -12,8 +12,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from kprune.edit import Edit, TensorEdit
 from kprune.formats import Source
-from kprune.surgery.edit import Edit, TensorEdit
 
 CONFIG: dict[str, Any] = {
     "module": "keras",

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kprune import atomic
+from kprune.atomic import check_output
+from kprune.edit import Edit
 from kprune.errors import FileError, UsageError
-from kprune.formats import atomic, open_model, stream, write_model
-from kprune.formats.atomic import check_output
-from kprune.formats.keras_zip import KerasZip
-from kprune.surgery.edit import Edit
+from kprune.formats import open_model, stream, write_model
+from kprune.formats.zip.keras_zip import KerasZip
 from tests.formats.making import contents, empty_edit, left_in, some_tensors, write_keras
 
 
@@ -254,7 +255,7 @@ WRITER = """
     import os, signal, sys, threading, time
     {setup}
     from kprune.formats import open_model, write_model
-    from kprune.surgery.edit import Edit
+    from kprune.edit import Edit
     def progress(done, total):
         if done > total // 2:
             print("half", flush=True)

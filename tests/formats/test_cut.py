@@ -15,8 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import fields, replace
 
+from kprune.edit import Edit, Fill, TensorEdit
 from kprune.formats import as_float, cut, from_float, open_model, stream, write_model
-from kprune.surgery.edit import Edit, Fill, TensorEdit
 from tests.formats.making import contents, edit_of, random_array, write_keras
 
 KINDS = ["<f4", "<f2", "V2", "|i1", "<i8", "|b1", "<f8", ">f4", "V3"]

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from kprune.edit import Edit
 from kprune.formats import open_model
-from kprune.formats.hdf5 import Hdf5Weights
-from kprune.formats.hdf5_layout import Layout, Space
-from kprune.formats.hdf5_moved import moved
-from kprune.formats.hdf5_plain import read_plain
+from kprune.formats.hdf5.layout import Layout, Space
+from kprune.formats.hdf5.moved import moved
+from kprune.formats.hdf5.plain import read_plain
+from kprune.formats.hdf5.tensors import Hdf5Weights
 from kprune.formats.opening import open_file
 from kprune.formats.outcome import layout as layout_of
 from kprune.formats.outcome import resolve
-from kprune.surgery.edit import Edit
 
 TYPES = ("f2", "f4", "f8", "i1", "i4", "u8")
 

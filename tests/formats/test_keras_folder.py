@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kprune.edit import TensorEdit
 from kprune.errors import DamagedFileError, FileError, UsageError
 from kprune.formats import open_model, write_model
-from kprune.surgery.edit import TensorEdit
 from tests.formats.making import (
     CONFIG,
     METADATA,

@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 import pytest
 
+from kprune.edit import Edit, TensorEdit
 from kprune.formats import as_float, open_model, write_model
-from kprune.surgery.edit import Edit, TensorEdit
 from tests.formats.making import edit_of, empty_edit
 
 pytestmark = pytest.mark.oracle

@@ -14,10 +14,10 @@ import h5py
 import numpy as np
 import pytest
 
+from kprune.edit import Edit, Fill, TensorEdit
 from kprune.errors import DamagedFileError, FileError
 from kprune.formats import open_model, write_model
 from kprune.formats.opening import OpenFile
-from kprune.surgery.edit import Edit, Fill, TensorEdit
 from tests.formats.making import (
     CONFIG,
     METADATA,
@@ -491,7 +491,7 @@ def test_reading_and_writing_import_no_tensorflow(model: Path, tmp_path: Path) -
     probe = f"""
 import sys
 from kprune.formats import open_model, write_model
-from kprune.surgery.edit import Edit
+from kprune.edit import Edit
 with open_model({str(model)!r}) as source:
     write_model(source, Edit(source.config, source.metadata), {str(tmp_path / "out.keras")!r})
 sys.exit(len({{"tensorflow", "keras", "scipy", "sklearn", "ml_dtypes"}} & set(sys.modules)))

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 import kprune
+from kprune.analysis.counts import count
 from kprune.errors import CannotPruneError, DamagedFileError, FileError, KpruneError, UsageError
-from kprune.formats import h5_attributes, open_model
-from kprune.pruning.carrying import analyse
-from kprune.report.counts import count
+from kprune.formats import open_model
+from kprune.formats.hdf5 import attributes as h5_attributes
+from kprune.opened import analyse
 from tests.formats.making import contents, left_in
 
 Layers = Mapping[str, Mapping[str, np.ndarray]]

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kprune.edit import Edit
 from kprune.errors import DamagedFileError
 from kprune.formats import open_model, write_model
 from kprune.formats.lines import without_lines
-from kprune.surgery.edit import Edit
 from tests.formats.making import some_tensors, write_folder, write_keras
 
 WORDS = "assets/layers/words.txt"

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kprune.edit import TensorEdit
 from kprune.formats import open_model, stream, write_model
-from kprune.formats.hdf5_layout import Space, lay_out, type_code
+from kprune.formats.hdf5.layout import Space, lay_out, type_code
 from kprune.formats.opening import OpenFile
-from kprune.formats.zip_records import NewMember, directory
-from kprune.surgery.edit import TensorEdit
+from kprune.formats.zip.records import NewMember, directory
 from tests.formats.making import edit_of, empty_edit
 from tests.small_models import layer, sequential
 
@@ -37,7 +37,7 @@ WRITER = """
 import sys
 import numpy as np
 from kprune.formats import open_model, write_model
-from kprune.surgery.edit import Edit, TensorEdit
+from kprune.edit import Edit, TensorEdit
 with open_model(sys.argv[1]) as source:
     edits = []
     for path, tensor in source.tensors.items():

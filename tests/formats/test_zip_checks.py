@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from kprune.errors import DamagedFileError, FileError
-from kprune.formats import open_model, zip_checks
+from kprune.formats import open_model
+from kprune.formats.zip import checks as zip_checks
 from tests.formats.making import hdf5_bytes
 
 WEIGHTS = hdf5_bytes({})

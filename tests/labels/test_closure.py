@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
 from kprune.errors import (
     CannotPruneError,
     FrozenUnitsError,
@@ -17,7 +17,7 @@ from kprune.errors import (
 )
 from kprune.labels.branches import dead_branches
 from kprune.labels.closure import Closure, check, close, is_rectangle
-from kprune.labels.explain import road_between
+from kprune.labels.paths import road_between
 from tests.small_models import Network, analysed, layer, residual, sequential
 
 

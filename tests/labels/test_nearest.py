@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 import kprune
-from kprune.formats import open_model
 from kprune.labels.closure import close
 from kprune.labels.nearest import completed
-from kprune.pruning import analyse
+from kprune.opened import analyse, open_model
 from tests.small_models import layer, sequential, write
 
 

@@ -7,8 +7,8 @@ import time
 
 from kprune.graph import parse_model
 from kprune.labels.groups import Groups
-from kprune.labels.trace import trace
 from kprune.rules import builtin
+from kprune.tracing.trace import trace
 from tests.small_models import residual
 
 

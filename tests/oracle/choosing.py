@@ -6,11 +6,10 @@ import os
 
 import numpy as np
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
 from kprune.errors import CannotPruneError
-from kprune.formats import open_model
 from kprune.labels.closure import check, close
-from kprune.pruning import analyse
+from kprune.opened import analyse, open_model
 
 Units = dict[str, np.ndarray]
 

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 from keras import tree
 
-from kprune.pruning import remove
 from kprune.report.report import Report
+from kprune.verbs.change import remove
 from tests.oracle.masked import MaskedOriginal
 
 TOLERANCE = 1e-4

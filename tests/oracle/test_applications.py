@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from kprune.pruning import remove
+from kprune.verbs.change import remove
 from tests.oracle.choosing import choose
 from tests.oracle.law import TOLERANCE, difference, outputs, randomize
 from tests.oracle.masked import MaskedOriginal

@@ -11,14 +11,13 @@ import pytest
 
 import kprune
 from kprune.errors import CheckError
-from kprune.formats import open_model
 from kprune.labels.closure import close
-from kprune.pruning import analyse
-from kprune.pruning.measures import measure_of
-from kprune.select.budget import Budget
-from kprune.select.choose import prunable_axes
-from kprune.select.ranking import Ranking, score_groups
-from kprune.select.statistics import Statistics
+from kprune.opened import analyse, open_model
+from kprune.pruning.amounts import measure_of
+from kprune.select.ranking.budget import Budget
+from kprune.select.ranking.choose import prunable_axes
+from kprune.select.ranking.ranks import Ranking, score_groups
+from kprune.select.ranking.statistics import Statistics
 
 pytestmark = pytest.mark.oracle
 

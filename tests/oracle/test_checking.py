@@ -19,8 +19,8 @@ from keras import layers
 
 from kprune.checking.output import complaints
 from kprune.checking.walk import Walk
-from kprune.formats import open_model
 from kprune.graph.parse import parse_model
+from kprune.opened import open_model
 from tests.oracle.test_applications import ALL, QUICK, build
 from tests.rules.test_every_layer import MODELS, model_of
 

@@ -12,7 +12,7 @@ import pytest
 from keras import layers, ops
 
 from kprune.errors import FrozenUnitsError
-from kprune.pruning import compact, remove
+from kprune.verbs.change import compact, remove
 from tests.oracle.law import (
     Removal,
     assert_equal,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-import kprune.pruning as kp
+import kprune.verbs.change as kp
 from kprune.errors import CannotPruneError, DamagedFileError, FrozenUnitsError
 from tests.oracle.law import Removal, assert_equal, check_removal, outputs, random_inputs, randomize
 

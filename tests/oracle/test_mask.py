@@ -15,7 +15,7 @@ import pytest
 from keras import layers
 
 from kprune.errors import CannotPruneError, UsageError
-from kprune.pruning import mask, unmask
+from kprune.verbs.change import mask, unmask
 from tests.oracle.law import assert_equal, outputs, random_inputs, randomize
 
 pytestmark = pytest.mark.oracle

@@ -22,14 +22,13 @@ import kprune.rules.convolutional
 import kprune.rules.merging
 import kprune.rules.reshaping
 from kprune.errors import UnsoundOutputError
-from kprune.formats import open_model
 from kprune.graph.model import map_leaves
 from kprune.labels.closure import close
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.layer_call import LayerCall
-from kprune.labels.trace import Tracer
-from kprune.pruning import analyse
-from kprune.rules.registry import LAYERS
+from kprune.opened import analyse, open_model
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import LAYERS
+from kprune.tracing.trace import Tracer
 from tests.oracle.law import check_removal, randomize
 
 pytestmark = pytest.mark.oracle

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers, optimizers
 
-from kprune.pruning import remove
+from kprune.verbs.change import remove
 from tests.oracle.law import randomize
 
 pytestmark = pytest.mark.oracle

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, event, given, note, settings
 from hypothesis import strategies as st
 
-from kprune.pruning import remove
+from kprune.verbs.change import remove
 from tests.oracle.choosing import choose
 from tests.oracle.law import assert_equal, outputs, random_inputs, randomize
 from tests.oracle.masked import MaskedOriginal

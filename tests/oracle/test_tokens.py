@@ -449,8 +449,7 @@ def test_a_teacher_loses_the_same_tokens(tmp_path: Path) -> None:
 
 
 def test_statistics_of_columns_do_not_look_at_rows(tmp_path: Path) -> None:
-    from kprune.formats import open_model
-    from kprune.pruning import analyse
+    from kprune.opened import analyse, open_model
     from kprune.pruning.selection import statistics_of
 
     path = saved(reader(keras(), None, 9), tmp_path)

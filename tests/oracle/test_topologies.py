@@ -14,9 +14,9 @@ from keras import layers
 
 from kprune import apply, explain, verify
 from kprune.errors import LastUnitError
-from kprune.formats import open_model
-from kprune.pruning import remove
-from kprune.select.plans import parse_plan
+from kprune.opened import open_model
+from kprune.select.plans.plan import parse_plan
+from kprune.verbs.change import remove
 from tests.oracle.law import assert_equal, outputs, randomize
 from tests.oracle.zeroed import check_random_removal
 

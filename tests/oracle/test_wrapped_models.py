@@ -12,10 +12,9 @@ from keras import layers
 
 import kprune
 from kprune.errors import UsageError
-from kprune.formats import open_model
-from kprune.pruning import analyse
+from kprune.opened import analyse, open_model
 from kprune.pruning.selection import statistics_of
-from kprune.report.diff import diff
+from kprune.views.diff import diff
 from tests.oracle.law import assert_equal, randomize
 
 pytestmark = pytest.mark.oracle

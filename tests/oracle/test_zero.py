@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 from kprune.errors import CannotPruneError
-from kprune.pruning import remove, zero
+from kprune.verbs.change import remove, zero
 from tests.oracle.law import assert_equal, outputs, random_inputs, randomize
 from tests.oracle.masked import MaskedOriginal
 

@@ -19,12 +19,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
 from kprune.errors import KpruneError
-from kprune.formats import open_model
 from kprune.labels.closure import check, close
-from kprune.pruning import analyse, remove, zero
+from kprune.opened import analyse, open_model
 from kprune.report.report import Report
+from kprune.verbs.change import remove, zero
 from tests.oracle.law import TOLERANCE, assert_equal, random_inputs, randomize
 
 Units = dict[str, np.ndarray]

@@ -12,7 +12,7 @@ import pytest
 
 import kprune
 from kprune.errors import CheckError, FrozenUnitsError, LastUnitError, PlanError, UsageError
-from kprune.select.plans import parse_plan
+from kprune.select.plans.plan import parse_plan
 from tests.formats.making import contents, left_in
 from tests.small_models import Network, layer, sequential, write
 

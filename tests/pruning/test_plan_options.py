@@ -12,14 +12,14 @@ import pytest
 
 import kprune
 from kprune.cli.options import Choosing
+from kprune.criteria_table import BUILTIN
 from kprune.errors import CheckError, FileError, UsageError
-from kprune.formats import open_model
+from kprune.opened import open_model
 from kprune.pruning.selection import Selection
-from kprune.select.budget import Budget
-from kprune.select.choice import Choice
-from kprune.select.options import BUDGETS, OPTIONS
-from kprune.select.plans import LayerChoice, Step, parse_plan
-from kprune.select.registered import BUILTIN
+from kprune.select.plans.plan import LayerChoice, Step, parse_plan
+from kprune.select.ranking.budget import Budget
+from kprune.select.ranking.choice import Choice
+from kprune.select.ranking.options import BUDGETS, OPTIONS
 
 
 @pytest.fixture

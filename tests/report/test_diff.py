@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import kprune
-from kprune.report.diff import Difference, LayerDiff, WeightDiff
+from kprune.views.diff import Difference, LayerDiff, WeightDiff
 from tests.cli.conftest import edited
 
 

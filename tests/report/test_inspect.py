@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import kprune
-from kprune.report.inspect import LayerFacts
+from kprune.views.inspect import LayerFacts
 from tests.cli.conftest import edited, with_unknown_layer
 
 

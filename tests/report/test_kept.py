@@ -11,7 +11,7 @@ import pytest
 
 import kprune
 from kprune.report.report import Kept, Report
-from kprune.select.plans import parse_plan
+from kprune.select.plans.plan import parse_plan
 from tests.formats.making import contents
 from tests.small_models import Network, write
 

@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kprune.report.values import Compared, compare
-from kprune.surgery.edit import TensorEdit
+from kprune.edit import TensorEdit
+from kprune.views.values import Compared, compare
 
 
 class Held:

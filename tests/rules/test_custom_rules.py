@@ -10,11 +10,11 @@ from typing import Any
 import keras
 import pytest
 
+from kprune.analysis.user_rules import load_rules
 from kprune.errors import CannotPruneError, FileError, FrozenUnitsError, UsageError
 from kprune.graph import Layer
-from kprune.pruning import remove, zero
 from kprune.rules import CUSTOM, builtin
-from kprune.rules.loading import load_rules
+from kprune.verbs.change import remove, zero
 from tests.oracle.law import assert_equal, outputs, random_inputs, randomize
 
 pytestmark = pytest.mark.oracle
@@ -68,7 +68,7 @@ def _tables_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it; a file that was loaded may be loaded again."""
     builtin()
     monkeypatch.setattr(CUSTOM, "rules", dict(CUSTOM.rules))
-    monkeypatch.setattr("kprune.rules.loading._loaded", {})
+    monkeypatch.setattr("kprune.analysis.user_rules._loaded", {})
 
 
 def gated(folder: Path) -> str:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from kprune.running.flatten import flatten
+from kprune.custom_code.flatten import flatten
 from tests.oracle.law import assert_equal, outputs, randomize
 from tests.oracle.zeroed import remove_and_zero
 
@@ -139,8 +139,8 @@ def test_a_release_that_builds_a_layer_otherwise_loses_its_rule_and_nothing_else
     tmp_path: Path,
 ) -> None:
     """A matrix of another shape than declared: the layer is frozen, the file is not refused."""
-    from kprune.analysis import Analysis
-    from kprune.formats import open_model
+    from kprune.analysis.analysis import Analysis
+    from kprune.opened import open_model
     from tests.oracle.zeroed import analysis_of
 
     class Other:

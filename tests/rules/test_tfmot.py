@@ -9,7 +9,7 @@ import pytest
 
 import kprune
 from kprune.errors import FrozenUnitsError, UsageError
-from kprune.rules.tfmot import PACKAGE, WRAPPERS
+from kprune.tracing.tfmot import PACKAGE, WRAPPERS
 from tests.small_models import Network, layer, write
 
 

@@ -16,9 +16,9 @@ import pytest
 from keras import layers
 
 from kprune.errors import FrozenUnitsError
-from kprune.pruning import remove
-from kprune.report.inspect import inspect
 from kprune.report.report import Report
+from kprune.verbs.change import remove
+from kprune.views.inspect import inspect
 from tests.oracle.law import assert_equal, outputs, random_inputs, randomize
 
 custom = keras.saving.register_keras_serializable("traced_tests")

@@ -13,10 +13,9 @@ from keras import layers
 
 import kprune
 from kprune.errors import CannotPruneError, UsageError
-from kprune.formats import open_model
-from kprune.pruning import analyse
+from kprune.opened import analyse, open_model
 from kprune.pruning.selection import statistics_of
-from kprune.select.criteria import LayerUnits, scores
+from kprune.select.ranking.criteria import LayerUnits, scores
 
 pytestmark = pytest.mark.oracle
 

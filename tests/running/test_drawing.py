@@ -10,7 +10,7 @@ import pytest
 from keras import layers, ops
 
 from kprune.errors import DamagedFileError
-from kprune.pruning import remove
+from kprune.verbs.change import remove
 from tests.running.custom_layers import UNITS, Configured, custom, refused, saved
 
 pytestmark = pytest.mark.oracle

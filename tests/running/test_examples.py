@@ -11,8 +11,8 @@ import pytest
 
 import kprune
 from kprune.running.inputs import is_function
-from kprune.select.choice import Choice
-from kprune.select.curves import read_curves
+from kprune.select.plans.curves import read_curves
+from kprune.select.ranking.choice import Choice
 
 pytestmark = pytest.mark.oracle
 

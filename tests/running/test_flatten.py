@@ -11,10 +11,10 @@ import keras
 import numpy as np
 import pytest
 
+from kprune.custom_code.flatten import flatten
 from kprune.errors import CannotPruneError, CheckError, FileError, SetupError, UsageError
 from kprune.graph import parse_model
-from kprune.pruning import remove
-from kprune.running.flatten import flatten
+from kprune.verbs.change import remove
 from tests.oracle.law import outputs, random_inputs, randomize
 from tests.oracle.zeroed import analysis_of
 
@@ -252,7 +252,7 @@ def test_without_trust_nothing_is_imported(made: Any, tmp_path: Path) -> None:
     path = saved(made.Tower(), tmp_path)
     script = f"import sys; sys.path.insert(0, {str(Path(made.__file__).parent)!r})\n" + (
         "from kprune.errors import CannotPruneError\n"
-        "from kprune.running.flatten import flatten\n"
+        "from kprune.custom_code.flatten import flatten\n"
         "try:\n"
         f"    flatten({str(path)!r})\n"
         "except CannotPruneError as error:\n"

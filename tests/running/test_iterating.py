@@ -221,7 +221,7 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(
 
 
 def test_a_floor_that_the_first_round_breaks_writes_nothing(place: Path, tmp_path: Path) -> None:
-    from kprune.running.tuning import judged
+    from kprune.train.tune import judged
 
     loss = judged(place / "model.keras", data=place / "data.npz", validation_split=0.25)["val_loss"]
     changes = (

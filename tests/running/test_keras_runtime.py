@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 from kprune.errors import CannotPruneError
-from kprune.running.verify import verify
+from kprune.verify.verify import verify
 from tests.running.making import saved
 
 pytestmark = pytest.mark.oracle
@@ -26,7 +26,7 @@ def run_alone(code: str, *args: str) -> subprocess.CompletedProcess:
 VERIFY = """
 import sys
 from kprune.errors import KpruneError
-from kprune.running.verify import verify
+from kprune.verify.verify import verify
 try:
     found = verify(*sys.argv[1:3], rules=sys.argv[3:], samples=2)
     print(found.passed)
@@ -68,7 +68,7 @@ def test_a_lambda_is_not_run(tmp_path):
 
 def test_keras_is_imported_without_chatter():
     code = (
-        "from kprune.running.keras_runtime import import_keras\n"
+        "from kprune.runtime.keras_runtime import import_keras\n"
         "print(import_keras().ops.ones(2).shape)"
     )
     done = run_alone(code)
@@ -78,7 +78,7 @@ def test_keras_is_imported_without_chatter():
 def test_what_was_held_back_is_shown_when_something_fails():
     code = """
 import os
-from kprune.running.keras_runtime import quiet
+from kprune.runtime.keras_import import quiet
 with quiet():
     os.write(2, b"lost\\n")
 try:
@@ -95,7 +95,7 @@ def test_a_keras_that_does_not_import_is_an_error_with_its_reason(tmp_path):
     (tmp_path / "keras.py").write_text("raise ImportError('no such thing')")
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from kprune.running.keras_runtime import import_keras\n"
+        "from kprune.runtime.keras_runtime import import_keras\n"
         "from kprune.errors import KpruneError\n"
         "try: import_keras()\n"
         "except KpruneError as error: print(error)"

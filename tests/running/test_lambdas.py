@@ -13,12 +13,12 @@ import tensorflow as tf
 from keras import layers, ops
 
 from kprune.errors import CannotPruneError, FrozenUnitsError, UsageError
-from kprune.pruning import compact, remove
-from kprune.report.inspect import inspect
 from kprune.rules import CUSTOM, builtin
-from kprune.running.sensitivity import sensitivity
-from kprune.running.tuning import tune
-from kprune.running.verify import verify
+from kprune.train.tune import tune
+from kprune.verbs.change import compact, remove
+from kprune.verbs.sensitivity import sensitivity
+from kprune.verify.verify import verify
+from kprune.views.inspect import inspect
 from tests.oracle.law import assert_equal, outputs, random_inputs, randomize
 from tests.running.custom_layers import UNITS, check, refused, saved
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from kprune.pruning import remove
-from kprune.running.verify import verify
+from kprune.verbs.change import remove
+from kprune.verify.verify import verify
 from tests.running.making import npz, saved
 
 pytestmark = pytest.mark.oracle

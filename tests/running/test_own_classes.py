@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import kprune
-from kprune.select.budget import Budget
-from kprune.select.choice import Choice
+from kprune.select.ranking.budget import Budget
+from kprune.select.ranking.choice import Choice
 
 pytestmark = pytest.mark.oracle
 

@@ -10,7 +10,7 @@ import pytest
 from keras import ops
 
 from kprune.errors import CannotPruneError
-from kprune.pruning import remove
+from kprune.verbs.change import remove
 from tests.running.custom_layers import Configured, check, custom, refused, saved
 
 pytestmark = pytest.mark.oracle

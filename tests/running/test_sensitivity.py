@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import kprune
-from kprune.select.curves import Curves
+from kprune.select.plans.curves import Curves
 
 pytestmark = pytest.mark.oracle
 
@@ -155,7 +155,7 @@ def test_a_dask_cluster_of_two_workers_measures_the_same(
         joblib.parallel_config(backend="dask", wait_for_workers_timeout=60),
     ):
         found = kprune.sensitivity(samples / "digits_mlp.keras", data=data, ratios=RATIOS)
-        loaded = client.run(lambda: "kprune.running.sensitivity" in __import__("sys").modules)
+        loaded = client.run(lambda: "kprune.verbs.sensitivity" in __import__("sys").modules)
     assert found == mlp
     assert list(loaded.values()) == [True, True]
 

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 import kprune
-from kprune.formats import open_model
-from kprune.pruning import analyse
-from kprune.running.sparsity import NEAR_ZERO, PENALTY, Sparsity
+from kprune.opened import analyse, open_model
+from kprune.train.sparsity import NEAR_ZERO, PENALTY, Sparsity
 from tests.running.making import small_problem, state
 
 pytestmark = pytest.mark.oracle

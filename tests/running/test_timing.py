@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import kprune
-from kprune.running import timing
+from kprune.verify import timing
 
 
 class Clock:

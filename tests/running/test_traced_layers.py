@@ -16,6 +16,9 @@ from kprune.pruning import compact, remove, zero
 from kprune.report.inspect import inspect
 from kprune.running.verify import verify
 from kprune.select.choice import Choice
+from kprune.verbs.change import compact, remove, zero
+from kprune.verify.verify import verify
+from kprune.views.inspect import inspect
 from tests.oracle.law import assert_equal, outputs, random_inputs, randomize
 from tests.running.custom_layers import UNITS, Configured, Slices, check, custom, saved, silenced
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kprune.running.checkpoint import History
 from kprune.running.examples import Examples
-from kprune.running.training import Training
+from kprune.train.checkpoint import History
+from kprune.train.tune_loop import Training
 
 pytestmark = pytest.mark.oracle
 

@@ -202,7 +202,7 @@ def test_the_state_that_is_written_is_that_of_the_best_epoch(
 ) -> None:
     import keras
 
-    from kprune.running.training import Training
+    from kprune.train.tune_loop import Training
 
     losses = iter([3.0, 2.0, 1.0, 1.5, 1.0])
     monkeypatch.setattr(Training, "judge", lambda self: {"val_loss": next(losses)})
@@ -362,7 +362,7 @@ def test_a_model_of_keras_2_goes_on_with_its_own_optimizer(tmp_path: Path, train
 def test_an_epoch_without_a_number_is_never_the_best_and_json_stays_json(
     samples: Path, training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kprune.running.training import Training
+    from kprune.train.tune_loop import Training
 
     losses = iter([float("nan"), 0.5, float("nan")])
     monkeypatch.setattr(Training, "judge", lambda self: {"val_loss": next(losses)})

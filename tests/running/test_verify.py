@@ -12,8 +12,8 @@ import pytest
 from keras import layers
 
 from kprune.errors import CheckError, UsageError
-from kprune.pruning import mask, remove, unmask, zero
-from kprune.running.verify import verify
+from kprune.verbs.change import mask, remove, unmask, zero
+from kprune.verify.verify import verify
 from tests.running.making import saved, small_model
 
 pytestmark = pytest.mark.oracle

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 import kprune
-from kprune.formats import open_model
-from kprune.pruning.carrying import analyse
+from kprune.opened import analyse, open_model
 
 BATCH, TIME = 3, 5
 

@@ -10,8 +10,8 @@ import tf_keras
 from keras import ops
 
 from kprune.errors import FrozenUnitsError
-from kprune.pruning import remove
-from kprune.running.verify import verify
+from kprune.verbs.change import remove
+from kprune.verify.verify import verify
 
 pytestmark = pytest.mark.oracle
 

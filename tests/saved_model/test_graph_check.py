@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 import kprune
+from kprune.edit import TensorEdit
 from kprune.errors import UnsoundOutputError
 from kprune.saved_model.analysis import GraphAnalysis
-from kprune.saved_model.contents import read
-from kprune.saved_model.graph_check import complaints
-from kprune.surgery.edit import TensorEdit
+from kprune.saved_model.files.contents import read
+from kprune.saved_model.files.graph_check import complaints
 from tests.saved_model import making
 from tests.saved_model.test_widths_of_one import convolutions
 

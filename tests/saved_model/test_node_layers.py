@@ -10,10 +10,10 @@ import pytest
 
 from kprune.graph.model import Layer
 from kprune.labels.labels import Labels
-from kprune.saved_model.graph import MAIN, Graph
-from kprune.saved_model.node_layers import NodeLayers
-from kprune.saved_model.parameters import Owners, Parameter
-from kprune.saved_model.values import Value
+from kprune.saved_model.tracing.graph import MAIN, Graph
+from kprune.saved_model.tracing.node_layers import NodeLayers
+from kprune.saved_model.tracing.parameters import Owners, Parameter
+from kprune.saved_model.tracing.values import Value
 
 
 def layer(path: str) -> Layer:

@@ -391,7 +391,7 @@ def test_a_damaged_folder_is_refused_and_nothing_is_written(exported, tmp_path, 
 def test_what_does_not_fit_into_one_shard_is_written_in_several(exported, tmp_path, monkeypatch):
     import tensorflow as tf
 
-    from kprune.saved_model import checkpoint
+    from kprune.saved_model.files import checkpoint
 
     units = {"conv_1": [0, 3], "hidden": [1]}
     kprune.remove(exported("digits_cnn"), units, output=tmp_path / "one")

@@ -10,10 +10,10 @@ import pytest
 from kprune.graph.model import Layer, Model
 from kprune.labels.labels import Axis
 from kprune.labels.map import Blocks, LabelMap
-from kprune.saved_model.parameters import Parameter
-from kprune.saved_model.settling import settle
-from kprune.saved_model.traced import Demand, Traced
-from kprune.saved_model.values import Place
+from kprune.saved_model.tracing.parameters import Parameter
+from kprune.saved_model.tracing.settle import settle
+from kprune.saved_model.tracing.traced import Demand, Traced
+from kprune.saved_model.tracing.values import Place
 
 SHAPE: Place = ("", "Reshape/shape", 1)
 

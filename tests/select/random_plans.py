@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from kprune.select.options import NORMALIZATIONS, REDUCTIONS
-from kprune.select.plans import Expect, LayerChoice, ModelCheck, Plan, Step
+from kprune.select.plans.plan import Expect, LayerChoice, ModelCheck, Plan, Step
+from kprune.select.ranking.options import NORMALIZATIONS, REDUCTIONS
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 runs = st.lists(st.tuples(st.integers(0, 300), st.integers(1, 200)), max_size=5)

@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
+from kprune.analysis.counts import count
 from kprune.errors import CheckError, FrozenUnitsError, UsageError
-from kprune.formats import open_model
 from kprune.labels.closure import check, close
-from kprune.pruning.carrying import analyse
-from kprune.pruning.measures import measure_of
-from kprune.report.counts import count
-from kprune.select.budget import Budget
-from kprune.select.choice import Choice
-from kprune.select.choose import Chosen, choose, prunable_axes
-from kprune.select.statistics import Statistics
+from kprune.opened import analyse, open_model
+from kprune.pruning.amounts import measure_of
+from kprune.select.ranking.budget import Budget
+from kprune.select.ranking.choice import Choice
+from kprune.select.ranking.choose import Chosen, choose, prunable_axes
+from kprune.select.ranking.statistics import Statistics
 from tests.small_models import Arrays, Network, analysed, arrays, layer, residual, sequential
 
 

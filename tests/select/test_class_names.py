@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kprune.errors import DamagedFileError, FileError, SpecError, UsageError
-from kprune.select.class_names import ClassNames, class_names, output_axes
+from kprune.select.naming.class_names import ClassNames, class_names, output_axes
 from tests.small_models import Network, analysed, layer, sequential
 
 ANIMALS = ClassNames(("cat", "dog", "tench, Tinca tinca", "crane", "crane", "!"))

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
+from kprune.criteria_table import BUILTIN
 from kprune.errors import ExpressionError, UsageError
-from kprune.select.choice import Choice
-from kprune.select.choose import choose, prunable_axes
-from kprune.select.criteria import LayerUnits, criterion, scores
-from kprune.select.ranking import Ranking, score_groups
-from kprune.select.registered import BUILTIN
-from kprune.select.statistics import Statistics
+from kprune.select.ranking.choice import Choice
+from kprune.select.ranking.choose import choose, prunable_axes
+from kprune.select.ranking.criteria import LayerUnits, criterion, scores
+from kprune.select.ranking.ranks import Ranking, score_groups
+from kprune.select.ranking.statistics import Statistics
 from kprune.surgery.zero import incoming
 from tests.small_models import Arrays, Network, analysed, arrays, layer, residual, sequential
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kprune.errors import ExpressionError
-from kprune.select.expressions import (
+from kprune.pointing import Source
+from kprune.select.naming.expressions import (
     ALL_NAMES,
     BATCHNORM_NAMES,
     DATA_NAMES,
@@ -17,8 +18,7 @@ from kprune.select.expressions import (
     WEIGHT_NAMES,
     parse_expression,
 )
-from kprune.select.pointing import Source
-from kprune.select.specs import parse_spec
+from kprune.select.naming.specs import parse_spec
 
 W = np.random.default_rng(0).normal(size=(3, 3, 2, 8)).astype(np.float32)
 ENV = {

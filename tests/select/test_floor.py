@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from kprune.select.floor import PATTERN, Floor, parse_floor
+from kprune.select.plans.floor import PATTERN, Floor, parse_floor
 
 
 def floor(text: str) -> Floor:

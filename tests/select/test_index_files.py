@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kprune.errors import DamagedFileError, FileError, IndexRangeError, SpecError, UsageError
-from kprune.select.index_files import read_indices
-from kprune.select.indices import parse_indices
+from kprune.select.naming.index_files import read_indices
+from kprune.select.naming.index_text import parse_indices
 
 
 def resolved(text: str, size: int = 20) -> list[int]:

@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kprune.errors import ExpressionError, FileError, IndexRangeError, SpecError, UsageError
-from kprune.select.indices import compact_text, indices_from, parse_indices
+from kprune.select.naming.index_text import indices_from, parse_indices
+from kprune.select.naming.indices import compact_text
 
 
 def resolved(value, size: int) -> list[int]:

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from kprune.errors import PlanError
-from kprune.select.iteration_plan import iteration_schema, parse_iteration_plan
+from kprune.select.plans.iteration import iteration_schema, parse_iteration_plan
 
 PLAN = """\
 version: 1

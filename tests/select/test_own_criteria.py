@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import kprune
+from kprune.criteria_table import CUSTOM
 from kprune.errors import UsageError
-from kprune.select.plans import parse_plan
-from kprune.select.registered import CUSTOM
+from kprune.select.plans.plan import parse_plan
 from tests.formats.making import contents
 from tests.small_models import layer, sequential, write
 

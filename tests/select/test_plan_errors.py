@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kprune.errors import PlanError, UsageError
-from kprune.select.expressions import ALL_NAMES
-from kprune.select.plan_yaml import write_flow, write_scalar
-from kprune.select.plans import LayerChoice, Step, parse_plan
+from kprune.select.naming.expressions import ALL_NAMES
+from kprune.select.plans.plan import LayerChoice, Step, parse_plan
+from kprune.select.plans.yaml_text import write_flow, write_scalar
 from tests.select.plan_texts import HEAD, REFUSED
 
 

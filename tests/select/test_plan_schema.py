@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from kprune.select.plan_yaml import read_yaml
-from kprune.select.plans import plan_schema, plan_to_yaml
+from kprune.select.plans.plan import plan_schema, plan_to_yaml
+from kprune.select.plans.yaml_text import read_yaml
 from tests.select.plan_texts import REFUSED
 from tests.select.random_plans import plans
 

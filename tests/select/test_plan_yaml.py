@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kprune.errors import PlanError
-from kprune.select.plan_yaml import (
+from kprune.select.plans.yaml_text import (
     COLUMNS,
     read_yaml,
     wrap_flow,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kprune.select.plans import (
+from kprune.select.plans.plan import (
     Expect,
     LayerChoice,
     ModelCheck,

@@ -5,7 +5,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kprune.select.pointing import (
+from kprune.pointing import (
     WIDTH,
     Source,
     columns,

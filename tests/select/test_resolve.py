@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
 from kprune.errors import IndexRangeError, SpecError, UnknownLayerError, UsageError
-from kprune.select.resolve import axes_named, excluded, layers_named, resolve, specs_from
-from kprune.select.specs import parse_layer
-from kprune.select.statistics import Statistics
+from kprune.select.naming.resolve import axes_named, excluded, layers_named, resolve, specs_from
+from kprune.select.naming.specs import parse_layer
+from kprune.select.ranking.statistics import Statistics
 from tests.small_models import Arrays, Network, analysed, arrays, layer, sequential
 
 

@@ -10,13 +10,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
+from kprune.analysis.counts import count
 from kprune.errors import CheckError, FileError, KpruneError, UsageError
-from kprune.formats import open_model
-from kprune.pruning import analyse, plan
-from kprune.report.counts import count
-from kprune.select.curves import Candidate, Curves, Point, read_curves
-from kprune.select.sensitivity import Wanted, within
+from kprune.opened import analyse, open_model
+from kprune.select.plans.curves import Candidate, Curves, Point, read_curves
+from kprune.select.plans.sensitivity import Wanted, within
+from kprune.verbs.change import plan
 
 
 @pytest.fixture(scope="module")

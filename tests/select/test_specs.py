@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kprune.errors import ExpressionError, IndexRangeError, SpecError
-from kprune.select.indices import FromFile, parse_indices
-from kprune.select.specs import parse_layer, parse_spec, quote_layer, spec_from_pair
+from kprune.select.naming.index_files import FromFile
+from kprune.select.naming.index_text import parse_indices
+from kprune.select.naming.specs import parse_layer, parse_spec, quote_layer, spec_from_pair
 
 
 def units(spec, size: int = 20) -> list[int]:
@@ -214,7 +215,7 @@ def test_the_text_of_a_pair_reads_back_as_the_same_layer(name):
 
 def test_specs_and_indices_do_not_import_yaml():
     probe = (
-        "import sys; from kprune.select import specs; specs.parse_spec('a:where(mean<1)')\n"
+        "import sys; from kprune.select.naming import specs; specs.parse_spec('a:where(mean<1)')\n"
         "sys.exit(any(name in sys.modules for name in ('yaml', 'difflib')))"
     )
     assert subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0

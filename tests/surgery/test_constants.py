@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kprune.edit import Fill, TensorEdit
 from kprune.labels.labels import Labels
-from kprune.surgery.edit import Fill, TensorEdit
-from kprune.surgery.known import NOTHING, Known, read_off
+from kprune.surgery.constants.constant_units import NOTHING, Known, read_off
 
 
 def test_a_unit_is_known_only_if_it_has_one_value_wherever_it_stands():

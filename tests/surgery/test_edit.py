@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kprune.surgery.edit import TensorEdit
+from kprune.edit import TensorEdit
 from tests.formats.test_cut import cases, expected
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
 from kprune.errors import CannotPruneError, UsageError
 from kprune.graph import parse_model
 from kprune.surgery.mask import mask, mask_below, unmask

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
 from kprune.labels.closure import close
 from kprune.surgery.provenance import with_provenance, without_masks
 from tests.small_models import arrays, layer, sequential

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from kprune.edit import TensorEdit
 from kprune.graph import parse_model
-from kprune.surgery.edit import TensorEdit
 from kprune.surgery.relocate import relocate
 from tests.small_models import analysed, arrays, layer, sequential
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from kprune.analysis import Analysis
+from kprune.analysis.analysis import Analysis
+from kprune.edit import Edit, TensorEdit
 from kprune.labels.closure import check, close
-from kprune.surgery.edit import Edit, TensorEdit
 from kprune.surgery.remove import remove
 from tests.small_models import Network, analysed, arrays, layer, residual, sequential
 

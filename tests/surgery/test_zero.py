@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kprune.edit import Edit
 from kprune.errors import CannotPruneError
 from kprune.labels.closure import close
-from kprune.surgery.edit import Edit
 from kprune.surgery.zero import SILENT, SILENT_FLOAT16, zero, zero_through
 from tests.small_models import Network, analysed, arrays, layer, sequential
 

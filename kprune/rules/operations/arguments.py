@@ -6,8 +6,8 @@ from typing import Any
 
 from kprune.graph.parse import is_keras3_node, legacy_kwargs
 from kprune.labels.labels import Labels
-from kprune.labels.layer_call import LayerCall
-from kprune.labels.rule_call import CannotTell
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.rule_call import CannotTell
 
 
 def axes_of(call: LayerCall, value: Any, rank: int) -> list[int]:

@@ -10,9 +10,9 @@ import numpy as np
 
 from kprune.graph.model import Constant
 from kprune.labels.labels import Labels
-from kprune.labels.layer_call import LayerCall
-from kprune.labels.rule_call import CannotTell, RuleCall
-from kprune.rules.registry import OPERATIONS
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import OPERATIONS
+from kprune.tracing.rule_call import CannotTell, RuleCall
 
 
 def contract(call: RuleCall, operands: Sequence[tuple[Labels, str]], output: str) -> Labels:

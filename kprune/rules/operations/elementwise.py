@@ -11,9 +11,9 @@ from kprune.elementwise.table import OPERATION
 from kprune.graph.model import Constant, array_at
 from kprune.labels.combine import broadcast_shape
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.layer_call import LayerCall
-from kprune.labels.rule_call import CannotTell
-from kprune.rules.registry import OPERATIONS
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import OPERATIONS
+from kprune.tracing.rule_call import CannotTell
 
 OF_ONE = names(OPERATION, operands=lambda count: count == 1)
 OF_SEVERAL = names(OPERATION, operands=lambda count: count > 1)

@@ -8,11 +8,11 @@ import numpy as np
 
 from kprune.graph.model import Constant
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.layer_call import LayerCall
-from kprune.labels.rule_call import CannotTell
 from kprune.rules.operations.arguments import one_axis, raw_argument
-from kprune.rules.registry import OPERATIONS
 from kprune.rules.shapes import replaced
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import OPERATIONS
+from kprune.tracing.rule_call import CannotTell
 
 
 @OPERATIONS.rule("GetItem", does="passes")

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.layer_call import LayerCall
-from kprune.labels.rule_call import CannotTell
 from kprune.rules.merging import join
 from kprune.rules.operations.arguments import one_axis, raw_argument, tensors_of
 from kprune.rules.operations.movement import moved, taken
-from kprune.rules.registry import OPERATIONS
 from kprune.rules.shapes import replaced
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import OPERATIONS
+from kprune.tracing.rule_call import CannotTell
 
 
 @OPERATIONS.rule("Concatenate", "Append", "Hstack", "Vstack", "Dstack", does="combines")

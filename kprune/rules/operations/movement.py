@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from kprune.labels.labels import Axis, Labels, Shape
-from kprune.labels.layer_call import LayerCall
-from kprune.labels.rule_call import CannotTell
 from kprune.rules.operations.arguments import axes_of, one_axis, raw_argument
-from kprune.rules.registry import OPERATIONS
 from kprune.rules.reshaping import reshaped
 from kprune.rules.shapes import replaced
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import OPERATIONS
+from kprune.tracing.rule_call import CannotTell
 
 
 def taken(x: Labels, positions: Sequence[int] | np.ndarray, axis: int, shape: Shape) -> Labels:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from kprune.labels.labels import Labels
-from kprune.labels.layer_call import LayerCall
 from kprune.rules.operations.arguments import axes_of
-from kprune.rules.registry import OPERATIONS
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import OPERATIONS
 
 REASONS = {
     "reorders positions by their values": (

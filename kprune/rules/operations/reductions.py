@@ -9,12 +9,12 @@ import numpy as np
 
 from kprune.graph.model import Constant
 from kprune.labels.labels import Labels
-from kprune.labels.layer_call import LayerCall
-from kprune.labels.rule_call import CannotTell
 from kprune.rules.operations.arguments import axes_of
 from kprune.rules.operations.elementwise import with_constant
-from kprune.rules.registry import OPERATIONS
 from kprune.rules.shapes import replaced
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import OPERATIONS
+from kprune.tracing.rule_call import CannotTell
 
 SUMS = "Sum Nansum CountNonzero Any".split()
 SHARES = ("Softmax", "LogSoftmax", "Sparsemax")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from kprune.labels.labels import Labels
-from kprune.labels.layer_call import LayerCall
 from kprune.rules.operations.arguments import axes_of
 from kprune.rules.operations.movement import taken
 from kprune.rules.pooling import pooling
-from kprune.rules.registry import OPERATIONS
 from kprune.rules.shapes import ints, replaced, spatial_axes
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import OPERATIONS
 
 OPERATIONS.rule("MaxPool", "AveragePool", does="passes", note="channel by channel")(pooling)
 

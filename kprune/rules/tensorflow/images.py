@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from kprune.labels.labels import Labels
-from kprune.labels.layer_call import LayerCall
-from kprune.labels.rule_call import CannotTell
 from kprune.rules.operations.reductions import reduced
 from kprune.rules.pooling import pooling
-from kprune.rules.registry import OPERATIONS
 from kprune.rules.shapes import replaced
 from kprune.rules.tensorflow.registry import argument, function, only, plain_list, whole_number
 from kprune.rules.tensorflow.sizes import hold_sizes, known_sizes, size_list
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import OPERATIONS
+from kprune.tracing.rule_call import CannotTell
 
 Size = int | None
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from kprune.graph.model import leaves
 from kprune.labels.labels import Labels
-from kprune.labels.layer_call import LayerCall
-from kprune.labels.rule_call import CannotTell
 from kprune.rules.merging import join
 from kprune.rules.operations.contractions import contract
-from kprune.rules.registry import OPERATIONS
 from kprune.rules.tensorflow.registry import argument, function, plain_list, tensor, whole_number
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import OPERATIONS
+from kprune.tracing.rule_call import CannotTell
 
 
 @function("math.add_n", "math.accumulate_n", idle="shape tensor_dtype")

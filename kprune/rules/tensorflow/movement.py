@@ -8,10 +8,7 @@ from typing import Any
 import numpy as np
 
 from kprune.labels.labels import Axis, Labels, Shape
-from kprune.labels.layer_call import LayerCall
-from kprune.labels.rule_call import CannotTell
 from kprune.rules.operations.movement import new_shape, taken
-from kprune.rules.registry import OPERATIONS
 from kprune.rules.reshaping import reshaped
 from kprune.rules.shapes import replaced
 from kprune.rules.tensorflow.registry import (
@@ -23,6 +20,9 @@ from kprune.rules.tensorflow.registry import (
     written,
 )
 from kprune.rules.tensorflow.sizes import hold_sizes, known_sizes, meet, size_list
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import OPERATIONS
+from kprune.tracing.rule_call import CannotTell
 
 
 @function("reshape", takes="shape", reads_sizes=True)

@@ -11,9 +11,9 @@ from msgspec import Struct, field
 from kprune.graph.model import leaves
 from kprune.graph.parse import legacy_kwargs
 from kprune.labels.labels import Labels
-from kprune.labels.layer_call import LayerCall
-from kprune.labels.rule_call import CannotTell
-from kprune.rules.registry import OPERATIONS
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.registry import OPERATIONS
+from kprune.tracing.rule_call import CannotTell
 
 FunctionRule = Callable[[LayerCall], Any]
 

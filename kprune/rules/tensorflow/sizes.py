@@ -10,10 +10,10 @@ import numpy as np
 from kprune.graph.model import leaves
 from kprune.graph.parse import CONSTANT, legacy_rows
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.layer_call import LayerCall
-from kprune.labels.rule_call import CannotTell
 from kprune.labels.sizes import Number, computed, product, size_number
 from kprune.rules.tensorflow.registry import Function, function, written
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.rule_call import CannotTell
 
 ARITHMETIC: dict[str, Callable[[int, int], int]] = {
     "Add": lambda a, b: a + b,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from kprune.labels.labels import Labels
-from kprune.labels.layer_call import LayerCall
 from kprune.rules.operations.arguments import axes_of
 from kprune.rules.operations.reductions import reduced
 from kprune.rules.tensorflow.registry import Twin, argument, function, twins
+from kprune.tracing.layer_call import LayerCall
 
 ELEMENTWISE = {
     "Abs": "abs math.abs", "Negative": "negative math.negative __operators__.neg",

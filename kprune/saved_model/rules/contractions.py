@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from kprune.labels.labels import Labels, Shape
-from kprune.labels.rule_call import CannotTell
 from kprune.rules.operations.contractions import contract, parse_equation
-from kprune.saved_model.op_call import OpCall, positions
 from kprune.saved_model.rules.registry import op
+from kprune.saved_model.tracing.op_call import OpCall, positions
+from kprune.tracing.rule_call import CannotTell
 
 
 def product(call: OpCall, operands: Sequence[tuple[Labels, str]], output: str) -> Labels:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from kprune.labels.labels import Labels
-from kprune.labels.rule_call import CannotTell
-from kprune.saved_model.op_call import OpCall
 from kprune.saved_model.rules.registry import op
-from kprune.saved_model.values import Number, TensorList, Value, computed
+from kprune.saved_model.tracing.op_call import OpCall
+from kprune.saved_model.tracing.values import Number, TensorList, Value, computed
+from kprune.tracing.rule_call import CannotTell
 
 
 @op(

@@ -11,9 +11,9 @@ import numpy as np
 from kprune.elementwise.facts import keeps_zero, names
 from kprune.elementwise.table import FUNCTIONS, TENSORFLOW
 from kprune.labels.labels import Labels
-from kprune.saved_model.op_call import OpCall
 from kprune.saved_model.rules.registry import op
-from kprune.saved_model.values import Number, Value, computed, product
+from kprune.saved_model.tracing.op_call import OpCall
+from kprune.saved_model.tracing.values import Number, Value, computed, product
 
 OF_ONE = names(TENSORFLOW, operands=lambda count: count == 1)
 OF_SEVERAL = names(TENSORFLOW, operands=lambda count: count != 1)

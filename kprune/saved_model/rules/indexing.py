@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from kprune.labels.labels import Axis, Labels, Shape
-from kprune.labels.rule_call import CannotTell
-from kprune.saved_model.op_call import OpCall
 from kprune.saved_model.rules.joining import apart, stay
 from kprune.saved_model.rules.registry import op
-from kprune.saved_model.values import Number, Value
+from kprune.saved_model.tracing.op_call import OpCall
+from kprune.saved_model.tracing.values import Number, Value
+from kprune.tracing.rule_call import CannotTell
 
 
 @op("Slice", does="passes", numbers=True)

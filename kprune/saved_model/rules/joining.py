@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from kprune.labels.labels import Labels, Shape
-from kprune.labels.rule_call import CannotTell
 from kprune.rules.merging import join
-from kprune.saved_model.op_call import OpCall
 from kprune.saved_model.rules.registry import op
-from kprune.saved_model.values import Number, Value
+from kprune.saved_model.tracing.op_call import OpCall
+from kprune.saved_model.tracing.values import Number, Value
+from kprune.tracing.rule_call import CannotTell
 
 
 @op("Pack", does="combines", numbers=True)

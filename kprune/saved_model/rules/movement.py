@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from kprune.labels.labels import Axis, Labels, Shape
-from kprune.labels.regroup import regrouped
-from kprune.labels.rule_call import CannotTell
-from kprune.saved_model.op_call import OpCall
 from kprune.saved_model.rules.registry import op
-from kprune.saved_model.values import Number, Value
+from kprune.saved_model.tracing.op_call import OpCall
+from kprune.saved_model.tracing.values import Number, Value
+from kprune.tracing.regroup import regrouped
+from kprune.tracing.rule_call import CannotTell
 
 
 @op("Reshape", does="passes", numbers=True)
@@ -97,7 +97,7 @@ def shape(call: OpCall) -> Any:
         if known is None:
             results.append(Value(Labels((None,))))
             continue
-        from kprune.saved_model.values import size_number
+        from kprune.saved_model.tracing.values import size_number
 
         numbers = np.empty(len(known), object)
         for axis in range(len(known)):

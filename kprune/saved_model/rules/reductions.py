@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from kprune.labels.labels import Labels
-from kprune.labels.rule_call import CannotTell
-from kprune.saved_model.op_call import OpCall
 from kprune.saved_model.rules.contractions import axes_of_image, hold_space
 from kprune.saved_model.rules.registry import op
-from kprune.saved_model.values import Value, computed, product
+from kprune.saved_model.tracing.op_call import OpCall
+from kprune.saved_model.tracing.values import Value, computed, product
+from kprune.tracing.rule_call import CannotTell
 
 
 @op(

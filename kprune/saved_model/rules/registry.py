@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kprune.rules.registry import ANSWERS
+from kprune.tracing.registry import ANSWERS
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class OpRule:
 
     Attributes:
         function: takes an OpCall; gives a Value or Labels, or a list of them, one for each output.
-        does: one of the five words of `kprune.rules.registry`.
+        does: one of the five words of `kprune.tracing.registry`.
         note: one line for readers.
         numbers: whether the rule itself sees to integers that say sizes; else those that come in
             have to stay what they are.

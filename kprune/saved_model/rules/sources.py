@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from kprune.labels.labels import Labels
-from kprune.saved_model.graph import constant
-from kprune.saved_model.op_call import OpCall
 from kprune.saved_model.rules.registry import op
-from kprune.saved_model.values import Number, Value
+from kprune.saved_model.tracing.graph import constant
+from kprune.saved_model.tracing.op_call import OpCall
+from kprune.saved_model.tracing.values import Number, Value
 
 _MOST = 4096
 """Integer constants with more elements than this say no sizes."""

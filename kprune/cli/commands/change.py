@@ -1,0 +1,235 @@
+"""kprune remove, zero, mask, unmask: the commands that write another model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from typer import Argument, Option
+
+from kprune.cli.complete import complete_layer
+from kprune.cli.options import WHICH, Choosing, Limiting, Model, Reading, Reporting, Writing
+
+HOW = "How it is done"
+
+DropBranches = Annotated[
+    bool,
+    Option(
+        "--drop-branches",
+        help="A layer may vanish with its branch though only units tied to its own are named.",
+        rich_help_panel=HOW,
+    ),
+]
+NoCoupled = Annotated[
+    bool,
+    Option(
+        "--no-coupled",
+        help="Refuse if units tied to these would go along.",
+        rich_help_panel=HOW,
+    ),
+]
+
+
+def remove(
+    model: Model,
+    choosing: Choosing,
+    *,
+    keep_tokens: Annotated[
+        str | None,
+        Option(
+            "--keep-tokens",
+            metavar="FILE",
+            help="Rows of an embedding, but for these tokens (or ids): a token a line, JSON or .npy; "
+            "--layer names the embedding.",
+            rich_help_panel=WHICH,
+        ),
+    ] = None,
+    fold: Annotated[
+        bool,
+        Option(
+            "--fold",
+            help="Fold what they still give into biases: computes what 'zero' does.",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
+    whole_layers: Annotated[
+        list[str] | None,
+        Option(
+            "--layers",
+            metavar="GLOB",
+            help="Instead of units, whole layers: a residual branch that ends in an Add, or a chain "
+            "that keeps the shape; repeatable.",
+            autocompletion=complete_layer,
+            rich_help_panel=WHICH,
+            show_default=False,
+        ),
+    ] = None,
+    no_coupled: NoCoupled = False,
+    allow_output_change: Annotated[
+        bool,
+        Option(
+            "--allow-output-change",
+            help="The model's inputs and outputs may change.",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
+    drop_branches: DropBranches = False,
+    writing: Writing,
+    limiting: Limiting,
+    reporting: Reporting,
+    common: Reading,
+) -> None:
+    """Remove units physically: smaller layers, in a smaller file.
+
+    The result computes what the model would with every weight of these units at 0;
+    with --fold, what 'kprune zero' makes of it.
+
+    Example: kprune remove model.keras dense_1:3,7,12 -o small.keras
+    """
+    from kprune.verbs.change import remove as carry_out
+
+    changed(
+        carry_out, model, writing, reporting, common,
+        **choosing.selection(bare=keep_tokens is not None),
+        keep_tokens=keep_tokens,
+        limits=limiting.limits(),
+        fold=fold,
+        whole_layers=whole_layers or None,
+        coupled=not no_coupled,
+        allow_output_change=allow_output_change,
+        drop_branches=drop_branches,
+    )  # fmt: skip
+
+
+def zero(
+    model: Model,
+    choosing: Choosing,
+    *,
+    outgoing: Annotated[
+        bool,
+        Option(
+            "--outgoing",
+            help="Also what consumers hold for them: computes what 'remove' would.",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
+    silence: Annotated[
+        bool,
+        Option(
+            "--silence",
+            help="Classes of an output layer get probability 0.",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
+    no_coupled: NoCoupled = False,
+    writing: Writing,
+    reporting: Reporting,
+    common: Reading,
+) -> None:
+    """Set the units' incoming weights and biases to 0; shapes stay.
+
+    Example: kprune zero model.keras conv2d_1:0-7
+    """
+    from kprune.verbs.change import zero as carry_out
+
+    changed(
+        carry_out, model, writing, reporting, common,
+        **choosing.selection(), outgoing=outgoing, silence=silence, coupled=not no_coupled,
+    )  # fmt: skip
+
+
+def mask(
+    model: Model,
+    choosing: Choosing,
+    *,
+    below: Annotated[
+        float | None,
+        Option(
+            "--below",
+            metavar="T",
+            help="At run time, zero activations of magnitude under T.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    writing: Writing,
+    reporting: Reporting,
+    common: Reading,
+) -> None:
+    """Multiply the units' outputs by 0, by stock Keras parts: reversible.
+
+    Layers without weights can be masked as well. 'kprune unmask' takes the masks out.
+
+    Example: kprune mask model.keras dense_1:3,7,12
+    """
+    from kprune.verbs.change import mask as carry_out
+
+    selection = choosing.selection(bare=below is not None)
+    changed(carry_out, model, writing, reporting, common, **selection, below=below)
+
+
+def unmask(
+    model: Model,
+    *,
+    layers: Annotated[
+        list[str] | None,
+        Argument(
+            metavar="LAYER",
+            help="The masked layers; by default all.",
+            autocompletion=complete_layer,
+            show_default=False,
+        ),
+    ] = None,
+    layer: Annotated[
+        list[str] | None,
+        Option(
+            "--layer",
+            metavar="LAYER",
+            help="The same as an option.",
+            autocompletion=complete_layer,
+            rich_help_panel=WHICH,
+            show_default=False,
+        ),
+    ] = None,
+    writing: Writing,
+    reporting: Reporting,
+    common: Reading,
+) -> None:
+    """Take masks out again: the model is what it was.
+
+    Example: kprune unmask model.pruned.keras -o model.keras
+    """
+    from kprune.verbs.change import unmask as carry_out
+
+    named = [*(layers or []), *(layer or [])] or None
+    changed(carry_out, model, writing, reporting, common, layers=named)
+
+
+def changed(
+    carry_out: Any,
+    model: str,
+    writing: Writing,
+    reporting: Reporting,
+    common: Reading,
+    **options: Any,
+) -> None:
+    """Carry out a change to a model file, and report it."""
+    from kprune.cli.progress import Progress
+
+    if reporting.report is not None:
+        from kprune.faults import check_place
+
+        check_place(reporting.report)
+    with Progress("writing") as progress:
+        report = carry_out(
+            model,
+            output=writing.output,
+            in_place=writing.in_place,
+            force=writing.force,
+            dry_run=writing.dry_run,
+            rules=common.rules or (),
+            trust=common.trust,
+            progress=progress,
+            **options,
+        )
+    from kprune.cli.output import present
+
+    present(report, reporting, path=report.output.path)

@@ -1,0 +1,55 @@
+"""kprune compact"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+from typer import Option
+
+from kprune.cli.commands.change import HOW, changed
+from kprune.cli.options import Limiting, Model, Reading, Reporting, Writing
+
+
+def compact(
+    model: Model,
+    *,
+    merge: Annotated[
+        bool,
+        Option(
+            "--merge",
+            help="Make one of units that are equal, or equal up to a factor.",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
+    no_check: Annotated[
+        bool,
+        Option(
+            "--no-check",
+            help="Do not run both models in TensorFlow first.",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
+    writing: Writing,
+    limiting: Limiting,
+    reporting: Reporting,
+    common: Reading,
+) -> None:
+    """Remove what is dead or constant: the same outputs, a smaller file.
+
+    Units go whose weights are 0 on their way in or out, that a mask silences,
+    or that give one number whatever comes in, which biases then take over.
+    A unit that would be missed is left, and a note says why.
+
+    Example: kprune compact zeroed.keras -o small.keras
+    """
+    from kprune.verbs.change import compact as carry_out
+
+    if not (no_check or writing.dry_run) and sys.stderr is not None and sys.stderr.isatty():
+        from kprune.page.streams import say
+
+        say("checking in TensorFlow that the result computes the same …")
+    changed(
+        carry_out, model, writing, reporting, common,
+        limits=limiting.limits(), merge=merge, check=not no_check,
+    )  # fmt: skip

@@ -1,0 +1,125 @@
+"""kprune plan and apply: choices written down, reviewed, and carried out."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Argument, Option
+
+from kprune.cli.commands.change import DropBranches, changed
+from kprune.cli.options import (
+    WHICH,
+    WRITTEN,
+    Choosing,
+    Json,
+    Limiting,
+    Model,
+    Reading,
+    Reporting,
+    Writing,
+)
+
+MEASURED = "Which units, by what was measured (one layer at a time: a heuristic)"
+
+
+def apply(
+    model: Model,
+    plan: Annotated[str, Argument(metavar="PLAN.yaml", help="As 'kprune plan' prints it.")],
+    *,
+    drop_branches: DropBranches = False,
+    writing: Writing,
+    limiting: Limiting,
+    reporting: Reporting,
+    common: Reading,
+) -> None:
+    """Carry out a plan.
+
+    It is read strictly: an error names its line, and nothing is written.
+
+    Example: kprune apply model.keras plan.yaml -o small.keras
+    """
+    from kprune.verbs.change import apply as carry_out
+
+    changed(
+        carry_out, model, writing, reporting, common,
+        plan=plan, limits=limiting.limits(), drop_branches=drop_branches,
+    )  # fmt: skip
+
+
+def plan(
+    model: Model,
+    choosing: Choosing,
+    *,
+    sensitivity: Annotated[
+        str | None,
+        Option(
+            "--sensitivity",
+            metavar="FILE",
+            help="The largest cuts that 'kprune sensitivity -o' found good enough; with one of:",
+            rich_help_panel=MEASURED,
+        ),
+    ] = None,
+    min_accuracy: Annotated[
+        float | None,
+        Option(
+            "--min-accuracy",
+            metavar="A",
+            help="The least of its metric, with one layer cut.",
+            rich_help_panel=MEASURED,
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        Option(
+            "--max-drop",
+            metavar="D",
+            help="How much worse its metric may become, say 0.01.",
+            rich_help_panel=MEASURED,
+        ),
+    ] = None,
+    backend: Annotated[
+        str,
+        Option(
+            "--backend",
+            metavar="NAME",
+            help="What the plan does with them: remove, zero or mask.",
+            rich_help_panel=WHICH,
+        ),
+    ] = "remove",
+    output: Annotated[
+        str | None,
+        Option("--output", "-o", metavar="FILE", help="Write it here.", rich_help_panel=WRITTEN),
+    ] = None,
+    force: Annotated[
+        bool, Option("--force", help="Write over an existing file.", rich_help_panel=WRITTEN)
+    ] = False,
+    as_json: Json,
+    common: Reading,
+) -> None:
+    """Choose units, and print the choice as a plan with explicit indices.
+
+    Example: kprune plan model.keras --criterion l1 --ratio 0.25 > plan.yaml
+    """
+    from kprune.cli.output import print_json, write_text
+    from kprune.page.notes import show_notes
+    from kprune.page.streams import put
+    from kprune.select.plans.plan import plan_to_dict, plan_to_yaml
+    from kprune.verbs.change import planned
+
+    made, notes = planned(
+        model,
+        **choosing.selection(),
+        sensitivity=sensitivity,
+        min_accuracy=min_accuracy,
+        max_drop=max_drop,
+        backend=backend,
+        rules=common.rules or (),
+        trust=common.trust,
+    )
+    show_notes(notes)
+    if output is not None and output != "-":
+        write_text(output, plan_to_yaml(made), force=force)
+    elif as_json.json:
+        print_json(plan_to_dict(made))
+    else:
+        put(plan_to_yaml(made))

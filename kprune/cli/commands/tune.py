@@ -1,0 +1,134 @@
+"""kprune tune"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec.structs import asdict
+from typer import Option
+
+from kprune.cli.options import Reading, Reporting
+from kprune.cli.training import DATA, Learning, Result, Trained
+
+HOW = "How it is trained (by default as the file says)"
+
+
+def tune(
+    model: Trained,
+    *,
+    learning: Learning,
+    validation_split: Annotated[
+        float | None,
+        Option(
+            "--validation-split",
+            metavar="R",
+            help="Else hold back this share [default: 0.1 of a file].",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int, Option("--epochs", metavar="N", help="How often over the data.", rich_help_panel=HOW)
+    ] = 5,
+    batch_size: Annotated[
+        int,
+        Option("--batch-size", metavar="N", help="Samples of one step.", rich_help_panel=HOW),
+    ] = 32,
+    learning_rate: Annotated[
+        float | None,
+        Option("--learning-rate", metavar="R", help="Such as 1e-4.", rich_help_panel=HOW),
+    ] = None,
+    optimizer: Annotated[
+        str | None,
+        Option(
+            "--optimizer",
+            metavar="NAME",
+            help="Another than the file's; its state starts anew.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        Option("--loss", metavar="NAME", help="Another than the file's.", rich_help_panel=HOW),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        Option("--metric", metavar="NAME", help="What is shown beside it.", rich_help_panel=HOW),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        Option(
+            "--patience",
+            metavar="N",
+            help="Stop after N epochs without a better one.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    keep_zeros: Annotated[
+        bool,
+        Option("--keep-zeros", help="Hold zeroed units at zero.", rich_help_panel=HOW),
+    ] = False,
+    sparsify: Annotated[
+        float | None,
+        Option(
+            "--sparsify",
+            metavar="L",
+            help="Penalize groups of units, so that those the model can do without get near zero: "
+            "1e-4 to 1e-2.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    seed: Annotated[
+        int,
+        Option(
+            "--seed",
+            metavar="N",
+            help="Of the order of samples.",
+            rich_help_panel=HOW,
+            show_default=False,
+        ),
+    ] = 0,
+    result: Result,
+    reporting: Reporting,
+    common: Reading,
+) -> None:
+    """Train on what is left, in Keras; the best epoch is written.
+
+    Loss, metrics, optimizer and its state are the file's own.
+
+    Example: kprune tune small.keras --data train.npz --learning-rate 1e-4
+    """
+    from kprune.cli.output import present
+    from kprune.page.page import Page
+    from kprune.train.tune import tune as train
+    from kprune.train.tune_result import epoch_line
+
+    progress = Page(stderr=True)
+    if reporting.report is not None:
+        from kprune.faults import check_place
+
+        check_place(reporting.report)
+    learning.announce()
+
+    def tell(epoch: int, epochs: int, figures: dict[str, Any]) -> None:
+        progress.print(epoch_line(epoch, epochs, figures))
+
+    found = train(
+        model,
+        **asdict(learning),
+        **asdict(result),
+        rules=common.rules or (),
+        trust=common.trust,
+        on_epoch=None if reporting.quiet else tell,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        optimizer=optimizer,
+        loss=loss,
+        metric=metric,
+        validation_split=validation_split,
+        patience=patience,
+        keep_zeros=keep_zeros,
+        sparsify=sparsify,
+        seed=seed,
+    )
+    present(found, reporting, path=found.output)

@@ -1,0 +1,116 @@
+"""kprune verify"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Argument, Option
+
+from kprune.cli.options import Json, Reading
+from kprune.errors import UsageError
+
+RUN = "How they are run"
+TIME = "How long they take"
+
+
+def verify(
+    original: Annotated[str, Argument(metavar="ORIGINAL", help="The model as it was.")],
+    pruned: Annotated[str, Argument(metavar="PRUNED", help="What kprune made of it.")],
+    *,
+    data: Annotated[
+        str | None,
+        Option(
+            "--data",
+            metavar="FILE.npz",
+            help="Inputs x, and labels y for the accuracy (or all by name).",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    samples: Annotated[
+        int,
+        Option("--samples", metavar="N", help="How many random inputs.", rich_help_panel=RUN),
+    ] = 32,
+    seed: Annotated[
+        int,
+        Option(
+            "--seed",
+            metavar="N",
+            help="For random inputs.",
+            rich_help_panel=RUN,
+            show_default=False,
+        ),
+    ] = 0,
+    tolerance: Annotated[
+        float | None,
+        Option(
+            "--tolerance",
+            metavar="T",
+            help="Largest error, relative to an output's magnitude [default: 1e-4].",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    time: Annotated[
+        bool,
+        Option(
+            "--time",
+            help="Time both as well, in this process: median of calls that take turns, after a "
+            "warm-up.",
+            rich_help_panel=TIME,
+        ),
+    ] = False,
+    batch_sizes: Annotated[
+        str | None,
+        Option(
+            "--batch-sizes",
+            metavar="N,N",
+            help="With --time: samples of one call [default: 1,32].",
+            rich_help_panel=TIME,
+        ),
+    ] = None,
+    as_json: Json,
+    common: Reading,
+) -> int:
+    """Run both models in TensorFlow, and compare.
+
+    The pruned one must compute what the original does with its removed units at 0.
+
+    Example: kprune verify model.keras small.keras --data test.npz
+    """
+    from kprune.cli.output import present
+    from kprune.cli.progress import Progress
+    from kprune.verify.verify import verify as run_both
+
+    sizes = _sizes(time, batch_sizes)
+    with Progress("running", bytes_=False) as progress:
+        found = run_both(
+            original,
+            pruned,
+            data=data,
+            samples=samples,
+            seed=seed,
+            tolerance=tolerance,
+            time=sizes,
+            rules=common.rules or (),
+            trust=common.trust,
+            progress=progress,
+        )
+    present(found, as_json)
+    return 0 if found.passed else 5
+
+
+def _sizes(wanted: bool, text: str | None) -> list[int]:
+    """The batch sizes to time. Raises: UsageError for text that lists none."""
+    if not wanted:
+        if text is not None:
+            raise UsageError("--batch-sizes goes with --time", do="add --time")
+        return []
+    if text is None:
+        from kprune.verify.timing import SIZES
+
+        return list(SIZES)
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"--batch-sizes is given {text!r}", do="write sizes such as 1,32,256"
+        ) from None

@@ -1,0 +1,521 @@
+"""A custom layer's own code, run once on symbolic tensors: what it does, as a graph.
+
+The layer is built from its config, as Keras builds it when it loads the file, and its `call` is
+given symbolic tensors in the place of its inputs and of its weights. Layers of Keras's own inside
+it become layers of the graph; the code of others is followed like that of the layer itself. This
+runs code that the file names, so it needs the user's trust.
+
+Weights hold random numbers meanwhile, others each time: what the code computes from their values
+comes out different each time, and so is found out when two drawings are compared.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kprune.errors import KpruneError
+from kprune.graph.model import Shape, leaves, map_leaves
+from kprune.labels.labels import merged
+from kprune.runtime.custom_classes import foreign_classes, import_classes
+from kprune.runtime.keras_import import import_keras, quiet
+from kprune.runtime.lambda_code import (
+    LAMBDA,
+    draw_by_tensorflow,
+    require_registered,
+    usual_names,
+)
+from kprune.runtime.numbering import numbered
+from kprune.text import clean
+from kprune.tracing.code_graph import Drawing, Held, Part, Tensor, Undrawable, canonical
+
+REBUILT_FROM = ("module", "class_name", "config", "registered_name", "build_config")
+LONGEST = 160
+
+
+class KerasDrawer:
+    """Draws layers with Keras 3. A layer that was drawn in this process is not drawn again.
+
+    Args:
+        metadata: the file's; what Keras 2 saved is not drawn.
+    """
+
+    def __init__(self, metadata: Mapping[str, Any]) -> None:
+        self._version = str(metadata.get("keras_version", "3"))
+        self._drawn: dict[str, tuple[Drawing, ...] | Undrawable] = {}
+
+    def draw(self, spec: dict[str, Any], arguments: Any) -> Sequence[Drawing]:
+        """See `kprune.tracing.code_graph.Drawer`.
+
+        Raises: Undrawable; CannotPruneError if the layer's class cannot be imported.
+        """
+        old = self._version.startswith(("1.", "2."))
+        if old and spec["class_name"] != LAMBDA:
+            raise Undrawable("which Keras 2 saved: kprune traces the code of Keras 3's layers only")
+        spec = {key: spec[key] for key in REBUILT_FROM if key in spec}
+        key = json.dumps([spec, map_leaves(repr, arguments)], sort_keys=True, default=repr)
+        if key not in self._drawn:
+            import_keras()
+            with quiet():
+                classes = import_classes(foreign_classes(spec))
+                try:
+                    self._drawn[key] = (
+                        _draw_lambda(spec, arguments, classes, old=old)
+                        if spec["class_name"] == LAMBDA
+                        else _draw(spec, arguments, classes)
+                    )
+                except Undrawable as reason:
+                    self._drawn[key] = reason
+                except KpruneError:
+                    raise
+                except Exception as error:  # whatever the user's code raises
+                    said = _said(error)
+                    self._drawn[key] = Undrawable(f"whose code cannot be traced ({said})", said)
+        found = self._drawn[key]
+        if isinstance(found, Undrawable):
+            raise Undrawable(str(found), found.error)
+        return found
+
+
+def _said(error: Exception) -> str:
+    """What an error says, without what Keras puts around it."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).rpartition("Error encountered:\n")[2]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].startswith("Exception encountered"):
+        lines = lines[1:]
+    first = lines[0] if lines else ""
+    first = first.partition(". ")[0].partition(" for '{{node")[0]
+    return clean(f"{type(error).__name__}: {first}", LONGEST)
+
+
+def _draw_lambda(
+    spec: dict[str, Any], arguments: Any, classes: Mapping[str, Any], *, old: bool
+) -> tuple[Drawing, ...]:
+    """Draw a Lambda's function: by Keras 3; by Keras 2 if that wrote it, or if it calls TensorFlow."""
+
+    def by_tensorflow() -> tuple[Drawing, ...]:
+        return (draw_by_tensorflow(spec, arguments, old=old),)
+
+    if old:
+        return _twice(by_tensorflow)
+    try:
+        return _draw(spec, arguments, classes)
+    except Undrawable:
+        raise
+    except Exception:  # whatever the function raises
+        try:
+            return _twice(by_tensorflow)
+        except Exception:  # what Keras 3 says of it is more to the point
+            pass
+        raise
+
+
+def _draw(spec: dict[str, Any], arguments: Any, classes: Mapping[str, Any]) -> tuple[Drawing, ...]:
+    """Draw a layer. Raises: Undrawable."""
+    return _twice(lambda: _Sketch(_rebuilt(spec, classes), arguments).drawings())
+
+
+def _twice(draw: Callable[[], tuple[Drawing, ...]]) -> tuple[Drawing, ...]:
+    """Draw twice: what comes out differently is in no file. Raises: Undrawable."""
+    found, again = draw(), draw()
+    for one, other in zip(found, again, strict=True):
+        if canonical(one.config) != canonical(other.config):
+            raise Undrawable(
+                "whose code computes with random numbers or with the values of its weights"
+            )
+    return found
+
+
+def _rebuilt(spec: dict[str, Any], classes: Mapping[str, Any]) -> Any:
+    keras = import_keras()
+    if spec["class_name"] == LAMBDA:
+        require_registered(spec["config"], keras)
+        spec = {"module": "keras.layers", **spec}  # a legacy file names no module
+    with usual_names(keras):
+        return keras.saving.deserialize_keras_object(
+            json.loads(json.dumps(spec)), custom_objects=dict(classes), safe_mode=False
+        )
+
+
+@dataclass
+class _Sketch:
+    """One layer, about to be drawn.
+
+    Attributes:
+        layer: the Keras layer, built.
+        arguments: (args, kwargs) of its call.
+    """
+
+    layer: Any
+    arguments: Any
+    _taken_apart: set[int] = field(default_factory=set)  # Keras's layers whose code is followed
+    _said: list[Shape] = field(default_factory=list)  # what Keras takes its outputs to be
+    _paths: dict[int, str] = field(default_factory=dict)
+    _names: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        keras = import_keras()
+        inputs = self._inputs()
+        args, kwargs = _filled(self.arguments, inputs)
+        # Keras builds what is not built yet, here and inside, by calling it.
+        outputs = self.layer(*args, **kwargs)
+        self._said = [tuple(output.shape) for output in keras.tree.flatten(outputs)]
+        if not self.layer.weights:
+            return
+        model = keras.Model(inputs, keras.tree.flatten(outputs))
+        self._paths = _stored_at(model, self.layer.weights)
+        missing = [w.name for w in self.layer.weights if id(w) not in self._paths]
+        if missing:
+            raise Undrawable(f"which stores its weight {clean(missing[0])} in a way of its own")
+        rng = np.random.default_rng()
+        for weight in self.layer.weights:
+            if "float" in str(weight.dtype):
+                weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+
+    def _inputs(self) -> list[Any]:
+        keras = import_keras()
+        return [
+            keras.Input(
+                batch_shape=leaf.shape, dtype=leaf.dtype or "float32", name=f"input.{number}"
+            )
+            for number, leaf in enumerate(_tensors(self.arguments))
+        ]
+
+    @property
+    def takes_mask(self) -> bool:
+        """Whether Keras hands the layer the mask of its time steps, where there is one."""
+        named = inspect.signature(self.layer.call).parameters
+        if "mask" not in named or "mask" in self.arguments[1]:
+            return False
+        if not getattr(
+            self.layer, "_fn_expects_mask_arg", True
+        ):  # a Lambda whose function takes none
+            return False
+        tensors = _tensors(self.arguments)
+        if len(tensors) != 1:
+            raise Undrawable("which takes a mask of time steps, and several tensors")
+        return len(tensors[0].shape) > 2
+
+    def drawings(self) -> tuple[Drawing, ...]:
+        """What the layer does, in each way in which Keras may call it."""
+        while True:
+            try:
+                if not self.takes_mask:
+                    return (self.draw(),)
+                return self.draw(), self.draw(masked=True)
+            except _OnConstants as found:
+                self._taken_apart.add(id(found.layer))
+
+    def draw(self, *, masked: bool = False) -> Drawing:
+        """Trace `call`, in inference."""
+        keras = import_keras()
+        inputs = self._inputs()
+        args, kwargs = _filled(self.arguments, inputs)
+        named = inspect.signature(self.layer.call).parameters
+        if "training" in named and "training" not in kwargs:
+            kwargs["training"] = False
+        if masked:
+            (x,) = inputs
+            mask = keras.Input(batch_shape=x.shape[:2], dtype="bool", name="input.mask")
+            kwargs["mask"] = mask
+        self._names = {}
+        whole = self._part(self.layer, "", set())
+        stand_ins = {id(weight): weight for weight in self.layer.weights}
+        held = [item for item in whole.all_weights() if item.input]
+        by_path = {self._paths[key]: weight for key, weight in stand_ins.items()}
+        symbols = {
+            id(by_path[item.path]): keras.Input(
+                batch_shape=item.shape, dtype=str(by_path[item.path].dtype), name=item.input
+            )
+            for item in held
+        }
+        apart = self._taken_apart
+        with (
+            _symbolic(self.layer, symbols, apart),
+            _followed(masked, apart, {id(inner) for inner in self.layer._flatten_layers()}),
+            _invented() as invented,
+            _open_counts(),
+        ):
+            outputs = self.layer.call(*args, **kwargs)
+        for output in keras.tree.flatten(outputs):
+            if not isinstance(output, keras.KerasTensor):
+                raise Undrawable("whose code gives something other than tensors of its inputs")
+        for said, output in zip(self._said, keras.tree.flatten(outputs), strict=True):
+            if merged(said, tuple(output.shape)) is None:
+                raise Undrawable(
+                    f"whose code gives {tuple(output.shape)} where Keras is told {said}"
+                )
+        everything = [*inputs, *symbols.values(), *invented, *([mask] if masked else [])]
+        graph = keras.Model(everything, outputs)
+        _refuse_weights(graph)
+        config = json.loads(json.dumps(keras.saving.serialize_keras_object(graph)))
+        made = tuple(
+            Held(name, name, tuple(tensor.shape), False, name)
+            for tensor in invented
+            if (name := tensor.name)
+        )
+        return Drawing(numbered(config), whole, masked, invented=made)
+
+    def _part(self, layer: Any, name: str, seen: set[int]) -> Part:
+        """The layer as Keras keeps it: its own weights, then the layers inside it."""
+        own = name != "" and not _is_foreign(layer) and id(layer) not in self._taken_apart
+        inside = [] if own else layer._flatten_layers(include_self=False, recursive=False)
+        elsewhere = {id(weight) for inner in inside for weight in inner.weights}
+        weights = []
+        for weight in layer.weights:
+            if id(weight) in elsewhere or id(weight) in seen:
+                continue
+            seen.add(id(weight))
+            number = len(seen)
+            weights.append(
+                Held(
+                    weight.name,
+                    self._paths[id(weight)],
+                    tuple(weight.shape),
+                    bool(weight.trainable),
+                    None if own else f"weight.{number}",
+                )
+            )
+        parts = []
+        for inner in inside:
+            if id(inner) not in self._names:
+                self._names[id(inner)] = self._free_name(_called(layer, inner))
+                inner.name = self._names[id(inner)]
+                parts.append(self._part(inner, inner.name, seen))
+        return Part(name, type(layer).__name__, own, tuple(weights), tuple(parts))
+
+    def _free_name(self, wanted: str) -> str:
+        name, number = wanted, 0
+        while name in self._names.values():
+            number += 1
+            name = f"{wanted}_{number}"
+        return name
+
+
+def _tensors(arguments: Any) -> list[Tensor]:
+    return [leaf for leaf in leaves(arguments) if isinstance(leaf, Tensor)]
+
+
+def _filled(arguments: Any, inputs: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of a call, with symbolic tensors. Dicts are in the order of their keys already."""
+    left = iter(inputs)
+    args, kwargs = map_leaves(
+        lambda leaf: next(left) if isinstance(leaf, Tensor) else leaf, tuple(arguments)
+    )
+    return list(args), dict(kwargs)
+
+
+def _stored_at(model: Any, weights: Sequence[Any]) -> dict[int, str]:
+    """Where Keras stores each weight, below the layer's group: found out by storing them."""
+    import h5py
+
+    for number, weight in enumerate(weights, 1):
+        weight.assign(np.full(weight.shape, number, str(weight.dtype)))
+    found: dict[float, str] = {}
+
+    def note(path: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and path.startswith("layers/"):
+            found[float(np.ravel(item[...])[0]) if item.size else -1.0] = path.split("/", 2)[2]
+
+    with tempfile.TemporaryDirectory(prefix="kprune-") as folder:
+        place = os.path.join(folder, "layer.weights.h5")
+        model.save_weights(place)
+        with h5py.File(place) as file:
+            file.visititems(note)
+    values = {id(weight): float(number) for number, weight in enumerate(weights, 1)}
+    return {key: found[value] for key, value in values.items() if value in found}
+
+
+def _is_foreign(layer: Any) -> bool:
+    return type(layer).__module__.partition(".")[0] != "keras"
+
+
+def _called(parent: Any, layer: Any) -> str:
+    """The attribute under which a layer keeps another; of one in a list, with its number."""
+    for name, value in vars(parent).items():
+        if value is layer:
+            return name.lstrip("_")
+        if isinstance(value, (list, tuple)) and not name.startswith("_"):
+            for number, item in enumerate(value):
+                if item is layer:
+                    return f"{name}_{number}"
+    return str(layer.name)
+
+
+@contextmanager
+def _symbolic(layer: Any, symbols: Mapping[int, Any], apart: set[int]) -> Iterator[None]:
+    """Put symbolic tensors in the place of the weights of a layer, and of those inside whose code is followed.
+
+    Args:
+        symbols: by the id of each weight.
+        apart: ids of Keras's own layers whose code is followed.
+    """
+    changed: list[tuple[dict[str, Any], str, Any]] = []
+
+    def swapped(value: Any) -> Any:
+        if id(value) in symbols:
+            return symbols[id(value)]
+        if type(value).__name__ in ("list", "TrackedList"):
+            new = [swapped(item) for item in value]
+            return new if any(a is not b for a, b in zip(new, value, strict=True)) else value
+        if isinstance(value, tuple) and type(value) is tuple:
+            new = [swapped(item) for item in value]
+            return tuple(new) if any(a is not b for a, b in zip(new, value, strict=True)) else value
+        if type(value).__name__ in ("dict", "TrackedDict"):
+            pairs = {key: swapped(item) for key, item in value.items()}
+            return pairs if any(pairs[key] is not value[key] for key in pairs) else value
+        return value
+
+    def put(layer: Any) -> None:
+        attributes = vars(layer)
+        for name, value in list(attributes.items()):
+            if name in ("_trainable_variables", "_non_trainable_variables", "_layers"):
+                continue
+            new = swapped(value)
+            if new is not value:
+                changed.append((attributes, name, value))
+                attributes[name] = new
+        for inner in layer._flatten_layers(include_self=False, recursive=False):
+            if _is_foreign(inner) or id(inner) in apart:
+                put(inner)
+
+    try:
+        put(layer)
+        yield
+    finally:
+        for attributes, name, value in changed:
+            attributes[name] = value
+
+
+class _OnConstants(Exception):
+    """A layer of Keras's own is called on numbers alone, such as a table of positions on 0, 1, 2 …"""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__(layer.name)
+        self.layer = layer
+
+
+@contextmanager
+def _invented() -> Iterator[list[Any]]:
+    """Have tensors that are made for a batch of any size (noise, zeros) be symbolic.
+
+    Their shape holds None, from `ops.shape` of a symbolic tensor, and Keras cannot make them.
+
+    Returns: what was made.
+    """
+    keras = import_keras()
+    from keras.src import backend
+
+    made: list[Any] = []
+    changed: list[tuple[Any, str, Any]] = []
+
+    def put(module: Any, name: str) -> None:
+        original = getattr(module, name)
+
+        def make(shape: Any, *args: Any, **kwargs: Any) -> Any:
+            open_ended = isinstance(shape, (list, tuple)) and any(size is None for size in shape)
+            if not open_ended:
+                return original(shape, *args, **kwargs)
+            dtype = kwargs.get("dtype") or "float32"
+            made.append(keras.Input(batch_shape=shape, dtype=dtype, name=f"made.{len(made)}"))
+            return made[-1]
+
+        changed.append((module, name, original))
+        setattr(module, name, make)
+
+    for name in ("normal", "uniform", "truncated_normal"):
+        put(backend.random, name)
+    for name in ("zeros", "ones", "full"):
+        put(backend.numpy, name)
+    try:
+        yield made
+    finally:
+        for module, name, original in changed:
+            setattr(module, name, original)
+
+
+@contextmanager
+def _open_counts() -> Iterator[None]:
+    """Have `ops.tile` and `ops.repeat` take the size of a batch, which is None while it is not known.
+
+    A token or a table of positions is often put before each sample so.
+    """
+    keras = import_keras()
+    from keras.src.ops.numpy import Repeat, Tile
+
+    originals = Tile.compute_output_spec, Repeat.compute_output_spec
+
+    def tiled(self: Any, x: Any) -> Any:
+        counts = [self.repeats] if isinstance(self.repeats, int) else list(self.repeats or [None])
+        known = Tile([1 if count is None else count for count in counts])
+        shape = list(originals[0](known, x).shape)
+        for place, count in enumerate(reversed(counts), 1):
+            if count is None:
+                shape[-place] = None
+        return keras.KerasTensor(shape, dtype=x.dtype)
+
+    def repeated(self: Any, x: Any) -> Any:
+        if self.repeats is not None:
+            return originals[1](self, x)
+        shape = [None] if self.axis is None else list(x.shape)
+        shape[self.axis or 0] = None
+        return keras.KerasTensor(shape, dtype=x.dtype)
+
+    Tile.compute_output_spec, Repeat.compute_output_spec = tiled, repeated
+    try:
+        yield
+    finally:
+        Tile.compute_output_spec, Repeat.compute_output_spec = originals
+
+
+@contextmanager
+def _followed(masked: bool, apart: set[int], inside: set[int]) -> Iterator[None]:
+    """Follow the code of layers inside that are not Keras's own, where they would be one step each.
+
+    Args:
+        apart: ids of Keras's own layers whose code is followed as well.
+        inside: ids of all layers of the layer that is drawn.
+    Raises: _OnConstants where a layer of Keras's own would have to be.
+    """
+    keras = import_keras()
+    original = keras.layers.Layer.__call__
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        symbolic = any(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten([args, kwargs]))
+        if id(self) in apart:
+            return self.call(*args, **kwargs)
+        if not symbolic and id(self) in inside and self.weights and not _is_foreign(self):
+            raise _OnConstants(self)
+        if not symbolic or not _is_foreign(self):
+            return original(self, *args, **kwargs)
+        named = inspect.signature(self.call).parameters
+        if masked and "mask" in named and kwargs.get("mask") is None:
+            raise Undrawable(f"whose '{self.name}' takes the mask of time steps from Keras")
+        if "training" in named:
+            kwargs.setdefault("training", False)
+        return self.call(*args, **kwargs)
+
+    keras.layers.Layer.__call__ = call
+    try:
+        yield
+    finally:
+        keras.layers.Layer.__call__ = original
+
+
+def _refuse_weights(graph: Any) -> None:
+    """Raises: Undrawable if a weight is in the graph as a value, of which no label could be cut."""
+    keras = import_keras()
+    for operation in graph.operations:
+        for node in operation._inbound_nodes:
+            given = keras.tree.flatten([node.arguments.args, node.arguments.kwargs])
+            if any(isinstance(leaf, keras.Variable) for leaf in given):
+                raise Undrawable("whose code uses the weights of a layer inside it directly")

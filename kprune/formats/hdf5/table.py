@@ -1,0 +1,95 @@
+"""What an HDF5 file of weights holds, whoever read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from msgspec import Struct, field
+
+from kprune.errors import FileError
+from kprune.faults import damaged
+from kprune.formats.opening import Window
+from kprune.formats.source import Tensor
+from kprune.text import clean
+
+
+class Marks(Struct):
+    """Where in a plain file's metadata there is something that follows from sizes.
+
+    Attributes:
+        end: where the size of the file stands.
+        addresses: where the address of another piece of metadata stands.
+        extents: for each tensor where its extents stand, and how often: a limit may repeat them.
+        storage: for each tensor where the address of its values stands, and then their size.
+        attributes: where each attribute begins, and the attribute.
+    """
+
+    end: int = 0
+    addresses: list[int] = field(default_factory=list)
+    extents: dict[str, tuple[int, int]] = field(default_factory=dict)
+    storage: dict[str, int] = field(default_factory=dict)
+    attributes: list[tuple[int, bytes]] = field(default_factory=list)
+
+
+class Table(Struct, frozen=True):
+    """What an HDF5 file of weights holds.
+
+    Attributes:
+        tensors: by path, in file order.
+        groups: path of each group but the root.
+        types: for each tensor its number type as HDF5 encodes it.
+        places: for each tensor and group where it begins in the HDF5 file. What was written first
+            stands first, so this is the order of creation.
+        marks: for a plain file, what has to be written anew where a tensor's size changes.
+    """
+
+    tensors: Mapping[str, Tensor]
+    groups: tuple[str, ...]
+    types: Mapping[str, bytes]
+    places: Mapping[str, int]
+    marks: Marks | None = None
+
+
+class Found(Struct):
+    """The objects of a file as they are met, in any order; `table` puts them in order.
+
+    Attributes: those of `Table`.
+    """
+
+    tensors: list[Tensor] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    types: dict[str, bytes] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)
+    marks: Marks | None = None
+
+    def table(self, window: Window, where: str) -> Table:
+        """All of it, in file order.
+
+        Args:
+            window: the HDF5 file.
+            where: what messages call it.
+        Raises: DamagedFileError if the values of two tensors overlap.
+        """
+        tensors = sorted(self.tensors, key=lambda tensor: (self.places[tensor.path], tensor.path))
+        end, before = 0, ""
+        for tensor in tensors:
+            if tensor.offset is None:
+                continue
+            if tensor.offset < end:
+                raise bad(
+                    window, where, tensor.path, f"its values overlap those of {clean(before)}"
+                )
+            end, before = tensor.offset + tensor.nbytes, tensor.path
+        return Table(
+            MappingProxyType({tensor.path: tensor for tensor in tensors}),
+            tuple(sorted(self.groups, key=self.places.__getitem__)),
+            self.types,
+            self.places,
+            self.marks,
+        )
+
+
+def bad(window: Window, where: str, path: str, why: str) -> FileError:
+    """The refusal for an object that contradicts the file or itself."""
+    return damaged(window.file, why, where=f"{where}, {clean(path)}")

@@ -1,0 +1,44 @@
+"""Which units, by what each group of layers was seen to cost."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from kprune.analysis.analysis import Analysis
+from kprune.errors import UsageError
+from kprune.page.result import Note
+from kprune.pruning.selection import Selection
+from kprune.select.naming.resolve import excluded
+from kprune.select.plans.curves import Curves, read_curves
+from kprune.select.plans.sensitivity import Wanted, within
+
+
+def good_enough(
+    analysis: Analysis,
+    selection: Selection,
+    curves: Curves | str | os.PathLike[str] | None,
+    *,
+    min_accuracy: float | None,
+    max_drop: float | None,
+) -> tuple[dict[str, np.ndarray], list[Note]]:
+    """The largest cuts that leave a model good enough; see `kprune.select.plans.sensitivity.within`.
+
+    Args:
+        selection: of which only `exclude` may be given, as the curves say which units go.
+    Raises: UsageError for other ways to choose beside this one, FileError for what is no curves.
+    """
+    if curves is None:
+        raise UsageError(
+            "a wanted accuracy goes with measured curves",
+            do="measure them (kprune sensitivity MODEL --data FILE.npz -o FILE.json), and give --sensitivity FILE.json",
+        )
+    if selection.units or selection.layers or not selection.by_spec:
+        raise UsageError(
+            "--sensitivity says by itself which units go",
+            do="leave out layers and other ways to choose; --exclude LAYER leaves one whole",
+        )
+    wanted = Wanted(min_accuracy, max_drop)
+    found = curves if isinstance(curves, Curves) else read_curves(curves)
+    return within(found, wanted, analysis, excluded(analysis, selection.exclude))

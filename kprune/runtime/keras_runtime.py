@@ -1,0 +1,183 @@
+"""A model file loaded by the Keras that wrote it; a model run in batches."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from kprune.errors import CannotPruneError, FileError, KpruneError
+from kprune.formats import Source
+from kprune.packages import imported
+from kprune.runtime.custom_classes import foreign_classes, import_classes
+from kprune.runtime.keras_import import import_keras, name_of, quiet, reason_of
+from kprune.runtime.lambda_code import runs_lambdas
+from kprune.text import clean
+
+Progress = Callable[[int, int], None]
+
+# Keras tells formats apart by the name; a folder must not end in `.keras`.
+SUFFIXES = {"keras": ".keras", "h5": ".h5"}
+
+
+def keras_of(source: Source) -> ModuleType:
+    """The Keras that wrote a file: tf_keras for what Keras 2 wrote, where Keras 3 often has no such layer.
+
+    Raises: SetupError if it cannot be imported.
+    """
+    keras = import_keras()
+    if not str(source.metadata.get("keras_version", "3")).startswith(("1.", "2.")):
+        return keras
+    with quiet():
+        return imported(
+            "tf_keras",
+            what=f"{name_of(source)} was saved by Keras 2, and tf_keras, which runs it,",
+            do="install it: pip install 'kprune[keras2]'",
+        )
+
+
+def load(source: Source, folder: Path, *, compiled: bool = False) -> Any:
+    """A model, loaded by the Keras that wrote it. No code in the file is run (safe_mode).
+
+    Classes that are not Keras's own have to be registered; a trusted file's are imported, and the
+    code in its Lambda layers is run.
+
+    Args:
+        source: an opened model with a path.
+        folder: a temporary one, in case Keras has to be given the file under another name.
+        compiled: whether to compile it, if the file says how; where that fails it is not compiled.
+    Raises: CannotPruneError if it needs code that is not there, FileError if Keras refuses it.
+    """
+    keras = keras_of(source)
+    path = _under_a_name_that_keras_takes(source, folder)
+    with quiet():
+        own = import_classes(foreign_classes(source.config)) if source.trusted else {}
+    said = source.config.get("compile_config") or source.metadata.get("training_config")
+    compiled = compiled and bool(said)
+    try:
+        with quiet(), runs_lambdas(source, keras) as trusted:
+            return keras.models.load_model(
+                path, custom_objects=own, compile=compiled, safe_mode=not trusted
+            )
+    except Exception as error:
+        if compiled:
+            return load(source, folder)
+        raise _load_error(source, error) from error
+
+
+def is_compiled(model: Any) -> bool:
+    """Whether a model knows its optimizer and loss; Keras 2 has another name for that."""
+    return bool(getattr(model, "compiled", getattr(model, "_is_compiled", False)))
+
+
+def _under_a_name_that_keras_takes(source: Source, folder: Path) -> Path:
+    """Keras goes by the name, kprune by the content."""
+    assert source.path is not None
+    path = (source.stands_at or source.path).absolute()
+    wanted = SUFFIXES.get(source.format, "")
+    if (path.suffix == wanted) if wanted else path.suffix != ".keras":
+        return path
+    link = folder / f"{len(list(folder.iterdir()))}{wanted or '_folder'}"
+    link.symlink_to(path)
+    return link
+
+
+def _load_error(source: Source, error: Exception) -> KpruneError:
+    text = str(error)
+    name = name_of(source)
+    if "ambda" in text and "safe" in text and not source.trusted:
+        return CannotPruneError(
+            f"cannot run {name}",
+            why="it has a Lambda layer, whose code Keras only runs if it is told to trust the file",
+            do="pass --trust if you trust this file: Keras's safe mode is then off for it",
+        )
+    missing = re.search(r"(?:Could not locate (?:class|function)|Unknown layer:?) '([^']+)'", text)
+    if missing or "register_keras_serializable" in text:
+        what = f"'{clean(missing[1])}', which" if missing else "a class that"
+        return CannotPruneError(
+            f"cannot run {name}",
+            why=f"it uses {what} is neither part of Keras nor registered",
+            do="give --rules a file that registers it (@keras.saving.register_keras_serializable)"
+            + (_or_trust(source) if not source.trusted else ""),
+        )
+    return FileError(
+        f"Keras does not load {name}",
+        why=f"{type(error).__name__}: {clean(' '.join(text.split()), 300)}",
+        do="check that keras.models.load_model accepts it",
+    )
+
+
+def _or_trust(source: Source) -> str:
+    """What else can be done about classes that a file names."""
+    modules = {item.module for item in foreign_classes(source.config)} - {"__main__"}
+    return f", or import {clean(', '.join(sorted(modules)), 200)} (--trust)" if modules else ""
+
+
+def run(
+    model: Any, inputs: Any, *, batch_size: int, progress: Progress | None = None
+) -> list[np.ndarray]:
+    """What a model gives, in inference mode.
+
+    The model is called, not `predict`: for a few batches, tracing would cost more than it saves.
+
+    Args:
+        inputs: arrays in the structure of the model's inputs, all with the same number of samples.
+        progress: called with (samples done, samples in all).
+    Returns: one array for each output, flattened as Keras flattens structures.
+    Raises: CannotPruneError if the model does not run on these inputs.
+    """
+    keras = import_keras()
+    tree = keras.tree
+    count = len(tree.flatten(inputs)[0])
+    parts: list[list[np.ndarray]] = []
+    for start in range(0, count, batch_size):
+        end = min(start + batch_size, count)
+        batch = tree.map_structure(lambda array: array[start:end], inputs)  # noqa: B023
+        try:
+            outputs = model(batch, training=False)
+        except Exception as error:
+            raise CannotPruneError(
+                f"the model '{clean(model.name)}' does not run on these inputs",
+                why=clean(reason_of(error), 300),
+                do="give inputs that it takes, with --data FILE.npz",
+            ) from error
+        parts.append([np.asarray(keras.ops.convert_to_numpy(y)) for y in tree.flatten(outputs)])
+        if progress is not None:
+            progress(end, count)
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+
+def output_names(model: Any) -> list[str]:
+    """A name for each output, in the order in which `run` gives them."""
+    keras = import_keras()
+    if isinstance(model, keras.Sequential):
+        return [str(model.layers[-1].name)]
+    struct = getattr(model, "_outputs_struct", None)
+    if isinstance(struct, dict):  # Keras calls losses, metrics and labels by its keys
+        paths = [path for path, _ in keras.tree.flatten_with_path(struct)]
+        if all(len(path) == 1 for path in paths):
+            return [str(key) for (key,) in paths]
+    outputs = model.outputs
+    names = list(getattr(model, "output_names", None) or [])
+    if len(names) != len(outputs):
+        names = [tensor.name for tensor in keras.tree.flatten(outputs)]
+    return [str(name) for name in names]
+
+
+def keras_layer(model: Any, path: str) -> Any:
+    """The layer (or operation) of a Keras model with a path as kprune writes it (`outer/inner`)."""
+    layer = model
+    for name in path.split("/"):
+        layer = _inside(layer, name)
+    return layer
+
+
+def _inside(layer: Any, name: str) -> Any:
+    if hasattr(layer, "layers"):
+        operations = getattr(layer, "operations", layer.layers)
+        return next(inner for inner in (*layer.layers, *operations) if inner.name == name)
+    return layer.layer if layer.layer.name == name else _inside(layer.layer, name)

@@ -1,0 +1,9 @@
+"""A SavedModel folder, read and written.
+
+contents.py        its protos and its checkpoint
+checkpoint.py      variables, shard by shard
+source.py          a SavedModel as a source
+rewrite.py         its graphs with sizes written anew
+implementations.py names under which TensorFlow swaps functions
+graph_check.py     the check before it gets its name
+"""

@@ -1,0 +1,272 @@
+"""One operation, as a rule sees it: what comes in, and how to say what it does with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from kprune.labels.labels import Axis, Labels, Shape
+from kprune.labels.map import Blocks, LabelMap, LayerRecord
+from kprune.saved_model.tracing.graph import Graph, Ref, is_restored, scalar
+from kprune.saved_model.tracing.parameters import Owners, Parameter
+from kprune.saved_model.tracing.traced import Count, Demand, Traced
+from kprune.saved_model.tracing.values import Number, Value
+from kprune.tracing.rule_call import CannotTell, RuleCall
+
+
+def _all(alive: np.ndarray) -> int:
+    return int(alive.sum())
+
+
+class GraphTracing(Protocol):
+    """What pushes labels through TensorFlow's graphs, as a call sees it: see `GraphTracer`."""
+
+    map: LabelMap
+    traced: Traced
+    owners: Owners
+    graphs: dict[str, Graph]
+    variables_by_node: Mapping[str, Parameter]
+    constants: Mapping[tuple[str, str], Parameter]
+
+    def input(self, call: OpCall, shape: Shape | None) -> Labels: ...
+
+    def run(self, name: str, inputs: Sequence[Value]) -> list[Value]: ...
+
+
+class OpCall(RuleCall):
+    """What a rule for a TensorFlow operation is given.
+
+    Attributes:
+        node: the NodeDef.
+        ins: the values that it reads.
+        place: (graph, node).
+    """
+
+    def __init__(
+        self,
+        tracer: GraphTracing,
+        record: LayerRecord,
+        graph: str,
+        node: Any,
+        ins: Sequence[Value],
+        recorded: dict[int, tuple[int | None, ...] | None],
+    ) -> None:
+        super().__init__(tracer.map, record, [value.labels for value in ins], recorded)
+        self.tracer, self.traced = tracer, tracer.traced
+        self.node, self.ins, self.place = node, list(ins), (graph, node.name)
+
+    @property
+    def op(self) -> str:
+        return str(self.node.op)
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """A plain attribute: number, bool, text or list of numbers."""
+        if name not in self.node.attr:
+            return default
+        held = self.node.attr[name]
+        kind = held.WhichOneof("value")
+        if kind == "s":
+            return held.s.decode("utf-8", "replace")
+        if kind == "list":
+            return list(held.list.i) or list(held.list.f) or list(held.list.b)
+        return getattr(held, kind) if kind in ("i", "f", "b") else default
+
+    def labels(self, index: int) -> Labels:
+        """The labels of an input.
+
+        Raises: CannotTell if there is no such input.
+        """
+        if index >= len(self.ins):
+            raise CannotTell("lacks an input")
+        return self.ins[index].labels
+
+    # -- integers -------------------------------------------------------------------------------
+
+    def numbers(self, index: int) -> Any:
+        """What is known of an integer input: an object array of Number."""
+        return self.ins[index].numbers if index < len(self.ins) else None
+
+    def constant(self, index: int) -> np.ndarray:
+        """An integer input that steers the operation: axes, a permutation.
+
+        Raises: CannotTell if it is not known before the model runs.
+        """
+        numbers = self.numbers(index)
+        if numbers is None or any(number.value is None for number in numbers.flat):
+            raise CannotTell("is steered by a tensor that is only known as the model runs")
+        for number in numbers.flat:
+            self.use_value(number)
+        return np.array([number.value for number in numbers.flat], np.int64).reshape(numbers.shape)
+
+    def use_value(self, number: Number) -> None:
+        """Say that a number is more than a size here: it must stay what it is."""
+        for axis in number.of:
+            self.freeze(axis, f"are counted by {self.layer.path!r}")
+        self.keep_value(number)
+
+    def keep_value(self, number: Number) -> None:
+        """Say that a number is used as a value where it is written: no size may be made of it."""
+        if number.at is not None:
+            self.traced.valued.add(number.at)
+
+    def demand(self, number: Number, axis: Axis, count: Count = _all) -> None:
+        """Say that a number has to be the count of what is left along an axis.
+
+        Args:
+            number: an element of a shape, a beginning or an end.
+            count: from a bool array of survivors, what it has to be instead.
+        """
+        if number.value == -1 and number.at is not None and count is _all:
+            return
+        if number.at is not None:
+            if axis.factors:
+                self.traced.demands.append(Demand(number.at, axis, count))
+            else:
+                self.keep_value(number)
+            return
+        self.match_size(number, axis, whole=count is _all)
+
+    def shaped(self, labels: Labels, numbers: np.ndarray | None) -> Labels:
+        """Hold a result against the numbers that gave it its shape."""
+        if numbers is None:
+            if labels.factors:
+                self.freeze(
+                    labels,
+                    f"are given a shape by {self.layer.path!r} that only a run knows",
+                )
+            return labels
+        for axis, number in enumerate(numbers.ravel()):
+            if axis < labels.rank:
+                self.demand(number, labels.axis(axis))
+        return labels
+
+    def sized(self, numbers: np.ndarray | None) -> Labels:
+        """A tensor made from a shape, as zeros are: its positions are units nobody can name."""
+        if numbers is None:
+            return Labels(self.recorded.get(0))
+        flat = list(numbers.ravel())
+        known = self.recorded.get(0)
+        shape = tuple(
+            number.value if number.value is not None and number.value >= 0
+            else (known[axis] if known is not None and axis < len(known) else None)
+            for axis, number in enumerate(flat)
+        )  # fmt: skip
+        result = Labels(shape)
+        for axis, (size, number) in enumerate(zip(shape, flat, strict=True)):
+            follows = number.at is not None or (number.of and not number.lost)
+            if size is not None and size > 1 and follows:
+                ids = self.anonymous(size)
+                extents = [1] * len(shape)
+                extents[axis] = size
+                result = Labels(shape, (*result.factors, ids.reshape(extents)))
+                self.demand(number, Axis.of(ids))
+            else:
+                self.use_value(number)
+        return result
+
+    def scalar(self, index: int) -> float | None:
+        """The value of an input that is a number written in the graph; None for any other."""
+        return scalar(*self._source(index))
+
+    def is_restored(self, index: int) -> bool:
+        """Whether an input is read from a checkpoint."""
+        return is_restored(*self._source(index))
+
+    def _source(self, index: int) -> tuple[Graph, Ref]:
+        graph, name = self.place
+        known = self.tracer.graphs[graph]
+        return known, known.inputs[name][index]
+
+    # -- weights --------------------------------------------------------------------------------
+
+    def makes(self, labels: Labels, axes: Sequence[int], uses: float) -> None:
+        """Say that along these axes of a weight the operation makes units, if it is a weight.
+
+        Args:
+            uses: how often each element is used per sample.
+        """
+        ids = labels.all_ids()
+        if not ids.size:
+            return
+        owners = self.tracer.owners
+        owners.note_kind(int(ids[0]), self.op)
+        for axis in axes:
+            for label in labels.axis(axis).all_ids()[:1]:
+                owners.note_units(int(label))
+        owners.note_use(int(ids[0]), uses, 2.0)
+
+    def consumes(self, index: int, labels: Labels, axis: int, *, loud: bool) -> None:
+        """Say that units are multiplied with an input along one of its axes, and summed.
+
+        A weight's rows can be looked at: where they are 0, nobody reads the unit. What is computed
+        of the units of another layer carries their labels, and no such rows.
+
+        Args:
+            index: which input; `labels` are its.
+            loud: whether a masked unit might give something else than 0 there.
+        """
+        ids = labels.axis(axis).all_ids()
+        if not ids.size:
+            return
+        found = self.tracer.owners.find(int(ids[0])) if self.ins[index].fixed else None
+        if found is not None:
+            self.traced.consumed.add(found)
+        else:
+            self.traced.summed.append(ids)
+        if loud:
+            self.traced.loud.append(ids)
+
+    def grouped(self, x: Labels, axis: int, kernel: Labels) -> bool:
+        """Say that run g of the channels of `x` feeds run g of the kernel's last axis alone.
+
+        The kernel's last axis but one is as long as one run, and stands for other channels in each.
+
+        Returns: whether that could be said; it takes a kernel that is a weight as it is.
+        """
+        rows, outputs, along = (
+            kernel.axis(kernel.rank - 2),
+            kernel.axis(kernel.rank - 1),
+            x.axis(axis),
+        )
+        held = (
+            self.tracer.owners.find(int(outputs.ids[0]))
+            if outputs.plain and outputs.factors
+            else None
+        )
+        if held is None or along.size is None or not rows.size or along.size % rows.size:
+            return False
+        parameter, groups = held[0], along.size // rows.size
+        own = [kernel.axis(number).all_ids() for number in (kernel.rank - 2, kernel.rank - 1)]
+        issued = [np.zeros(0) if ids is None else ids for ids in parameter.ids[-2:]]
+        if (
+            not all(map(np.array_equal, own, issued))
+            or not along.plain
+            or x.without(axis).factors
+            or len(issued[1]) % groups
+        ):
+            return False
+        ids = along.ids if along.factors else np.zeros(along.size, np.int64)
+        sides = [ids.reshape(groups, -1), issued[1].reshape(groups, -1)]
+        if rows.size == 1 and along.factors:  # a filter cannot outlive its only input
+            self.tie(np.repeat(ids, sides[1].shape[1]), sides[1].ravel())
+        known = self.traced.grouped.get(parameter)
+        if known is not None and not np.array_equal(known.sides[0], sides[0]):
+            if known.sides[0].shape != sides[0].shape:
+                return False
+            self.tie(known.sides[0].ravel(), ids)
+        assert parameter.layer is not None
+        self.traced.grouped[parameter] = Blocks(parameter.layer, "groups", sides)
+        self.traced.summed.append(ids)
+        if not x.silent:
+            self.traced.loud.append(ids)
+        return True
+
+
+def positions(sizes: Sequence[int | None]) -> float:
+    """How many positions there are; unknown sizes count as 1."""
+    total = 1.0
+    for size in sizes:
+        total *= size or 1
+    return total

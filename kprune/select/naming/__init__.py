@@ -1,0 +1,1 @@
+"""Which units are named: specs, indices, expressions, files, classes by name."""

@@ -1,0 +1,219 @@
+"""Which rows of an embedding go when the tokens are listed that stay (`--keep-tokens`)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kprune.analysis.analysis import Analysis
+from kprune.errors import CannotPruneError, DamagedFileError, SpecError, UsageError
+from kprune.faults import shown
+from kprune.formats import Source
+from kprune.formats.faults import shown
+from kprune.labels.map import TOKENS, TokenSource, UnitAxis
+from kprune.labels.map import TOKENS, UnitAxis
+from kprune.labels.tokens import tokens_of
+from kprune.page.result import Note
+from kprune.pointing import quoted
+from kprune.select.naming.index_files import content_of, read_indices
+from kprune.select.naming.resolve import axes_named
+from kprune.select.naming.specs import LayerName, parse_layer
+from kprune.text import clean
+
+Kept = str | os.PathLike[str] | Sequence[str] | Sequence[int] | np.ndarray
+"""The path of a file, or tokens (or ids) themselves."""
+
+
+def rows_left_out(
+    analysis: Analysis, source: Source, kept: Kept, layer: str | None = None
+) -> tuple[UnitAxis, np.ndarray, list[Note]]:
+    """The embedding that is meant, which of its rows go, sorted int64, and what a reader should know.
+
+    Rows for what is out of vocabulary, for a mask and the like stay, listed or not.
+
+    Args:
+        kept: tokens as they stand in the vocabulary, or ids where no vocabulary stands in front.
+            In a file: a token a line, a JSON list, or an .npy file of ids.
+        layer: which embedding, if there are several.
+    Raises: UsageError, SpecError, FileError.
+    """
+    axis = _axis(analysis, layer)
+    lookup, tokens = _vocabulary(analysis, source, axis)
+    stays = np.zeros(len(axis), bool)
+    notes = []
+    if lookup is None or tokens is None:
+        stays[_listed_ids(kept, axis)] = True
+    else:
+        listed = _listed(kept, numbers=lookup.layer.kind == "IntegerLookup")
+        if not listed:
+            raise _none_listed()
+        if all(isinstance(item, int) for item in listed) and lookup.layer.kind != "IntegerLookup":
+            stays[_within(listed, axis)] = True
+        else:
+            ids = {token: number for number, token in enumerate(tokens)}
+            known = [ids[item] for item in listed if item in ids]
+            if not known:
+                raise UsageError(
+                    f"none of the tokens that are to stay is known to '{clean(lookup.layer.path)}'",
+                    why=f"its vocabulary holds such as {', '.join(quoted(str(it)) for it in tokens[-3:])}",
+                    do="list tokens as they stand in the vocabulary, one a line",
+                )
+            if len(known) < len(listed):
+                text = f"{len(listed) - len(known):,} of {len(listed):,} listed tokens are not in the vocabulary"
+                notes.append(Note("tokens", lookup.layer.path, text))
+            stays[known] = True
+    held = analysis.groups.frozen(("rule",))[axis.ids]
+    if not held.all():  # else the refusal says why
+        stays |= held
+    gone = np.flatnonzero(~stays)
+    if not gone.size:
+        raise UsageError(f"all {len(axis)} rows of '{clean(axis.layer.path)}' are to stay")
+    return axis, gone, notes
+
+
+def _vocabulary(
+    analysis: Analysis, source: Source, axis: UnitAxis
+) -> tuple[TokenSource | None, list[Any] | None]:
+    """The lookup in front of an embedding, if there is one, and the token of each id, if it tells."""
+    of = analysis.groups.of
+    for one in analysis.map.token_sources:
+        if one.lookup and of[one.ids[-1]] == of[axis.ids[-1]]:
+            return one, tokens_of(one.layer, analysis.extras, source.extra)
+    return None, None
+
+
+def rows_of_tokens(
+    analysis: Analysis, source: Source, axis: UnitAxis, name: str, base: Path | None
+) -> np.ndarray | None:
+    """The rows of the tokens that a file lists (`emb.tokens:@unused.txt`), sorted int64.
+
+    Args:
+        name, base: of the file; see `kprune.select.index_files.read_indices`.
+    Returns: None where no vocabulary stands in front: then the file can only list rows.
+    Raises: UsageError if a token is not in the vocabulary; SpecError, FileError.
+    """
+    lookup, tokens = _vocabulary(analysis, source, axis)
+    if lookup is None or tokens is None:
+        return None
+    called = "standard input" if name == "-" else shown(name)
+    content = content_of(name, base, what="tokens")
+    listed = _of_text(content, called, is_json=name.endswith(".json"))
+    ids = {str(token): number for number, token in enumerate(tokens)}
+    unknown = [str(token) for token in listed if str(token) not in ids]
+    if unknown:
+        raise UsageError(
+            f"{quoted(unknown[0])} in {called} is no token that '{clean(lookup.layer.path)}' knows",
+            why=f"its vocabulary holds such as {', '.join(quoted(str(it)) for it in tokens[-3:])}",
+            do="list tokens as they stand in the vocabulary, one a line; or rows by their numbers",
+        )
+    return np.unique(np.array([ids[str(token)] for token in listed], np.int64))
+
+
+def _none_listed() -> UsageError:
+    return UsageError("no token is listed that is to stay", do="list those that stay, one a line")
+
+
+def _axis(analysis: Analysis, layer: str | None) -> UnitAxis:
+    if layer is not None:
+        name = parse_layer(layer)
+        if name.axis is None and not name.layer.endswith("." + TOKENS):
+            name = LayerName(layer=name.layer, axis=TOKENS, exact=name.exact, text=layer)
+        return axes_named(analysis, name)[0]
+    if analysis.model.kind == "SavedModel":
+        raise CannotPruneError(
+            "rows of embeddings are removed from Keras files, not from a SavedModel",
+            do="remove them from the .keras file, and export that",
+        )
+    of = analysis.groups.of
+    found: dict[int, UnitAxis] = {}
+    for axis in analysis.map.axes.values():
+        if axis.name == TOKENS:
+            found.setdefault(int(of[axis.ids[-1]]), axis)
+    if not found:
+        raise UsageError(
+            "the model has no embedding, so it has no rows for tokens",
+            do="'kprune inspect' lists the layers",
+        )
+    free = [
+        axis for axis in found.values() if not analysis.groups.frozen(("rule",))[axis.ids].all()
+    ] or list(found.values())
+    if len(free) > 1:
+        names = ", ".join(f"'{clean(axis.layer.path)}'" for axis in free)
+        raise UsageError(
+            "--keep-tokens does not say of which embedding",
+            why=f"there are {names}",
+            do="name one: --layer NAME",
+        )
+    return free[0]
+
+
+def _listed_ids(kept: Kept, axis: UnitAxis) -> np.ndarray:
+    if isinstance(kept, (str, os.PathLike)):
+        what = f"embedding '{clean(axis.layer.path)}'"
+        return read_indices(os.fspath(kept)).resolve(len(axis), what=what)
+    return _within(kept, axis)
+
+
+def _within(ids: Iterable[Any], axis: UnitAxis) -> np.ndarray:
+    """Ids as an array. Raises: UsageError for what is none of the embedding's."""
+    array = np.asarray(list(ids))
+    if not array.size:
+        raise _none_listed()
+    if array.dtype.kind not in "iu":
+        raise UsageError(
+            f"'{clean(axis.layer.path)}' takes ids, and tokens are listed by name",
+            why="no layer with a vocabulary stands in front of it",
+            do="list ids",
+        )
+    wrong = array[(array < 0) | (array >= len(axis))]
+    if wrong.size:
+        raise UsageError(
+            f"'{clean(axis.layer.path)}' has no row {int(wrong[0])}", why=f"it has {len(axis)}"
+        )
+    return array.astype(np.int64)
+
+
+def _listed(kept: Kept, *, numbers: bool) -> list[Any]:
+    """The tokens of a file, or those given; ids as int.
+
+    Args:
+        numbers: whether the tokens themselves are whole numbers.
+    """
+    if isinstance(kept, (str, os.PathLike)):
+        name = os.fspath(kept)
+        called = "standard input" if name == "-" else shown(name)
+        content = content_of(name, what="tokens")
+        if content.startswith(b"\x93NUMPY"):
+            return read_indices(name).resolve(2**62, what=called).tolist()
+        items = _of_text(content, called, is_json=name.endswith(".json"))
+    else:
+        items = np.asarray(kept).tolist()
+    if not numbers:
+        return [item if type(item) is int else str(item) for item in items]
+    try:
+        return [int(item) for item in items]
+    except ValueError:
+        raise SpecError("the tokens that are to stay are no whole numbers") from None
+
+
+def _of_text(content: bytes, called: str, *, is_json: bool) -> list[Any]:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DamagedFileError(
+            f"{called} is no list of tokens", why=f"byte {error.start} is not UTF-8 text"
+        ) from None
+    if not is_json:
+        return [line for line in text.splitlines() if line]
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"{called} is not JSON", why=clean(str(error), 200)) from None
+    if not isinstance(value, list) or not all(type(item) in (str, int) for item in value):
+        raise SpecError(f"{called} does not hold a list of tokens", do='write ["cat", "dog"]')
+    return value

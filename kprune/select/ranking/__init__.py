@@ -1,0 +1,1 @@
+"""Which units are chosen: statistics, criteria, budgets."""

@@ -1,0 +1,10 @@
+"""Units that give the same whatever comes in, followed through the model.
+
+walk.py             the walk, what it knows of each tensor, and the table of rules
+moving_rules.py     layers that hand constants on
+summing_rules.py    layers that sum over units
+sequence_rules.py   recurrent layers
+summing_kernels.py  kernels that read units, and the biases that take a constant up
+constant_units.py   what is known of a tensor's values
+emitted.py          what a zeroed unit still gives
+"""

@@ -1,0 +1,178 @@
+"""The tables of rules, and how a layer finds its own.
+
+A rule is a function that takes a `LayerCall` and returns the labels of what comes out. It is
+registered with what it does to units, in one of five words:
+
+    issues      makes units of its own (Dense, Conv2D, LSTM, Embedding)
+    passes      hands units on, wherever it moves them (Flatten, pooling, BatchNormalization)
+    combines    brings several tensors together, which ties or joins their units (Add, Concatenate)
+    mixes       takes a statistic over units: removing one changes the others (LayerNormalization)
+    opaque      nothing can be removed through it, and the rule says why (Lambda)
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from kprune.graph.model import Layer
+from kprune.text import clean
+from kprune.tracing.layer_call import LayerCall
+from kprune.tracing.tfmot import remedy
+
+if TYPE_CHECKING:
+    from kprune.tracing.code_graph import Drawer
+
+RuleFunction = Callable[[LayerCall], Any]
+ANSWERS = ("issues", "passes", "combines", "mixes", "opaque")
+
+
+class Rule(Struct, frozen=True):
+    """What a class does to labels.
+
+    Attributes:
+        name: the class name, or the registered name (`package>Class`) of a custom class.
+        function: takes a LayerCall, returns Labels in the structure of the layer's outputs.
+        does: one of `ANSWERS`.
+        note: one line for `kprune rules`.
+        builtin: whether it came with kprune.
+        source: file that holds it.
+        code: whether such a layer is code of the user's own: where that may be run it is traced, and
+            the rule answers if it cannot be.
+    """
+
+    name: str
+    function: RuleFunction
+    does: str
+    note: str
+    builtin: bool
+    source: str
+    code: bool = False
+
+
+class Table(Struct):
+    """Rules by class name."""
+
+    builtin: bool
+    rules: dict[str, Rule] = field(default_factory=dict)
+
+    def rule(
+        self, *names: str, does: str, note: str = "", code: bool = False
+    ) -> Callable[[RuleFunction], RuleFunction]:
+        """Decorator: the function answers for these classes.
+
+        Raises: ValueError if `does` is not one of the five words, or a class has a rule already.
+        """
+        if does not in ANSWERS:
+            raise ValueError(f"does={does!r} is not one of {', '.join(ANSWERS)}")
+
+        def register(function: RuleFunction) -> RuleFunction:
+            for name in names:
+                known = self.rules.get(name)
+                if known is not None and known.function.__code__ is not function.__code__:
+                    raise ValueError(f"{name} has a rule already, in {known.source}")
+                summary = note or (function.__doc__ or "").strip().partition("\n")[0]
+                self.rules[name] = Rule(
+                    name, function, does, summary, self.builtin, function.__code__.co_filename, code
+                )
+            return function
+
+        return register
+
+
+LAYERS = Table(builtin=True)
+OPERATIONS = Table(builtin=True)
+PACKAGES = Table(builtin=True)
+CUSTOM = Table(builtin=False)
+
+
+class Rules(Struct, frozen=True):
+    """All tables together.
+
+    Attributes:
+        layers: Keras's own layer classes.
+        operations: classes of `keras.ops` nodes.
+        custom: classes from elsewhere, by registered name or plain class name.
+        packages: layers of packages that kprune knows, by `package>Class`.
+        drawer: draws the code of layers that have no rule, if the user trusts it.
+        traceable: whether it could, if the user did: not in a file of Keras 2.
+        ask_packages: fills `custom` with the rules of installed packages, when first called. To look
+            for those takes longer than a model's analysis, so that is left until a layer needs it.
+    """
+
+    layers: dict[str, Rule]
+    operations: dict[str, Rule]
+    custom: dict[str, Rule]
+    packages: dict[str, Rule] = field(default_factory=dict)
+    drawer: Drawer | None = None
+    traceable: bool = True
+    ask_packages: Callable[[], None] | None = None
+
+    def find(self, layer: Layer) -> Rule | None:
+        """The rule for a layer, or None.
+
+        A custom class never gets the rule of a Keras class of the same name.
+        """
+        if layer.is_operation:
+            return self.operations.get(layer.kind)
+        kind = layer.kind.rpartition(">")[2]  # a legacy file says under which name it is registered
+        known = self.layers.get(kind) if layer.is_builtin else None
+        if known is not None and not known.code:
+            return known  # a user's rule may answer for a Keras class that has none here, never replace one
+        own = self._own(layer)
+        if layer.is_builtin:
+            return own or known
+        return own or self.packages.get(package_name(layer))
+
+    def _own(self, layer: Layer) -> Rule | None:
+        """The user's rule: one for the layer alone, registered as `Class:path`, or one for its class."""
+        custom = self._custom()
+        kinds = (layer.registered or layer.kind, layer.kind)
+        names = (*(f"{kind}:{layer.path}" for kind in kinds), *kinds)
+        return next((custom[name] for name in names if name in custom), None)
+
+    def _custom(self) -> dict[str, Rule]:
+        if self.ask_packages is not None:
+            self.ask_packages()
+        return self.custom
+
+    def from_package(self, layer: Layer) -> bool:
+        """Whether a layer's rule is one of those for packages that kprune knows."""
+        rule = self.packages.get(package_name(layer))
+        return rule is not None and self.find(layer) is rule
+
+    def without(self, names: Iterable[str]) -> Rules:
+        """The same but for some layers of packages."""
+        left = {name: rule for name, rule in self.packages.items() if name not in set(names)}
+        return replace(self, packages=left)
+
+    def why_not(self, layer: Layer) -> str:
+        """Why a layer without a rule freezes what reaches it."""
+        kind = clean(layer.registered or layer.kind)
+        what = "operation" if layer.is_operation else "layer"
+        if found := remedy(layer):
+            return f"'{clean(layer.path)}' is a {kind} {what}, which {found[0]}"
+        reason = f"'{clean(layer.path)}' is a {kind} {what}, for which kprune has no rule"
+        if not layer.is_builtin and package_name(layer) in PACKAGES.rules:
+            return f"{reason} that fits: its weights are those of another release of the package"
+        if not layer.is_builtin and layer.kind in self.layers:
+            return f"{reason} (it is not Keras's own {clean(layer.kind)})"
+        near = difflib.get_close_matches(layer.kind, [*self.layers, *self.operations], 1, 0.85)
+        return f"{reason} (the nearest is {near[0]})" if near else reason
+
+    def what_to_do(self, layer: Layer) -> str:
+        """What helps with a layer without a rule, where it is not what helps with all of them."""
+        found = remedy(layer)
+        return "" if found is None else found[1]
+
+
+def package_name(layer: Layer) -> str:
+    """`package>Class` of a layer that is not Keras's own, whether it was registered so or not.
+
+    The package is that of its module: what somebody else registered under the same name is not it.
+    """
+    return f"{layer.module.partition('.')[0]}>{layer.kind}"

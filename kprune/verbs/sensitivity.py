@@ -1,0 +1,373 @@
+"""What each group of layers costs when it alone is cut: really cut, then run by plain Keras."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from kprune.analysis.analysis import Analysis
+from kprune.analysis.counts import count
+from kprune.errors import CannotPruneError, ExpressionError, UsageError
+from kprune.formats import Source
+from kprune.labels.closure import check, close
+from kprune.labels.groups import connected
+from kprune.labels.map import TOKENS, UnitAxis
+from kprune.opened import analyse, open_model
+from kprune.packages import imported
+from kprune.pruning.carrying import Target, carry_out_source
+from kprune.pruning.changes import removal
+from kprune.pruning.selection import statistics_of
+from kprune.running.classes import classes_left
+from kprune.running.examples import examples
+from kprune.running.inputs import is_function
+from kprune.running.metrics import directions, evaluated
+from kprune.runtime.keras_import import import_keras
+from kprune.runtime.keras_runtime import load, output_names
+from kprune.runtime.lambda_code import trusted
+from kprune.select.naming.resolve import axes_named, excluded
+from kprune.select.naming.specs import parse_layer
+from kprune.select.plans.curves import Candidate, Curves, Point
+from kprune.select.ranking.choice import Choice
+from kprune.select.ranking.choose import choose
+from kprune.select.ranking.ranks import blockwise
+from kprune.select.ranking.statistics import Statistics
+from kprune.sets import distinct
+from kprune.text import clean
+
+RATIOS = (0.1, 0.3, 0.5, 0.7, 0.9)
+ALL = 1 - 1e-9  # as a ratio: every unit but the last
+DIGITS = 6  # beyond them a float depends on how many threads summed it up
+Progress = Callable[[int, int], None]
+Units = Mapping[str, np.ndarray]
+
+
+def sensitivity(
+    model: str | os.PathLike[str],
+    *,
+    data: str | os.PathLike[str],
+    ratios: Sequence[float] = RATIOS,
+    criterion: str = "l1",
+    layers: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    metric: str | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    jobs: int | None = None,
+    rules: Iterable[str] = (),
+    trust: bool = False,
+    progress: Progress | None = None,
+) -> Curves:
+    """Measure a metric as a function of the ratio, one group of layers at a time.
+
+    A candidate is a layer, with all layers whose units are tied to its own. Each is cut at each
+    ratio as `remove` does it, while all others stay whole, and the smaller model is evaluated in
+    plain Keras. So every curve is conditional on the others staying: see `Curves`.
+
+    The measurements are independent of each other, and joblib carries them out: in this process, in
+    `jobs` processes, or wherever `joblib.parallel_config(backend="dask")` (or Ray's) sends them. The
+    machines must find the model, the data and the rules under the same paths. What comes out is the
+    same in any case.
+
+    Args:
+        model: path of a `.keras` or `.h5` file.
+        data: an .npz file with inputs (`x`, or the inputs' names) and labels `y`; or
+            `package.module:function`, as for `kprune.tune`, called for each measurement.
+        ratios: shares of a layer's units, each between 0 and 1.
+        criterion: what ranks the units; the lowest go. Those that need data see the same file.
+        layers: names or globs of layers to measure; None for all.
+        exclude: names or globs of layers that stay whole, and with them all that are tied to them.
+        metric: by which of the file's own metrics to go; by default the first of which Keras knows
+            whether more is better, else the loss. A file that was not compiled has `accuracy` for
+            classes and `mean_squared_error` for other targets.
+        seed: for the criterion `random`.
+        batch_size: how many samples are run at once.
+        jobs: how many processes; None for what joblib's active configuration says (else 1), -1 for
+            one a core.
+        rules: files with rules for layers that kprune does not know, and with criteria.
+        trust: whether code that is not Keras's own may be run: of packages that the file names.
+        progress: called with (models measured, models in all).
+    Raises: UsageError, CannotPruneError, FileError.
+    """
+    shares = _checked(ratios, batch_size, jobs)
+    rules = tuple(os.path.abspath(path) for path in rules)
+    with open_model(model, trust=trust) as source:
+        if source.path is None:
+            raise UsageError(
+                "sensitivity needs a file", do="save the model that comes from standard input"
+            )
+        if source.format == "savedmodel":
+            raise CannotPruneError(
+                "the sensitivity of a SavedModel cannot be measured",
+                why="its file says neither loss nor metrics",
+                do="measure the .keras file that it was exported from",
+            )
+        if rules:
+            import_keras()  # they may import it, and it has less to say where kprune does
+        analysis = analyse(source, rules)
+        cuts = list(
+            _cuts(
+                analysis,
+                statistics_of(source, analysis, data),
+                {share: Choice(criterion, ratio=share, seed=seed) for share in shares},
+                layers,
+                exclude,
+            )
+        )
+        if not cuts:
+            raise UsageError("no layer is left to measure", do="exclude fewer, or name layers")
+        parameters = count(analysis).parameters
+        notes = trusted(source)
+    where = _Place(os.path.abspath(model), _anywhere(data), rules, trust, batch_size, metric)
+    different: dict[str, Units] = {
+        _key(units): units for cut in cuts for units in cut.units.values()
+    }
+    measured = _measure_all(where, [{}, *different.values()], jobs, progress)
+    baseline, of = measured[0], dict(zip(different, measured[1:], strict=True))
+    name = metric or _default_metric(baseline)
+    return Curves(
+        model=os.fspath(model),
+        parameters=parameters,
+        data=os.fspath(data),
+        samples=baseline.samples,
+        criterion=criterion,
+        seed=seed,
+        ratios=shares,
+        metric=name,
+        higher_is_better=bool(baseline.directions[name]),
+        baseline=baseline.figures,
+        candidates=[_candidate(cut, of) for cut in cuts],
+        notes=notes,
+    )
+
+
+def _anywhere(data: str | os.PathLike[str]) -> str:
+    """What names the data for other processes too."""
+    return os.fspath(data) if is_function(data) else os.path.abspath(data)
+
+
+def _checked(ratios: Sequence[float], batch_size: int, jobs: int | None) -> list[float]:
+    """The ratios, rising. Raises: UsageError for arguments that make no sense."""
+    for ratio in ratios:
+        if not 0 < ratio < 1:
+            raise UsageError(
+                f"a ratio of {ratio:g}", why="it must lie between 0 and 1, both excluded"
+            )
+    if not ratios:
+        raise UsageError("no ratio is given", do="give some, such as 0.1,0.3,0.5")
+    if batch_size < 1:
+        raise UsageError(f"a batch of {batch_size}", why="it must hold at least 1 sample")
+    if jobs == 0:
+        raise UsageError("0 jobs measure nothing", do="give 1 or more, or -1 for one a core")
+    return sorted({float(ratio) for ratio in ratios})
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A candidate before it is measured.
+
+    Attributes:
+        layers: how many units each has, by address.
+        units: by ratio, all units that go, by address.
+        why: what kept it from being cut, at all or further.
+    """
+
+    layers: dict[str, int]
+    units: dict[float, Units]
+    why: str | None
+
+
+def _cuts(
+    analysis: Analysis,
+    statistics: Statistics,
+    choices: Mapping[float, Choice],
+    layers: Sequence[str] | None,
+    exclude: Sequence[str],
+) -> Iterator[_Cut]:
+    """What is to be cut, candidate by candidate, in the order of the model."""
+    every = [axis for axis in analysis.map.axes.values() if axis.name not in ("features", TOKENS)]
+    left_out = excluded(analysis, exclude)
+    wanted = {
+        axis.address for name in layers or () for axis in axes_named(analysis, parse_layer(name))
+    } or {axis.address for axis in every}
+    for tied in _tied(analysis, every):
+        addresses = {axis.address for axis in tied}
+        if not addresses & wanted or addresses & left_out:
+            continue
+        yield _cut(analysis, statistics, choices, tied)
+
+
+def _tied(analysis: Analysis, axes: Sequence[UnitAxis]) -> list[list[UnitAxis]]:
+    """Axes of units in portions that share groups."""
+    of = blockwise(analysis.groups).of
+    pairs = [
+        (int(head), number) for number, axis in enumerate(axes) for head in distinct(of[axis.ids])
+    ]
+    first: dict[int, int] = {}
+    for head, number in pairs:
+        first.setdefault(head, number)
+    a = np.array([first[head] for head, _ in pairs], np.int64)
+    b = np.array([number for _, number in pairs], np.int64)
+    portion = connected(len(axes), a, b)
+    return [
+        [axis for axis, own in zip(axes, portion, strict=True) if own == head]
+        for head in distinct(portion)
+    ]
+
+
+def _cut(
+    analysis: Analysis,
+    statistics: Statistics,
+    choices: Mapping[float, Choice],
+    axes: list[UnitAxis],
+) -> _Cut:
+    """One candidate at every ratio that it can lose."""
+    sizes = {axis.address: len(axis) for axis in axes}
+    try:
+        most = choose(
+            analysis, statistics, replace(choices[max(choices)], ratio=ALL), axes, named=False
+        )
+    except ExpressionError as error:  # the criterion applies to none of the layers
+        return _Cut(sizes, {}, error.what)
+    scored = [axis for axis in axes if axis.address not in most.skipped]
+    if not most.units:
+        return _Cut(sizes, {}, next(iter(most.skipped.values()), "no unit of it can go alone"))
+    can_go = close(analysis.groups, most.units).gone
+    found: dict[float, Units] = {}
+    why = None
+    for ratio, choice in choices.items():
+        short = next(
+            (axis for axis in scored if _asked(axis, ratio) > can_go[axis.ids].sum()), None
+        )
+        if short is not None:
+            number = int(can_go[short.ids].sum())
+            why = f"of the {len(short)} units of '{clean(short.address)}' at most {number} can go"
+            break
+        closure = close(
+            analysis.groups, choose(analysis, statistics, choice, axes, named=False).units
+        )
+        try:
+            check(closure)
+        except CannotPruneError as error:
+            why = error.why or error.what
+            break
+        if closure.affected:
+            found[ratio] = closure.affected
+    if not found and why is None:
+        why = f"no ratio takes a whole unit of its {max(sizes.values())}"
+    return _Cut(sizes, found, why)
+
+
+def _asked(axis: UnitAxis, ratio: float) -> int:
+    return int(np.floor(ratio * len(axis) + 1e-9))
+
+
+def _key(units: Units) -> str:
+    """Units as text: the same for the same units, whatever their arrays' types."""
+    return repr({address: indices.tolist() for address, indices in units.items()})
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where and how a model is measured; sent to other processes, perhaps on other machines."""
+
+    model: str
+    data: str
+    rules: tuple[str, ...]
+    trust: bool
+    batch_size: int
+    metric: str | None
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One model's figures.
+
+    Attributes:
+        directions: for each figure whether more is better; None where nobody knows.
+    """
+
+    figures: dict[str, float]
+    directions: dict[str, bool | None]
+    samples: int | None
+    parameters: int
+
+
+def _measure_all(
+    where: _Place, models: Sequence[Units], jobs: int | None, progress: Progress | None
+) -> list[_Measured]:
+    """The figures of each model, in their order, wherever joblib has them measured."""
+    joblib = imported("joblib", what="joblib, which spreads the measurements,")
+
+    backend, _ = joblib.parallel.get_active_backend()
+    one_by_one = getattr(backend, "supports_return_generator", False)
+    work = joblib.Parallel(
+        n_jobs=jobs, batch_size=1, return_as="generator" if one_by_one else "list"
+    )
+    done = []
+    for number, one in enumerate(work(joblib.delayed(_measure)(where, units) for units in models)):
+        done.append(one)
+        if progress is not None:
+            progress(number + 1, len(models))
+    return done
+
+
+# Keras's session and standard error belong to a process, which a backend may give several threads.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def _measure(where: _Place, units: Units) -> _Measured:
+    """Cut a model in a temporary file, and evaluate it; without units, the model as it is."""
+    # Several processes may share a GPU, and TensorFlow would take all of it for the first.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    import_keras()
+    with (
+        _ONE_AT_A_TIME,
+        tempfile.TemporaryDirectory(prefix="kprune-") as folder,
+        open_model(where.model, trust=where.trust) as source,
+    ):
+        if not units:
+            return _evaluated(where, source, count(analyse(source, where.rules)).parameters, folder)
+        small = Path(folder) / f"small{Path(where.model).suffix}"
+        report = carry_out_source(
+            source, where.rules, lambda _, analysis: removal(analysis, units), Target(small)
+        )
+        with open_model(small, trust=where.trust) as cut:
+            return _evaluated(where, cut, report.output.parameters, folder)
+
+
+def _evaluated(where: _Place, source: Source, parameters: int, folder: str) -> _Measured:
+    live = load(source, Path(folder), compiled=True)
+    classes = classes_left(analyse(source, where.rules), output_names(live))
+    given, _ = examples(live, where.data, where.batch_size, hold_back=0.0, seed=0, classes=classes)
+    figures = evaluated(live, given)
+    known = directions(live, figures)
+    if where.metric is not None and known.get(where.metric) is None:
+        raise UsageError(
+            f"the model has no metric '{clean(where.metric)}' to go by",
+            why="of some metrics nobody says whether more is better"
+            if where.metric in known
+            else "",
+            do=f"choose one of {', '.join(clean(name) for name in known if known[name] is not None)}",
+        )
+    rounded = {name: float(f"{value:.{DIGITS}g}") for name, value in figures.items()}
+    return _Measured(rounded, known, given.count, parameters)
+
+
+def _default_metric(baseline: _Measured) -> str:
+    known = [name for name, up in baseline.directions.items() if up is not None]
+    return next((name for name in known if name != "loss"), known[0])
+
+
+def _candidate(cut: _Cut, of: Mapping[str, _Measured]) -> Candidate:
+    points = []
+    for ratio, units in cut.units.items():
+        measured = of[_key(units)]
+        removed = {address: indices.tolist() for address, indices in units.items()}
+        points.append(Point(ratio, removed, measured.parameters, measured.figures))
+    return Candidate(cut.layers, points, cut.why)

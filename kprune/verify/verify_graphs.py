@@ -1,0 +1,336 @@
+"""Runs the signatures of two SavedModels in TensorFlow, and compares them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from msgspec.structs import replace
+
+from kprune.analysis.analysis import Analysis
+from kprune.analysis.counts import count
+from kprune.edit import Edit, combined
+from kprune.errors import CannotPruneError, CheckError, UsageError
+from kprune.formats import Source, write_model
+from kprune.graph.model import TensorRef, leaves
+from kprune.labels.closure import Closure
+from kprune.labels.labels import Labels
+from kprune.opened import analyse
+from kprune.page.result import Note
+from kprune.runtime.keras_import import quiet
+from kprune.runtime.tensorflow_runtime import tensorflow
+from kprune.saved_model.analysis import GraphAnalysis
+from kprune.saved_model.files.contents import reading
+from kprune.saved_model.tracing.graph import MAIN
+from kprune.surgery.zero import zero, zero_through
+from kprune.text import clean
+from kprune.verify.compare import (
+    TOLERANCE,
+    cut_along,
+    difference,
+    is_distribution,
+    unexplained,
+)
+from kprune.verify.masked_graphs import Signature, silenced
+from kprune.verify.masked_original import silenced_original
+from kprune.verify.replay import Mask, Unexplained, lost
+from kprune.verify.signature_runs import Arrays, SignatureRun, random_samples
+from kprune.verify.timing import time_calls
+from kprune.verify.verify_result import OutputDifference, ParameterCount, Timing, Verification
+
+SERVED = "serving_default"
+NO_LABELS = Labels(None)
+
+
+def verify_saved_models(
+    before: Source,
+    after: Source,
+    folder: Path,
+    *,
+    data: str | os.PathLike[str] | None,
+    samples: int,
+    seed: int,
+    tolerance: float | None,
+    time: Sequence[int],
+    rules: Iterable[str],
+) -> Verification:
+    """Run every signature of both, and compare the pruned one with the masked original.
+
+    Args:
+        folder: a temporary one, for the masked original.
+        data, samples, seed, tolerance, time, rules: see `kprune.verify`.
+    Raises: CheckError if the pruned one lacks a signature, UsageError if data do not fit.
+    """
+    analysis = analyse(before, rules)
+    notes: list[Note] = []
+    models = _Models(before, after, _reference(before, after, analysis, folder, notes))
+    gone = models.reference.gone
+    given = None if data is None else _arrays(data)
+    limit = TOLERANCE if tolerance is None else tolerance
+    outputs: list[OutputDifference] = []
+    renormalised = False
+    # Zeroed weights take as long as others, so the masked original stands for the original.
+    times: list[Timing] = []
+    counted = samples
+    timed = SERVED if SERVED in models.names else models.names[0]
+    for name in models.names:
+        signature = models.original.signatures[name]
+        inputs: Arrays = (
+            random_samples(signature, samples, seed)
+            if given is None
+            else _chosen(signature, given, name)
+        )
+        if set(models.pruned.signatures[name].structured_input_signature[1]) != set(inputs):
+            raise CheckError(
+                f"the signature '{clean(name)}' takes other inputs in {clean(after.path)}"
+            )
+        runs, inputs, number, expected = models.expected(name, inputs, repeat=given is None)
+        small = {
+            key: cut_along(value, _labels(analysis, before, name, key, "inputs"), gone)
+            for key, value in inputs.items()
+        }
+        got = runs.run(models.pruned.signatures[name], small, clean(after.path))
+        if name == timed:
+            counted = number
+            times = models.times(runs, inputs, small, time)
+        for key in sorted(expected):
+            label = key if len(models.names) == 1 else f"{name}/{key}"
+            full, result = expected[key], got.get(key)
+            left = cut_along(full, _labels(analysis, before, name, key, "outputs"), gone)
+            if left.shape != full.shape and is_distribution(full):
+                left = left / left.sum(axis=-1, keepdims=True)
+                renormalised = True
+                text = f"'{clean(label)}' is compared over the {left.shape[-1]} classes left"
+                notes.append(Note("renormalised", clean(label), text))
+            if result is None:
+                outputs.append(OutputDifference(label, list(left.shape[1:]), None, None, False))
+            else:
+                outputs.append(difference(label, result, left, limit))
+    hit = [mix for mix in analysis.map.mixes if gone[mix.ids].any()]
+    exact = renormalised or not hit
+    if not exact:
+        notes += [
+            Note(
+                "inexact",
+                mix.at,
+                f"differences are expected: the removed units {clean(mix.why, 300)}",
+            )
+            for mix in hit
+        ]
+    return Verification(
+        original=str(before.path),
+        pruned=str(after.path),
+        passed=all(
+            output.equal or (not exact and output.relative is not None) for output in outputs
+        ),
+        against=models.reference.against,
+        exact=exact,
+        tolerance=limit,
+        samples=counted,
+        seed=seed if given is None else None,
+        data=None if data is None else str(data),
+        outputs=outputs,
+        parameters={
+            name: ParameterCount(total, total)
+            for name, total in (
+                ("original", count(analysis).parameters),
+                ("pruned", count(analyse(after, rules)).parameters),
+            )
+        },
+        metrics=None,
+        notes=notes,
+        time=times or None,
+    )
+
+
+@dataclass
+class _Reference:
+    """What the pruned model should equal.
+
+    Attributes:
+        folder: a SavedModel in which the weights that count as 0 are 0.
+        analysis: of the original, which has the same graphs.
+        gone: bool (labels,): what the pruned one lost.
+        masks: what is set to 0 besides, as the model runs.
+        against: what it is called.
+    """
+
+    folder: Path
+    analysis: Analysis
+    gone: np.ndarray
+    masks: list[Mask]
+    against: str
+
+    def signatures(self, loaded: Any) -> Mapping[str, Signature]:
+        """The functions to compare with."""
+        if not self.masks:
+            found: Mapping[str, Signature] = loaded.signatures
+            return found
+        assert isinstance(self.analysis, GraphAnalysis)
+        return silenced(loaded, self.analysis, self.masks)
+
+
+class _Models:
+    """Both models, loaded.
+
+    Attributes:
+        reference: what the pruned one should equal.
+        original: that, as TensorFlow loads it; `pruned` is the other one.
+        names: of the original's signatures.
+    """
+
+    def __init__(self, before: Source, after: Source, reference: _Reference) -> None:
+        self.before, self.after, self.reference = before, after, reference
+        self._load()
+        self.names = list(self.original.signatures)
+        missing = sorted(set(self.names) - set(self.pruned.signatures))
+        if missing:
+            raise CheckError(f"{clean(after.path)} lacks the signature '{clean(missing[0])}'")
+        if not self.names:
+            raise CannotPruneError(
+                f"{clean(before.path)} has no signature to run",
+                do="save it with signatures: tf.saved_model.save(model, folder, signatures=…)",
+            )
+
+    def _load(self) -> None:
+        tf = tensorflow()
+        with reading(self.before.path, "its functions"):
+            self.original = tf.saved_model.load(str(self.reference.folder))
+        with reading(self.after.path, "its functions"):
+            self.pruned = tf.saved_model.load(str(self.after.path))
+        self._expecting = self.reference.signatures(self.original)
+
+    def expected(
+        self, name: str, inputs: Arrays, *, repeat: bool
+    ) -> tuple[SignatureRun, Arrays, int, Arrays]:
+        """What a signature should give.
+
+        Args:
+            repeat: whether inputs may be taken again, where they are too few for a batch.
+        Returns: the signature with the batch that it takes, the inputs in whole batches, how many
+            samples these are, and the outputs.
+        """
+        runs = SignatureRun.of(name, self.original.signatures[name])
+        try:
+            return self._expected(runs, inputs, repeat)
+        except CannotPruneError:
+            tried = tensorflow().saved_model.load(str(self.before.path)).signatures[name]
+            found = runs.with_batch(tried, inputs)
+            if found is None:
+                raise
+        self._load()  # what failed may have left a state behind
+        return self._expected(found, inputs, repeat)
+
+    def _expected(
+        self, runs: SignatureRun, inputs: Arrays, repeat: bool
+    ) -> tuple[SignatureRun, Arrays, int, Arrays]:
+        whole, number = runs.whole(runs.filled(inputs) if repeat else inputs)
+        outputs = runs.run(self._expecting[runs.name], whole, clean(self.before.path))
+        return runs, whole, number, outputs
+
+    def times(
+        self, runs: SignatureRun, inputs: Arrays, small: Arrays, sizes: Sequence[int]
+    ) -> list[Timing]:
+        """How long both take for a signature, for several batch sizes."""
+        original, pruned = (m.signatures[runs.name] for m in (self.original, self.pruned))
+        return [
+            time_calls(runs.timed(original, inputs, size), runs.timed(pruned, small, size), size)
+            for size in sizes
+        ]
+
+
+def _reference(
+    before: Source, after: Source, analysis: Analysis, folder: Path, notes: list[Note]
+) -> _Reference:
+    """The original with what the pruned one lost silenced; as it is, if that cannot be told."""
+    assert before.path is not None
+    try:
+        known = lost(analysis, after.metadata)
+    except Unexplained as reason:
+        notes.append(unexplained(reason))
+        nothing = np.zeros(analysis.map.count, bool)
+        return _Reference(before.path, analysis, nothing, [], "original")
+    found = _Reference(before.path, analysis, known.gone, known.masks, "masked original")
+    if known.masks and not isinstance(analysis, GraphAnalysis):
+        # Written by Keras 2: its layers are silenced, and the whole is traced anew.
+        model = silenced_original(before, analysis, known, folder)
+        found.folder, found.masks = folder / "masked", []
+        with quiet():
+            model.save(found.folder, save_format="tf")
+        return found
+    edit = _without_divisors(
+        zero_through(analysis, Closure(analysis.groups, {}, known.silent_weights)), analysis
+    )
+    edit = combined(edit, zero(analysis, known.zeroed))
+    edit = combined(edit, zero(analysis, known.silenced, silence=True))
+    if edit.tensors:
+        found.folder = folder / "masked"
+        write_model(before, edit, found.folder, force=True)
+    return found
+
+
+# With 0 there they give no number: TensorFlow folds `variance + epsilon` into one constant.
+_DIVIDED_BY = {"Rsqrt": 0, "Reciprocal": 0, "Inv": 0, "Log": 0, "RealDiv": 1, "Div": 1}
+
+
+def _without_divisors(edit: Edit, analysis: Analysis) -> Edit:
+    """The edit but for constants by which a unit is divided: a unit that is 0 is 0 whatever they are."""
+    if not isinstance(analysis, GraphAnalysis):
+        return edit
+    held, tracer = analysis.held, analysis.tracer
+
+    def divides(path: str) -> bool:
+        places = held[path].constants if path in held else ()
+        return any(
+            (name, 0) in tracer.graph(graph).inputs[node.name][_DIVIDED_BY[node.op] :][:1]
+            for graph, name in places
+            for node in tracer.graph(graph).nodes.values()
+            if node.op in _DIVIDED_BY
+        )
+
+    return replace(edit, tensors=tuple(one for one in edit.tensors if not divides(one.path)))
+
+
+def _labels(analysis: Analysis, source: Source, signature: str, key: str, side: str) -> Labels:
+    """Which units stand where in what a signature takes or gives (`side`: inputs or outputs)."""
+    if isinstance(analysis, GraphAnalysis):
+        signatures = analysis.tracer.meta.signature_def
+        tensors = getattr(signatures[signature], side) if signature in signatures else {}
+        node, _, index = tensors[key].name.partition(":") if key in tensors else ("", "", "")
+        found: Labels = analysis.tracer.traced.tensors.get((MAIN, node, int(index or 0)), NO_LABELS)
+        return found
+    refs = [ref for ref in leaves(getattr(analysis.model, side)) if isinstance(ref, TensorRef)]
+    named = refs if len(refs) == 1 else [ref for ref in refs if ref.layer == key]
+    if len(named) != 1:
+        return NO_LABELS
+    return analysis.map.tensors.get((analysis.model.path, *named[0].key), NO_LABELS)
+
+
+def _arrays(data: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    try:
+        with np.load(data, allow_pickle=False) as held:
+            return {name: held[name] for name in held.files}
+    except (OSError, ValueError) as error:
+        from kprune.errors import FileError
+
+        raise FileError(
+            f"cannot read {clean(data)}", why=clean(error, 200), do="give an .npz file"
+        ) from error
+
+
+def _chosen(signature: Any, given: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    specs = signature.structured_input_signature[1]
+    if set(specs) <= set(given):
+        return {key: given[key].astype(spec.dtype.as_numpy_dtype) for key, spec in specs.items()}
+    if len(specs) == 1 and "x" in given:
+        ((key, spec),) = specs.items()
+        return {key: given["x"].astype(spec.dtype.as_numpy_dtype)}
+    raise UsageError(
+        f"the data lack the inputs of the signature '{clean(name)}'",
+        why=f"it takes {', '.join(sorted(specs))}, and there are {', '.join(sorted(given))}",
+        do="name the arrays in the .npz file as the inputs are named",
+    )

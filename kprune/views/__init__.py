@@ -1,0 +1,8 @@
+"""What is said of a model without changing it.
+
+inspect.py   what a file holds; inspection.py: as data, and as it is shown
+explain.py   why units go together; explanation.py: as data, and as it is shown
+diff.py      what differs between two files; difference.py: as data, and as it is shown
+fields.py    entries of configs that differ; values.py: tensors that differ
+known_rules.py  the classes that have a rule
+"""

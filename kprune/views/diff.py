@@ -1,0 +1,330 @@
+"""What differs between two model files: layers, units, parameters, operations, bytes, values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from msgspec.structs import replace
+
+from kprune.analysis.analysis import Analysis
+from kprune.analysis.counts import Counts, LayerCount, count
+from kprune.edit import TensorEdit
+from kprune.formats import Source
+from kprune.graph.model import Model
+from kprune.graph.stores import is_state
+from kprune.opened import open_model
+from kprune.page.result import Note
+from kprune.report.build import facts
+from kprune.surgery.provenance import KEY
+from kprune.surgery.remove import cut_weight
+from kprune.views.difference import Difference, LayerDiff, WeightDiff
+from kprune.views.fields import FieldChange, connections, field_changes, model_changes
+from kprune.views.values import Compared, compare
+
+Progress = Callable[[int, int], None]
+
+_SUMMED = (
+    "units_before",
+    "units_after",
+    "parameters_before",
+    "parameters_after",
+    "flops_before",
+    "flops_after",
+)
+
+
+def diff(
+    a: str | os.PathLike[str],
+    b: str | os.PathLike[str],
+    *,
+    rules: Iterable[str] = (),
+    trust: bool = False,
+    progress: Progress | None = None,
+) -> Difference:
+    """Say what differs between two model files. Values are compared block by block.
+
+    Where kprune made `b`, its notes on which units are left are used, so that the values of these
+    are compared with those they had in `a`.
+
+    Args:
+        a, b: paths of model files; one may be `-` for standard input.
+        rules: files with rules for layers that kprune does not know.
+        trust: whether code that is not Keras's own may be run to read the model.
+        progress: called with (bytes compared, bytes in all).
+    Raises: FileError if a file cannot be read, CannotPruneError if one holds no graph.
+    """
+    from kprune.opened import analyse
+
+    with open_model(a, trust=trust) as old, open_model(b, trust=trust) as new:
+        return difference(old, analyse(old, rules), new, analyse(new, rules), progress)
+
+
+def difference(
+    old: Source, before: Analysis, new: Source, after: Analysis, progress: Progress | None = None
+) -> Difference:
+    """The same for opened and analysed files."""
+    counts = count(before), count(after)
+    weights = _weights(old, before, new, after, progress)
+    fields = field_changes(before.model, after.model)
+    layers = _as_models(
+        _layers(counts, fields, _rewired(before, after), weights), before.model, after.model
+    )
+    rest = model_changes(before.config, after.config)
+    notes = _optimizer(old, new)
+    return Difference(
+        equal=not (layers or weights or rest or notes),
+        a=facts(counts[0], _path(old), old.format, old.bytes),
+        b=facts(counts[1], _path(new), new.format, new.bytes),
+        layers=layers,
+        weights=weights,
+        fields=rest,
+        notes=notes,
+    )
+
+
+def _path(source: Source) -> str | None:
+    return None if source.path is None else str(source.path)
+
+
+# -- layers ---------------------------------------------------------------------------------------
+
+
+def _layers(
+    counts: tuple[Counts, Counts],
+    fields: Iterable[FieldChange],
+    rewired: Iterable[FieldChange],
+    weights: Iterable[WeightDiff],
+) -> list[LayerDiff]:
+    changed: dict[str, list[FieldChange]] = {}
+    for field in (*fields, *rewired):
+        changed.setdefault(field.layer, []).append(field)
+    values: dict[str, int] = {}
+    for weight in weights:
+        values[weight.layer] = values.get(weight.layer, 0) + weight.different
+    old, new = counts[0].layers, counts[1].layers
+    found = []
+    for name in _in_order(list(old), list(new)):
+        one, other = old.get(name), new.get(name)
+        moved = one is None or other is None or _figures(one) != _figures(other)
+        if moved or name in changed or name in values:
+            found.append(_layer(name, one, other, values.get(name, 0), changed.get(name, [])))
+    return found
+
+
+def _layer(
+    name: str,
+    old: LayerCount | None,
+    new: LayerCount | None,
+    values: int,
+    fields: list[FieldChange],
+) -> LayerDiff:
+    there = old or new
+    assert there is not None
+    return LayerDiff(
+        name=name,
+        class_=there.kind,
+        status="added" if old is None else "removed" if new is None else "changed",
+        units_before=old.units if old else None,
+        units_after=new.units if new else None,
+        parameters_before=old.parameters if old else None,
+        parameters_after=new.parameters if new else None,
+        flops_before=old.flops if old else None,
+        flops_after=new.flops if new else None,
+        values_different=values,
+        fields=fields if old and new else [],
+    )
+
+
+def _as_models(layers: list[LayerDiff], old: Model, new: Model) -> list[LayerDiff]:
+    """The same with one row for each nested model that only one of the two has."""
+    paths = [
+        {layer.path: layer.kind for layer in model.walk() if layer.model is not None}
+        for model in (old, new)
+    ]
+    found: dict[str, LayerDiff] = {}
+    for row in layers:
+        there = {"added": 1, "removed": 0}.get(row.status)
+        outer = row.name
+        if there is not None:
+            parts = row.name.split("/")
+            fronts = ("/".join(parts[:end]) for end in range(1, len(parts)))
+            own = [path for path in fronts if path in paths[there] and path not in paths[1 - there]]
+            outer = own[0] if own else row.name
+        if outer == row.name:
+            found[outer] = row
+            continue
+        known = found.get(outer)
+        found[outer] = _together(known, row, outer, paths[there or 0][outer])
+    return list(found.values())
+
+
+def _together(known: LayerDiff | None, row: LayerDiff, name: str, kind: str) -> LayerDiff:
+    """The row of a model, with the figures of one more of its layers."""
+    if known is None:
+        return replace(row, name=name, class_=kind)
+    sums = {
+        field: None if one is None and other is None else (one or 0) + (other or 0)
+        for field in _SUMMED
+        for one, other in [(getattr(known, field), getattr(row, field))]
+    }
+    return replace(known, **sums)
+
+
+def _figures(row: LayerCount) -> tuple[Any, ...]:
+    return row.kind, row.units, row.parameters, row.trainable, row.flops
+
+
+def _in_order(old: list[str], new: list[str]) -> list[str]:
+    """The first model's layers, with each of the second's own behind what it follows there."""
+    known, order = set(old), list(old)
+    at = 0
+    for name in new:
+        if name in known:
+            at = order.index(name) + 1
+        else:
+            order.insert(at, name)
+            at += 1
+    return order
+
+
+def _rewired(before: Analysis, after: Analysis) -> list[FieldChange]:
+    """Layers of both models that are called on other layers' tensors than before."""
+    old, new = connections(before.model), connections(after.model)
+    return [
+        FieldChange(layer, "inputs", calls, new[layer])
+        for layer, calls in old.items()
+        if layer in new and new[layer] != calls
+    ]
+
+
+# -- weights --------------------------------------------------------------------------------------
+
+# A weight's name, however Keras numbers the groups: the layer, and the path inside it.
+Name = tuple[str, str]
+
+
+def _weights(
+    old: Source, before: Analysis, new: Source, after: Analysis, progress: Progress | None
+) -> list[WeightDiff]:
+    here, there = _names(before), _names(after)
+    cuts = _expected_cuts(before, after)
+    called = {weight.path: weight.name for weight in (*after.weights, *before.weights)}
+    total = sum(old.tensors[path].nbytes for path in here.values())
+    done = 0
+    found = []
+    for name in dict.fromkeys([*here, *there]):
+        one, other = here.get(name), there.get(name)
+        compared = _compare(old, one, new, other, cuts)
+        if one is not None:
+            done += old.tensors[one].nbytes
+            if progress is not None:
+                progress(done, total)
+        shapes = [
+            None if path is None else list(source.tensors[path].shape)
+            for source, path in ((old, one), (new, other))
+        ]
+        if shapes[0] != shapes[1] or compared.different:
+            label = called.get(one or other or "", name[1])
+            found.append(
+                WeightDiff(
+                    name[0], label, one, other, shapes[0], shapes[1],
+                    compared.how, compared.values, compared.different, compared.largest,
+                )
+            )  # fmt: skip
+    return found
+
+
+def _names(analysis: Analysis) -> dict[Name, str]:
+    """Dataset paths of all weights but the optimizer's."""
+    stores = {
+        layer.store: layer.path
+        for layer in analysis.model.walk()
+        if layer.store and layer.twin is None
+    }
+    found = {}
+    for path in analysis.tensors:
+        if is_state(path):
+            continue
+        home = group = analysis.home(path)
+        while group and group not in stores:
+            group = group.rpartition("/")[0]
+        found[stores.get(group, ""), home[len(group) :].lstrip("/")] = path
+    return found
+
+
+def _compare(
+    old: Source, one: str | None, new: Source, other: str | None, cuts: Mapping[str, TensorEdit]
+) -> Compared:
+    if one is None or other is None:
+        return Compared("no")
+    shape = new.tensors[other].shape
+    if one not in cuts and old.tensors[one].shape == shape:
+        return compare(old, one, new, other)
+    cut = cuts.get(one)
+    return compare(old, one, new, other, cut) if cut is not None else Compared("no")
+
+
+def _expected_cuts(before: Analysis, after: Analysis) -> dict[str, TensorEdit]:
+    """How each weight of the first was cut, if kprune noted in the second which units are left."""
+    gone = _gone(before, after)
+    if gone is None:
+        return {}
+    cuts = ((weight.path, cut_weight(weight, gone)) for weight in before.weights)
+    return {path: cut for path, cut in cuts if cut is not None}
+
+
+def _gone(before: Analysis, after: Analysis) -> np.ndarray | None:
+    """bool (labels,) of the first model: what is no more in the second; None if nothing tells.
+
+    Both models may have been pruned from a common one: indices are those of the original.
+    """
+    old, new = _left(before), _left(after)
+    lost = []
+    for address, axis in before.map.axes.items():
+        had: Sequence[int] = old.get(address, range(len(axis)))
+        has: Sequence[int] | None = new.get(address)
+        if has is None:
+            twin = after.map.axes.get(address)
+            has = had if twin is not None and len(twin) == len(axis) else None
+        if has is None or len(had) != len(axis) or not set(has) <= set(had):
+            return None
+        kept = set(has)
+        lost.append(axis.ids[[index for index, original in enumerate(had) if original not in kept]])
+    ids = np.concatenate([np.zeros(0, np.int64), *lost])
+    return before.groups.spread(ids) if ids.size else None
+
+
+def _left(analysis: Analysis) -> dict[str, list[int]]:
+    """By address, the original indices of units that are left, as an earlier pruning noted them."""
+    noted = analysis.metadata.get(KEY)
+    units = noted.get("units") if isinstance(noted, dict) else None
+    if not isinstance(units, dict):
+        return {}
+    return {
+        str(address): indices
+        for address, indices in units.items()
+        if isinstance(indices, list) and all(type(index) is int for index in indices)
+    }
+
+
+def _optimizer(old: Source, new: Source) -> list[Note]:
+    """A difference in the optimizer's state, in one sentence: its tensors have no names."""
+    here, there = (
+        {path: t for path, t in source.tensors.items() if is_state(path)} for source in (old, new)
+    )
+    if not here and not there:
+        return []
+    if not here or not there:
+        which = "second" if not here else "first"
+        return [Note("optimizer", "", f"only the {which} file carries the state of an optimizer")]
+    if {path: t.shape for path, t in here.items()} != {path: t.shape for path, t in there.items()}:
+        return [
+            Note("optimizer", "", "the optimizer's state differs in shape, as its variables do")
+        ]
+    different = sum(compare(old, path, new, path).different for path in here)
+    if not different:
+        return []
+    return [Note("optimizer", "", f"the optimizer's state differs in {different:,} values")]

@@ -1,0 +1,184 @@
+"""What a model file holds, layer by layer, and what may be removed of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from msgspec.structs import replace
+
+from kprune.analysis.analysis import Analysis
+from kprune.analysis.counts import LayerCount, count
+from kprune.formats import Source
+from kprune.graph.model import Layer
+from kprune.graph.parse import INPUT, declared_shape
+from kprune.graph.stores import is_state
+from kprune.labels.map import UnitAxis, adapted_layers
+from kprune.labels.paths import reason
+from kprune.opened import open_model
+from kprune.report.build import facts
+from kprune.sets import distinct
+from kprune.surgery.mask import masked_layer
+from kprune.surgery.optimizer import find_slots, optimizer_of
+from kprune.surgery.provenance import KEY
+from kprune.text import clean
+from kprune.views.inspection import AxisFacts, Carried, Inspection, LayerFacts
+
+
+def inspect(
+    model: str | os.PathLike[str], *, rules: Iterable[str] = (), trust: bool = False
+) -> Inspection:
+    """Say what a model file holds, layer by layer, what may be removed, and tied to what.
+
+    Args:
+        model: path of a model file; `-` for standard input.
+        rules: files with rules for layers that kprune does not know.
+        trust: whether code that is not Keras's own may be run to read the model.
+    Raises: FileError if the file cannot be read, CannotPruneError if it holds no graph.
+    """
+    from kprune.opened import analyse
+
+    with open_model(model, trust=trust) as source:
+        return inspection(source, analyse(source, rules))
+
+
+def inspection(source: Source, analysis: Analysis) -> Inspection:
+    """The same for an opened and analysed file."""
+    counts = count(analysis)
+    axes = AxisFinder(analysis)
+    layers = [
+        _layer(analysis, axes, layer, counts.layers.get(layer.path))
+        for layer in analysis.leaf_layers
+        if layer.twin is None
+    ]
+    return Inspection(
+        file=facts(
+            counts, None if source.path is None else str(source.path), source.format, source.bytes
+        ),
+        name=analysis.model.name,
+        free=sum(row.free or 0 for row in layers),
+        layers=layers,
+        carries=_carried(source, analysis),
+    )
+
+
+def _layer(
+    analysis: Analysis, axes: AxisFinder, layer: Layer, counted: LayerCount | None
+) -> LayerFacts:
+    record = analysis.map.records.get(layer)
+    outputs = record.visits[0].outputs if record is not None and record.visits else []
+    declared = declared_shape(layer) if layer.kind == INPUT else None
+    shape = outputs[0].shape if outputs else declared
+    own = list(record.axes.values()) if record is not None else []
+    own = [axis for axis in own if analysis.map.axes.get(axis.address) is axis]
+    main = next((axis for axis in own if axis.default and axis.name != "features"), None)
+    row = LayerFacts(
+        name=layer.path,
+        class_=layer.kind,
+        output=None if shape is None else list(shape),
+        units=None if main is None else len(main),
+        parameters=counted.parameters if counted else 0,
+        trainable=counted.trainable if counted else 0,
+        flops=counted.flops if counted else 0,
+        axes=[axes.facts(axis) for axis in own if axis is not main],
+        opaque="" if record is None else record.opaque,
+    )
+    if main is None:
+        return row
+    found = axes.facts(main)
+    shared = ("free", "named_only", "group_size", "largest_group", "tied_to", "why_not", "mixed")
+    return replace(row, **{name: getattr(found, name) for name in shared})
+
+
+class AxisFinder:
+    """What is known of each axis of units; what concerns all of them is worked out once."""
+
+    def __init__(self, analysis: Analysis) -> None:
+        groups = analysis.groups
+        self._analysis, self._groups = analysis, groups
+        self._frozen = groups.frozen()
+        self._by_rule = groups.frozen(("input", "rule"))
+        self._addresses = list(analysis.map.axes)
+        named = np.flatnonzero(groups.owner >= 0)
+        count = len(self._addresses)
+        pairs = distinct(groups.of[named] * count + groups.owner[named])
+        self._pair_group, self._pair_owner = np.divmod(pairs, max(count, 1))
+        self._freezes = [(freeze, self._groups_of(freeze.ids)) for freeze in analysis.map.freezes]
+        self._mixes = [(mix, self._groups_of(mix.ids)) for mix in analysis.map.mixes]
+
+    def facts(self, axis: UnitAxis) -> AxisFacts:
+        """All about one axis of units."""
+        groups = self._groups
+        frozen = self._frozen[axis.ids]
+        sizes = groups.sizes[axis.ids]
+        here = np.zeros(self._analysis.map.count, bool)
+        here[groups.of[axis.ids]] = True
+        # An output that nothing else is tied to goes when the user names it.
+        answers = frozen & ~self._by_rule[axis.ids] & (sizes == 1)
+        owners = distinct(self._pair_owner[here[self._pair_group]])
+        mixed = (mix for mix, of in self._mixes if here[of].any())
+        return AxisFacts(
+            name=axis.name,
+            address=axis.address,
+            units=len(axis),
+            free=int((~frozen).sum()),
+            named_only=int(answers.sum()),
+            group_size=int(np.sort(sizes)[len(sizes) // 2]) if len(sizes) else 0,
+            largest_group=int(sizes.max()) if len(sizes) else 0,
+            tied_to=[
+                address for owner in owners if (address := self._addresses[owner]) != axis.address
+            ],
+            why_not=list(dict.fromkeys(self._reasons(axis, here))) if frozen.any() else [],
+            mixed=list(dict.fromkeys(clean(mix.why, 300) for mix in mixed)),
+        )
+
+    def _groups_of(self, ids: np.ndarray) -> np.ndarray:
+        return distinct(self._groups.of[ids])
+
+    def _reasons(self, axis: UnitAxis, here: np.ndarray) -> Iterator[str]:
+        found = False
+        for freeze, of in self._freezes:
+            if here[of].any():
+                found = True
+                yield reason(freeze)
+        if not found:
+            # Held through units that go only all together, such as the dimensions of a head.
+            for freeze in self._groups.freezes_of(axis.ids):
+                yield reason(freeze)
+
+
+def _carried(source: Source, analysis: Analysis) -> Carried:
+    leaves = analysis.leaf_layers
+    optimizer, note = None, ""
+    if any(map(is_state, source.tensors)):
+        optimizer = optimizer_of(analysis)[0] or "?"
+        note = find_slots(analysis).why
+    pruned = analysis.metadata.get(KEY)
+    version = analysis.metadata.get("keras_version")
+    return Carried(
+        keras_version=None if version is None else str(version),
+        optimizer=optimizer,
+        optimizer_note=note,
+        lambdas=[
+            layer.path for layer in leaves if layer.kind == "Lambda" or _holds_lambda(layer.config)
+        ],
+        foreign={
+            layer.path: layer.registered or f"{layer.module}.{layer.kind}"
+            for layer in leaves
+            if not layer.is_builtin and not layer.is_operation
+        },
+        assets=source.extras,
+        masks=[
+            masked for layer in analysis.model.walk() if (masked := masked_layer(layer)) is not None
+        ],
+        pruned=pruned if isinstance(pruned, dict) else None,
+        adapters=adapted_layers(analysis.variables),
+    )
+
+
+def _holds_lambda(config: dict[str, Any]) -> bool:
+    """Whether Python bytecode stands anywhere in a config (Keras writes it as `__lambda__`)."""
+    return '"__lambda__"' in json.dumps(config, default=str)
