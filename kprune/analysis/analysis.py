@@ -15,8 +15,6 @@ from kprune.errors import DamagedFileError
 from kprune.formats.source import Order
 from kprune.graph import Layer, Model, parse_model
 from kprune.graph.parse import holds_graph, no_graph
-from kprune.labels.by_order import bind
-from kprune.labels.by_path import find_private, is_old, settle_stores
 from kprune.graph.stores import is_old, settle_stores
 from kprune.labels.groups import Groups
 from kprune.labels.map import LabelMap, LayerRecord, Weight

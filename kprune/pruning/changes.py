@@ -20,7 +20,8 @@ from kprune.pruning.selection import NamesLeft, Selection, Units
 from kprune.pruning.token_ids import TokenIds, token_notes
 from kprune.report.build import removal_notes
 from kprune.select.naming.indices import compact_text
-from kprune.select.naming.resolve import layers_named, specs_from, whole_layers_named
+from kprune.select.naming.layer_names import layers_named, whole_layers_named
+from kprune.select.naming.resolve import specs_from
 from kprune.select.naming.specs import parse_layer
 from kprune.sets import distinct
 from kprune.surgery.optimizer import find_slots

@@ -18,14 +18,8 @@ from kprune.formats import Source
 from kprune.labels.paths import reason
 from kprune.page.result import Note
 from kprune.select.naming.indices import Where
-from kprune.select.naming.resolve import (
-    axes_named,
-    excluded,
-    indices_of,
-    is_glob,
-    resolve,
-    specs_from,
-)
+from kprune.select.naming.layer_names import axes_named, is_glob
+from kprune.select.naming.resolve import excluded, indices_of, resolve, specs_from
 from kprune.select.naming.specs import parse_layer
 from kprune.sets import distinct
 from kprune.text import clean

@@ -25,7 +25,6 @@ from kprune.graph.copies import copied
 from kprune.graph.model import Call, Layer, Model, Shape, TensorRef, leaves
 from kprune.graph.parse import INPUT
 from kprune.graph.values import values_of
-from kprune.surgery.edit import Edit
 from kprune.surgery.relocate import relocate
 from kprune.surgery.splice import rewire
 from kprune.text import clean

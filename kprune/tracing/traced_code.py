@@ -21,12 +21,7 @@ from kprune.graph.model import Constant, Model, TensorRef, leaves, map_leaves
 from kprune.graph.parse import inner_graph, make_layer
 from kprune.labels.groups import connected
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.layer_call import LayerCall
 from kprune.labels.map import TOKENS, DrawnCall, LabelMap, LayerRecord, Weight
-from kprune.labels.rule_call import CannotTell
-
-
-from kprune.labels.map import DrawnCall, LabelMap, LayerRecord, Weight
 from kprune.tracing.code_graph import Drawer, Drawing, Held, Part, Tensor, Undrawable
 from kprune.tracing.counting_fields import Fields
 from kprune.tracing.layer_call import LayerCall, Tracing

@@ -30,7 +30,8 @@ from kprune.running.metrics import directions, evaluated
 from kprune.runtime.keras_import import import_keras
 from kprune.runtime.keras_runtime import load, output_names
 from kprune.runtime.lambda_code import trusted
-from kprune.select.naming.resolve import axes_named, excluded
+from kprune.select.naming.layer_names import axes_named
+from kprune.select.naming.resolve import excluded
 from kprune.select.naming.specs import parse_layer
 from kprune.select.plans.curves import Candidate, Curves, Point
 from kprune.select.ranking.choice import Choice

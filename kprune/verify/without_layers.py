@@ -17,7 +17,7 @@ from kprune.errors import KpruneError
 from kprune.formats import Source, write_model
 from kprune.runtime.keras_import import import_keras
 from kprune.runtime.keras_runtime import SUFFIXES, keras_layer
-from kprune.select.naming.resolve import whole_layers_named
+from kprune.select.naming.layer_names import whole_layers_named
 from kprune.select.naming.specs import LayerName, quote_layer
 from kprune.surgery.provenance import WHOLE_LAYERS
 from kprune.surgery.whole_layers import WholeLayers, find_whole_layers, take_out

@@ -12,8 +12,8 @@ import pytest
 from keras import layers, ops
 
 from kprune.errors import LastUnitError
-from kprune.pruning import remove
-from kprune.select.choice import Choice
+from kprune.select.ranking.choice import Choice
+from kprune.verbs.change import remove
 from tests.oracle.law import assert_equal
 from tests.oracle.zeroed import check_random_removal
 

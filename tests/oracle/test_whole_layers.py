@@ -13,7 +13,7 @@ from keras import layers
 
 import kprune
 from kprune.errors import CannotPruneError, FrozenUnitsError, UnknownLayerError, UsageError
-from kprune.running.without_layers import _summing
+from kprune.verify.without_layers import _summing
 from tests.oracle.law import assert_equal, randomize
 
 pytestmark = pytest.mark.oracle

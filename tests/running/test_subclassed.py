@@ -13,11 +13,7 @@ from keras import layers, ops
 
 from kprune.custom_code.flatten import flatten
 from kprune.errors import CannotPruneError
-from kprune.pruning import compact, remove
-from kprune.report.inspect import inspect
-from kprune.running.flatten import flatten
-from kprune.running.verify import verify
-from kprune.verbs.change import remove
+from kprune.verbs.change import compact, remove
 from kprune.verify.verify import verify
 from kprune.views.inspect import inspect
 from tests.oracle.law import assert_equal, outputs, randomize

@@ -12,10 +12,7 @@ import pytest
 from keras import layers, ops
 
 from kprune.errors import FrozenUnitsError, UsageError
-from kprune.pruning import compact, remove, zero
-from kprune.report.inspect import inspect
-from kprune.running.verify import verify
-from kprune.select.choice import Choice
+from kprune.select.ranking.choice import Choice
 from kprune.verbs.change import compact, remove, zero
 from kprune.verify.verify import verify
 from kprune.views.inspect import inspect

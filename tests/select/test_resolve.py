@@ -9,7 +9,8 @@ import pytest
 
 from kprune.analysis.analysis import Analysis
 from kprune.errors import IndexRangeError, SpecError, UnknownLayerError, UsageError
-from kprune.select.naming.resolve import axes_named, excluded, layers_named, resolve, specs_from
+from kprune.select.naming.layer_names import axes_named, layers_named
+from kprune.select.naming.resolve import excluded, resolve, specs_from
 from kprune.select.naming.specs import parse_layer
 from kprune.select.ranking.statistics import Statistics
 from tests.small_models import Arrays, Network, analysed, arrays, layer, sequential

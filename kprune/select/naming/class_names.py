@@ -17,7 +17,7 @@ from kprune.faults import shown
 from kprune.labels.map import UnitAxis
 from kprune.pointing import did_you_mean, quoted
 from kprune.select.naming.index_files import content_of
-from kprune.select.naming.resolve import axes_named
+from kprune.select.naming.layer_names import axes_named
 from kprune.select.naming.specs import parse_layer
 from kprune.text import clean
 

@@ -14,14 +14,12 @@ from kprune.analysis.analysis import Analysis
 from kprune.errors import CannotPruneError, DamagedFileError, SpecError, UsageError
 from kprune.faults import shown
 from kprune.formats import Source
-from kprune.formats.faults import shown
 from kprune.labels.map import TOKENS, TokenSource, UnitAxis
-from kprune.labels.map import TOKENS, UnitAxis
 from kprune.labels.tokens import tokens_of
 from kprune.page.result import Note
 from kprune.pointing import quoted
 from kprune.select.naming.index_files import content_of, read_indices
-from kprune.select.naming.resolve import axes_named
+from kprune.select.naming.layer_names import axes_named
 from kprune.select.naming.specs import LayerName, parse_layer
 from kprune.text import clean
 
@@ -93,7 +91,7 @@ def rows_of_tokens(
     """The rows of the tokens that a file lists (`emb.tokens:@unused.txt`), sorted int64.
 
     Args:
-        name, base: of the file; see `kprune.select.index_files.read_indices`.
+        name, base: of the file; see `kprune.select.naming.index_files.read_indices`.
     Returns: None where no vocabulary stands in front: then the file can only list rows.
     Raises: UsageError if a token is not in the vocabulary; SpecError, FileError.
     """

@@ -12,16 +12,11 @@ from kprune.errors import FrozenUnitsError, UsageError
 from kprune.labels.closure import unbalanced
 from kprune.labels.groups import Groups
 from kprune.labels.map import Blocks, UnitAxis
-from kprune.select.budget import Budget, Measure
-from kprune.select.bundles import in_bundles
-from kprune.select.choice import Choice
-from kprune.select.narrow import emptied, narrow_axes
-from kprune.select.ranking import Scores, blockwise, score_groups
-from kprune.select.statistics import Statistics
 from kprune.labels.paths import reason
 from kprune.select.ranking.budget import Budget, Measure
 from kprune.select.ranking.bundles import in_bundles
 from kprune.select.ranking.choice import Choice
+from kprune.select.ranking.narrow import emptied, narrow_axes
 from kprune.select.ranking.ranks import Scores, blockwise, score_groups
 from kprune.select.ranking.statistics import Statistics
 from kprune.sets import distinct
