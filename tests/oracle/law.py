@@ -78,30 +78,43 @@ def assert_equal(got: np.ndarray, expected: np.ndarray, tolerance: float = TOLER
 
 
 class Removal:
-    """One removal carried out, with everything a test wants to look at."""
+    """One removal carried out, with everything a test wants to look at.
+
+    Args:
+        model: a built Keras model. Its weights are randomised, and its outputs are asked for when
+            the removal is checked, which changes its recurrent kernels.
+        saved: the file of the model, which is then left as it is; without it, one is written.
+    """
 
     def __init__(
         self,
         model: Any,
         units: Mapping[str, list[int]],
         *,
+        saved: Path | None = None,
         seed: int = 0,
         inputs: Any = None,
         tolerance: float = TOLERANCE,
         tokens: int = 5,
         **options: Any,
     ) -> None:
-        randomize(model, seed)
+        self.original = model
         with tempfile.TemporaryDirectory() as folder:
-            before, after = Path(folder) / "model.keras", Path(folder) / "pruned.keras"
-            model.save(before)
+            before, after = saved or Path(folder) / "model.keras", Path(folder) / "pruned.keras"
+            if saved is None:
+                randomize(model, seed).save(before)
             self.report: Report = remove(str(before), units, output=str(after), **options)
-            self.original = keras.models.load_model(before, compile=False)
             self.pruned = keras.models.load_model(after, compile=False)
         self.inputs = (
             random_inputs(self.original, seed=seed, tokens=tokens) if inputs is None else inputs
         )
         self.tolerance = tolerance
+
+    def check(self) -> None:
+        """The file is the masked original, and the report says that it is."""
+        self.check_counts()
+        assert self.report.exact, self.report.notes
+        self.check_outputs()
 
     def check_counts(self) -> None:
         """The report counts what Keras counts, and Keras counts what is in the file."""
@@ -127,7 +140,5 @@ def check_removal(model: Any, units: Mapping[str, list[int]], **options: Any) ->
     Returns: the report. It says that the removal is exact, which was checked.
     """
     removal = Removal(model, units, **options)
-    removal.check_counts()
-    assert removal.report.exact, removal.report.notes
-    removal.check_outputs()
+    removal.check()
     return removal.report

@@ -21,7 +21,7 @@ from kprune.checking.output import complaints
 from kprune.checking.walk import Walk
 from kprune.graph.parse import parse_model
 from kprune.opened import open_model
-from tests.oracle.test_applications import ALL, QUICK, build
+from tests.oracle.test_applications import ALL, SMALL, build, build_small
 from tests.rules.test_every_layer import MODELS, model_of
 
 pytestmark = pytest.mark.oracle
@@ -147,9 +147,17 @@ def test_weights_in_another_form_are_passed_over(tmp_path: Path) -> None:
     check(model, "adapters", tmp_path)
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_each_kind_of_block_of_keras_applications_passes_as_it_is(
+    name: str, tmp_path: Path
+) -> None:
+    check(build_small(name), name, tmp_path)
+
+
 @pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.nightly) for name in ALL]
-)  # fmt: skip
+    "name",
+    [name if name == "ResNet50" else pytest.param(name, marks=pytest.mark.nightly) for name in ALL],
+)
 def test_a_model_of_keras_applications_passes_as_it_is(name: str, tmp_path: Path) -> None:
     check(build(name), name, tmp_path)
     if name == "ResNet50":

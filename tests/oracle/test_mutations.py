@@ -8,6 +8,7 @@ person would make.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 
@@ -29,7 +30,11 @@ from kprune.opened import analyse, open_model
 from kprune.tracing.layer_call import LayerCall
 from kprune.tracing.registry import LAYERS
 from kprune.tracing.trace import Tracer
-from tests.oracle.law import check_removal, randomize
+from kprune.labels.layer_call import LayerCall
+from kprune.labels.trace import Tracer
+from kprune.pruning import analyse
+from kprune.rules.registry import LAYERS
+from tests.oracle.law import Removal, check_removal, randomize
 
 pytestmark = pytest.mark.oracle
 
@@ -158,15 +163,33 @@ CASES: dict[str, tuple[Callable[[], keras.Model], dict[str, list[int]]]] = {
 }
 
 
-def closed(case, folder):
-    """The analysis of a case's model, and bool (labels,): what goes."""
-    make, units = CASES[case]
-    randomize(make()).save(folder / "model.keras")
-    with open_model(folder / "model.keras") as source:
-        analysis = analyse(source)
-    return analysis, close(
-        analysis.groups, {name: np.array(indices) for name, indices in units.items()}
-    ).gone
+class Original:
+    """A case's model, made and saved once for all of its mutants."""
+
+    def __init__(self, case, folder):
+        make, self.units = CASES[case]
+        self.path = folder / "model.keras"
+        self.model = randomize(make())
+        self.model.save(self.path)
+        self._weights = self.model.get_weights()
+
+    def check(self):
+        self.model.set_weights(self._weights)  # a check before may have cut recurrent kernels
+        Removal(self.model, self.units, saved=self.path).check()
+
+    def closed(self):
+        """The analysis of the model, and bool (labels,): what goes."""
+        with open_model(self.path) as source:
+            analysis = analyse(source)
+        return analysis, close(
+            analysis.groups, {name: np.array(indices) for name, indices in self.units.items()}
+        ).gone
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    """By case, its model."""
+    return functools.cache(lambda case: Original(case, tmp_path_factory.mktemp("case")))
 
 
 def unnumbered(layer):
@@ -174,14 +197,9 @@ def unnumbered(layer):
     return re.sub(r"_\d+$", "", layer.path)
 
 
-def check(case):
-    make, units = CASES[case]
-    check_removal(make(), units)
-
-
 @pytest.mark.parametrize("case", CASES)
-def test_what_is_mutated_below_is_right_as_it_is(case):
-    check(case)
+def test_what_is_mutated_below_is_right_as_it_is(case, originals):
+    originals(case).check()
 
 
 # -- every axis of every weight -------------------------------------------------------------------
@@ -191,9 +209,9 @@ def turned(axis: Axis) -> Axis:
     return Axis(axis.size, tuple(factor[:, ::-1] for factor in axis.factors))
 
 
-def weight_axes(case, folder):
+def weight_axes(original):
     """(layer, weight, axis) of every weight axis on which units stand that go."""
-    analysis, gone = closed(case, folder)
+    analysis, gone = original.closed()
     return [
         (unnumbered(weight.layer), weight.name, number)
         for weight in analysis.weights
@@ -203,9 +221,10 @@ def weight_axes(case, folder):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_labels_turned_round_on_any_axis_of_any_weight_are_noticed(case, tmp_path, monkeypatch):
+def test_labels_turned_round_on_any_axis_of_any_weight_are_noticed(case, originals, monkeypatch):
     real = LayerCall.weight
-    places = weight_axes(case, tmp_path)
+    original = originals(case)
+    places = weight_axes(original)
     assert places
     for path, name, number in places:
 
@@ -219,7 +238,7 @@ def test_labels_turned_round_on_any_axis_of_any_weight_are_noticed(case, tmp_pat
         with monkeypatch.context() as patch:
             patch.setattr(LayerCall, "weight", weight)
             with pytest.raises(NOTICED):
-                check(case)
+                original.check()
                 pytest.fail(
                     f"axis {number} of the {name} of {path} was turned round, and nobody noticed"
                 )
@@ -234,9 +253,9 @@ def flipped(value):
     return Labels(value.shape, tuple(np.flip(factor) for factor in value.factors), value.silent)
 
 
-def labelled_calls(case, folder):
+def labelled_calls(original):
     """Layers whose calls give units that go."""
-    analysis, gone = closed(case, folder)
+    analysis, gone = original.closed()
     return [
         unnumbered(visit.layer)
         for visit in analysis.map.visits
@@ -245,9 +264,10 @@ def labelled_calls(case, folder):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_labels_turned_round_behind_any_call_are_noticed(case, tmp_path, monkeypatch):
+def test_labels_turned_round_behind_any_call_are_noticed(case, originals, monkeypatch):
     real = Tracer._by_rule
-    places = labelled_calls(case, tmp_path)
+    original = originals(case)
+    places = labelled_calls(original)
     assert places
     for path in places:
 
@@ -258,7 +278,7 @@ def test_labels_turned_round_behind_any_call_are_noticed(case, tmp_path, monkeyp
         with monkeypatch.context() as patch:
             patch.setattr(Tracer, "_by_rule", by_rule)
             with pytest.raises(NOTICED):
-                check(case)
+                original.check()
                 pytest.fail(f"what {path} gives was turned round, and nobody noticed")
 
 
@@ -362,15 +382,15 @@ RULES = [
 @pytest.mark.parametrize(
     ("case", "kind", "mistake"), RULES, ids=lambda value: getattr(value, "__name__", value)
 )
-def test_a_mistake_in_a_rule_is_noticed(case, kind, mistake, monkeypatch):
-    check(case)
+def test_a_mistake_in_a_rule_is_noticed(case, kind, mistake, originals, monkeypatch):
+    originals(case).check()
     monkeypatch.setitem(*replaced(LAYERS, kind, mistake))
     with pytest.raises(NOTICED):
-        check(case)
+        originals(case).check()
 
 
-def test_groups_off_by_one_are_noticed(monkeypatch):
-    check("grouped")
+def test_groups_off_by_one_are_noticed(originals, monkeypatch):
+    originals("grouped").check()
     real = LayerCall.blocks
     monkeypatch.setattr(
         LayerCall,
@@ -378,21 +398,21 @@ def test_groups_off_by_one_are_noticed(monkeypatch):
         lambda self, field, *sides: real(self, field, np.roll(sides[0], 1, axis=0), *sides[1:]),
     )
     with pytest.raises(NOTICED):
-        check("grouped")
+        originals("grouped").check()
 
 
-def test_a_constant_that_is_not_cut_is_noticed(monkeypatch):
-    check("operations")
+def test_a_constant_that_is_not_cut_is_noticed(originals, monkeypatch):
+    originals("operations").check()
     monkeypatch.setattr(LayerCall, "constant", lambda self, *_: None)
     with pytest.raises(NOTICED):
-        check("operations")
+        originals("operations").check()
 
 
-def test_ties_that_are_forgotten_are_noticed(monkeypatch):
-    check("added")
+def test_ties_that_are_forgotten_are_noticed(originals, monkeypatch):
+    originals("added").check()
     monkeypatch.setattr(LayerCall, "tie", lambda self, a, b: None)
     with pytest.raises(NOTICED):
-        check("added")
+        originals("added").check()
 
 
 def test_two_layers_of_equal_shape_that_are_mixed_up_are_noticed(monkeypatch):

@@ -23,15 +23,17 @@ def run_alone(code: str, *args: str) -> subprocess.CompletedProcess:
     )
 
 
-VERIFY = """
+FRESH = """
 import sys
 from kprune.errors import KpruneError
-from kprune.verify.verify import verify
-try:
-    found = verify(*sys.argv[1:3], rules=sys.argv[3:], samples=2)
-    print(found.passed)
-except KpruneError as error:
-    print(type(error).__name__, error.exit_code, error)
+from kprune.running.keras_runtime import import_keras
+from kprune.running.verify import verify
+print(import_keras().ops.ones(2).shape)
+for rules in ([], sys.argv[2:]):
+    try:
+        print(verify(sys.argv[1], sys.argv[1], rules=rules, samples=2).passed)
+    except KpruneError as error:
+        print(type(error).__name__, error.exit_code, error)
 """
 
 RULES = """
@@ -44,18 +46,25 @@ class Twice(keras.layers.Layer):
 """
 
 
-def test_a_class_that_is_not_there_is_named_and_can_be_brought_along(tmp_path):
-    rules = tmp_path / "my_layers.py"
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """What a process says that imports Keras and verifies a model, without its class and with it."""
+    folder = tmp_path_factory.mktemp("fresh")
+    rules = folder / "my_layers.py"
     rules.write_text(RULES)
     scope: dict = {}
     exec(RULES, scope)
     path = str(
-        saved(keras.Sequential([keras.Input((3,)), scope["Twice"](), layers.Dense(2)]), tmp_path)
+        saved(keras.Sequential([keras.Input((3,)), scope["Twice"](), layers.Dense(2)]), folder)
     )
-    done = run_alone(VERIFY, path, path)
-    assert done.stdout.startswith("CannotPruneError 3") and "'Twice'" in done.stdout, done
-    assert "--rules" in done.stdout and "Traceback" not in done.stdout + done.stderr
-    assert run_alone(VERIFY, path, path, str(rules)).stdout == "True\n"
+    return run_alone(FRESH, path, str(rules))
+
+
+def test_a_class_that_is_not_there_is_named_and_can_be_brought_along(fresh):
+    _, refused = fresh.stdout.split("\n", 1)
+    assert refused.startswith("CannotPruneError 3") and "'Twice'" in refused, fresh
+    assert "--rules" in refused and "Traceback" not in fresh.stdout + fresh.stderr
+    assert refused.endswith("\nTrue\n")
 
 
 def test_a_lambda_is_not_run(tmp_path):
@@ -66,13 +75,9 @@ def test_a_lambda_is_not_run(tmp_path):
     assert "Lambda" in error.value.why
 
 
-def test_keras_is_imported_without_chatter():
-    code = (
-        "from kprune.runtime.keras_runtime import import_keras\n"
-        "print(import_keras().ops.ones(2).shape)"
-    )
-    done = run_alone(code)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "(2,)\n", "")
+def test_keras_is_imported_without_chatter(fresh):
+    assert (fresh.returncode, fresh.stderr) == (0, "")
+    assert fresh.stdout.startswith("(2,)\nCannotPruneError")
 
 
 def test_what_was_held_back_is_shown_when_something_fails():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,10 +25,10 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def halved(samples: Path, tmp_path: Path) -> Path:
-    """The CNN without the weaker half of every layer."""
-    small = tmp_path / "small.keras"
+@pytest.fixture(scope="module")
+def halved(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The CNN without the weaker half of every layer. Read only."""
+    small = tmp_path_factory.mktemp("halved") / "small.keras"
     kprune.remove(samples / "digits_cnn.keras", choice=kprune.Choice("l1", ratio=0.5), output=small)
     return small
 
@@ -38,13 +39,19 @@ def metadata(path: Path) -> dict[str, object]:
     return found
 
 
-def test_a_model_that_lost_half_its_units_learns_again(
-    halved: Path, training: Path, samples: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "tuned.keras"
+@pytest.fixture(scope="module")
+def learned(halved: Path, training: Path, samples: Path) -> Any:
+    """What comes of four epochs: the figures, and the file. Its curves are beside it."""
+    out = halved.with_name("tuned.keras")
     found = kprune.tune(
-        halved, data=training, validation=samples / "digits_test.npz", output=out, epochs=4
-    )
+        halved, data=training, validation=samples / "digits_test.npz", output=out, epochs=4,
+        plot=halved.with_name("curve.svg"),
+    )  # fmt: skip
+    return found, out
+
+
+def test_a_model_that_lost_half_its_units_learns_again(learned: Any, samples: Path) -> None:
+    found, out = learned
     assert found.epochs[0]["val_accuracy"] < 0.6
     assert found.epochs[found.best]["val_accuracy"] > 0.9
     proof = kprune.verify(out, out, data=samples / "digits_test.npz")
@@ -54,20 +61,12 @@ def test_a_model_that_lost_half_its_units_learns_again(
     )
 
 
-def test_what_is_known_of_the_pruning_stays_with_the_file(
-    halved: Path, training: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "tuned.keras"
-    kprune.tune(halved, data=training, output=out, epochs=1)
-    assert metadata(out)["kprune"] == metadata(halved)["kprune"]
+def test_what_is_known_of_the_pruning_stays_with_the_file(halved: Path, learned: Any) -> None:
+    assert metadata(learned[1])["kprune"] == metadata(halved)["kprune"]
 
 
-def test_the_epoch_that_is_written_is_the_best_one(
-    halved: Path, training: Path, tmp_path: Path
-) -> None:
-    found = kprune.tune(
-        halved, data=training, output=tmp_path / "t.keras", epochs=3, learning_rate=1e-3
-    )
+def test_the_epoch_that_is_written_is_the_best_one(learned: Any) -> None:
+    found, _ = learned
     losses = [epoch["val_loss"] for epoch in found.epochs]
     assert found.best == int(np.argmin(losses))
 
@@ -315,13 +314,9 @@ def test_a_keras_without_distillation_is_told_of(
 
 
 def test_the_curves_are_drawn_for_the_loss_and_each_metric(
-    samples: Path, training: Path, tmp_path: Path
+    learned: Any, samples: Path, training: Path, tmp_path: Path
 ) -> None:
-    kprune.tune(
-        samples / "digits_mlp.keras", data=training, output=tmp_path / "t.keras", epochs=2,
-        plot=tmp_path / "curve.svg",
-    )  # fmt: skip
-    shown = (tmp_path / "curve.svg").read_text()
+    shown = learned[1].with_name("curve.svg").read_text()
     for text in ("epoch", "loss", "accuracy", "data held back", "while learning", "written"):
         assert f">{text}</text>" in shown, text
     with pytest.raises(kprune.UsageError, match=r"curve\.gif"):

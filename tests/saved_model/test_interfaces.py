@@ -135,7 +135,7 @@ def test_inspect_gives_the_same_bytes_in_every_process(saved):
 # -- functions that stand for one another ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@pytest.mark.parametrize("kind", ["LSTM", pytest.param("GRU", marks=pytest.mark.nightly)])
 def test_a_recurrent_model_and_its_pruned_self_run_in_one_process(tmp_path, kind):
     """TensorFlow picks the implementation of a recurrent layer by its name among all that are loaded."""
     import tensorflow as tf
