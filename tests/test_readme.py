@@ -55,20 +55,24 @@ def run_here(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """As `shell`, in this process: TensorFlow is imported once for all commands that need it."""
     line, _, reader = command.partition(" | ")
     words = shlex.split(line)
-    printed = apart = io.StringIO()
+    printed = told = io.StringIO()
     if words[-2] == "2>":
-        words, apart = words[:-2], io.StringIO()
+        words, told = words[:-2], io.StringIO()
+    elif reader:
+        told = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "80")
         patch.setenv("NO_COLOR", "1")
         patch.chdir(folder)
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(apart):
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(told):
             code = run(words[1:])
-    if reader and code == 0:
-        return subprocess.run(
-            reader, shell=True, input=printed.getvalue(), text=True, stdout=subprocess.PIPE, check=False
-        )  # fmt: skip
-    return subprocess.CompletedProcess(command, code, printed.getvalue())
+    output = printed.getvalue()
+    if reader:
+        read = subprocess.run(
+            reader, shell=True, input=output, text=True, stdout=subprocess.PIPE, check=True
+        )
+        output = told.getvalue() + read.stdout
+    return subprocess.CompletedProcess(command, code, output)
 
 
 def examples(block: str) -> list[tuple[str, str]]:

@@ -21,7 +21,7 @@ from kprune.select.ranking.statistics import Statistics
 
 pytestmark = pytest.mark.oracle
 
-QUICK = ("MobileNet", "MobileNetV2")
+QUICK = {"MobileNet": {"alpha": 0.25}, "MobileNetV2": {"alpha": 0.35}}
 NIGHTLY = (
     "DenseNet121", "EfficientNetB0", "InceptionV3", "MobileNetV3Small", "NASNetMobile", "ResNet50",
     "ResNet50V2", "VGG16", "Xception", "EfficientNetV2B0",
@@ -41,7 +41,7 @@ def saved(name: str, place: Path) -> Path:
         make = getattr(keras.applications, name)
         size = 96 if name in ("InceptionV3", "Xception") else 64
         options = {} if name.startswith("NASNet") else {"input_shape": (size, size, 3)}
-        make(weights=None, classes=10, **options).save(path)
+        make(weights=None, classes=10, **options, **QUICK.get(name, {})).save(path)
     return path
 
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.oracle
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
 slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
 QUICK = settings(
-    max_examples=30, deadline=None, derandomize=True, suppress_health_check=slow, phases=PHASES
+    max_examples=20, deadline=None, derandomize=True, suppress_health_check=slow, phases=PHASES
 )
 # Some 36 a minute on one core: about an hour.
 LONG = settings(max_examples=2000, deadline=None, suppress_health_check=slow, phases=PHASES)

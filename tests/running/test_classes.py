@@ -11,7 +11,7 @@ import pytest
 import kprune
 from kprune.running.classes import Classes, fitted
 
-pytestmark = pytest.mark.oracle
+pytestmark = [pytest.mark.oracle, pytest.mark.usefixtures("eagerly")]
 
 KEPT = np.array([0, 2, 4])
 

@@ -93,7 +93,11 @@ def silenced(model, report):
     return model
 
 
-@pytest.mark.parametrize("name", MODELS)
+# That the state of `compile` comes along is held below.
+NIGHTLY = pytest.param("compiled", marks=pytest.mark.nightly)
+
+
+@pytest.mark.parametrize("name", [*(name for name in MODELS if name != "compiled"), NIGHTLY])
 def test_a_keras_2_model_is_one_afterwards_and_equals_the_masked_one(tmp_path, name):
     import tensorflow as tf
 
