@@ -11,7 +11,7 @@ import pytest
 import kprune
 from kprune.running.compiling import suggested_loss
 
-pytestmark = pytest.mark.oracle
+pytestmark = [pytest.mark.oracle, pytest.mark.usefixtures("eagerly")]
 
 
 def data(folder: Path, count: int = 40) -> tuple[np.ndarray, np.ndarray]:

@@ -125,8 +125,10 @@ class Stop:
 
 @pytest.mark.parametrize(
     ("hook", "at", "finished"),
-    [("on_epoch", 2, 0), ("on_cut", 2, 1)],
-    ids=["in the first round", "between cut and training"],
+    [
+        pytest.param("on_epoch", 2, 0, id="in the first round", marks=pytest.mark.nightly),
+        pytest.param("on_cut", 2, 1, id="between cut and training"),
+    ],
 )
 def test_a_resumed_iteration_ends_as_one_that_was_not_interrupted(
     hook: str, at: int, finished: int, place: Path, straight: Any, tmp_path: Path
