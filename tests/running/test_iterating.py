@@ -13,7 +13,7 @@ import pytest
 import kprune
 from tests.running.making import small_problem, state
 
-pytestmark = [pytest.mark.oracle, pytest.mark.usefixtures("eagerly")]
+pytestmark = pytest.mark.oracle
 
 PLAN = """\
 version: 1

@@ -14,7 +14,7 @@ import pytest
 import kprune
 from tests.running.making import small_problem, state
 
-pytestmark = [pytest.mark.oracle, pytest.mark.usefixtures("eagerly")]
+pytestmark = pytest.mark.oracle
 
 HOW: dict[str, Any] = {"epochs": 4, "batch_size": 16, "learning_rate": 0.01, "seed": 3}
 
