@@ -155,6 +155,7 @@ def test_a_resumed_iteration_ends_as_one_that_was_not_interrupted(
     assert left(tmp_path) == ["out.keras"]
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_last_round_that_held_the_floor_is_written(place: Path, tmp_path: Path) -> None:
     """Training that learns next to nothing makes good for no cut."""
     import keras
@@ -177,6 +178,7 @@ def test_the_last_round_that_held_the_floor_is_written(place: Path, tmp_path: Pa
     assert left(tmp_path) == ["out.keras"]
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_floor_may_count_from_what_the_original_has(place: Path, tmp_path: Path) -> None:
     """Half of the units do not go without a loss; what is written is no worse than allowed."""
     out = tmp_path / "out.keras"
@@ -222,6 +224,7 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(
     assert (seen, left(tmp_path)) == ([], [])
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_floor_that_the_first_round_breaks_writes_nothing(place: Path, tmp_path: Path) -> None:
     from kprune.train.tune import judged
 

@@ -43,9 +43,10 @@ def exported(tmp_path_factory):
     return get
 
 
-@pytest.mark.parametrize(
-    "name", ["digits_mlp", "digits_cnn", "digits_resnet", "digits_lstm", *making.MODELS, "module"]
-)
+LARGER = [pytest.param(f"digits_{name}", marks=pytest.mark.nightly) for name in ("resnet", "lstm")]
+
+
+@pytest.mark.parametrize("name", ["digits_mlp", "digits_cnn", *LARGER, *making.MODELS, "module"])
 def test_a_third_of_all_free_units_can_go(exported, tmp_path, name):
     plain.removal_equals_masked_original(exported(name), tmp_path / "small")
 
