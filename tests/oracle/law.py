@@ -35,6 +35,9 @@ def randomize(model: Any, seed: int = 0) -> Any:
         else:
             value = rng.uniform(0.1, 0.6, shape) * rng.choice([-1.0, 1.0], shape)
         weight.assign(value)
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # it computes with a copy, as one that is loaded does
     return model
 
 
