@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from kprune.select.plans.iteration import parse_iteration_plan
 from kprune.cli.boundary import run
-from kprune.select.iteration_plan import parse_iteration_plan
+from kprune.select.plans.iteration import parse_iteration_plan
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -30,10 +30,6 @@ from kprune.opened import analyse, open_model
 from kprune.tracing.layer_call import LayerCall
 from kprune.tracing.registry import LAYERS
 from kprune.tracing.trace import Tracer
-from kprune.labels.layer_call import LayerCall
-from kprune.labels.trace import Tracer
-from kprune.pruning import analyse
-from kprune.rules.registry import LAYERS
 from tests.oracle.law import Removal, check_removal, randomize
 
 pytestmark = pytest.mark.oracle

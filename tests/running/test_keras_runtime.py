@@ -26,8 +26,8 @@ def run_alone(code: str, *args: str) -> subprocess.CompletedProcess:
 FRESH = """
 import sys
 from kprune.errors import KpruneError
-from kprune.running.keras_runtime import import_keras
-from kprune.running.verify import verify
+from kprune.runtime.keras_import import import_keras
+from kprune.verify.verify import verify
 print(import_keras().ops.ones(2).shape)
 for rules in ([], sys.argv[2:]):
     try:
