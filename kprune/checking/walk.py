@@ -17,7 +17,7 @@ from kprune.checking.layer_weights import Expected, Weights, expected_weights
 from kprune.checking.operations import Shaped, operation_shape
 from kprune.checking.shapes import Contradiction, MaybeShape, agree, broadcast, merged, product
 from kprune.checking.wrappers import Part, parts, wrapped_shapes
-from kprune.graph.model import Call, Layer, Model, TensorRef, leaves, map_leaves
+from kprune.graph.model import Call, Constant, Layer, Model, TensorRef, leaves, map_leaves
 from kprune.graph.parse import (
     INPUT,
     as_shape,
@@ -122,7 +122,12 @@ class Walk:
             shape = merged(shapes.get(leaf.key), leaf.shape)
             return _Unknown() if shape is None else Shaped(shape)
 
-        inputs = [merged(shapes.get(ref.key), ref.shape) for ref in _operands(call)]
+        inputs = [
+            operand.shape
+            if isinstance(operand, Constant)
+            else merged(shapes.get(operand.key), operand.shape)
+            for operand in _operands(call)
+        ]
         if len(inputs) == 1 and inputs[0] is None:
             inputs = [_built_on(layer)]
         if _called_once(layer) and layer.is_builtin:
@@ -219,12 +224,17 @@ def _refs(structure: Any) -> list[TensorRef]:
     return [leaf for leaf in leaves(structure) if isinstance(leaf, TensorRef)]
 
 
-def _operands(call: Call) -> list[TensorRef]:
-    """The tensors that a layer is called on, in the order of its parameters; masks and states come last."""
+def _operands(call: Call) -> list[TensorRef | Constant]:
+    """What a layer is called on, in the order of its parameters: tensors, and arrays in the config.
+
+    Masks and states come last.
+    """
     if call.layer.kind not in ATTENTION:
-        return call.inputs
+        given = [leaf for leaf in leaves(call.args) if isinstance(leaf, (TensorRef, Constant))]
+        return given if any(isinstance(leaf, Constant) for leaf in given) else [*call.inputs]
     named = dict(zip(ATTENTION_INPUTS, call.args, strict=False)) | call.kwargs
-    return [ref for name in ATTENTION_INPUTS if isinstance(ref := named.get(name), TensorRef)]
+    found = (named.get(name) for name in ATTENTION_INPUTS)
+    return [one for one in found if isinstance(one, (TensorRef, Constant))]
 
 
 def _called_once(layer: Layer) -> bool:

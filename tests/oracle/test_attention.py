@@ -155,4 +155,4 @@ def test_embeddings_read_forth_and_back(seeds: tuple[int, ...]) -> None:
     y = embedding(tokens)
     y = layers.Dense(8)(layers.Dense(8)(y) + y)
     outcome = check_random_removal(keras.Model(tokens, embedding(y, reverse=True)), seeds=seeds)
-    assert set(outcome.free.values()) == {8}
+    assert {n for name, n in outcome.free.items() if not name.endswith(".tokens")} == {8}

@@ -291,7 +291,7 @@ def test_a_reversible_embedding_is_cut_on_its_way_in_and_out(tie: bool) -> None:
     embedding = layers.ReversibleEmbedding(9, UNITS, tie_weights=tie)
     y = layers.Add()([layers.Dense(UNITS)(embedding(tokens)), embedding(tokens)])
     outcome = check_random_removal(keras.Model(tokens, embedding(y, reverse=True)))
-    assert set(outcome.free.values()) == {UNITS}
+    assert {n for name, n in outcome.free.items() if not name.endswith(".tokens")} == {UNITS}
 
 
 def test_an_embedding_is_cut_along_its_dimensions() -> None:
