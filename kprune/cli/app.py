@@ -27,7 +27,7 @@ class Entry(NamedTuple):
 # what the list of commands says of it, which is the first line of its own help.
 COMMANDS = (
     Entry(LOOK, "inspect", "inspect", "Layers: units, parameters, FLOPs, what is free, what is tied."),
-    Entry(LOOK, "explain", "explain", "What goes along with these units and why, or why they cannot go."),
+    Entry(LOOK, "explain", "explain", "What is removed with these units and why, or why they cannot go."),
     Entry(LOOK, "diff", "diff", "What differs: layers, units, parameters, FLOPs, bytes, values."),
     Entry(CHANGE, "remove", "change", "Remove units physically: smaller layers, in a smaller file."),
     Entry(CHANGE, "zero", "change", "Set the units' incoming weights and biases to 0; shapes stay."),

@@ -81,7 +81,7 @@ def check(
     Args:
         drop_branches: whether a layer may vanish with its branch though not all of its units were chosen.
     Raises:
-        FrozenUnitsError: something frozen is among what goes, with the road that leads there.
+        FrozenUnitsError: something frozen is among what goes, with the path that leads there.
         CannotPruneError: `coupled` is False and other units would go along.
         LastUnitError, NotARectangleError: what is left would not be a layer, or not a block; or a
             layer would vanish that nobody chose to remove whole.

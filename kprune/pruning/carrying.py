@@ -54,7 +54,7 @@ class Target(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if self.in_place and self.output is not None:
-            raise UsageError("--in-place and --output are two places", do="give one of them")
+            raise UsageError("--in-place and --output cannot be combined", do="give one of them")
 
     def path(self, source: Source) -> str:
         """Where a source's result goes. Raises: UsageError if that cannot be told."""

@@ -108,7 +108,7 @@ def _removed(report: Report, on: Page) -> None:
         rest = len(report.layers) - len(rows)
         on.print(f"and {counted(rest, 'layer')} that read fewer inputs (--json lists them)")
     if "+" in marks:
-        on.print("* named   + goes along, tied unit by unit to what was named", style="dim")
+        on.print("* named   + also removed, tied unit by unit to what was named", style="dim")
 
 
 def _layers_of(units: dict[str, list[int]]) -> set[str]:
@@ -139,7 +139,7 @@ def _chosen(report: Report, on: Page) -> None:
         )  # fmt: skip
     on.table(["", "~layer", f">{done}", "~units"], rows)
     if any(row[0] == "+" for row in rows):
-        on.print("* named   + goes along, tied unit by unit to what was named", style="dim")
+        on.print("* named   + also changed, tied unit by unit to what was named", style="dim")
 
 
 def report_schema() -> dict[str, Any]:

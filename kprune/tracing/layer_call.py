@@ -395,7 +395,7 @@ class LayerCall(RuleCall):
             else:
                 self.freeze(
                     np.concatenate([one.all_ids(), other.all_ids()]),
-                    "reach a shared layer by different roads",
+                    "reach a shared layer in different ways",
                 )
 
     # -- layers inside a layer ------------------------------------------------------------------

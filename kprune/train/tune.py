@@ -85,7 +85,7 @@ class Settings:
                 f"a patience of {self.patience}", why="the first epoch would never be trained"
             )
         if not 0 <= self.seed < MAX_SEED:
-            raise UsageError(f"a seed of {self.seed}", why="it must lie between 0 and 2**32 - 1")
+            raise UsageError(f"the seed must lie between 0 and 2**32 - 1, got {self.seed}")
         if self.validation_split is not None and not 0 <= self.validation_split < 1:
             raise UsageError(
                 f"a validation split of {self.validation_split:g}",
@@ -221,7 +221,7 @@ def target_of(
     """
     _refuse_untrainable(source)
     if in_place and output is not None:
-        raise UsageError("--in-place and --output are two places", do="give one of them")
+        raise UsageError("--in-place and --output cannot be combined", do="give one of them")
     if in_place:
         return str(source.path)
     if output is not None:

@@ -156,13 +156,11 @@ def _checked(ratios: Sequence[float], batch_size: int, jobs: int | None) -> list
     """The ratios, rising. Raises: UsageError for arguments that make no sense."""
     for ratio in ratios:
         if not 0 < ratio < 1:
-            raise UsageError(
-                f"a ratio of {ratio:g}", why="it must lie between 0 and 1, both excluded"
-            )
+            raise UsageError(f"a ratio must lie between 0 and 1, both excluded, got {ratio:g}")
     if not ratios:
         raise UsageError("no ratio is given", do="give some, such as 0.1,0.3,0.5")
     if batch_size < 1:
-        raise UsageError(f"a batch of {batch_size}", why="it must hold at least 1 sample")
+        raise UsageError(f"a batch must hold at least 1 sample, got {batch_size}")
     if jobs == 0:
         raise UsageError("0 jobs measure nothing", do="give 1 or more, or -1 for one a core")
     return sorted({float(ratio) for ratio in ratios})

@@ -84,7 +84,7 @@ def verify(
     if samples < 1 or batch_size < 1:
         raise UsageError("at least one sample has to be run", do="give --samples a positive number")
     if seed < 0:
-        raise UsageError(f"a seed of {seed}", why="it must be at least 0")
+        raise UsageError(f"the seed must be at least 0, got {seed}")
     check_sizes(time)
     with (
         open_model(original, trust=trust) as before,

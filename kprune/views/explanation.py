@@ -98,7 +98,7 @@ def _spec(address: str, indices: list[int]) -> str:
 def _along(found: Explanation, on: Page) -> None:
     if not found.along:
         if found.refusal is None:
-            on.print("no other units go along")
+            on.print("no other units are removed with them")
         return
     on.print()
     rows = []
@@ -110,7 +110,7 @@ def _along(found: Explanation, on: Page) -> None:
                 " → ".join(clean(step) for step in along.road),
             ]
         )
-    on.table(["~goes along", "~units", "~by the road"], rows)
+    on.table(["~also removed", "~units", "~via"], rows)
 
 
 def _cuts(found: Explanation, on: Page) -> None:

@@ -153,8 +153,7 @@ USAGE = [
     (
         "remove model.keras --criterion l1 --ratio 1.5",
         """
-        error: a ratio of 1.5
-        why:   it must lie between 0 and 1, both excluded
+        error: the ratio must lie between 0 and 1, both excluded, got 1.5
         """,
     ),
     (
@@ -167,7 +166,7 @@ USAGE = [
     (
         "remove model.keras conv_1:0 --in-place -o other.keras",
         """
-        error: --in-place and --output are two places
+        error: --in-place and --output cannot be combined
         do:    give one of them
         """,
     ),

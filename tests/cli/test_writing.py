@@ -49,7 +49,7 @@ def test_units_that_go_along_are_marked(kprune: Kprune, resnet: Path) -> None:
     marks = {name: mark for mark, name, *_ in rows}
     assert marks["block_1_2_conv"] == "*"
     assert marks["stem_conv"] == "+"
-    assert "* named   + goes along, tied unit by unit to what was named\n" in ran.out
+    assert "* named   + also removed, tied unit by unit to what was named\n" in ran.out
 
 
 def test_zero_says_which_units_and_notes_what_they_still_emit(kprune: Kprune, model: Path) -> None:

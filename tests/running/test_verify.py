@@ -305,5 +305,5 @@ def test_no_samples_at_all(original):
 
 
 def test_a_seed_below_0_is_refused(original):
-    with pytest.raises(UsageError, match="a seed of -1"):
+    with pytest.raises(UsageError, match="the seed must be at least 0, got -1"):
         verify(original, original, seed=-1)

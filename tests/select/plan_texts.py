@@ -164,7 +164,7 @@ REFUSED |= {
         "'target_params' and 'target_bytes'", 7, "    target_bytes: 9k", 4,
         "do:    give one of them"),
     HEAD + "a: {criterion: l1}\n    target_params: a lot": said(
-        "'a lot' is no amount of parameters", 6, "    target_params: a lot", 4,
+        "'a lot' is not a valid budget of parameters", 6, "    target_params: a lot", 4,
         "do:    write 40%, 1.2M or 500000"),
     HEAD + "a: [1]\n    below: 0.1": said(
         "'below' with backend 'remove'", 6, "    below: 0.1", 4,

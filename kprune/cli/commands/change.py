@@ -23,7 +23,7 @@ NoCoupled = Annotated[
     bool,
     Option(
         "--no-coupled",
-        help="Refuse if units tied to these would go along.",
+        help="Refuse if units tied to these would go too.",
         rich_help_panel=HOW,
     ),
 ]

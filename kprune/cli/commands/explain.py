@@ -24,7 +24,7 @@ def explain(
         ),
     ] = False,
 ) -> None:
-    """What goes along with these units and why, or why they cannot go.
+    """What is removed with these units and why, or why they cannot go.
 
     Example: kprune explain model.keras conv_3:0-7
     """

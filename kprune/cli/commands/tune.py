@@ -27,7 +27,7 @@ def tune(
         ),
     ] = None,
     epochs: Annotated[
-        int, Option("--epochs", metavar="N", help="How often over the data.", rich_help_panel=HOW)
+        int, Option("--epochs", metavar="N", help="Passes over the data.", rich_help_panel=HOW)
     ] = 5,
     batch_size: Annotated[
         int,
@@ -42,17 +42,17 @@ def tune(
         Option(
             "--optimizer",
             metavar="NAME",
-            help="Another than the file's; its state starts anew.",
+            help="Override the file's optimizer; its state starts anew.",
             rich_help_panel=HOW,
         ),
     ] = None,
     loss: Annotated[
         str | None,
-        Option("--loss", metavar="NAME", help="Another than the file's.", rich_help_panel=HOW),
+        Option("--loss", metavar="NAME", help="Override the file's loss.", rich_help_panel=HOW),
     ] = None,
     metric: Annotated[
         str | None,
-        Option("--metric", metavar="NAME", help="What is shown beside it.", rich_help_panel=HOW),
+        Option("--metric", metavar="NAME", help="Also report this metric.", rich_help_panel=HOW),
     ] = None,
     patience: Annotated[
         int | None,

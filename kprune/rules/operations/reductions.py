@@ -68,7 +68,7 @@ def reduced(call: LayerCall, axes: list[int], *, exact: bool, keepdims: bool) ->
     x = call.x
     for axis in axes:
         if not exact:
-            call.mix(x.axis(axis), f"are brought down to one figure by {call.layer.path!r}")
+            call.mix(x.axis(axis), f"are reduced by {call.layer.path!r}")
     return _without_axes(call, call.collapse(x, axes), axes, keepdims=keepdims)
 
 
@@ -169,7 +169,7 @@ def _over(call: LayerCall) -> Labels:
     x, shape = call.x, call.shape()
     axes = axes_of(call, call.argument(1, "axes"), len(shape))
     for axis in axes:
-        call.mix(x.axis(axis), f"are brought down to one figure by {call.layer.path!r}")
+        call.mix(x.axis(axis), f"are reduced by {call.layer.path!r}")
     x = call.collapse(x, axes).with_silence(False)
     return _without_axes(call, x, axes, keepdims=call.argument(2, "keepdims", False))
 

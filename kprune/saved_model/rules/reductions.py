@@ -48,7 +48,7 @@ def reduce(call: OpCall, *, exact: bool) -> Any:
         return _reduced_numbers(call, numbers, axes, keep)
     for axis in axes:
         if not exact:
-            call.mix(x.axis(axis), f"are brought down to one figure by {call.layer.path!r}")
+            call.mix(x.axis(axis), f"are reduced by {call.layer.path!r}")
         call.traced.summed.append(x.axis(axis).all_ids())
     x = call.collapse(x, axes)
     if not keep:
@@ -105,7 +105,7 @@ def softmax(call: OpCall) -> Labels:
 @op("L2Loss", does="passes", note="a unit that gives 0 is not missed")
 def l2(call: OpCall) -> Labels:
     if not call.x.silent:
-        call.mix(call.x, f"are brought down to one figure by {call.layer.path!r}")
+        call.mix(call.x, f"are reduced by {call.layer.path!r}")
     return Labels(())
 
 

@@ -50,7 +50,8 @@ class Budget:
         match = _AMOUNT.fullmatch(str(self.amount))
         if match is None:
             raise UsageError(
-                f"'{self.amount}' is no amount of {self.kind}", do="write 40%, 1.2M or 500000"
+                f"'{self.amount}' is not a valid budget of {self.kind}",
+                do="write 40%, 1.2M or 500000",
             )
         number, unit = float(match.group(1)), (match.group(2) or "").lower()
         if unit == "%":

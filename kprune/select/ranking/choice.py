@@ -28,11 +28,11 @@ def check_number(name: str, value: float | None) -> None:
         return
     called = name.replace("_", " ")
     if option.least is not None and value < option.least:
-        raise UsageError(f"a {called} of {value:g}", why=f"it must be at least {option.least}")
+        raise UsageError(f"the {called} must be at least {option.least}, got {value:g}")
     above, below = option.above, option.below
     if above is not None and below is not None and not above < value < below:
-        why = f"it must lie between {above} and {below}, both excluded"
-        raise UsageError(f"a {called} of {value:g}", why=why)
+        span = f"between {above} and {below}, both excluded"
+        raise UsageError(f"the {called} must lie {span}, got {value:g}")
 
 
 @dataclass(frozen=True)
