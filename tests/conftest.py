@@ -49,3 +49,17 @@ def mission(tmp_path_factory: pytest.TempPathFactory) -> Path:
             subprocess.run([sys.executable, script, "--mission", partial], check=True)
             partial.rename(path)
     return path
+
+
+@pytest.fixture
+def original(tmp_path: Path) -> Path:
+    """A small model that TensorFlow can run."""
+    from tests.running.making import saved, small_model
+
+    return saved(small_model(), tmp_path)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """Where what is pruned goes."""
+    return tmp_path / "small.keras"

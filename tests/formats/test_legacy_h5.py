@@ -18,7 +18,7 @@ import kprune
 from kprune.analysis.counts import count
 from kprune.errors import CannotPruneError, DamagedFileError, FileError, KpruneError, UsageError
 from kprune.formats import open_model
-from kprune.formats.hdf5.tensors import attributes as h5_attributes
+from kprune.formats.hdf5 import attributes as h5_attributes
 from kprune.opened import analyse
 from tests.formats.making import contents, left_in
 

@@ -11,7 +11,7 @@ from keras import layers, ops
 
 from kprune.errors import DamagedFileError
 from kprune.verbs.change import remove
-from tests.running.custom_layers import UNITS, Configured, custom, refused, saved
+from tests.custom_code.custom_layers import UNITS, Configured, custom, refused, saved
 
 pytestmark = pytest.mark.oracle
 

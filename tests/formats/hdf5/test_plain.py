@@ -162,7 +162,7 @@ def test_it_opens_no_library(tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    model = Path(__file__).parents[2] / "sample_models" / "digits_mlp.keras"
+    model = Path(__file__).parents[3] / "sample_models" / "digits_mlp.keras"
     probe = (
         "import sys; from kprune.formats import open_model; "
         f"open_model({str(model)!r}).tensors; sys.exit('h5py' in sys.modules)"

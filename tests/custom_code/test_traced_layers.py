@@ -16,8 +16,16 @@ from kprune.select.ranking.choice import Choice
 from kprune.verbs.change import compact, remove, zero
 from kprune.verify.verify import verify
 from kprune.views.inspect import inspect
+from tests.custom_code.custom_layers import (
+    UNITS,
+    Configured,
+    Slices,
+    check,
+    custom,
+    saved,
+    silenced,
+)
 from tests.oracle.law import assert_equal, outputs, random_inputs, randomize
-from tests.running.custom_layers import UNITS, Configured, Slices, check, custom, saved, silenced
 
 pytestmark = pytest.mark.oracle
 

@@ -19,8 +19,8 @@ from kprune.verbs.change import compact, remove
 from kprune.verbs.sensitivity import sensitivity
 from kprune.verify.verify import verify
 from kprune.views.inspect import inspect
+from tests.custom_code.custom_layers import UNITS, check, refused, saved
 from tests.oracle.law import assert_equal, outputs, random_inputs, randomize
-from tests.running.custom_layers import UNITS, check, refused, saved
 
 pytestmark = pytest.mark.oracle
 K: Any = None  # tf_keras.backend, by the name by which people import it

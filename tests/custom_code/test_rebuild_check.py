@@ -11,7 +11,7 @@ from keras import ops
 
 from kprune.errors import CannotPruneError
 from kprune.verbs.change import remove
-from tests.running.custom_layers import Configured, check, custom, refused, saved
+from tests.custom_code.custom_layers import Configured, check, custom, refused, saved
 
 pytestmark = pytest.mark.oracle
 
