@@ -272,7 +272,7 @@ def _by_own_rule(call: LayerCall, rule: Rule) -> Any:
             f"the rule for '{clean(rule.name)}' fails",
             where=f"layer '{clean(call.layer.path)}'",
             why=f"{type(error).__name__}: {clean(str(error), 300)}",
-            do=f"check the rule in {clean(rule.source)}",
+            do=f"check the rule in {clean(rule.source, 300)}",
         ) from error
 
 
