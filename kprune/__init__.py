@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from kprune.verbs.change import apply, compact, mask, plan, remove, unmask, zero
     from kprune.verbs.iterate import iterate
     from kprune.verbs.sensitivity import sensitivity
-    from kprune.verify.verify import verify
+    from kprune.verification.verify import verify
     from kprune.version import __version__
     from kprune.views.diff import diff
     from kprune.views.explain import explain
@@ -107,7 +107,7 @@ _HOMES = {
     "iterate": "kprune.verbs.iterate",
     "sensitivity": "kprune.verbs.sensitivity",
     "tune": "kprune.train.tune",
-    "verify": "kprune.verify.verify",
+    "verify": "kprune.verification.verify",
 }
 
 

@@ -25,7 +25,7 @@ ROOMS = """
     runtime running custom_code saved_model
     opened
     select report pruning views
-    verify train
+    verification train
     verbs
     cli
     __init__ __main__
@@ -99,3 +99,8 @@ def test_no_folder_holds_more_than_can_be_taken_in() -> None:
         if path.name != "__init__.py"
     )
     assert {folder: size for folder, size in sizes.items() if size > MOST} == {}
+
+
+def test_no_room_hides_a_function() -> None:
+    """A module that is imported becomes an attribute of its package, and would hide a function of its name."""
+    assert set(ROOMS) & set(kprune.__all__) == set()

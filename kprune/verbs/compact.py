@@ -301,7 +301,7 @@ def same_outputs(source: Source, result: Path, folder: Path, rules: list[str]) -
 
     Raises: CheckError if they differ, CannotPruneError if one cannot be run here.
     """
-    from kprune.verify.verify import verify
+    from kprune.verification.verify import verify
 
     original = source.path
     if original is None:  # standard input cannot be read twice

@@ -14,7 +14,7 @@ from keras import layers, ops
 from kprune.custom_code.flatten import flatten
 from kprune.errors import CannotPruneError
 from kprune.verbs.change import compact, remove
-from kprune.verify.verify import verify
+from kprune.verification.verify import verify
 from kprune.views.inspect import inspect
 from tests.oracle.law import assert_equal, outputs, randomize
 

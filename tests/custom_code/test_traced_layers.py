@@ -14,7 +14,7 @@ from keras import layers, ops
 from kprune.errors import FrozenUnitsError, UsageError
 from kprune.select.ranking.choice import Choice
 from kprune.verbs.change import compact, remove, zero
-from kprune.verify.verify import verify
+from kprune.verification.verify import verify
 from kprune.views.inspect import inspect
 from tests.custom_code.custom_layers import (
     UNITS,

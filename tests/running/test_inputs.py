@@ -9,7 +9,7 @@ from keras import layers
 
 from kprune.errors import FileError, UsageError
 from kprune.verbs.change import remove
-from kprune.verify.verify import verify
+from kprune.verification.verify import verify
 from tests.running.making import npz, saved
 
 pytestmark = pytest.mark.oracle

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 from kprune.verbs.change import remove
-from kprune.verify.verify import verify
+from kprune.verification.verify import verify
 from tests.running.making import npz, saved
 
 pytestmark = pytest.mark.oracle

@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 from kprune.errors import CannotPruneError
-from kprune.verify.verify import verify
+from kprune.verification.verify import verify
 from tests.running.making import saved
 
 pytestmark = pytest.mark.oracle
@@ -27,7 +27,7 @@ FRESH = """
 import sys
 from kprune.errors import KpruneError
 from kprune.runtime.keras_import import import_keras
-from kprune.verify.verify import verify
+from kprune.verification.verify import verify
 print(import_keras().ops.ones(2).shape)
 for rules in ([], sys.argv[2:]):
     try:

@@ -17,7 +17,7 @@ from kprune.rules import CUSTOM, builtin
 from kprune.train.tune import tune
 from kprune.verbs.change import compact, remove
 from kprune.verbs.sensitivity import sensitivity
-from kprune.verify.verify import verify
+from kprune.verification.verify import verify
 from kprune.views.inspect import inspect
 from tests.custom_code.custom_layers import UNITS, check, refused, saved
 from tests.oracle.law import assert_equal, outputs, random_inputs, randomize

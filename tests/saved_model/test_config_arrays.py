@@ -11,7 +11,7 @@ from keras import ops
 
 from kprune.errors import FrozenUnitsError
 from kprune.verbs.change import remove
-from kprune.verify.verify import verify
+from kprune.verification.verify import verify
 
 pytestmark = pytest.mark.oracle
 

@@ -78,7 +78,7 @@ def verify(
     """
     from kprune.cli.output import present
     from kprune.cli.progress import Progress
-    from kprune.verify.verify import verify as run_both
+    from kprune.verification.verify import verify as run_both
 
     sizes = _sizes(time, batch_sizes)
     with Progress("running", bytes_=False) as progress:
@@ -105,7 +105,7 @@ def _sizes(wanted: bool, text: str | None) -> list[int]:
             raise UsageError("--batch-sizes goes with --time", do="add --time")
         return []
     if text is None:
-        from kprune.verify.timing import SIZES
+        from kprune.verification.timing import SIZES
 
         return list(SIZES)
     try:

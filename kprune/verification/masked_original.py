@@ -21,7 +21,7 @@ from kprune.opened import open_model
 from kprune.runtime.keras_import import import_keras
 from kprune.runtime.keras_runtime import SUFFIXES, keras_layer, load
 from kprune.surgery.zero import SILENT, zero, zero_through
-from kprune.verify.replay import Lost, Mask
+from kprune.verification.replay import Lost, Mask
 
 # Layers that end in `self.activation(outputs)`, channels on one axis.
 BY_ACTIVATION = frozenset(

@@ -29,7 +29,7 @@ from kprune.runtime.keras_runtime import load, output_names, run
 from kprune.runtime.lambda_code import trusted
 from kprune.surgery.whole_layers import WholeLayers
 from kprune.text import clean
-from kprune.verify.compare import (
+from kprune.verification.compare import (
     HALF_TOLERANCE,
     TOLERANCE,
     cut_along,
@@ -37,12 +37,12 @@ from kprune.verify.compare import (
     is_distribution,
     unexplained,
 )
-from kprune.verify.masked_original import silenced_original
-from kprune.verify.replay import Lost, Unexplained, lost, steps_between
-from kprune.verify.timing import check_sizes, time_models
-from kprune.verify.token_inputs import TokenInputs
-from kprune.verify.verify_result import ParameterCount, Verification
-from kprune.verify.without_layers import hand_through, taken_out, written_without
+from kprune.verification.masked_original import silenced_original
+from kprune.verification.replay import Lost, Unexplained, lost, steps_between
+from kprune.verification.timing import check_sizes, time_models
+from kprune.verification.token_inputs import TokenInputs
+from kprune.verification.verify_result import ParameterCount, Verification
+from kprune.verification.without_layers import hand_through, taken_out, written_without
 
 Progress = Callable[[int, int], None]
 
@@ -74,7 +74,7 @@ def verify(
         tolerance: largest difference allowed, relative to an output's largest magnitude; by default
             1e-4, and more for models that compute in half precision.
         batch_size: how many samples are run at once.
-        time: batch sizes at which to time both models; see `kprune.verify.timing`.
+        time: batch sizes at which to time both models; see `kprune.verification.timing`.
         rules: files with rules for layers that kprune does not know, where pruning needed them.
         trust: whether code that is not Keras's own may be run to read and load the models.
         progress: called with (samples done, samples in all).
@@ -97,7 +97,7 @@ def verify(
                     "verify needs two files", do="save the model that comes from standard input"
                 )
         if before.format == after.format == "savedmodel":
-            from kprune.verify.verify_graphs import verify_saved_models
+            from kprune.verification.verify_graphs import verify_saved_models
 
             return verify_saved_models(
                 before,

@@ -21,7 +21,7 @@ from kprune.select.naming.layer_names import whole_layers_named
 from kprune.select.naming.specs import LayerName, quote_layer
 from kprune.surgery.provenance import WHOLE_LAYERS
 from kprune.surgery.whole_layers import WholeLayers, find_whole_layers, take_out
-from kprune.verify.replay import Unexplained, replayed
+from kprune.verification.replay import Unexplained, replayed
 
 Step = Mapping[str, Any]
 

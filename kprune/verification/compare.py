@@ -6,8 +6,8 @@ import numpy as np
 
 from kprune.labels.labels import Labels
 from kprune.page.result import Note
-from kprune.verify.replay import Unexplained
-from kprune.verify.verify_result import OutputDifference
+from kprune.verification.replay import Unexplained
+from kprune.verification.verify_result import OutputDifference
 
 TOLERANCE = 1e-4
 # Half precision cannot tell 1e-4 apart; sums of a hundred products lose another digit.

@@ -28,19 +28,19 @@ from kprune.saved_model.files.contents import reading
 from kprune.saved_model.tracing.graph import MAIN
 from kprune.surgery.zero import zero, zero_through
 from kprune.text import clean
-from kprune.verify.compare import (
+from kprune.verification.compare import (
     TOLERANCE,
     cut_along,
     difference,
     is_distribution,
     unexplained,
 )
-from kprune.verify.masked_graphs import Signature, silenced
-from kprune.verify.masked_original import silenced_original
-from kprune.verify.replay import Mask, Unexplained, lost
-from kprune.verify.signature_runs import Arrays, SignatureRun, random_samples
-from kprune.verify.timing import time_calls
-from kprune.verify.verify_result import OutputDifference, ParameterCount, Timing, Verification
+from kprune.verification.masked_graphs import Signature, silenced
+from kprune.verification.masked_original import silenced_original
+from kprune.verification.replay import Mask, Unexplained, lost
+from kprune.verification.signature_runs import Arrays, SignatureRun, random_samples
+from kprune.verification.timing import time_calls
+from kprune.verification.verify_result import OutputDifference, ParameterCount, Timing, Verification
 
 SERVED = "serving_default"
 NO_LABELS = Labels(None)

@@ -13,7 +13,7 @@ from keras import layers
 
 from kprune.errors import CheckError, UsageError
 from kprune.verbs.change import mask, remove, unmask, zero
-from kprune.verify.verify import verify
+from kprune.verification.verify import verify
 from tests.running.making import saved, small_model
 
 pytestmark = pytest.mark.oracle

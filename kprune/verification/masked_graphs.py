@@ -21,7 +21,7 @@ from kprune.saved_model.masks import Place, places, silent
 from kprune.saved_model.tracing.graph import MAIN, Ref
 from kprune.saved_model.tracing.trace import GraphTracer
 from kprune.text import clean
-from kprune.verify.replay import Mask
+from kprune.verification.replay import Mask
 
 Signature = Callable[..., Mapping[str, Any]]
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")

@@ -16,7 +16,7 @@ import numpy as np
 from kprune.errors import CannotPruneError, UsageError
 from kprune.runtime.keras_import import import_keras, quiet
 from kprune.text import clean
-from kprune.verify.verify_result import Timing
+from kprune.verification.verify_result import Timing
 
 SIZES = (1, 32)
 WARM_UP = 3  # calls of each model
