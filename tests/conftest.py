@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,16 @@ def original(tmp_path: Path) -> Path:
 def small(tmp_path: Path) -> Path:
     """Where what is pruned goes."""
     return tmp_path / "small.keras"
+
+
+@pytest.fixture
+def eagerly() -> Iterator[None]:
+    """Keras traces and compiles nothing: for few samples that takes longer than all else.
+
+    What is trained as users train it stands in `train/test_tune.py`.
+    """
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)

@@ -293,9 +293,8 @@ def test_verify_knows_layers_that_were_taken_out_before_and_after_units(tmp_path
 def test_verify_asks_plain_keras_what_the_rest_of_the_layers_compute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kprune.verification import without_layers
-
     from kprune.surgery import whole_layers
+    from kprune.verification import without_layers
 
     def broken(analysis: Any, whole: Any) -> Any:
         edit = take_out(analysis, whole)

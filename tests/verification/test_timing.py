@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kprune.verification import timing
 
 import kprune
+from kprune.verification import timing
 
 
 class Clock:
