@@ -28,11 +28,11 @@ def _addresses(ctx: Any, incomplete: str) -> list[str]:
         model = ctx.params.get("model") or next(iter(ctx.args), None)
         if not isinstance(model, str) or model == "-":
             return []
-        from kprune.opened import analyse, open_model
+        from kprune.opened import opened
 
-        with open_model(model) as source:
-            axes = analyse(source, ctx.params.get("rules") or ()).map.axes.values()
+        with opened(model, rules=ctx.params.get("rules") or ()) as found:
+            axes = found.analysis.map.axes.values()
             names = [axis.address for axis in axes if axis.name != "features"]
         return [name for name in names if name.startswith(incomplete) and name.isprintable()]
-    except Exception:
+    except Exception:  # whatever it is, the shell has no place to show it
         return []

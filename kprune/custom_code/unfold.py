@@ -178,7 +178,7 @@ def _rebuilds(layer: Any, given: dict[str, Any]) -> bool:
     """Whether a layer's own config builds it again, with every argument that it was given."""
     try:
         config = layer.get_config()
-    except Exception:
+    except Exception:  # the class's own code
         return False
     return set(given) <= {*config, "name", "dtype", "trainable"} and _failure(layer) is None
 

@@ -61,7 +61,7 @@ class Result(Struct, frozen=True, kw_only=True):
 
     def show(self, on: Page) -> None:
         """Write the table that the command line shows; notes go elsewhere."""
-        raise NotImplementedError
+        raise NotImplementedError  # each command's result says how it looks
 
     def __repr__(self) -> str:
         return f"<kprune {self.command}: {type(self).__name__}>"

@@ -2,13 +2,8 @@
 
 Each opens the file, analyses it, chooses units, makes an Edit, and has `kprune.formats` carry it out.
 
-    arguments.py  the arguments that they have in common
-    selection.py  which units, in any of the ways to say it
-    changes.py    from chosen units to an edit
-    carrying.py   where the result goes; open, analyse, report, write
-    measured.py   which units, by what each group of layers was seen to cost
-    steps.py      plans, step by step
-    compacting.py what is dead already
+What they share with other commands is in `arguments.py`; the way from a choice of units to a file is
+`kprune.pruning`.
 """
 
 from __future__ import annotations
@@ -24,9 +19,9 @@ from kprune.analysis.counts import count
 from kprune.errors import UsageError
 from kprune.formats import Source
 from kprune.labels.closure import check, close
-from kprune.opened import analyse, open_model
+from kprune.opened import opened
 from kprune.page.result import Note
-from kprune.pruning.carrying import Target, carry_out
+from kprune.pruning.carrying import carry_out
 from kprune.pruning.changes import Change, masking, removal, taking_out, unmasking, zeroing
 from kprune.pruning.selection import Selection, statistics_of
 from kprune.text import clean
@@ -48,9 +43,6 @@ if TYPE_CHECKING:
 BACKENDS = ("remove", "zero", "mask")
 
 __all__ = [
-    "Selection",
-    "Target",
-    "analyse",
     "apply",
     "compact",
     "mask",
@@ -326,8 +318,8 @@ def planned(
         raise UsageError(
             f"there is no backend '{clean(backend)}'", do=f"choose one of {', '.join(BACKENDS)}"
         )
-    with open_model(model, trust=trusts(arguments)) as source:
-        analysis = analyse(source, arguments.get("rules", ()))
+    with opened(model, rules=arguments.get("rules", ()), trust=trusts(arguments)) as found:
+        source, analysis = found.source, found.analysis
         selection = selection_of(units, arguments)
         if sensitivity is None and min_accuracy is None and max_drop is None:
             chosen, notes = selection.resolve(
@@ -343,6 +335,6 @@ def planned(
             check(close(analysis.groups, chosen))
         step = Step(
             backend=cast(Backend, backend),
-            layers={address: [int(i) for i in found] for address, found in chosen.items()},
+            layers={address: [int(i) for i in indices] for address, indices in chosen.items()},
         )
         return Plan(version=1, model=ModelCheck(count(analysis).parameters), steps=[step]), notes

@@ -15,7 +15,7 @@ from kprune.edit import TensorEdit
 from kprune.formats import Source
 from kprune.graph.model import Model
 from kprune.graph.stores import is_state
-from kprune.opened import open_model
+from kprune.opened import opened
 from kprune.page.result import Note
 from kprune.report.build import facts
 from kprune.surgery.provenance import KEY
@@ -56,10 +56,11 @@ def diff(
         progress: called with (bytes compared, bytes in all).
     Raises: FileError if a file cannot be read, CannotPruneError if one holds no graph.
     """
-    from kprune.opened import analyse
-
-    with open_model(a, trust=trust) as old, open_model(b, trust=trust) as new:
-        return difference(old, analyse(old, rules), new, analyse(new, rules), progress)
+    with (
+        opened(a, rules=rules, trust=trust) as old,
+        opened(b, rules=rules, trust=trust) as new,
+    ):
+        return difference(old.source, old.analysis, new.source, new.analysis, progress)
 
 
 def difference(

@@ -17,7 +17,7 @@ from kprune.labels.groups import FIXED, FREEZES
 from kprune.labels.map import UnitAxis
 from kprune.labels.nearest import completed
 from kprune.labels.paths import road_between
-from kprune.opened import open_model
+from kprune.opened import opened
 from kprune.report.build import removal_notes
 from kprune.sets import distinct
 from kprune.surgery.remove import cut_weight
@@ -49,15 +49,13 @@ def explain(
         trust: whether code that is not Keras's own may be run to read the model.
     Raises: UsageError if the choice makes no sense, FileError if the file cannot be read.
     """
-    from kprune.opened import analyse
     from kprune.pruning.selection import Selection
     from kprune.select.ranking.statistics import Statistics
 
-    with open_model(model, trust=trust) as source:
-        analysis = analyse(source, rules)
+    with opened(model, rules=rules, trust=trust) as found:
         selection = Selection(units, layers, where)
-        chosen, _ = selection.resolve(analysis, Statistics(analysis, source))
-        return explanation(analysis, chosen, allow_output_change=allow_output_change)
+        chosen, _ = selection.resolve(found.analysis, Statistics(found.analysis, found.source))
+        return explanation(found.analysis, chosen, allow_output_change=allow_output_change)
 
 
 def explanation(

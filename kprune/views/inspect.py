@@ -18,7 +18,7 @@ from kprune.graph.parse import INPUT, declared_shape
 from kprune.graph.stores import is_state
 from kprune.labels.map import UnitAxis, adapted_layers
 from kprune.labels.paths import reason
-from kprune.opened import open_model
+from kprune.opened import opened
 from kprune.report.build import facts
 from kprune.sets import distinct
 from kprune.surgery.mask import masked_layer
@@ -39,10 +39,8 @@ def inspect(
         trust: whether code that is not Keras's own may be run to read the model.
     Raises: FileError if the file cannot be read, CannotPruneError if it holds no graph.
     """
-    from kprune.opened import analyse
-
-    with open_model(model, trust=trust) as source:
-        return inspection(source, analyse(source, rules))
+    with opened(model, rules=rules, trust=trust) as found:
+        return inspection(found.source, found.analysis)
 
 
 def inspection(source: Source, analysis: Analysis) -> Inspection:

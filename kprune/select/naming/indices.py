@@ -83,7 +83,7 @@ class Indices(Struct, frozen=True, kw_only=True):
     def _chosen(
         self, size: int, what: str, env: Mapping[str, np.ndarray] | None
     ) -> np.ndarray:  # bool (size,)
-        raise NotImplementedError
+        raise NotImplementedError  # each way of writing indices has its own
 
     def _why_empty(self, size: int) -> str:
         return "it names none"
