@@ -7,10 +7,13 @@ the sake of start-up time, and points down like any other.
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+
+import pytest
 
 import kprune
 
@@ -104,3 +107,12 @@ def test_no_folder_holds_more_than_can_be_taken_in() -> None:
 def test_no_room_hides_a_function() -> None:
     """A module that is imported becomes an attribute of its package, and would hide a function of its name."""
     assert set(ROOMS) & set(kprune.__all__) == set()
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in modules().values()} - {ROOT}))
+def test_a_room_lists_what_is_in_it(folder: Path) -> None:
+    there = {path.name for path in folder.glob("*.py")} - {"__init__.py"}
+    there |= {f"{path.parent.name}/" for path in folder.glob("*/__init__.py")}
+    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+    listed = set(re.findall(r"(?<![\w.`/])[a-z_0-9]+(?:\.py\b|/)", text))
+    assert listed == there

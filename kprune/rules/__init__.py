@@ -14,9 +14,9 @@
     activations.py     Activation and the activation layers; what each activation function mixes
     regularization.py  dropout and noise
     preprocessing.py   Rescaling and what only changes values
+    shapes.py          sizes that Keras computes when it calls a layer
     operations/        nodes of keras.ops in Functional graphs
     tensorflow/        functions of TensorFlow in graphs that Keras 2 saved
-    tensorflow/        those functions, one entry each
     packages/          layers of keras.applications, and of KerasHub's backbones
 
 A rule for a layer of your own is registered the same way (`kprune.rule`), from a file given with

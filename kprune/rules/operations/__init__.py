@@ -8,6 +8,7 @@
     contractions.py matmul, einsum, tensordot: what is multiplied and summed is tied
     windows.py      convolution, pooling, image operations: channels pass, the rest keeps its size
     opaque.py       what holds its units, with the reason
+    arguments.py    how a rule reads a call's arguments
 
 An operation's arguments are given by position or by name, or stand in its config.
 """

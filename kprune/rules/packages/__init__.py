@@ -1,1 +1,5 @@
-"""Layers that are not Keras's own: KerasHub's, and those of keras.applications."""
+"""Layers that are not Keras's own.
+
+applications.py  those of keras.applications
+keras_hub.py     those of KerasHub's backbones
+"""

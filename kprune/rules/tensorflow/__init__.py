@@ -1,6 +1,7 @@
 """TensorFlow functions in graphs that Keras 2 saved, one entry a function.
 
 registry.py   the table: a function is the twin of an operation of keras.ops, or has a rule of its own
+op_layers.py  layers that Keras 2 makes of functions
 twins.py      functions that keras.ops has as well
 sizes.py      tf.shape, and what is computed of sizes
 movement.py   functions that move data: reshape, split, slices, padding

@@ -1,1 +1,11 @@
-"""YAML plans: their text, their structure, errors with a line; curves of sensitivity."""
+"""What is written down: plans as YAML, and curves of sensitivity.
+
+plan.py         plans: which units of which layers, and what to do with them
+iteration.py    plans for `kprune iterate`
+structs.py      their schema
+yaml_text.py    YAML that knows its lines
+errors.py       what is wrong with a plan, as a sentence with the line
+floor.py        what a metric must not fall below
+curves.py       how much of a metric each group of layers costs
+sensitivity.py  the units that a wanted metric lets go, by such curves
+"""

@@ -1,1 +1,12 @@
-"""Which units are chosen: statistics, criteria, budgets."""
+"""Which units are chosen: statistics, criteria, budgets.
+
+options.py     what can be said of a choice, for the command line, plans and Python
+choice.py      how many units of which layers, and what ranks them
+statistics.py  what is known of each unit's weights
+criteria.py    scores: one a unit, the lowest go first
+ranks.py       scores of whole groups
+choose.py      units chosen by rank
+bundles.py     groups that must go together so that equal runs stay equal
+narrow.py      parts of a layer's units, of which something must be left
+budget.py      how large the model may be
+"""

@@ -1,5 +1,6 @@
 """Units that give the same whatever comes in, followed through the model.
 
+constants.py        the walk with all its rules
 walk.py             the walk, what it knows of each tensor, and the table of rules
 moving_rules.py     layers that hand constants on
 summing_rules.py    layers that sum over units
