@@ -9,9 +9,10 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
+from kprune.custom_code.keras_patches import calls_of_layers
 from kprune.errors import CannotPruneError, KpruneError
 from kprune.runtime.keras_import import import_keras, reason_of
 from kprune.text import clean
@@ -160,23 +161,17 @@ def _map_shapes(function: Any, structure: Any) -> Any:
     return [_map_shapes(function, item) for item in structure]
 
 
-@contextmanager
-def _followed() -> Iterator[None]:
+def _followed() -> AbstractContextManager[None]:
     """Follow the code of models inside that are of classes of their own, where they would be one step each."""
     keras = import_keras()
-    original = keras.layers.Layer.__call__
 
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
         symbolic = any(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten([args, kwargs]))
         if not symbolic or not is_subclassed(self):
             return original(self, *args, **kwargs)
         return self.call(*args, **kwargs)
 
-    keras.layers.Layer.__call__ = call
-    try:
-        yield
-    finally:
-        keras.layers.Layer.__call__ = original
+    return calls_of_layers(call)
 
 
 def is_subclassed(layer: Any) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from kprune.custom_code.keras_patches import is_foreign
 from kprune.custom_code.subclassed import functional_model, is_subclassed
 from kprune.errors import CannotPruneError
 from kprune.runtime.keras_import import import_keras
@@ -170,7 +171,7 @@ def custom_layers(model: Any) -> Iterator[Any]:
     for op in graph.operations:
         if _has_graph(op):
             yield from custom_layers(op)
-        elif hasattr(op, "weights") and type(op).__module__.partition(".")[0] != "keras":
+        elif hasattr(op, "weights") and is_foreign(op):
             yield op
 
 
