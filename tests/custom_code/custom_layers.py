@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 from kprune.errors import FrozenUnitsError
 from kprune.report.report import Report
@@ -38,6 +38,25 @@ class Configured(layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.given}
+
+
+@custom
+class GatedResidual(Configured):
+    """Its hidden layers are as wide as its config says, and its last as wide as its input."""
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"hidden": 6}
+
+    def build(self, shape: Any) -> None:
+        hidden = self.given["hidden"]
+        self.up = layers.Dense(hidden, activation="relu", name="up")
+        self.stack = [layers.Dense(hidden, name="one"), layers.Dense(shape[-1], name="two")]
+        self.gate = self.add_weight(name="gate", shape=(shape[-1],))
+        self.drop = layers.Dropout(0.5)
+        self.built = True
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        y = self.stack[1](ops.relu(self.stack[0](self.up(x))))
+        return x + ops.sigmoid(self.gate) * self.drop(y, training=training)
 
 
 def saved(folder: Path, middle: Callable[[Any], Any], shape: tuple[int, ...] = (5,)) -> str:
