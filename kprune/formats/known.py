@@ -55,9 +55,14 @@ def open_model(path: str | os.PathLike[str], *, trust: bool = False) -> Source:
         trust: whether code that is not Keras's own may be run to read it: code of packages that the
             file names, or in the file itself.
     Returns: a Source, to be used in a `with` or closed.
-    Raises: FileError if it is missing, not readable or not a model; DamagedFileError if it is
-        a model and its parts contradict each other.
+    Raises: UsageError if it is no path; FileError if it is missing, not readable or not a model;
+        DamagedFileError if it is a model and its parts contradict each other.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise UsageError(
+            f"a model is given as '{type(path).__name__}'",
+            do="give the path of a model file; a model in memory is saved to one first",
+        )
     if os.fspath(path) != STANDARD_INPUT and os.path.isdir(path):
         source = _folder_opener(Path(path))(Path(path))
     else:

@@ -100,7 +100,7 @@ def carry_out(
     model: Any, target: Target, rules: Iterable[str], make: Make, *, trust: bool = False
 ) -> Any:
     """Open, analyse, make the change, report, write. A live Keras model goes through a temporary file."""
-    if not isinstance(model, (str, os.PathLike)):
+    if hasattr(model, "save") and hasattr(model, "get_config"):
         return _live(model, target, rules, make, trust)
     with open_model(model, trust=trust) as source:
         return carry_out_source(source, rules, make, target)
@@ -250,11 +250,6 @@ def check_limits(report: Report, limits: Mapping[str, float]) -> None:
 
 def _live(model: Any, target: Target, rules: Iterable[str], make: Make, trust: bool) -> Any:
     """Save a Keras model, change the file, load it again."""
-    if not (hasattr(model, "save") and hasattr(model, "get_config")):
-        raise UsageError(
-            f"a model is given as a {type(model).__name__}",
-            do="give the path of a model file, or a Keras model",
-        )
     if target.output is not None or target.in_place or target.dry_run:
         raise UsageError(
             "output, in_place and dry_run go with model files", do="save the model first"

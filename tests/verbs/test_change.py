@@ -247,3 +247,24 @@ def test_a_layer_vanishes_unnamed_only_with_leave_from_the_command_or_the_plan(
     with pytest.raises(LastUnitError) as caught:
         kprune.apply(path, parse_plan(json.dumps({"version": 1, "steps": [step]})), output=out)
     assert caught.value.where == "p -> sum -> q (plan.yaml, line 1)"
+
+
+@pytest.mark.parametrize("given", [None, 3, ["m.keras"]])
+def test_a_model_that_is_no_path_is_refused_by_name(
+    model: Path, given: Any, tmp_path: Path
+) -> None:
+    data = tmp_path / "no.npz"
+    for call in (
+        lambda: kprune.remove(given, {"a": [1]}),
+        lambda: kprune.inspect(given),
+        lambda: kprune.explain(given, {"a": [1]}),
+        lambda: kprune.plan(given, {"a": [1]}),
+        lambda: kprune.verify(given, model),
+        lambda: kprune.verify(model, given),
+        lambda: kprune.diff(model, given),
+        lambda: kprune.compact(given),
+        lambda: kprune.tune(given, data=data),
+        lambda: kprune.sensitivity(given, data=data),
+    ):
+        with pytest.raises(UsageError, match=f"a model is given as '{type(given).__name__}'"):
+            call()
