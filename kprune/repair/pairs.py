@@ -1,0 +1,85 @@
+"""Each kernel of a model, with the layer that has it in what is left of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+
+from kprune.repair.consumers import Consumer, Variable, WeightKey
+from kprune.repair.kernels import Layout
+from kprune.repair.recurrent import is_recurrent
+
+
+class Pair(Struct, frozen=True, eq=False):
+    """A kernel in both models.
+
+    Attributes:
+        consumer: what is known of it in the original.
+        left: the Keras layer of the pruned model.
+        rows_gone, columns_gone: bool (G, D) and (G, M).
+    """
+
+    consumer: Consumer
+    left: Any
+    rows_gone: np.ndarray
+    columns_gone: np.ndarray
+
+    @property
+    def parts(self) -> np.ndarray:
+        """The parts that are left, int64."""
+        return np.flatnonzero(~(self.rows_gone.all(axis=1) | self.columns_gone.all(axis=1)))
+
+    def columns(self, z: np.ndarray) -> np.ndarray:
+        """Of the original's columns, (G, R, M), those that are left."""
+        parts = self.parts
+        if not self.columns_gone[parts].any():
+            return z if len(parts) == len(z) else z[parts]
+        return np.stack([z[part][:, ~self.columns_gone[part]] for part in parts])
+
+    def rows(self, x: np.ndarray) -> np.ndarray:
+        """Of the original's rows, (G, R, D), those inputs that are left."""
+        parts = self.parts
+        if not self.rows_gone[parts].any():
+            return x if len(parts) == len(x) else x[parts]
+        return np.stack([x[part][:, ~self.rows_gone[part]] for part in parts])
+
+    @property
+    def kernel(self) -> Any:
+        """The kernel's variable in the pruned model."""
+        assert self.consumer.kind is not None
+        return getattr(self.left, self.consumer.kind.kernel)
+
+    @property
+    def layout(self) -> Layout:
+        """How the pruned model's layer uses it."""
+        assert self.consumer.kind is not None
+        return self.consumer.kind.layout(self.left, len(self.kernel.shape))
+
+
+def pairs_of(
+    consumers: Iterable[Consumer],
+    before: Mapping[WeightKey, Variable],
+    after: Mapping[WeightKey, Variable],
+    pruned: Any,
+    gone: np.ndarray,
+) -> dict[int, Pair]:
+    """The kernels that both models have, by the identity of the original's layer.
+
+    Args:
+        before, after: the weights of both models; pruned: the second of them.
+        gone: bool (labels,), in terms of the original.
+    """
+    runs = {id(layer.cell): layer for layer in pruned._flatten_layers() if is_recurrent(layer)}
+    keys = {id(place.weight): key for key, place in before.items()}
+    found = {}
+    for consumer in consumers:
+        place = after.get(keys[id(consumer.weights[0])])
+        if place is None:
+            continue  # it went with its branch
+        left = runs.get(id(place.owner), place.owner)
+        rows, columns = consumer.rows_gone(gone), consumer.columns_gone(gone)
+        found[id(consumer.layer)] = Pair(consumer, left, rows, columns)
+    return found

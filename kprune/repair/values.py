@@ -1,0 +1,88 @@
+"""What passes between the calls of a model, chunk by chunk of the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kprune.repair.room import Entry, Room
+from kprune.repair.steps import Place, Program, Step
+
+CHUNK = 64 << 20
+"""Bytes that the largest tensor of a chunk takes."""
+
+
+def samples_at_once(program: Program, count: int) -> int:
+    """How many samples go through a call at once: all of a small model's, some of a large one's."""
+    largest = max((step.size for step in program.steps), default=1)
+    return max(1, min(count, CHUNK // (4 * largest)))
+
+
+class Values:
+    """The tensors of one program for all samples; each is dropped after its last reader.
+
+    Args:
+        inputs: for each input of the program, an array whose first axis is the samples.
+        size: samples in a chunk.
+        room: where tensors are kept.
+    """
+
+    def __init__(
+        self, program: Program, inputs: Sequence[np.ndarray], size: int, room: Room
+    ) -> None:
+        from keras import ops
+
+        self.program, self._room = program, room
+        self._readers = {place: len(steps) for place, steps in program.readers().items()}
+        for place in program.outputs:
+            self._readers[place] = self._readers.get(place, 0) + 1
+        count = len(inputs[0])
+        self.chunks = [slice(start, min(start + size, count)) for start in range(0, count, size)]
+        self._held: dict[Place, list[Entry]] = {
+            place: [room.take(ops.convert_to_tensor(array[chunk])) for chunk in self.chunks]
+            for place, array in zip(program.inputs, inputs, strict=True)
+        }
+
+    def holds(self, places: Sequence[Place]) -> bool:
+        """Whether these tensors are there."""
+        return all(place in self._held for place in places)
+
+    def get(self, place: Place, chunk: int) -> Any:
+        """One chunk of a tensor, with its mask if it has one."""
+        return self._room.back(self._held[place][chunk])
+
+    def arguments(self, step: Step, chunk: int) -> list[Any]:
+        """One chunk of all that a step reads."""
+        return [self.get(place, chunk) for place in step.reads]
+
+    def put(self, step: Step, outputs: Sequence[Sequence[Any]]) -> None:
+        """Keep what a step gave, its outputs for each chunk, and drop what nobody reads any more."""
+        for number, place in enumerate(step.writes):
+            if self._readers.get(place):
+                self._held[place] = [self._room.take(given[number]) for given in outputs]
+        for place in dict.fromkeys(step.reads):
+            self.release(place)
+
+    def keep(self, place: Place) -> None:
+        """Have a tensor stay until it is released once more."""
+        self._readers[place] = self._readers.get(place, 0) + 1
+
+    def release(self, place: Place) -> None:
+        """Count off one reader of a tensor."""
+        self._readers[place] -= 1
+        if not self._readers[place]:
+            for entry in self._held.pop(place):
+                self._room.drop(entry)
+
+    def run(self, step: Step) -> None:
+        """Make one call, for all samples."""
+        self.put(step, [step.call(self.arguments(step, n)) for n in range(len(self.chunks))])
+
+    def outputs(self) -> list[np.ndarray]:
+        """What the program gives, for all samples, once every step is done."""
+        return [
+            np.concatenate([np.asarray(self.get(place, n)) for n in range(len(self.chunks))])
+            for place in self.program.outputs
+        ]
