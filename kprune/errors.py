@@ -24,6 +24,8 @@ Anything else that escapes is a bug in kprune, and is shown as an `InternalError
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 
 class KpruneError(Exception):
     """A refusal with its reason.
@@ -92,6 +94,17 @@ class CannotPruneError(KpruneError):
     """A well-formed request that the model does not allow."""
 
     exit_code = 3
+
+
+class Cannot(NamedTuple):
+    """What is said of a task to which a kind of model cannot be put; see `KpruneError`."""
+
+    what: str
+    why: str = ""
+    do: str = ""
+
+    def error(self) -> CannotPruneError:
+        return CannotPruneError(self.what, why=self.why, do=self.do)
 
 
 class FrozenUnitsError(CannotPruneError):

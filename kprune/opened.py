@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -14,36 +17,72 @@ from kprune.analysis.analysis import Analysis
 from kprune.formats import Source
 from kprune.graph.parse import holds_graph
 
+AnyPath = str | os.PathLike[str]
 
-class Opened(Struct, frozen=True):
-    """A model file that is open.
+
+@runtime_checkable
+class LiveModel(Protocol):
+    """A Keras model in memory. Anything that Keras could save is one."""
+
+    def save(self, filepath: Any) -> Any: ...
+
+    def get_config(self) -> Any: ...
+
+
+class Opened(Struct, frozen=True, eq=False):
+    """A model that is open.
 
     Attributes:
-        source: reads and writes it.
+        source: reads and writes it; of a live model, the temporary file that it was saved to.
         analysis: everything kprune knows of it.
+        rules: files with rules that it was analysed with.
+        live: whether it is a model in memory.
     """
 
     source: Source
     analysis: Analysis
+    rules: tuple[str, ...] = ()
+    live: bool = False
+
+    @property
+    def path(self) -> str | None:
+        """As the user named it; None for standard input and for a live model, which have no name."""
+        return None if self.live or self.source.path is None else str(self.source.path)
 
 
 @contextmanager
 def opened(
-    path: str | os.PathLike[str], *, rules: Iterable[str] = (), trust: bool = False
+    model: AnyPath | LiveModel, *, rules: Iterable[str] = (), trust: bool = False
 ) -> Iterator[Opened]:
-    """Open a model file of any format and analyse it.
+    """Open a model of any format, or one in memory, and analyse it.
 
     Args:
-        path: of the file or folder; `-` for standard input.
+        model: path of the file or folder; `-` for standard input; or a Keras model, which is saved
+            to a file that is gone once this ends.
         rules: files with rules for layers that kprune does not know.
         trust: whether code that is not Keras's own may be run to read the model.
-    Raises: FileError if it cannot be read.
+    Raises: FileError if it cannot be read, UsageError for what is neither path nor model.
     """
-    with open_model(path, trust=trust) as source:
-        yield Opened(source, analyse(source, rules))
+    rules = tuple(rules)
+    with (
+        _saved(model) if isinstance(model, LiveModel) else nullcontext(model) as path,
+        open_model(path, trust=trust) as source,
+    ):
+        yield Opened(source, analyse(source, rules), rules, isinstance(model, LiveModel))
 
 
-def open_model(path: str | os.PathLike[str], *, trust: bool = False) -> Source:
+@contextmanager
+def _saved(model: LiveModel) -> Iterator[Path]:
+    """A temporary file of a live model, whose Lambda layers see there what they see in memory."""
+    from kprune.runtime.lambda_code import names_of
+
+    with tempfile.TemporaryDirectory(prefix="kprune-") as folder, names_of(model):
+        path = Path(folder) / "model.keras"
+        model.save(path)
+        yield path
+
+
+def open_model(path: AnyPath, *, trust: bool = False) -> Source:
     """Open a model file; one whose graph is only in code is unfolded, if that code may be run.
 
     Args and errors: as `kprune.formats.open_model`.

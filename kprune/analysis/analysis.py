@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Collection, Mapping
 from functools import cached_property
-from typing import Any, Protocol
+from types import ModuleType
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from msgspec import Struct, field
 
 from kprune.analysis.by_order import bind
 from kprune.analysis.by_path import find_private
-from kprune.errors import DamagedFileError
+from kprune.errors import Cannot, DamagedFileError
 from kprune.formats.source import Order
 from kprune.graph import Layer, Model, parse_model
 from kprune.graph.parse import holds_graph, no_graph
@@ -51,6 +53,9 @@ class Analysis(Struct, eq=False, dict=True):
         homes: in such a format, for each dataset of a layer the path it would have in a `.keras` file.
         proof: what Keras makes of custom layers, where their own code was traced.
         extras: names of what else the file carries, vocabularies among them.
+        layered: whether its layers have configs of their own, as Keras's have.
+        cannot: tasks to which such a model cannot be put, and what is said of them.
+        masking: the module that masks it.
     """
 
     config: dict[str, Any]
@@ -63,6 +68,9 @@ class Analysis(Struct, eq=False, dict=True):
     homes: Mapping[str, str] = field(default_factory=dict)
     proof: Proof | None = None
     extras: Collection[str] = ()
+    layered: ClassVar[bool] = True
+    cannot: ClassVar[Mapping[str, Cannot]] = {}
+    masking: ClassVar[str] = "kprune.surgery.mask"
 
     @classmethod
     def of(
@@ -112,6 +120,16 @@ class Analysis(Struct, eq=False, dict=True):
             found = traced(rules.without(unfit))
         found.check_weights()
         return found
+
+    def require(self, task: str) -> None:
+        """Raises: CannotPruneError if such a model cannot be put to a task."""
+        if task in self.cannot:
+            raise self.cannot[task].error()
+
+    @property
+    def masks(self) -> ModuleType:
+        """What masks such a model: by layers in a config, or by operations in a graph."""
+        return importlib.import_module(self.masking)
 
     def unfit(self, rules: Any) -> set[str]:
         """Layers of packages, as `package>Class`, that another release built than the one kprune knows."""

@@ -104,7 +104,7 @@ def flatten(
         source.trusted = trust
         if source.path is None:
             raise UsageError("a model to flatten must be a file", do="save it, and name its path")
-        if source.format == "savedmodel":
+        if source.has_signatures:
             raise CannotPruneError(
                 f"{clean(str(source.path))} is a SavedModel, whose graph is flat already",
                 do="every other command takes it as it is",

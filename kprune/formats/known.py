@@ -29,20 +29,49 @@ class Format(Struct, frozen=True):
         module: which reads and writes it.
         starts: the first bytes of such a file; empty for a folder.
         holds: a file that such a folder has; empty for a file.
+        suffixes: what names of such files end in; one of another format is refused for an output.
+        called: such a model, in a sentence.
+        why_kept, instead: why it is written in no other format, and what can be done.
     """
 
     name: str
     module: str
     starts: bytes = b""
     holds: str = ""
+    called: str = "model"
+    suffixes: tuple[str, ...] = ()
+    why_kept: str = "kprune keeps the format that a model has"
+    instead: str = "name an output that ends as the model's own name does"
 
 
-FORMATS = (
-    Format("keras", "kprune.formats.zip.keras_zip", starts=b"PK\x03\x04"),
-    Format("h5", "kprune.formats.legacy_h5", starts=b"\x89HDF\r\n\x1a\n"),
-    Format("savedmodel", "kprune.saved_model.files.source", holds="saved_model.pb"),
-    Format("keras-folder", "kprune.formats.keras_folder", holds="config.json"),
+_KERAS_KEPT = (
+    "kprune keeps the format that a model has: a legacy file cannot hold all that a .keras file can"
 )
+_KERAS_INSTEAD = "name an output that ends in .keras; Keras itself saves that as .h5"
+FORMATS = (
+    Format(
+        "keras", "kprune.formats.zip.keras_zip", starts=b"PK\x03\x04",
+        called=".keras model", suffixes=(".keras",),
+        why_kept=_KERAS_KEPT, instead=_KERAS_INSTEAD,
+    ),
+    Format(
+        "h5", "kprune.formats.legacy_h5", starts=b"\x89HDF\r\n\x1a\n",
+        called=".h5 model", suffixes=(".h5", ".hdf5"),
+    ),
+    Format(
+        "savedmodel", "kprune.saved_model.files.source", holds="saved_model.pb",
+        called="SavedModel",
+        why_kept="kprune keeps the format that a model has, and a SavedModel is a folder",
+        instead="name a folder with -o",
+    ),
+    Format(
+        "keras-folder", "kprune.formats.keras_folder", holds="config.json",
+        called=".keras model", suffixes=(".keras",),
+        why_kept=_KERAS_KEPT, instead=_KERAS_INSTEAD,
+    ),
+)  # fmt: skip
+SUFFIXES = frozenset(suffix for kind in FORMATS for suffix in kind.suffixes)
+"""What names of model files end in."""
 
 _HEAD = 32
 
@@ -128,6 +157,20 @@ def write_model(
         source turns out damaged; FileError if the system cannot write.
     """
     return source.write(edit, output, force, progress)
+
+
+def suffix_of(path: str | os.PathLike[str]) -> str:
+    """What the name of a file ends in, in small letters: `.keras`; "" for a name without suffix."""
+    return Path(path).suffix.lower()
+
+
+def refuse_other_format(source: Source, output: str | os.PathLike[str] | None) -> None:
+    """Raises: UsageError if an output's name asks for a format into which its model is not converted."""
+    own = next(kind for kind in FORMATS if kind.name == source.format)
+    suffix = "" if output is None else suffix_of(output)
+    if suffix not in SUFFIXES or suffix in own.suffixes:
+        return
+    raise UsageError(f"a {own.called} is not written as {suffix}", why=own.why_kept, do=own.instead)
 
 
 def default_output(path: str | os.PathLike[str]) -> Path:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from kprune.atomic import new_file
 from kprune.edit import Edit
-from kprune.errors import DamagedFileError
+from kprune.errors import Cannot, DamagedFileError
 from kprune.faults import damaged, writing
 from kprune.formats import stream
 from kprune.formats.hdf5.attributes import Attribute, Reading
@@ -51,6 +51,12 @@ class LegacyH5(Source):
     """
 
     format = "h5"
+    cannot: ClassVar[Mapping[str, Cannot]] = {
+        "tune": Cannot(
+            "a file of format h5 cannot be trained on",
+            do="convert it first: kprune remove … -o NAME.keras, or save it from Keras as .keras",
+        )
+    }
     weights: Hdf5Weights
     order: Order
 

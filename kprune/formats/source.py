@@ -9,12 +9,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from msgspec import Struct
 
 from kprune.edit import Edit
+from kprune.errors import Cannot
 from kprune.faults import damaged, parsing
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ class Source(ABC):
         stands_at: the file that is read, where that is not the user's own.
         told: what a reader of a report should know of it.
         default_output: where a result goes, if not to the place that `path` suggests.
+        cannot: tasks to which a file of this format cannot be put, and what is said of them.
+        has_signatures: whether TensorFlow runs it, signature by signature, and not Keras.
     """
 
     format: str
@@ -99,10 +102,17 @@ class Source(ABC):
     stands_at: Path | None = None
     told: tuple[str, ...] = ()
     default_output: Path | None = None
+    cannot: ClassVar[Mapping[str, Cannot]] = {}
+    has_signatures: ClassVar[bool] = False
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
         return self.weights.tensors
+
+    def require(self, task: str) -> None:
+        """Raises: CannotPruneError if a file of this format cannot be put to a task."""
+        if task in self.cannot:
+            raise self.cannot[task].error()
 
     def outline(self) -> Outline:
         """Its config and the shapes of its tensors, as `kprune.checking` holds them against each other."""

@@ -18,6 +18,9 @@ from kprune.labels.paths import reason, road, road_between
 from kprune.sets import distinct, without
 from kprune.text import clean
 
+Units = Mapping[str, np.ndarray]
+"""By address of an axis, sorted int64 indices of its units."""
+
 
 class Closure(Struct, frozen=True, eq=False):
     """Chosen units with all that goes along.

@@ -3,7 +3,10 @@
 selection.py       which units, in any of the ways to say it
 by_sensitivity.py  which units, by what each group of layers was seen to cost
 amounts.py         what a budget counts
-changes.py         from chosen units to an edit
+remove.py, zero.py, mask.py, compact.py
+                   a module for each backend (`kprune.select.plans.backends`): its change, and what
+                   such a step took
+steps.py           what one step of a plan asks a backend for
+lost.py            what steps took of a model
 carrying.py        where the result goes; report, write
-token_ids.py       the new ids of an embedding's tokens, written beside the result
 """

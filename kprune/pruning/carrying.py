@@ -1,35 +1,31 @@
-"""Carrying a change out: open, analyse, report, write."""
+"""Carrying a change out: report and write it."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from kprune.analysis.analysis import Analysis
-from kprune.analysis.counts import count
 from kprune.atomic import new_file, put
 from kprune.edit import Edit
 from kprune.errors import CheckError, UsageError
 from kprune.faults import shown
 from kprune.formats import Source, default_output, write_model
-from kprune.opened import analyse, open_model
+from kprune.formats.known import SUFFIXES, refuse_other_format, suffix_of
+from kprune.opened import AnyPath, LiveModel, Opened, open_model
 from kprune.page.result import Note
-from kprune.pruning.changes import Change
-from kprune.pruning.selection import NamesLeft
-from kprune.report.build import build, facts
+from kprune.report.build import build
+from kprune.report.change import Change
+from kprune.report.names_left import NamesLeft
 from kprune.report.report import Report
 from kprune.surgery.relocate import with_names
 
 Progress = Callable[[int, int], None]
-Make = Callable[[Source, Analysis], Change]
 
 
 class Target(Struct, frozen=True):
@@ -45,7 +41,7 @@ class Target(Struct, frozen=True):
     Raises: UsageError if two places are given.
     """
 
-    output: str | os.PathLike[str] | None = None
+    output: AnyPath | None = None
     in_place: bool = False
     force: bool = False
     dry_run: bool = False
@@ -78,7 +74,7 @@ class Target(Struct, frozen=True):
     def _beside(self, source: Source, name: str) -> Path:
         result = Path(self.path(source))
         # The folder of a SavedModel, `digits.pruned`, has no suffix.
-        suffixed = result.suffix.lower() in (".keras", *_LEGACY)
+        suffixed = suffix_of(result) in SUFFIXES
         return result.with_name(f"{result.stem if suffixed else result.name}.{name}")
 
     def names_path(self, source: Source, names: NamesLeft) -> Path:
@@ -96,48 +92,39 @@ class Target(Struct, frozen=True):
         return self._beside(source, names.file.name)
 
 
-def carry_out(
-    model: Any, target: Target, rules: Iterable[str], make: Make, *, trust: bool = False
-) -> Any:
-    """Open, analyse, make the change, report, write. A live Keras model goes through a temporary file."""
-    if hasattr(model, "save") and hasattr(model, "get_config"):
-        return _live(model, target, rules, make, trust)
-    with open_model(model, trust=trust) as source:
-        return carry_out_source(source, rules, make, target)
+def write(it: Opened, change: Change, target: Target) -> Report | LiveModel:
+    """Carry a change out. A model in memory stays as it is: another one is loaded of what was written.
+
+    Raises: CheckError for a result larger than allowed, FileError, UsageError.
+    """
+    if not it.live:
+        return write_file(it, change, target)
+    from kprune.runtime.keras_runtime import load
+
+    assert it.source.path is not None
+    folder = it.source.path.parent
+    # Beside a model in memory there is no place for further files.
+    change = replace(change, names=None, token_ids=None)
+    after = folder / "pruned.keras"
+    write_file(it, change, Target(after, limits=target.limits))
+    with open_model(after, trust=it.source.trusted) as source:
+        loaded: LiveModel = load(source, folder, compiled=True)
+    return loaded
 
 
-def carry_out_source(source: Source, rules: Iterable[str], make: Make, target: Target) -> Report:
-    """The same for a file that is open."""
-    analysis = analyse(source, rules)
-    return write(source, analysis, make(source, analysis), target)
-
-
-def write(source: Source, analysis: Analysis, change: Change, target: Target) -> Report:
+def write_file(it: Opened, change: Change, target: Target) -> Report:
+    """Carry a change to a file out, and report it. Errors: as `write`."""
+    source, analysis = it.source, it.analysis
     path = None if target.dry_run else target.path(source)
     beside, told = companions(source, change, target)
     told += [Note("unfolded", "", text) for text in source.told]
     change = replace(change, edit=with_names(analysis, change.edit))
-    counted = count(analysis)
-    report = build(
-        analysis,
-        change.edit,
-        command=change.command,
-        backend=change.backend,
-        before=facts(
-            counted, None if source.path is None else str(source.path), source.format, source.bytes
-        ),
-        counted=counted,
-        selected=change.selected,
-        changed=change.changed,
-        gone=change.gone,
-        notes=[*change.notes, *told],
-        exact=change.exact,
-    )
+    report = build(it, change, told)
     writer, edit = _writer(source, analysis, change.edit, target.output)
     if writer is not source:
-        output = msgspec.structs.replace(report.output, format=writer.format)
+        output = replace(report.output, format=writer.format)
         told = [*report.notes, Note("converted", "", _converted(source))]
-        report = msgspec.structs.replace(report, output=output, notes=told)
+        report = replace(report, output=output, notes=told)
     if target.dry_run or target.limits:
         report = with_output(report, None, writer.output_size(edit))
         check_limits(report, target.limits)
@@ -193,18 +180,14 @@ def _converted(source: Source) -> str:
     return f"written as .keras, which {reader} loads uncompiled: what compile() set stays behind in the .h5"
 
 
-_LEGACY = (".h5", ".hdf5")
-
-
 def _writer(
-    source: Source, analysis: Analysis, edit: Edit, output: str | os.PathLike[str] | None
+    source: Source, analysis: Analysis, edit: Edit, output: AnyPath | None
 ) -> tuple[Any, Edit]:
     """What writes a source's result, and the edit as it takes it: an output's name may ask for another format.
 
     Raises: UsageError for a conversion that there is not; CannotPruneError if this model stands in its way.
     """
-    suffix = Path(output).suffix.lower() if output is not None else ""
-    if source.format == "h5" and suffix == ".keras":
+    if source.format == "h5" and output is not None and suffix_of(output) == ".keras":
         from kprune.formats.new_keras import NewKeras
         from kprune.surgery.convert import as_keras
 
@@ -214,27 +197,10 @@ def _writer(
     return source, edit
 
 
-def refuse_other_format(source: Source, output: str | os.PathLike[str] | None) -> None:
-    """Raises: UsageError if an output's name asks for a format into which its model is not converted."""
-    suffix = Path(output).suffix.lower() if output is not None else ""
-    if source.format == "savedmodel" and suffix in (".keras", *_LEGACY):
-        raise UsageError(
-            f"a SavedModel is not written as {suffix}",
-            why="kprune keeps the format that a model has, and a SavedModel is a folder",
-            do="name a folder with -o",
-        )
-    if source.format in ("keras", "keras-folder") and suffix in _LEGACY:
-        raise UsageError(
-            f"a .keras model is not written as {suffix}",
-            why="kprune keeps the format that a model has: a legacy file cannot hold all that a .keras file can",
-            do="name an output that ends in .keras; Keras itself saves that as .h5",
-        )
-
-
 def with_output(report: Report, path: str | None, size: int) -> Report:
     """The report with the place and size of what was written."""
-    output = msgspec.structs.replace(report.output, path=path, bytes=size)
-    return msgspec.structs.replace(report, output=output)
+    output = replace(report.output, path=path, bytes=size)
+    return replace(report, output=output)
 
 
 def check_limits(report: Report, limits: Mapping[str, float]) -> None:
@@ -246,24 +212,3 @@ def check_limits(report: Report, limits: Mapping[str, float]) -> None:
                 f"the result would have {value:,} {name}, and --max-{name} allows {limit:,.0f}",
                 do="choose more units; nothing was written",
             )
-
-
-def _live(model: Any, target: Target, rules: Iterable[str], make: Make, trust: bool) -> Any:
-    """Save a Keras model, change the file, load it again."""
-    if target.output is not None or target.in_place or target.dry_run:
-        raise UsageError(
-            "output, in_place and dry_run go with model files", do="save the model first"
-        )
-    from kprune.runtime.keras_runtime import load
-    from kprune.runtime.lambda_code import names_of
-
-    def alone(source: Source, analysis: Analysis) -> Change:
-        # Beside a model in memory there is no place for further files.
-        return replace(make(source, analysis), names=None, token_ids=None)
-
-    with tempfile.TemporaryDirectory() as folder, names_of(model):
-        before, after = Path(folder) / "model.keras", Path(folder) / "pruned.keras"
-        model.save(before)
-        carry_out(before, Target(after, limits=target.limits), rules, alone, trust=trust)
-        with open_model(after, trust=trust) as source:
-            return load(source, Path(folder), compiled=True)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from msgspec import Struct
-from msgspec.structs import replace
 
 from kprune.analysis.analysis import Analysis
 from kprune.errors import FrozenUnitsError, KpruneError, MissingStatisticError, UsageError
-from kprune.formats import Source
+from kprune.labels.closure import Units
 from kprune.labels.paths import reason
+from kprune.opened import AnyPath, Opened
 from kprune.page.result import Note
+from kprune.report.names_left import NamesLeft
 from kprune.select.naming.indices import Where
 from kprune.select.naming.layer_names import axes_named, is_glob
 from kprune.select.naming.resolve import excluded, indices_of, resolve, specs_from
@@ -26,57 +25,17 @@ from kprune.text import clean
 
 # What ranks units is imported where units are ranked: most calls name them.
 if TYPE_CHECKING:
+    from kprune.formats import Source
     from kprune.labels.map import UnitAxis
     from kprune.select.naming.class_names import ClassNames, Names
     from kprune.select.naming.kept_tokens import Kept
     from kprune.select.ranking.choice import Choice
     from kprune.select.ranking.statistics import Statistics
 
-Units = Mapping[str, np.ndarray]
 NARROW = 0.1  # a layer that keeps a smaller share of its units than this is pointed out
 
 
-class NamesLeft(Struct, frozen=True):
-    """A file of class names once some are gone.
-
-    Attributes:
-        names: all that there were, and the file.
-        address: of the output layer.
-        gone: which are gone, counted in that file.
-        place: where the rest goes; None for beside the result.
-    """
-
-    names: ClassNames
-    address: str
-    gone: frozenset[int]
-    place: Path | None = None
-
-    @property
-    def file(self) -> Path:
-        """The file that was given."""
-        assert self.names.file is not None
-        return self.names.file
-
-    @property
-    def text(self) -> str:
-        """The new content."""
-        return self.names.text_without(self.gone)
-
-    @property
-    def count(self) -> int:
-        """How many names are left."""
-        return len(self.names.names) - len(self.gone)
-
-    def without(self, units: Units) -> NamesLeft:
-        """The same once units of what is left are gone as well."""
-        left = [index for index in range(len(self.names.names)) if index not in self.gone]
-        more = (left[unit] for unit in units.get(self.address, np.zeros(0, np.int64)).tolist())
-        return replace(self, gone=self.gone.union(more))
-
-
-def statistics_of(
-    source: Source, analysis: Analysis, data: str | os.PathLike[str] | None = None
-) -> Statistics:
+def statistics_of(it: Opened, data: AnyPath | None = None) -> Statistics:
     """What is known of each unit: of its weights, and of its activations if there are data.
 
     Args:
@@ -85,10 +44,10 @@ def statistics_of(
     from kprune.select.ranking.statistics import Statistics
 
     if data is None:
-        return Statistics(analysis, source)
+        return Statistics(it.analysis, it.source)
     from kprune.running.activations import Activations
 
-    return Statistics(analysis, source, Activations(source, analysis, data))
+    return Statistics(it.analysis, it.source, Activations(it.source, it.analysis, data))
 
 
 class Selection(Struct, frozen=True, dict=True):
@@ -162,7 +121,7 @@ class Selection(Struct, frozen=True, dict=True):
             from kprune.select.naming.kept_tokens import rows_left_out
 
             layer = self.layers[0] if self.layers else None
-            source = cast(Source, statistics.source)
+            source = cast("Source", statistics.source)
             axis, gone, notes = rows_left_out(analysis, source, self.keep_tokens, layer)
             more = {axis.address: gone}
         elif self.layers:

@@ -2,88 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
-import numpy as np
+from collections.abc import Iterable
 
 from kprune.analysis.analysis import Analysis
 from kprune.analysis.counts import Counts, count
 from kprune.edit import Edit
-from kprune.labels.closure import Closure
+from kprune.graph.stores import GROUPS
+from kprune.labels.closure import Closure, Units
+from kprune.opened import Opened
 from kprune.page.result import Note
+from kprune.report.change import Change
 from kprune.report.facts import FileFacts
 from kprune.report.kept import weight_changes
 from kprune.report.report import LayerChange, Report
 from kprune.report.traps import bias_traps
+from kprune.select.naming.indices import compact_text
 from kprune.surgery.compile_config.compile_config import recompiled, texts
+from kprune.surgery.optimizer import find_slots
 from kprune.text import clean
 
-Units = Mapping[str, np.ndarray]
+
+def facts(it: Opened, counts: Counts) -> FileFacts:
+    """The figures of an opened file."""
+    return _facts(counts, it.path, it.source.format, it.source.bytes)
 
 
-def facts(counts: Counts, path: str | None, format_name: str, size: int) -> FileFacts:
-    """The figures of one file."""
+def _facts(counts: Counts, path: str | None, format_name: str, size: int) -> FileFacts:
     return FileFacts(
         path, format_name, size, counts.parameters, counts.trainable, counts.flops, counts.units
     )
 
 
-def build(
-    analysis: Analysis,
-    edit: Edit,
-    *,
-    command: str,
-    backend: str,
-    before: FileFacts,
-    counted: Counts,
-    selected: Units,
-    changed: Units,
-    gone: np.ndarray | None,
-    notes: Iterable[Note] = (),
-    exact: bool = True,
-) -> Report:
-    """The report of one edit; its `output` still lacks path and bytes (see `finished`).
+def build(it: Opened, change: Change, notes: Iterable[Note] = ()) -> Report:
+    """The report of one change; its `output` still lacks path and bytes.
 
     Args:
-        before: figures of the input.
-        counted: the same, layer by layer.
-        selected, changed: by address, indices: what was named, and all that is affected.
-        gone: bool (labels,): what is physically removed; None if nothing is.
+        notes: further ones, behind those of the change.
     """
-    new = count(analysis, gone, edit.dropped)
-    touched = touched_layers(analysis, edit)
-    layers = []
-    for name, row in counted.layers.items():
-        now = new.layers[name]
-        if row == now and name not in touched:
-            continue
-        layers.append(
-            LayerChange(
-                name,
-                row.kind,
-                row.units,
-                now.units,
-                row.parameters,
-                now.parameters,
-                row.flops,
-                now.flops,
-            )
-        )
+    before = count(it.analysis)
+    after = count(it.analysis, change.gone, change.edit.dropped)
+    touched = touched_layers(it.analysis, change.edit)
     return Report(
-        command=command,
-        backend=backend,
-        exact=exact,
-        input=before,
-        output=facts(new, None, before.format, 0),
-        selected=_lists(selected),
-        changed=_lists(changed),
-        layers=layers,
-        weights=weight_changes(analysis, edit),
-        notes=list(notes),
+        command=change.command,
+        backend=change.backend,
+        exact=change.exact,
+        input=facts(it, before),
+        output=_facts(after, None, it.source.format, 0),
+        selected=lists(change.selected),
+        changed=lists(change.changed),
+        layers=_layers(before, after, touched),
+        weights=weight_changes(it.analysis, change.edit),
+        notes=[*change.notes, *notes],
     )
 
 
-def _lists(units: Units) -> dict[str, list[int]]:
+def _layers(before: Counts, after: Counts, touched: set[str]) -> list[LayerChange]:
+    """The layers whose figures or weights are others."""
+    rows = ((row, after.layers[name]) for name, row in before.layers.items())
+    return [
+        LayerChange(
+            row.name,
+            row.kind,
+            row.units,
+            now.units,
+            row.parameters,
+            now.parameters,
+            row.flops,
+            now.flops,
+        )
+        for row, now in rows
+        if row != now or row.name in touched
+    ]
+
+
+def lists(units: Units) -> dict[str, list[int]]:
+    """Units as JSON has them."""
     return {address: [int(index) for index in indices] for address, indices in units.items()}
 
 
@@ -91,6 +84,29 @@ def touched_layers(analysis: Analysis, edit: Edit) -> set[str]:
     """Paths of the layers that own a tensor that the edit changes."""
     paths = {edited.source for edited in edit.tensors if not edited.copies}
     return {weight.layer.path for weight in analysis.weights if weight.path in paths}
+
+
+def dropped_state(analysis: Analysis, edit: Edit) -> list[Note]:
+    """Why the optimizer's state is left out, if an edit leaves it out."""
+    if not any(prefix in GROUPS for prefix in edit.dropped):
+        return []
+    why = (
+        find_slots(analysis).why
+        or "the order of the variables changed, so the optimizer's state was left out"
+    )
+    return [Note("optimizer", "", why)]
+
+
+def fold_notes(layers: Iterable[str], coupled: Units) -> list[Note]:
+    """Which layers took constants over, and which units that were not chosen count as zeroed."""
+    notes = [
+        Note("folded", path, f"'{clean(path)}' takes over what the removed units always gave")
+        for path in dict.fromkeys(layers)
+    ]
+    for address, indices in coupled.items():
+        text = f"units {compact_text(indices.tolist())} of '{clean(address)}' go along, and count as zeroed too"
+        notes.append(Note("coupled", address, text))
+    return notes
 
 
 def removal_notes(analysis: Analysis, closure: Closure) -> list[Note]:

@@ -125,8 +125,10 @@ def _style(mark: str) -> str | None:
 
 def _chosen(report: Report, on: Page) -> None:
     from kprune.select.naming.indices import compact_text
+    from kprune.select.plans.backends import BACKENDS
 
-    done = {"zero": "zeroed", "mask": "masked"}.get(report.backend, "changed")
+    backend = BACKENDS.get(report.backend)  # a plan may have had several
+    done = "changed" if backend is None else backend.done
     widths = {row.name: row.units_before for row in report.layers}
     rows: list[tuple[Any, ...]] = []
     for address, indices in report.changed.items():

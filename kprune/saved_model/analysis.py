@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from msgspec import field
 
 from kprune.analysis.analysis import Analysis, Stored
+from kprune.errors import Cannot
 from kprune.graph.model import Model
 from kprune.labels.groups import Groups
 from kprune.labels.labels import Labels
@@ -21,6 +22,32 @@ from kprune.saved_model.tracing.signatures import trace_from_signatures
 from kprune.saved_model.tracing.trace import GraphTracer
 from kprune.saved_model.units import declare_weights, name_units
 
+_CANNOT = {
+    "fold": Cannot(
+        "constants are not folded into a SavedModel",
+        why="its biases are additions like any other in a graph of operations",
+        do="leave out --fold, or fold in the .keras file and export that",
+    ),
+    "merge": Cannot(
+        "units of a SavedModel are not merged",
+        do="leave out --merge; dead ones are still removed",
+    ),
+    "constants": Cannot(
+        "constants cannot be followed in a SavedModel",
+        why="it holds operations of TensorFlow in the place of Keras's layers",
+        do="work on the .keras or .h5 file that it was exported from",
+    ),
+    "whole layers": Cannot(
+        "whole layers are not taken out of a SavedModel",
+        why="it is a graph of operations, in which a layer is no part of its own",
+        do="take them out of the .keras or .h5 file, and export that",
+    ),
+    "tokens": Cannot(
+        "rows of embeddings are removed from Keras files, not from a SavedModel",
+        do="remove them from the .keras file, and export that",
+    ),
+}
+
 
 class GraphAnalysis(Analysis, eq=False):
     """The layers, labels, groups and weights of a SavedModel.
@@ -32,6 +59,9 @@ class GraphAnalysis(Analysis, eq=False):
 
     tracer: Any = None
     held: dict[str, Parameter] = field(default_factory=dict)
+    layered: ClassVar[bool] = False
+    cannot: ClassVar[Mapping[str, Cannot]] = _CANNOT
+    masking: ClassVar[str] = "kprune.saved_model.masks"
 
     def rewritten(self, gone: np.ndarray, branches: Any = ()) -> dict[str, Any]:
         """What changes in the graphs once some labels are gone.

@@ -28,7 +28,15 @@ from kprune.formats.source import Order, Progress, Source, Tensor
 from kprune.runtime.custom_classes import Foreign, import_classes
 from kprune.runtime.keras_import import quiet
 from kprune.runtime.tensorflow_runtime import tf_keras
-from kprune.saved_model.files.contents import PB, VALUE, Contents, read, reading, tree_size
+from kprune.saved_model.files.contents import (
+    CANNOT,
+    PB,
+    VALUE,
+    Contents,
+    read,
+    reading,
+    tree_size,
+)
 from kprune.saved_model.files.graph_check import require_sound
 from kprune.text import clean
 
@@ -45,6 +53,8 @@ class Keras2Source(Source):
     """A Keras 2 SavedModel, seen through the legacy `.h5` of the same model."""
 
     format = "savedmodel"
+    cannot = CANNOT
+    has_signatures = True
 
     def __init__(self, folder: Path) -> None:
         self.path = self.folder = folder

@@ -92,16 +92,6 @@ class WholeLayers(Struct, eq=False):
                     yield path, f"'{path}' goes on without '{lost}'"
 
 
-def refuse_graphs(analysis: Analysis) -> None:
-    """Raises: CannotPruneError for a SavedModel."""
-    if analysis.model.kind == "SavedModel":
-        raise CannotPruneError(
-            "whole layers are not taken out of a SavedModel",
-            why="it is a graph of operations, in which a layer is no part of its own",
-            do="take them out of the .keras or .h5 file, and export that",
-        )
-
-
 def find_whole_layers(
     analysis: Analysis, named: Iterable[Layer], *, allow_output_change: bool = False
 ) -> WholeLayers:

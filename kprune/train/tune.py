@@ -19,15 +19,16 @@ from kprune.analysis.analysis import Analysis
 from kprune.analysis.user_rules import load_rules
 from kprune.atomic import check_output
 from kprune.edit import Edit
-from kprune.errors import CannotPruneError, UsageError
+from kprune.errors import UsageError
 from kprune.faults import shown
 from kprune.formats import Source, default_output, write_model
+from kprune.formats.known import refuse_other_format
 from kprune.labels.map import TOKENS, adapted_layers
-from kprune.opened import analyse, open_model
+from kprune.opened import analyse, open_model, opened
 from kprune.page.plot import check_plot, draw
 from kprune.page.result import Note
-from kprune.pruning.carrying import Target, carry_out_source, refuse_other_format
-from kprune.pruning.changes import removal
+from kprune.pruning.carrying import Target, write_file
+from kprune.pruning.remove import removal
 from kprune.running.classes import classes_left
 from kprune.running.compiling import compile_for
 from kprune.running.examples import examples
@@ -203,13 +204,7 @@ def _refuse_untrainable(source: Source) -> None:
             "training needs a file: Keras loads no model from standard input",
             do="save it, and name it",
         )
-    if source.format not in ("keras", "keras-folder"):
-        raise CannotPruneError(
-            f"a file of format {source.format} cannot be trained on",
-            do="save the model from Keras as .keras"
-            if source.format == "savedmodel"
-            else "convert it first: kprune remove … -o NAME.keras, or save it from Keras as .keras",
-        )
+    source.require("tune")
 
 
 def target_of(
@@ -339,12 +334,15 @@ def _with_teacher(
         for address, kept in left_units(analysis.metadata).items()
         if address in answers
     }
-    with open_model(path, trust=trust) as source:
-        gone = _lost_beyond(analyse(source, rules), left) if left else {}
-        if not gone:
+    if not left:
+        with open_model(path, trust=trust) as source:
             return distiller(load(source, place), live)
+    with opened(path, rules=rules, trust=trust) as teacher:
+        gone = _lost_beyond(teacher.analysis, left)
+        if not gone:
+            return distiller(load(teacher.source, place), live)
         cut = place / "teacher.keras"
-        carry_out_source(source, rules, lambda _, own: removal(own, gone), Target(cut))
+        write_file(teacher, removal(teacher, gone), Target(cut))
     with open_model(cut, trust=trust) as source:
         return distiller(load(source, place), live)
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import importlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import msgspec
-import numpy as np
 from msgspec.structs import replace
 
 from kprune.analysis.analysis import Analysis
@@ -18,25 +16,20 @@ from kprune.analysis.counts import count
 from kprune.errors import CheckError, FileError, KpruneError, PlanError, UsageError
 from kprune.faults import file_error, shown
 from kprune.formats import Source
-from kprune.opened import open_model
-from kprune.page.result import Note
-from kprune.pruning.carrying import Target, carry_out, carry_out_source
-from kprune.pruning.changes import Change, masking, removal, taking_out, zeroing
-from kprune.pruning.selection import NamesLeft, Selection, statistics_of
-from kprune.pruning.token_ids import TokenIds
+from kprune.opened import AnyPath, LiveModel, Opened, opened
+from kprune.pruning.carrying import Target, write
+from kprune.pruning.steps import Asked
+from kprune.report.change import Change
 from kprune.report.kept import kept_of_both
+from kprune.report.names_left import NamesLeft
 from kprune.report.report import Report
-from kprune.select.naming.specs import spec_from_pair
-from kprune.select.plans.plan import EVERY, LayerChoice, Plan, Step, failed_expectations, parse_plan
-from kprune.select.ranking.budget import Budget
-from kprune.select.ranking.choice import Choice
-from kprune.select.ranking.options import BUDGETS
-from kprune.sets import distinct
+from kprune.report.token_ids import TokenIds
+from kprune.select.plans.backends import BACKENDS
+from kprune.select.plans.plan import Plan, Step, failed_expectations, parse_plan
 from kprune.surgery.provenance import KEY
-from kprune.verbs.compact import compact_source, compacting
 
 
-def load_plan(plan: Plan | str | os.PathLike[str]) -> tuple[Plan, Path | None]:
+def load_plan(plan: Plan | AnyPath) -> tuple[Plan, Path | None]:
     """A plan, and the folder that the files it names are relative to.
 
     Raises: FileError if it cannot be read, PlanError for what it says.
@@ -60,82 +53,126 @@ def plan_text(path: Path) -> str:
 
 
 def apply_plan(
-    model: Any,
+    model: AnyPath | LiveModel,
     plan: Plan,
     base: Path | None,
     target: Target,
-    rules: Iterable[str],
     *,
+    rules: Iterable[str] = (),
     drop_branches: bool = False,
     trust: bool = False,
-) -> Any:
+) -> Report | LiveModel:
     """See `kprune.verbs.change.apply`."""
-    rules = list(rules)
-    last = len(plan.steps) - 1
-    placing = target
-    names: NamesLeft | None = None  # of the classes that all steps so far have left
-    token_ids: TokenIds | None = None  # what the first step said that renumbered tokens
+    if len(plan.steps) > 1:
+        if isinstance(model, LiveModel):
+            raise UsageError(
+                "a plan of several steps goes with a model file", do="save the model first"
+            )
+        return _in_turn(model, plan, base, target, tuple(rules), drop_branches, trust)
+    with opened(model, rules=rules, trust=trust) as it:
+        _check_model(it.analysis, plan)
+        change = _step(it, plan, 0, base, drop_branches)
+        _expect(it, change, plan)
+        return _written(it, plan.steps[0], change, target)
 
-    def make(number: int) -> Callable[[Source, Analysis], Change]:
-        def change(source: Source, analysis: Analysis) -> Change:
-            if number == 0:
-                _check_model(analysis, plan)
-            nonlocal names, token_ids
-            made = _step(source, analysis, plan, number, base, drop_branches)
-            if made.names is not None:
-                names = made.names
-            elif names is not None and made.gone is not None:
-                names = names.without(made.changed)
-            if number == last:
-                _expect(source, analysis, made, plan)
-            token_ids = made.token_ids if token_ids is None else token_ids
-            made = replace(made, token_ids=token_ids if number == last else None)
-            if number < last or names is None:
-                return replace(made, names=None)
-            # A plan's own place, not beside what a step wrote.
-            return replace(made, names=replace(names, place=placing.names_path(source, names)))
 
-        return change
-
-    def step_of(source: Source, number: int, target: Target) -> Report:
-        step = plan.steps[number]
-        if step.backend == "compact":
-            return compact_source(source, rules, make(number), target, check=step.check)
-        return carry_out_source(source, rules, make(number), target)
-
-    if last == 0 and isinstance(model, (str, os.PathLike)):
-        with open_model(model, trust=trust) as source:
-            return step_of(source, 0, target)
-    if last == 0:
-        return carry_out(model, target, rules, make(0), trust=trust)
-    if not isinstance(model, (str, os.PathLike)):
-        raise UsageError(
-            "a plan of several steps goes with a model file", do="save the model first"
-        )
+def _in_turn(
+    model: AnyPath,
+    plan: Plan,
+    base: Path | None,
+    target: Target,
+    rules: tuple[str, ...],
+    drop_branches: bool,
+    trust: bool,
+) -> Report:
+    """Several steps. What a step writes is the next one's input; only the last one's output is the user's."""
     with (
-        open_model(model, trust=trust) as source,
+        opened(model, rules=rules, trust=trust) as first,
         tempfile.TemporaryDirectory(
-            dir=None if target.dry_run else _beside(target.path(source)), prefix=".kprune-"
+            dir=None if target.dry_run else _beside(target.path(first.source)), prefix=".kprune-"
         ) as folder,
     ):
-        # What a step writes is the next one's input; only the last one's output is the user's.
-        if not (target.output or target.in_place) and source.path:
-            placing = replace(target, output=target.path(source))
-        final = placing
-        if target.in_place:
-            final = replace(target, output=target.path(source), in_place=False, force=True)
-        report: Report | None = None
-        here: str | os.PathLike[str] = model
-        for number in range(last + 1):
+        _check_model(first.analysis, plan)
+        final, placing = _last_target(target, first)
+        sofar, here, last = _SoFar(), model, len(plan.steps) - 1
+        for number, step in enumerate(plan.steps):
             place = Path(folder) / f"{number}.model"
             # A pipe can be read but once.
-            opened = open_model(here, trust=trust) if number else nullcontext(source)
-            with opened as between:
-                step = step_of(between, number, final if number == last else Target(place))
-                left = _units_left(between, since=source)
-            report = step if report is None else followed_by(report, step, left)
+            it: Opened
+            with opened(here, rules=rules, trust=trust) if number else nullcontext(first) as it:
+                change = _step(it, plan, number, base, drop_branches)
+                sofar.follow(change)
+                if number == last:
+                    _expect(it, change, plan)
+                change = sofar.beside(change, it, placing if number == last else None)
+                done = _written(it, step, change, final if number == last else Target(place))
+                assert isinstance(done, Report)
+                sofar.report(done, _units_left(it.source, since=first.source))
             here = place
-    return report
+    assert sofar.reported is not None
+    return sofar.reported
+
+
+def _last_target(target: Target, first: Opened) -> tuple[Target, Target]:
+    """Where the last step writes, whose input is a temporary file; and what files beside it are called after."""
+    placing = target
+    if not (target.output or target.in_place) and first.path:
+        placing = replace(target, output=target.path(first.source))
+    if not target.in_place:
+        return placing, placing
+    output = target.path(first.source)
+    return replace(target, output=output, in_place=False, force=True), placing
+
+
+@dataclass
+class _SoFar:
+    """What the steps so far came to.
+
+    Attributes:
+        names: of the classes that all of them have left.
+        token_ids: what the first one said that renumbered tokens.
+        reported: one report of them all.
+    """
+
+    names: NamesLeft | None = None
+    token_ids: TokenIds | None = None
+    reported: Report | None = None
+
+    def follow(self, change: Change) -> None:
+        """Take in the change of the next step."""
+        if change.names is not None:
+            self.names = change.names
+        elif self.names is not None and change.gone is not None:
+            self.names = self.names.without(change.changed)
+        self.token_ids = change.token_ids if self.token_ids is None else self.token_ids
+
+    def beside(self, change: Change, it: Opened, placing: Target | None) -> Change:
+        """A change with the files of the whole plan beside it if it is the last, else with none.
+
+        Args:
+            placing: says where they go: a plan's own place, not beside what a step wrote.
+        """
+        if placing is None:
+            return replace(change, names=None, token_ids=None)
+        names = self.names
+        if names is not None:
+            names = replace(names, place=placing.names_path(it.source, names))
+        return replace(change, names=names, token_ids=self.token_ids)
+
+    def report(self, step: Report, left: Mapping[str, list[int]]) -> None:
+        """Take in the report of the next step; see `followed_by`."""
+        self.reported = step if self.reported is None else followed_by(self.reported, step, left)
+
+
+def _written(it: Opened, step: Step, change: Change, target: Target) -> Report | LiveModel:
+    """Carry the change of one step out, as its backend does."""
+    backend = BACKENDS[step.backend]
+    if not backend.writing:
+        return write(it, change, target)
+    module, _, name = backend.writing.partition(":")
+    function = getattr(importlib.import_module(module), name)
+    written: Report | LiveModel = function(it, change, target, step)
+    return written
 
 
 def _units_left(model: Source, *, since: Source) -> dict[str, list[int]]:
@@ -174,7 +211,7 @@ def followed_by(first: Report, second: Report, left: Mapping[str, list[int]]) ->
         layers[row.name] = (
             row
             if before is None
-            else msgspec.structs.replace(
+            else replace(
                 row,
                 units_before=before.units_before,
                 parameters_before=before.parameters_before,
@@ -187,11 +224,9 @@ def followed_by(first: Report, second: Report, left: Mapping[str, list[int]]) ->
         weights[change.path] = (
             change
             if early is None
-            else msgspec.structs.replace(
-                change, shape_before=early.shape_before, kept=kept_of_both(early, change)
-            )
+            else replace(change, shape_before=early.shape_before, kept=kept_of_both(early, change))
         )
-    return msgspec.structs.replace(
+    return replace(
         second,
         command="apply",
         backend=first.backend
@@ -218,120 +253,30 @@ def _check_model(analysis: Analysis, plan: Plan) -> None:
     )
 
 
-def _step(
-    source: Source,
-    analysis: Analysis,
-    plan: Plan,
-    number: int,
-    base: Path | None,
-    drop_branches: bool,
-) -> Change:
+def _step(it: Opened, plan: Plan, number: int, base: Path | None, drop_branches: bool) -> Change:
     """The change of one step. Errors tell the plan's line."""
     step = plan.steps[number]
-    chosen: dict[str, np.ndarray] = {}
-    notes: list[Note] = []
-    place: tuple[str, ...] = ()
+    asked = Asked(it, step, base, drop_branches)
     try:
-        data = None if step.data is None else (base or Path()) / step.data
-        statistics = statistics_of(source, analysis, data)
-        selections = []
-        for at, selection in _selections(step, base):
-            place = at
-            selections.append(selection)
-            if step.backend != "mask":
-                found, more = selection.resolve(analysis, statistics)
-                notes += more
-                for address, indices in found.items():
-                    chosen[address] = distinct(chosen.get(address, np.zeros(0, np.int64)), indices)
-        if step.whole_layers:
-            place = ("whole_layers",)
-            made = taking_out(
-                analysis, step.whole_layers, allow_output_change=step.allow_output_change
-            )
-        elif step.backend == "compact":
-            made = compacting(
-                source, analysis, merge=step.merge, only=chosen if step.layers else None
-            )
-        elif step.backend == "mask":
-            made = masking(analysis, statistics, selections, below=step.below)
-        elif step.backend == "zero":
-            made = zeroing(
-                source, analysis, chosen, notes,
-                outgoing=step.outgoing, silence=step.silence, coupled=step.coupled,
-            )  # fmt: skip
-        else:
-            made = removal(
-                analysis,
-                chosen,
-                notes,
-                coupled=step.coupled,
-                allow_output_change=step.allow_output_change,
-                drop_branches=drop_branches or step.drop_branches,
-                folding=source if step.fold else None,
-            )
-            if step.classes is not None:
-                made = replace(made, names=selections[-1].names_left(analysis, made.changed))
+        change: Change = BACKENDS[step.backend].code.of_step(asked)
     except KpruneError as error:
-        line = plan.where("steps", number, *place)
+        line = plan.where("steps", number, *asked.place)
         if line and line not in error.where:
             error.where = f"{error.where} ({line})" if error.where else line
         raise
-    return replace(made, command="apply")
+    return replace(change, command="apply")
 
 
-def _selections(step: Step, base: Path | None) -> Iterator[tuple[tuple[str, ...], Selection]]:
-    """Everything that a step selects, classes by name last; and where it says so."""
-    for name in [step.whole] if step.whole else step.layers:
-        yield (name,) if step.whole else ("layers", name), selection_of(step, name, base)
-    for layer, file in (step.keep_tokens or {}).items():
-        yield (
-            ("keep_tokens", layer),
-            Selection(layers=[layer], keep_tokens=(base or Path()) / file, exclude=step.exclude),
-        )
-    if step.classes is not None and step.class_names is not None:
-        yield (
-            ("classes",),
-            Selection(
-                layers=None if step.class_layer is None else [step.class_layer],
-                classes=step.classes,
-                class_names=(base or Path()) / step.class_names,
-                exclude=step.exclude,
-            ),
-        )
-
-
-def selection_of(step: Step, name: str, base: Path | None) -> Selection:
-    """What one line of a step selects.
-
-    Args:
-        name: a layer's, or the option that makes one list of all layers.
-    """
-    if name == step.whole:
-        value = next(iter(step.layers.values()))
-        assert isinstance(value, LayerChoice)
-        budget = Budget(BUDGETS[step.target[0]], step.target[1]) if step.target else None
-        choice = Choice(**value.options(), target=budget, together=step.together)
-        return Selection(layers=[*step.layers], choice=choice, exclude=step.exclude)
-    value = step.layers[name]
-    if step.below is not None and value == EVERY:
-        return Selection(layers=[name], exclude=step.exclude)
-    if not isinstance(value, LayerChoice):
-        return Selection(units=[spec_from_pair(name, value, base=base)], exclude=step.exclude)
-    if value.where is not None:
-        return Selection(layers=[name], where=value.where, exclude=step.exclude)
-    return Selection(layers=[name], choice=Choice(**value.options()), exclude=step.exclude)
-
-
-def _expect(source: Source, analysis: Analysis, change: Change, plan: Plan) -> None:
+def _expect(it: Opened, change: Change, plan: Plan) -> None:
     """Raises: CheckError if the result is not what the plan expects."""
     if plan.expect is None:
         return
-    after = count(analysis, change.gone, change.edit.dropped)
+    after = count(it.analysis, change.gone, change.edit.dropped)
     facts = {
         "parameters": after.parameters,
         "flops": after.flops,
         "units": after.units,
-        "bytes": source.output_size(change.edit),
+        "bytes": it.source.output_size(change.edit),
         "exact": change.exact,
     }
     failed = failed_expectations(plan.expect, facts)

@@ -1,18 +1,43 @@
-"""The arguments that the commands have in common, described once."""
+"""How the public functions take their arguments, and those that several have in common.
+
+The rule, for every one of them: what it works on comes first (`model`, `units`, a plan), and every
+option is a keyword with a default, written out where the function is defined. Only two lists are so
+long, and so common, that they are written once, as TypedDicts that a type checker sees through
+`Unpack`: which units (`Selecting`), and where the result goes (`Writing`); the settings of a training
+are a third (`kprune.train.settings.Training`). A keyword that a function does not have is a TypeError,
+as Python's own.
+
+What changes a model takes a path and gives a Report, or takes a live model and gives another one:
+`changes` says so once for all of them. Nothing public gives `Any`.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    ParamSpec,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    cast,
+    overload,
+)
 
+from kprune.errors import UsageError
+from kprune.opened import AnyPath, LiveModel
 from kprune.pruning.carrying import Progress, Target
 from kprune.pruning.selection import Selection
+from kprune.report.report import Report
 
 if TYPE_CHECKING:
     from kprune.select.ranking.choice import Choice
 
-Path = str | os.PathLike[str]
+P = ParamSpec("P")
+Model = TypeVar("Model", bound=LiveModel)
 
 
 class Analysing(TypedDict, total=False):
@@ -29,7 +54,7 @@ class Analysing(TypedDict, total=False):
 class Writing(Analysing, total=False):
     """Where the result goes; see `Target`."""
 
-    output: Path | None
+    output: AnyPath | None
     in_place: bool
     force: bool
     dry_run: bool
@@ -47,13 +72,79 @@ class Selecting(Analysing, total=False):
     where: str | None
     choice: Choice | None
     classes: str | Sequence[str] | None
-    class_names: Path | Sequence[str] | None
+    class_names: AnyPath | Sequence[str] | None
     exclude: Sequence[str]
-    data: Path | None
+    data: AnyPath | None
 
 
 class Changing(Selecting, Writing, total=False):
     """Which units, and where the result goes."""
+
+
+class Changes(Protocol[P]):
+    """A function that changes a model: a file into a file, or a live model into another one.
+
+    A live model comes back as one of its class; one of a class of its own, which is read as a graph
+    (`trust`), as a Functional model.
+    """
+
+    @overload
+    def __call__(self, model: AnyPath, *args: P.args, **kwargs: P.kwargs) -> Report: ...
+
+    @overload
+    def __call__(self, model: Model, *args: P.args, **kwargs: P.kwargs) -> Model: ...
+
+
+def changes(
+    kind: type,
+) -> Callable[
+    [Callable[Concatenate[AnyPath | LiveModel, P], Report | LiveModel]],
+    Changes[P],
+]:
+    """Decorator for a function that changes a model.
+
+    Args:
+        kind: the TypedDict that its further keywords are of; others are refused.
+    """
+
+    def decorator(
+        function: Callable[Concatenate[AnyPath | LiveModel, P], Report | LiveModel],
+    ) -> Changes[P]:
+        code = function.__code__
+        own = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+
+        @functools.wraps(function)
+        def checked(
+            model: AnyPath | LiveModel, *args: P.args, **kwargs: P.kwargs
+        ) -> Report | LiveModel:
+            refuse_others(function.__name__, kind, (name for name in kwargs if name not in own))
+            if isinstance(model, LiveModel):
+                _refuse_places(kwargs)
+            return function(model, *args, **kwargs)
+
+        return cast("Changes[P]", checked)
+
+    return decorator
+
+
+def refuse_others(function: str, kind: type, names: Iterable[str]) -> None:
+    """Raises: TypeError for an argument that a function does not have, as Python would."""
+    for name in names:
+        if name not in kind.__annotations__:
+            raise TypeError(f"{function}() got an unexpected keyword argument '{name}'")
+
+
+def _refuse_places(arguments: Mapping[str, Any]) -> None:
+    """Raises: UsageError for places that the result of a live model could not go to."""
+    if arguments.get("output") is not None or any(map(arguments.get, ("in_place", "dry_run"))):
+        raise UsageError(
+            "output, in_place and dry_run go with model files", do="save the model first"
+        )
+
+
+def reading_of(arguments: Analysing | Mapping[str, Any]) -> Analysing:
+    """How the arguments let a model be read."""
+    return {"rules": arguments.get("rules", ()), "trust": bool(arguments.get("trust", False))}
 
 
 def selection_of(units: Any, arguments: Mapping[str, Any]) -> Selection:
@@ -66,18 +157,6 @@ def target_of(arguments: Mapping[str, Any]) -> Target:
     return Target(**_of(Writing, arguments, but=("rules", "trust")))
 
 
-def trusts(arguments: Mapping[str, Any]) -> bool:
-    """Whether code that is not Keras's own may be run; see `Analysing`."""
-    return bool(arguments.get("trust", False))
-
-
-def _of(kind: Any, arguments: Mapping[str, Any], but: Iterable[str]) -> dict[str, Any]:
+def _of(kind: type, arguments: Mapping[str, Any], but: Iterable[str]) -> dict[str, Any]:
     known = kind.__annotations__.keys()
     return {name: value for name, value in arguments.items() if name in known and name not in but}
-
-
-def refuse_others(function: str, kind: Any, arguments: Mapping[str, Any]) -> None:
-    """Raises: TypeError for an argument that a function does not have, as Python would."""
-    for name in arguments:
-        if name not in kind.__annotations__:
-            raise TypeError(f"{function}() got an unexpected keyword argument '{name}'")

@@ -1,46 +1,42 @@
-"""The commands that change a model file, as functions: zero, mask, unmask, remove, compact, apply, plan.
+"""The functions that change a model, and plan: remove, zero, mask, unmask, compact, apply.
 
-Each opens the file, analyses it, chooses units, makes an Edit, and has `kprune.formats` carry it out.
-
-What they share with other commands is in `arguments.py`; the way from a choice of units to a file is
-`kprune.pruning`.
+Each opens the model, makes a change of the units that it is given (`kprune.pruning`), and writes it.
+How they take their arguments is in `arguments.py`.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack
 
 from msgspec.structs import replace
 
-from kprune.analysis.analysis import Analysis
 from kprune.analysis.counts import count
 from kprune.errors import UsageError
-from kprune.formats import Source
-from kprune.labels.closure import check, close
-from kprune.opened import opened
+from kprune.labels.closure import check as check_closure
+from kprune.labels.closure import close
+from kprune.opened import AnyPath, LiveModel, Opened, opened
 from kprune.page.result import Note
-from kprune.pruning.carrying import carry_out
-from kprune.pruning.changes import Change, masking, removal, taking_out, unmasking, zeroing
+from kprune.pruning.carrying import write
 from kprune.pruning.selection import Selection, statistics_of
+from kprune.report.change import Change
+from kprune.report.report import Report
 from kprune.text import clean
 from kprune.verbs.arguments import (
     Changing,
     Selecting,
     Writing,
+    changes,
+    reading_of,
     refuse_others,
     selection_of,
     target_of,
-    trusts,
 )
 
 if TYPE_CHECKING:
     from kprune.select.naming.kept_tokens import Kept
     from kprune.select.plans.curves import Curves
     from kprune.select.plans.plan import Plan
-
-BACKENDS = ("remove", "zero", "mask")
 
 __all__ = [
     "apply",
@@ -54,8 +50,9 @@ __all__ = [
 ]
 
 
+@changes(Changing)
 def remove(
-    model: Any,
+    model: AnyPath | LiveModel,
     units: Any = None,
     *,
     fold: bool = False,
@@ -65,7 +62,7 @@ def remove(
     drop_branches: bool = False,
     whole_layers: Sequence[str] | None = None,
     **arguments: Unpack[Changing],
-) -> Any:
+) -> Report | LiveModel:
     """Remove units physically, with every consequence.
 
     Args:
@@ -91,63 +88,58 @@ def remove(
     Returns: the Report; for a Keras model, the smaller Keras model.
     Raises: UsageError, CannotPruneError, FileError, CheckError.
     """
-    refuse_others("remove", Changing, arguments)
     selection = replace(selection_of(units, arguments), keep_tokens=keep_tokens)
-    if whole_layers is not None:
-        return _remove_whole(
-            model, whole_layers, selection, arguments, fold=fold, output=allow_output_change
-        )
+    names = None if whole_layers is None else _whole(whole_layers, selection, fold=fold)
+    target = target_of(arguments)
+    with opened(model, **reading_of(arguments)) as it:
+        if names is not None:
+            from kprune.pruning.remove import taking_out
 
-    def make(source: Source, analysis: Analysis) -> Change:
-        chosen, notes = selection.resolve(
-            analysis, statistics_of(source, analysis, arguments.get("data"))
-        )
-        change = removal(
-            analysis, chosen, notes,
-            coupled=coupled, allow_output_change=allow_output_change,
-            drop_branches=drop_branches, folding=source if fold else None,
-        )  # fmt: skip
-        return replace(change, names=selection.names_left(analysis, change.changed))
-
-    return carry_out(
-        model, target_of(arguments), arguments.get("rules", ()), make, trust=trusts(arguments)
-    )
+            change = taking_out(it.analysis, names, allow_output_change=allow_output_change)
+        else:
+            change = _removal(
+                it,
+                selection,
+                arguments.get("data"),
+                coupled=coupled,
+                allow_output_change=allow_output_change,
+                drop_branches=drop_branches,
+                fold=fold,
+            )
+        return write(it, change, target)
 
 
-def _remove_whole(
-    model: Any,
-    names: Sequence[str],
-    selection: Selection,
-    arguments: Changing,
-    *,
-    fold: bool,
-    output: bool,
-) -> Any:
+def _removal(it: Opened, selection: Selection, data: AnyPath | None, **how: bool) -> Change:
+    """The change that removes what is selected, with what is left of a file of class names."""
+    from kprune.pruning.remove import removal
+
+    chosen, notes = selection.resolve(it.analysis, statistics_of(it, data))
+    change = removal(it, chosen, notes, **how)
+    return replace(change, names=selection.names_left(it.analysis, change.changed))
+
+
+def _whole(names: Sequence[str], selection: Selection, *, fold: bool) -> list[str]:
+    """The layers that go as a whole. Raises: UsageError if units are chosen beside them, or no layer is named."""
     if not selection.empty or fold:
         raise UsageError(
             "whole layers and units are two removals",
             do="take the layers out first, and choose units of what is left; a plan has a step for each",
         )
-    names = [names] if isinstance(names, str) else list(names)
     if not names:
         raise UsageError("no layer is named", do="write --layers 'block_3_*'")
-
-    def make(source: Source, analysis: Analysis) -> Change:
-        return taking_out(analysis, names, allow_output_change=output)
-
-    rules = arguments.get("rules", ())
-    return carry_out(model, target_of(arguments), rules, make, trust=trusts(arguments))
+    return [names] if isinstance(names, str) else list(names)
 
 
+@changes(Changing)
 def zero(
-    model: Any,
+    model: AnyPath | LiveModel,
     units: Any = None,
     *,
     outgoing: bool = False,
     silence: bool = False,
     coupled: bool = True,
     **arguments: Unpack[Changing],
-) -> Any:
+) -> Report | LiveModel:
     """Set the units' incoming weights and biases to 0; every shape stays.
 
     Args:
@@ -157,25 +149,23 @@ def zero(
         model, units, …: see `remove`.
     Returns: the Report; for a Keras model, the changed Keras model.
     """
-    refuse_others("zero", Changing, arguments)
-    selection = selection_of(units, arguments)
+    from kprune.pruning.zero import zeroing
 
-    def make(source: Source, analysis: Analysis) -> Change:
-        chosen, notes = selection.resolve(
-            analysis, statistics_of(source, analysis, arguments.get("data"))
-        )
-        return zeroing(
-            source, analysis, chosen, notes, outgoing=outgoing, silence=silence, coupled=coupled
-        )
-
-    return carry_out(
-        model, target_of(arguments), arguments.get("rules", ()), make, trust=trusts(arguments)
-    )
+    selection, target = selection_of(units, arguments), target_of(arguments)
+    with opened(model, **reading_of(arguments)) as it:
+        chosen, notes = selection.resolve(it.analysis, statistics_of(it, arguments.get("data")))
+        change = zeroing(it, chosen, notes, outgoing=outgoing, silence=silence, coupled=coupled)
+        return write(it, change, target)
 
 
+@changes(Changing)
 def mask(
-    model: Any, units: Any = None, *, below: float | None = None, **arguments: Unpack[Changing]
-) -> Any:
+    model: AnyPath | LiveModel,
+    units: Any = None,
+    *,
+    below: float | None = None,
+    **arguments: Unpack[Changing],
+) -> Report | LiveModel:
     """Multiply the units' outputs by 0, by stock Keras parts only; `unmask` takes that out again.
 
     Args:
@@ -184,19 +174,20 @@ def mask(
         model, units, …: see `remove`. Layers without weights can be masked as well.
     Returns: the Report; for a Keras model, the masked Keras model.
     """
-    refuse_others("mask", Changing, arguments)
-    selection = selection_of(units, arguments)
+    from kprune.pruning.mask import masking
 
-    def make(source: Source, analysis: Analysis) -> Change:
-        statistics = statistics_of(source, analysis, arguments.get("data"))
-        return masking(analysis, statistics, [selection], below=below)
-
-    return carry_out(
-        model, target_of(arguments), arguments.get("rules", ()), make, trust=trusts(arguments)
-    )
+    selection, target = selection_of(units, arguments), target_of(arguments)
+    with opened(model, **reading_of(arguments)) as it:
+        statistics = statistics_of(it, arguments.get("data"))
+        return write(it, masking(it.analysis, statistics, [selection], below=below), target)
 
 
-def unmask(model: Any, layers: Sequence[str] | None = None, **arguments: Unpack[Writing]) -> Any:
+@changes(Writing)
+def unmask(
+    model: AnyPath | LiveModel,
+    layers: Sequence[str] | None = None,
+    **arguments: Unpack[Writing],
+) -> Report | LiveModel:
     """Take masks out again.
 
     Args:
@@ -205,19 +196,22 @@ def unmask(model: Any, layers: Sequence[str] | None = None, **arguments: Unpack[
     Returns: the Report; for a Keras model, the unmasked Keras model.
     Raises: UsageError if there is no mask to take out.
     """
-    refuse_others("unmask", Writing, arguments)
 
-    def make(source: Source, analysis: Analysis) -> Change:
-        return unmasking(analysis, layers)
+    from kprune.pruning.mask import unmasking
 
-    return carry_out(
-        model, target_of(arguments), arguments.get("rules", ()), make, trust=trusts(arguments)
-    )
+    target = target_of(arguments)
+    with opened(model, **reading_of(arguments)) as it:
+        return write(it, unmasking(it.analysis, layers), target)
 
 
+@changes(Writing)
 def compact(
-    model: Any, *, merge: bool = False, check: bool = True, **arguments: Unpack[Writing]
-) -> Any:
+    model: AnyPath | LiveModel,
+    *,
+    merge: bool = False,
+    check: bool = True,
+    **arguments: Unpack[Writing],
+) -> Report | LiveModel:
     """Remove every unit that nothing would miss: the model computes the same, to rounding.
 
     Units go that are dead (weights of 0 on their way in or out, a mask behind them) or constant
@@ -231,21 +225,22 @@ def compact(
     Returns: the Report; for a Keras model, the smaller Keras model.
     Raises: CheckError if the check fails; nothing is written then.
     """
-    from kprune.verbs.compact import compact as run
+    from kprune.pruning.compact import compacting
+    from kprune.verbs.compact import write_compacted
 
-    refuse_others("compact", Writing, arguments)
-    rules = arguments.get("rules", ())
     target = target_of(arguments)
-    return run(model, target, rules, merge=merge, check=check, trust=trusts(arguments))
+    with opened(model, **reading_of(arguments)) as it:
+        return write_compacted(it, compacting(it, merge=merge), target, check=check)
 
 
+@changes(Writing)
 def apply(
-    model: Any,
-    plan: Plan | str | os.PathLike[str],
+    model: AnyPath | LiveModel,
+    plan: Plan | AnyPath,
     *,
     drop_branches: bool = False,
     **arguments: Unpack[Writing],
-) -> Any:
+) -> Report | LiveModel:
     """Carry out a plan: its steps one after the other, each on what the one before it left.
 
     Args:
@@ -258,20 +253,18 @@ def apply(
     """
     from kprune.verbs.apply import apply_plan, load_plan
 
-    refuse_others("apply", Writing, arguments)
     loaded, base = load_plan(plan)
-    rules = arguments.get("rules", ())
     return apply_plan(
-        model, loaded, base, target_of(arguments), rules,
-        drop_branches=drop_branches, trust=trusts(arguments),
+        model, loaded, base, target_of(arguments),
+        drop_branches=drop_branches, **reading_of(arguments),
     )  # fmt: skip
 
 
 def plan(
-    model: str | os.PathLike[str],
+    model: AnyPath | LiveModel,
     units: Any = None,
     *,
-    sensitivity: Curves | str | os.PathLike[str] | None = None,
+    sensitivity: Curves | AnyPath | None = None,
     min_accuracy: float | None = None,
     max_drop: float | None = None,
     backend: str = "remove",
@@ -302,39 +295,38 @@ def plan(
 
 
 def planned(
-    model: str | os.PathLike[str],
+    model: AnyPath | LiveModel,
     units: Any = None,
     *,
     backend: str = "remove",
-    sensitivity: Curves | str | os.PathLike[str] | None = None,
+    sensitivity: Curves | AnyPath | None = None,
     min_accuracy: float | None = None,
     max_drop: float | None = None,
     **arguments: Unpack[Selecting],
 ) -> tuple[Plan, list[Note]]:
     """The same with notes on what was left out."""
-    from kprune.select.plans.plan import Backend, ModelCheck, Plan, Step
+    from kprune.select.plans.plan import BACKENDS, ModelCheck, Plan, Step
 
-    if backend not in BACKENDS:
+    known = [name for name, found in BACKENDS.items() if found.by_unit]
+    if backend not in known:
         raise UsageError(
-            f"there is no backend '{clean(backend)}'", do=f"choose one of {', '.join(BACKENDS)}"
+            f"there is no backend '{clean(backend)}'", do=f"choose one of {', '.join(known)}"
         )
-    with opened(model, rules=arguments.get("rules", ()), trust=trusts(arguments)) as found:
-        source, analysis = found.source, found.analysis
+    with opened(model, **reading_of(arguments)) as it:
         selection = selection_of(units, arguments)
         if sensitivity is None and min_accuracy is None and max_drop is None:
-            chosen, notes = selection.resolve(
-                analysis, statistics_of(source, analysis, arguments.get("data"))
-            )
+            chosen, notes = selection.resolve(it.analysis, statistics_of(it, arguments.get("data")))
         else:
             from kprune.pruning.by_sensitivity import good_enough
 
             chosen, notes = good_enough(
-                analysis, selection, sensitivity, min_accuracy=min_accuracy, max_drop=max_drop
+                it.analysis, selection, sensitivity, min_accuracy=min_accuracy, max_drop=max_drop
             )
-        if backend == "remove":
-            check(close(analysis.groups, chosen))
+        if BACKENDS[backend].removes:
+            check_closure(close(it.analysis.groups, chosen))
         step = Step(
-            backend=cast(Backend, backend),
+            backend=backend,
             layers={address: [int(i) for i in indices] for address, indices in chosen.items()},
         )
-        return Plan(version=1, model=ModelCheck(count(analysis).parameters), steps=[step]), notes
+        found = Plan(version=1, model=ModelCheck(count(it.analysis).parameters), steps=[step])
+        return found, notes

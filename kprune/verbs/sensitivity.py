@@ -14,14 +14,13 @@ import numpy as np
 from kprune.analysis.analysis import Analysis
 from kprune.analysis.counts import count
 from kprune.errors import CannotPruneError, ExpressionError, UsageError
-from kprune.formats import Source
-from kprune.labels.closure import check, close
+from kprune.labels.closure import Units, check, close
 from kprune.labels.groups import connected
 from kprune.labels.map import TOKENS, UnitAxis
-from kprune.opened import analyse, open_model
+from kprune.opened import Opened, analyse, open_model, opened
 from kprune.packages import imported
-from kprune.pruning.carrying import Target, carry_out_source
-from kprune.pruning.changes import removal
+from kprune.pruning.carrying import Target, write_file
+from kprune.pruning.remove import removal
 from kprune.pruning.selection import statistics_of
 from kprune.running.classes import classes_left
 from kprune.running.examples import examples
@@ -45,7 +44,6 @@ RATIOS = (0.1, 0.3, 0.5, 0.7, 0.9)
 ALL = 1 - 1e-9  # as a ratio: every unit but the last
 DIGITS = 6  # beyond them a float depends on how many threads summed it up
 Progress = Callable[[int, int], None]
-Units = Mapping[str, np.ndarray]
 
 
 def sensitivity(
@@ -102,19 +100,15 @@ def sensitivity(
             raise UsageError(
                 "sensitivity needs a file", do="save the model that comes from standard input"
             )
-        if source.format == "savedmodel":
-            raise CannotPruneError(
-                "the sensitivity of a SavedModel cannot be measured",
-                why="its file says neither loss nor metrics",
-                do="measure the .keras file that it was exported from",
-            )
+        source.require("sensitivity")
         if rules:
             import_keras()  # they may import it, and it has less to say where kprune does
-        analysis = analyse(source, rules)
+        it = Opened(source, analyse(source, rules), rules)
+        analysis = it.analysis
         cuts = list(
             _cuts(
                 analysis,
-                statistics_of(source, analysis, data),
+                statistics_of(it, data),
                 {share: Choice(criterion, ratio=share, seed=seed) for share in shares},
                 layers,
                 exclude,
@@ -328,21 +322,19 @@ def _measure(where: _Place, units: Units) -> _Measured:
     with (
         _ONE_AT_A_TIME,
         tempfile.TemporaryDirectory(prefix="kprune-") as folder,
-        open_model(where.model, trust=where.trust) as source,
+        opened(where.model, rules=where.rules, trust=where.trust) as it,
     ):
         if not units:
-            return _evaluated(where, source, count(analyse(source, where.rules)).parameters, folder)
+            return _evaluated(where, it, count(it.analysis).parameters, folder)
         small = Path(folder) / f"small{Path(where.model).suffix}"
-        report = carry_out_source(
-            source, where.rules, lambda _, analysis: removal(analysis, units), Target(small)
-        )
-        with open_model(small, trust=where.trust) as cut:
+        report = write_file(it, removal(it, units), Target(small))
+        with opened(small, rules=where.rules, trust=where.trust) as cut:
             return _evaluated(where, cut, report.output.parameters, folder)
 
 
-def _evaluated(where: _Place, source: Source, parameters: int, folder: str) -> _Measured:
-    live = load(source, Path(folder), compiled=True)
-    classes = classes_left(analyse(source, where.rules), output_names(live))
+def _evaluated(where: _Place, it: Opened, parameters: int, folder: str) -> _Measured:
+    live = load(it.source, Path(folder), compiled=True)
+    classes = classes_left(it.analysis, output_names(live))
     given, _ = examples(live, where.data, where.batch_size, hold_back=0.0, seed=0, classes=classes)
     figures = evaluated(live, given)
     known = directions(live, figures)

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from kprune.errors import CannotPruneError
+from kprune.pruning.lost import Mask
 from kprune.runtime.tensorflow_runtime import tensorflow
 from kprune.saved_model.analysis import GraphAnalysis
 from kprune.saved_model.masks import Place, places, silent
 from kprune.saved_model.tracing.graph import MAIN, Ref
 from kprune.saved_model.tracing.trace import GraphTracer
 from kprune.text import clean
-from kprune.verification.replay import Mask
 
 Signature = Callable[..., Mapping[str, Any]]
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")

@@ -18,10 +18,10 @@ from kprune.edit import combined
 from kprune.formats import Source, write_model
 from kprune.labels.closure import Closure
 from kprune.opened import open_model
+from kprune.pruning.lost import Lost, Mask
 from kprune.runtime.keras_import import import_keras
 from kprune.runtime.keras_runtime import SUFFIXES, keras_layer, load
 from kprune.surgery.zero import SILENT, zero, zero_through
-from kprune.verification.replay import Lost, Mask
 
 # Layers that end in `self.activation(outputs)`, channels on one axis.
 BY_ACTIVATION = frozenset(

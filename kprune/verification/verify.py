@@ -20,6 +20,7 @@ from kprune.graph.model import TensorRef, leaves
 from kprune.labels.labels import Labels
 from kprune.opened import analyse, open_model
 from kprune.page.result import Note
+from kprune.pruning.lost import Lost
 from kprune.running.classes import Classes, ignored_numbers
 from kprune.running.inputs import at, data_for, fixed_batch, random_inputs, whole_batches
 from kprune.running.metrics import measured, removed_classes
@@ -38,7 +39,7 @@ from kprune.verification.compare import (
     unexplained,
 )
 from kprune.verification.masked_original import silenced_original
-from kprune.verification.replay import Lost, Unexplained, lost, steps_between
+from kprune.verification.replay import Unexplained, lost, steps_between
 from kprune.verification.timing import check_sizes, time_models
 from kprune.verification.token_inputs import TokenInputs
 from kprune.verification.verify_result import ParameterCount, Verification
@@ -96,7 +97,7 @@ def verify(
                 raise UsageError(
                     "verify needs two files", do="save the model that comes from standard input"
                 )
-        if before.format == after.format == "savedmodel":
+        if before.has_signatures and after.has_signatures:
             from kprune.verification.verify_graphs import verify_saved_models
 
             return verify_saved_models(

@@ -21,6 +21,7 @@ from kprune.labels.closure import Closure
 from kprune.labels.labels import Labels
 from kprune.opened import analyse
 from kprune.page.result import Note
+from kprune.pruning.lost import Mask
 from kprune.runtime.keras_import import quiet
 from kprune.runtime.tensorflow_runtime import tensorflow
 from kprune.saved_model.analysis import GraphAnalysis
@@ -37,7 +38,7 @@ from kprune.verification.compare import (
 )
 from kprune.verification.masked_graphs import Signature, silenced
 from kprune.verification.masked_original import silenced_original
-from kprune.verification.replay import Mask, Unexplained, lost
+from kprune.verification.replay import Unexplained, lost
 from kprune.verification.signature_runs import Arrays, SignatureRun, random_samples
 from kprune.verification.timing import time_calls
 from kprune.verification.verify_result import OutputDifference, ParameterCount, Timing, Verification

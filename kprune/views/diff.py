@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from kprune.edit import TensorEdit
 from kprune.formats import Source
 from kprune.graph.model import Model
 from kprune.graph.stores import is_state
-from kprune.opened import opened
+from kprune.opened import AnyPath, LiveModel, Opened, opened
 from kprune.page.result import Note
 from kprune.report.build import facts
 from kprune.surgery.provenance import KEY
@@ -37,8 +36,8 @@ _SUMMED = (
 
 
 def diff(
-    a: str | os.PathLike[str],
-    b: str | os.PathLike[str],
+    a: AnyPath | LiveModel,
+    b: AnyPath | LiveModel,
     *,
     rules: Iterable[str] = (),
     trust: bool = False,
@@ -50,7 +49,7 @@ def diff(
     are compared with those they had in `a`.
 
     Args:
-        a, b: paths of model files; one may be `-` for standard input.
+        a, b: paths of model files, of which one may be `-` for standard input; or Keras models.
         rules: files with rules for layers that kprune does not know.
         trust: whether code that is not Keras's own may be run to read the model.
         progress: called with (bytes compared, bytes in all).
@@ -60,13 +59,12 @@ def diff(
         opened(a, rules=rules, trust=trust) as old,
         opened(b, rules=rules, trust=trust) as new,
     ):
-        return difference(old.source, old.analysis, new.source, new.analysis, progress)
+        return difference(old, new, progress)
 
 
-def difference(
-    old: Source, before: Analysis, new: Source, after: Analysis, progress: Progress | None = None
-) -> Difference:
-    """The same for opened and analysed files."""
+def difference(one: Opened, other: Opened, progress: Progress | None = None) -> Difference:
+    """The same for opened models."""
+    old, before, new, after = one.source, one.analysis, other.source, other.analysis
     counts = count(before), count(after)
     weights = _weights(old, before, new, after, progress)
     fields = field_changes(before.model, after.model)
@@ -77,17 +75,13 @@ def difference(
     notes = _optimizer(old, new)
     return Difference(
         equal=not (layers or weights or rest or notes),
-        a=facts(counts[0], _path(old), old.format, old.bytes),
-        b=facts(counts[1], _path(new), new.format, new.bytes),
+        a=facts(one, counts[0]),
+        b=facts(other, counts[1]),
         layers=layers,
         weights=weights,
         fields=rest,
         notes=notes,
     )
-
-
-def _path(source: Source) -> str | None:
-    return None if source.path is None else str(source.path)
 
 
 # -- layers ---------------------------------------------------------------------------------------

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,24 +11,22 @@ import numpy as np
 from kprune.analysis.analysis import Analysis
 from kprune.errors import CannotPruneError, FrozenUnitsError, LastUnitError
 from kprune.graph.parse import parse_model
-from kprune.labels.closure import Closure, check, close
+from kprune.labels.closure import Closure, Units, check, close
 from kprune.labels.groups import FIXED, FREEZES
 from kprune.labels.map import UnitAxis
 from kprune.labels.nearest import completed
 from kprune.labels.paths import road_between
-from kprune.opened import opened
-from kprune.report.build import removal_notes
+from kprune.opened import AnyPath, LiveModel, opened
+from kprune.report.build import lists, removal_notes
 from kprune.sets import distinct
 from kprune.surgery.remove import cut_weight
 from kprune.surgery.rewrite import config_without
 from kprune.views.explanation import Along, Explanation, Refusal, WeightCut
 from kprune.views.fields import FieldChange, field_changes
 
-Units = Mapping[str, np.ndarray]
-
 
 def explain(
-    model: str | os.PathLike[str],
+    model: AnyPath | LiveModel,
     units: Any = None,
     *,
     layers: Sequence[str] | None = None,
@@ -41,7 +38,7 @@ def explain(
     """Say what goes along with some units and why, or why they cannot go. Nothing is written.
 
     Args:
-        model: path of a model file; `-` for standard input.
+        model: path of a model file; `-` for standard input; or a Keras model.
         units: a mapping from LAYER[.AXIS] to indices, or specs ("dense_1:3,7").
         layers, where: as in `kprune.remove`.
         allow_output_change: whether the model's inputs and outputs may change.
@@ -72,8 +69,8 @@ def explanation(
     return Explanation(
         possible=refusal is None,
         exact=not any(note.kind == "inexact" for note in notes),
-        selected=_lists(closure.chosen),
-        changed=_lists(closure.affected),
+        selected=lists(closure.chosen),
+        changed=lists(closure.affected),
         along=[_along(closure, address, indices) for address, indices in closure.coupled.items()],
         weights=[] if refusal else list(_cuts(analysis, closure)),
         fields=[] if refusal else _fields(analysis, closure),
@@ -83,10 +80,6 @@ def explanation(
         if refusal is None
         else _nearest(analysis, closure, refusal, allow_output_change),
     )
-
-
-def _lists(units: Units) -> dict[str, list[int]]:
-    return {address: [int(index) for index in indices] for address, indices in units.items()}
 
 
 def _refusal(closure: Closure, allow_output_change: bool) -> CannotPruneError | None:
@@ -148,10 +141,9 @@ def _cuts(analysis: Analysis, closure: Closure) -> Iterable[WeightCut]:
 
 
 def _fields(analysis: Analysis, closure: Closure) -> list[FieldChange]:
-    config = config_without(analysis, closure.gone)
-    if analysis.model.kind == "SavedModel":
-        return []  # graphs of operations have no layers' configs
-    return field_changes(analysis.model, parse_model(config))
+    if not analysis.layered:
+        return []
+    return field_changes(analysis.model, parse_model(config_without(analysis, closure.gone)))
 
 
 def _nearest(
@@ -161,7 +153,7 @@ def _nearest(
     groups = analysis.groups
     if not isinstance(refusal, (FrozenUnitsError, LastUnitError)):
         whole = completed(closure, allow_output_change=allow_output_change)
-        return None if whole is None else _lists(whole.chosen)
+        return None if whole is None else lists(whole.chosen)
     left = dict(closure.chosen)
     if isinstance(refusal, FrozenUnitsError):
         frozen = groups.frozen(FIXED if allow_output_change else FREEZES)
@@ -177,7 +169,7 @@ def _nearest(
         now = close(groups, left)
         error = _refusal(now, allow_output_change)
         if error is None:
-            return _lists(left)
+            return lists(left)
         if not isinstance(error, LastUnitError):
             return None
         left = {

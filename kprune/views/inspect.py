@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -18,7 +17,7 @@ from kprune.graph.parse import INPUT, declared_shape
 from kprune.graph.stores import is_state
 from kprune.labels.map import UnitAxis, adapted_layers
 from kprune.labels.paths import reason
-from kprune.opened import opened
+from kprune.opened import AnyPath, LiveModel, Opened, opened
 from kprune.report.build import facts
 from kprune.sets import distinct
 from kprune.surgery.mask import masked_layer
@@ -29,22 +28,23 @@ from kprune.views.inspection import AxisFacts, Carried, Inspection, LayerFacts
 
 
 def inspect(
-    model: str | os.PathLike[str], *, rules: Iterable[str] = (), trust: bool = False
+    model: AnyPath | LiveModel, *, rules: Iterable[str] = (), trust: bool = False
 ) -> Inspection:
     """Say what a model file holds, layer by layer, what may be removed, and tied to what.
 
     Args:
-        model: path of a model file; `-` for standard input.
+        model: path of a model file; `-` for standard input; or a Keras model.
         rules: files with rules for layers that kprune does not know.
         trust: whether code that is not Keras's own may be run to read the model.
     Raises: FileError if the file cannot be read, CannotPruneError if it holds no graph.
     """
     with opened(model, rules=rules, trust=trust) as found:
-        return inspection(found.source, found.analysis)
+        return inspection(found)
 
 
-def inspection(source: Source, analysis: Analysis) -> Inspection:
-    """The same for an opened and analysed file."""
+def inspection(it: Opened) -> Inspection:
+    """The same for an opened model."""
+    analysis = it.analysis
     counts = count(analysis)
     axes = AxisFinder(analysis)
     layers = [
@@ -53,13 +53,11 @@ def inspection(source: Source, analysis: Analysis) -> Inspection:
         if layer.twin is None
     ]
     return Inspection(
-        file=facts(
-            counts, None if source.path is None else str(source.path), source.format, source.bytes
-        ),
+        file=facts(it, counts),
         name=analysis.model.name,
         free=sum(row.free or 0 for row in layers),
         layers=layers,
-        carries=_carried(source, analysis),
+        carries=_carried(it.source, analysis),
     )
 
 

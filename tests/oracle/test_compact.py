@@ -241,7 +241,7 @@ def test_a_result_that_computes_something_else_replaces_nothing(tmp_path: Path, 
         constants.sites.clear()
         return share(source, analysis, closure, constants)
 
-    monkeypatch.setattr("kprune.verbs.compact.removal_with_shares", forgetful)
+    monkeypatch.setattr("kprune.pruning.compact.removal_with_shares", forgetful)
     with pytest.raises(CheckError, match="does not compute what the original does"):
         kprune.compact(tmp_path / "m.keras", in_place=True)
     assert (tmp_path / "m.keras").read_bytes() == before

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from kprune.errors import DamagedFileError, FileError, KpruneError
+from kprune.errors import Cannot, DamagedFileError, FileError, KpruneError
 from kprune.faults import file_error, shown
 from kprune.runtime.tensorflow_runtime import tensorflow
 from kprune.text import clean
@@ -27,6 +27,18 @@ VARIABLES = "variables"
 PREFIX = "variables/variables"
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+CANNOT = {
+    "tune": Cannot(
+        "a file of format savedmodel cannot be trained on",
+        do="save the model from Keras as .keras",
+    ),
+    "sensitivity": Cannot(
+        "the sensitivity of a SavedModel cannot be measured",
+        why="its file says neither loss nor metrics",
+        do="measure the .keras file that it was exported from",
+    ),
+}
+"""Tasks to which no SavedModel can be put."""
 
 
 @contextmanager

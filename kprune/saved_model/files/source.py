@@ -21,6 +21,7 @@ from kprune.runtime.tensorflow_runtime import tensorflow
 from kprune.saved_model.analysis import GraphAnalysis, analyse
 from kprune.saved_model.files.checkpoint import Checkpoint, as_tensor
 from kprune.saved_model.files.contents import (
+    CANNOT,
     FINGERPRINT,
     PB,
     PREFIX,
@@ -54,6 +55,8 @@ class SavedModelSource(Source):
     """A SavedModel as TensorFlow sees it: graphs over variables and constants."""
 
     format = "savedmodel"
+    cannot = CANNOT
+    has_signatures = True
 
     def __init__(self, folder: Path) -> None:
         self.path = self.folder = folder

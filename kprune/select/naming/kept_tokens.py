@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kprune.analysis.analysis import Analysis
-from kprune.errors import CannotPruneError, DamagedFileError, SpecError, UsageError
+from kprune.errors import DamagedFileError, SpecError, UsageError
 from kprune.faults import shown
 from kprune.formats import Source
 from kprune.labels.map import TOKENS, TokenSource, UnitAxis
@@ -122,11 +122,7 @@ def _axis(analysis: Analysis, layer: str | None) -> UnitAxis:
         if name.axis is None and not name.layer.endswith("." + TOKENS):
             name = LayerName(layer=name.layer, axis=TOKENS, exact=name.exact, text=layer)
         return axes_named(analysis, name)[0]
-    if analysis.model.kind == "SavedModel":
-        raise CannotPruneError(
-            "rows of embeddings are removed from Keras files, not from a SavedModel",
-            do="remove them from the .keras file, and export that",
-        )
+    analysis.require("tokens")
     of = analysis.groups.of
     found: dict[int, UnitAxis] = {}
     for axis in analysis.map.axes.values():

@@ -3,6 +3,7 @@
 plan.py         plans: which units of which layers, and what to do with them
 iteration.py    plans for `kprune iterate`
 structs.py      their schema
+backends.py     what a step can do to units: the table of backends
 yaml_text.py    YAML that knows its lines
 errors.py       what is wrong with a plan, as a sentence with the line
 floor.py        what a metric must not fall below

@@ -24,6 +24,7 @@ from kprune.select.naming.expressions import parse_expression
 from kprune.select.naming.index_text import parse_indices
 from kprune.select.naming.indices import compact_text
 from kprune.select.naming.specs import parse_layer
+from kprune.select.plans.backends import BACKENDS
 from kprune.select.plans.errors import explained, parts_of_plan, refuse_nothing, refuse_unknown_keys
 from kprune.select.plans.structs import (
     COMPARISON,
@@ -51,6 +52,7 @@ from kprune.select.plans.yaml_text import (
 )
 
 __all__ = [
+    "BACKENDS",
     "EVERY",
     "Backend",
     "Expect",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 from kprune.errors import UsageError
 from kprune.pointing import quoted
 from kprune.select.naming.indices import compact_text
+from kprune.select.plans.backends import BACKENDS, backends_with
 from kprune.select.plans.yaml_text import Document
 from kprune.select.ranking.budget import Budget
 from kprune.select.ranking.options import BUDGETS, OPTIONS, Normalization, Reduction
@@ -96,18 +97,10 @@ LayerValue = (
     | Annotated[str, Meta(description='As on the command line: "0-15", "!3,7", "@drop.txt".')]
     | LayerChoice
 )
-Backend = Literal["zero", "mask", "remove", "compact"]
-
-_BY_UNIT = ("zero", "mask", "remove")
-# Options of a step that only some backends have.
-_ONLY = {
-    "classes": _BY_UNIT, "class_names": _BY_UNIT, "class_layer": _BY_UNIT,
-    "outgoing": ("zero",), "silence": ("zero",), "fold": ("remove",), "keep_tokens": ("remove",), "below": ("mask",),
-    "drop_branches": ("remove",), "whole_layers": ("remove",),
-    "merge": ("compact",), "check": ("compact",),
-    **dict.fromkeys(BUDGETS, ("remove",)),
-    **dict.fromkeys(("global", "data", "exclude"), _BY_UNIT),
-}  # fmt: skip
+if TYPE_CHECKING:
+    Backend = str
+else:
+    Backend = Literal[tuple(BACKENDS)]  # msgspec refuses other words
 
 
 class Step(Struct, frozen=True, forbid_unknown_fields=True):
@@ -204,8 +197,14 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True):
         self._check_layers()
 
     def _check_backend(self) -> None:
+        if self.backend not in BACKENDS:
+            raise InvalidPlan(
+                f"there is no backend {quoted(self.backend)}",
+                "backend",
+                do=f"choose one of {', '.join(BACKENDS)}",
+            )
         for info in msgspec.structs.fields(self):
-            option, backends = info.encode_name, _ONLY.get(info.encode_name, ())
+            option, backends = info.encode_name, backends_with(info.encode_name)
             value = getattr(self, info.name)
             given = value not in (None, [], info.default)
             if given and backends and self.backend not in backends:
@@ -229,14 +228,15 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True):
         if self.whole_layers:
             return
         named = self.layers or self.classes is not None or self.keep_tokens is not None
-        if not named and self.backend != "compact":
+        by_unit = BACKENDS[self.backend].by_unit
+        if not named and by_unit:
             raise InvalidPlan("a step without 'layers'", do="write layers: {dense_1: [3, 7, 12]}")
         whole = self.whole
         first = next(iter(self.layers.values()), None)
         for name, value in self.layers.items():
             chosen = isinstance(value, LayerChoice)
-            if (self.below is not None or self.backend == "compact") and chosen:
-                option = "below" if self.below is not None else "compact"
+            if (self.below is not None or not by_unit) and chosen:
+                option = "below" if self.below is not None else self.backend
                 raise InvalidPlan(f"a choice by rank with {quoted(option)}", "layers", name)
             if whole and value != first:
                 raise InvalidPlan(
@@ -333,7 +333,9 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     expect: Expect | None = None
 
     def __post_init__(self) -> None:
-        removing = [step.classes is not None and step.backend == "remove" for step in self.steps]
+        removing = [
+            step.classes is not None and BACKENDS[step.backend].removes for step in self.steps
+        ]
         if sum(removing) > 1:
             second = [number for number, removes in enumerate(removing) if removes][1]
             raise InvalidPlan(
@@ -377,9 +379,10 @@ def plan_schema() -> dict[str, Any]:
     sizes = [{"required": [key]} for key in LIMITS]
     every = {"required": ["criterion"], "properties": dict.fromkeys(LIMITS, False)}
     each = {"anyOf": [{"required": ["where"]}, {"oneOf": sizes}]}
+    finding = [backend.name for backend in BACKENDS.values() if not backend.by_unit]
     step["allOf"] = [
         {
-            "if": {"properties": {"backend": {"const": "compact"}}},
+            "if": {"properties": {"backend": {"enum": finding}}},
             "else": {
                 "anyOf": [
                     {"required": [key]}

@@ -18,7 +18,6 @@ import numpy as np
 from msgspec import Struct, field
 
 from kprune.analysis.analysis import Analysis
-from kprune.errors import CannotPruneError
 from kprune.graph.model import Call, Constant, Layer, Model, TensorRef, leaves, map_leaves
 from kprune.graph.parse import INPUT
 from kprune.labels.labels import Axis, Labels
@@ -99,12 +98,7 @@ class Constants:
     """
 
     def __init__(self, analysis: Analysis, read: Reader) -> None:
-        if type(analysis) is not Analysis:
-            raise CannotPruneError(
-                "constants cannot be followed in a SavedModel",
-                why="it holds operations of TensorFlow in the place of Keras's layers",
-                do="work on the .keras or .h5 file that it was exported from",
-            )
+        analysis.require("constants")
         self.analysis, self.read = analysis, read
         self.sites: dict[str, Any] = {}
         self.held: dict[int, str] = {}

@@ -1,0 +1,98 @@
+"""What steps took of a model, told in the labels of the model as it was before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kprune.analysis.analysis import Analysis
+from kprune.labels.closure import Units, close
+from kprune.sets import distinct
+
+
+@dataclass
+class Mask:
+    """One masked layer: which channels of its output, None for all; `below` for a dynamic mask."""
+
+    path: str
+    channels: np.ndarray | None
+    below: float | None = None
+
+
+@dataclass
+class Lost:
+    """What was done between two files.
+
+    Attributes:
+        gone: bool (labels,): what was physically removed.
+        silent: bool (labels,): what was zeroed with all that belongs to it (`zero --outgoing`).
+        zeroed, silenced: by address, units whose incoming weights are 0, or whose bias is very low.
+        masks: layers whose output is multiplied.
+        kept: bool (labels,): units among the removed ones whose share biases took over: they count.
+        removed: by address, units whose removal took all that is gone.
+    """
+
+    gone: np.ndarray
+    silent: np.ndarray
+    zeroed: dict[str, np.ndarray] = field(default_factory=dict)
+    silenced: dict[str, np.ndarray] = field(default_factory=dict)
+    masks: list[Mask] = field(default_factory=list)
+    kept: np.ndarray | None = None
+    removed: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def nothing_of(cls, analysis: Analysis) -> Lost:
+        """What no step took."""
+        return cls(np.zeros(analysis.map.count, bool), np.zeros(analysis.map.count, bool))
+
+    @property
+    def silent_weights(self) -> np.ndarray:
+        """bool (labels,): the units of which every weight counts as 0."""
+        gone = self.gone if self.kept is None else self.gone & ~self.kept
+        return gone | self.silent
+
+    @property
+    def nothing(self) -> bool:
+        return not (self.silent_weights.any() or self.zeroed or self.silenced or self.masks)
+
+    def original(self, analysis: Analysis, layers: Mapping[str, Any]) -> Units:
+        """Units as the model had them before any step; a step counts those of the file that it found.
+
+        Args:
+            layers: by address, indices.
+        """
+        return {
+            address: np.flatnonzero(~self.gone[analysis.map.axes[address].ids])[
+                np.asarray(indices, np.int64)
+            ]
+            for address, indices in layers.items()
+        }
+
+    def remove(self, analysis: Analysis, units: Units, *, kept: bool) -> None:
+        """Units are gone, and what goes with them.
+
+        Args:
+            kept: whether biases took over what they gave.
+        """
+        before = self.gone
+        _add(self.removed, units)
+        self.gone = close(analysis.groups, self.removed).gone
+        if kept:
+            earlier = np.zeros_like(before) if self.kept is None else self.kept
+            self.kept = earlier | (self.gone & ~before)
+
+    def zero(self, units: Units) -> None:
+        """The incoming weights of units are 0."""
+        _add(self.zeroed, units)
+
+    def silence(self, units: Units) -> None:
+        """The biases of units are very low."""
+        _add(self.silenced, units)
+
+
+def _add(into: dict[str, np.ndarray], units: Units) -> None:
+    for address, indices in units.items():
+        into[address] = distinct(into.get(address, np.zeros(0, np.int64)), indices)
