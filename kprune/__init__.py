@@ -8,9 +8,9 @@
     print(kprune.inspect("model.keras").layers[0].free)      # what may be removed
     kprune.verify("model.keras", "small.keras").passed       # runs both in TensorFlow
 
-A model is the path of a file. `remove`, `zero`, `mask`, `unmask`, `compact` and `apply` take a live
-Keras model as well, and give one back. Every refusal is a `KpruneError` that says what, where, why
-and what to do.
+A model is the path of a file. `inspect`, `explain`, `diff` and `plan` take a live Keras model as
+well; `remove`, `zero`, `mask`, `unmask`, `compact` and `apply`, too, and give another one back. Every
+refusal is a `KpruneError` that says what, where, why and what to do.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from msgspec.structs import replace
@@ -13,8 +13,6 @@ from kprune.edit import Edit
 from kprune.labels.closure import Closure, Units, check, close
 from kprune.opened import Opened
 from kprune.page.result import Note
-from kprune.pruning.lost import Lost
-from kprune.pruning.steps import Asked
 from kprune.report.build import fold_notes, removal_notes
 from kprune.report.change import Change
 from kprune.select.naming.indices import compact_text
@@ -24,6 +22,10 @@ from kprune.surgery.fold import reader, removal_with_shares
 from kprune.surgery.merge import Twins, twins, with_sums
 from kprune.surgery.provenance import with_provenance
 from kprune.text import clean
+
+if TYPE_CHECKING:
+    from kprune.pruning.lost import Lost
+    from kprune.pruning.steps import Asked
 
 
 def compacting(it: Opened, *, merge: bool = False, only: Units | None = None) -> Change:

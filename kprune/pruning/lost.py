@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, field
 
 from kprune.analysis.analysis import Analysis
 from kprune.labels.closure import Units, close
 from kprune.sets import distinct
 
 
-@dataclass
-class Mask:
+class Mask(Struct, eq=False):
     """One masked layer: which channels of its output, None for all; `below` for a dynamic mask."""
 
     path: str
@@ -22,8 +21,7 @@ class Mask:
     below: float | None = None
 
 
-@dataclass
-class Lost:
+class Lost(Struct, eq=False):
     """What was done between two files.
 
     Attributes:

@@ -13,7 +13,6 @@ from kprune.errors import UsageError
 from kprune.page.result import Note
 from kprune.pruning.lost import Lost, Mask
 from kprune.pruning.selection import Selection
-from kprune.pruning.steps import Asked
 from kprune.report.build import dropped_state
 from kprune.report.change import Change
 from kprune.select.naming.layer_names import layers_named
@@ -24,6 +23,7 @@ from kprune.surgery.provenance import with_provenance, without_masks
 from kprune.text import clean
 
 if TYPE_CHECKING:
+    from kprune.pruning.steps import Asked
     from kprune.select.ranking.statistics import Statistics
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from msgspec.structs import replace
@@ -12,8 +12,6 @@ from kprune.analysis.analysis import Analysis
 from kprune.labels.closure import Units, check, close
 from kprune.opened import Opened
 from kprune.page.result import Note
-from kprune.pruning.lost import Lost
-from kprune.pruning.steps import Asked
 from kprune.report.build import dropped_state, fold_notes, removal_notes
 from kprune.report.change import Change
 from kprune.report.token_ids import TokenIds, token_notes
@@ -21,6 +19,10 @@ from kprune.select.naming.layer_names import whole_layers_named
 from kprune.surgery.provenance import with_provenance
 from kprune.surgery.remove import remove as remove_edit
 from kprune.text import clean
+
+if TYPE_CHECKING:
+    from kprune.pruning.lost import Lost
+    from kprune.pruning.steps import Asked
 
 
 def removal(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from kprune.opened import Opened
 from kprune.page.result import Note
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from kprune.select.ranking.statistics import Statistics
 
 
-@dataclass
-class Asked:
+class Asked(Struct, eq=False, dict=True):
     """One step, and the model that it is to be carried out on.
 
     Attributes:

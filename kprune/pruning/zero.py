@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -12,13 +12,15 @@ from kprune.errors import CannotPruneError, UsageError
 from kprune.labels.closure import Closure, Units, close, refuse_coupled
 from kprune.opened import Opened
 from kprune.page.result import Note
-from kprune.pruning.lost import Lost
-from kprune.pruning.steps import Asked
 from kprune.report.change import Change
 from kprune.surgery.provenance import with_provenance
 from kprune.surgery.zero import zero as zero_edit
 from kprune.surgery.zero import zero_through
 from kprune.text import clean
+
+if TYPE_CHECKING:
+    from kprune.pruning.lost import Lost
+    from kprune.pruning.steps import Asked
 
 
 def zeroing(

@@ -2,6 +2,7 @@
 
 tune.py         `kprune tune`
 tune_loop.py    epoch after epoch; tune_result.py: what came of it
+settings.py     how to train
 distilling.py   a teacher beside the loss
 held_zeros.py   zeroed units held at zero; sparsity.py: units brought near it
 variables.py    which variable of a live model is which weight of its file

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -24,7 +22,7 @@ from kprune.faults import shown
 from kprune.formats import Source, default_output, write_model
 from kprune.formats.known import refuse_other_format
 from kprune.labels.map import TOKENS, adapted_layers
-from kprune.opened import analyse, open_model, opened
+from kprune.opened import AnyPath, analyse, open_model, opened
 from kprune.page.plot import check_plot, draw
 from kprune.page.result import Note
 from kprune.pruning.carrying import Target, write_file
@@ -42,82 +40,30 @@ from kprune.text import clean
 from kprune.train.checkpoint import Checkpoint, Epoch, History
 from kprune.train.distilling import distiller
 from kprune.train.held_zeros import HeldZeros
+from kprune.train.settings import Settings, TrainingOptions
 from kprune.train.sparsity import Sparsity
 from kprune.train.tune_loop import OnEpoch, Training
 from kprune.train.tune_result import Tuning, panels
 from kprune.train.work_folder import fingerprint
 
-MAX_SEED = 2**32  # as numpy has it, and so Keras
 HOLD_BACK = 0.1  # of an .npz file, unless something else is said
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to train; None is the file's own, or Keras's default where it has none.
-
-    Attributes:
-        epochs, batch_size, learning_rate, optimizer, loss, metric: as Keras calls them.
-        validation_split: the share that is held back; by default 0.1 of an .npz file, if there are
-            no `validation` data.
-        patience: stop after so many epochs without a better one; None never stops early.
-        keep_zeros: hold units at zero whose weights are all zero in the file.
-        sparsify: the strength of a penalty that makes groups of units small which the model can do
-            without (see `kprune.train.sparsity`), such as 1e-4; None for no penalty.
-        seed: of the shuffling, and of what is held back.
-    """
-
-    epochs: int = 5
-    batch_size: int = 32
-    learning_rate: float | None = None
-    optimizer: str | None = None
-    loss: str | None = None
-    metric: str | None = None
-    validation_split: float | None = None
-    patience: int | None = None
-    keep_zeros: bool = False
-    sparsify: float | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise UsageError("epochs and batch size must be at least 1")
-        if self.patience is not None and self.patience < 1:
-            raise UsageError(
-                f"a patience of {self.patience}", why="the first epoch would never be trained"
-            )
-        if not 0 <= self.seed < MAX_SEED:
-            raise UsageError(f"the seed must lie between 0 and 2**32 - 1, got {self.seed}")
-        if self.validation_split is not None and not 0 <= self.validation_split < 1:
-            raise UsageError(
-                f"a validation split of {self.validation_split:g}",
-                why="it must lie between 0 and 1",
-            )
-        if self.sparsify is not None and not 0 < self.sparsify < math.inf:
-            raise UsageError(
-                f"--sparsify {self.sparsify:g}", do="give a positive number, such as 1e-4"
-            )
-        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
-            raise UsageError(
-                f"a learning rate of {self.learning_rate:g}",
-                do="give a positive number, such as 1e-4",
-            )
-
-
 def tune(
-    model: str | os.PathLike[str],
+    model: AnyPath,
     *,
-    data: str | os.PathLike[str],
-    validation: str | os.PathLike[str] | None = None,
-    teacher: str | os.PathLike[str] | None = None,
-    output: str | os.PathLike[str] | None = None,
+    data: AnyPath,
+    validation: AnyPath | None = None,
+    teacher: AnyPath | None = None,
+    output: AnyPath | None = None,
     in_place: bool = False,
     force: bool = False,
     resume: bool = False,
-    plot: str | os.PathLike[str] | None = None,
+    plot: AnyPath | None = None,
     rules: Iterable[str] = (),
     trust: bool = False,
     on_epoch: OnEpoch | None = None,
-    **how: Any,
+    **how: Unpack[TrainingOptions],
 ) -> Tuning:
     """Train a model file on, and write the best epoch.
 
@@ -139,7 +85,7 @@ def tune(
         rules: files with rules for layers that kprune does not know; they may register classes.
         trust: whether classes that are not Keras's own may be imported from where the files say.
         on_epoch: called after each epoch with (epoch, epochs, metrics).
-        how: the fields of `Settings`: epochs, batch_size, learning_rate …
+        how: the fields of `kprune.train.settings.Settings`: epochs, batch_size, learning_rate …
     Raises: UsageError, CannotPruneError, FileError. An interruption (KeyboardInterrupt) has a note
         that tells where the state is.
     """
@@ -207,9 +153,7 @@ def _refuse_untrainable(source: Source) -> None:
     source.require("tune")
 
 
-def target_of(
-    source: Source, output: str | os.PathLike[str] | None, in_place: bool, word: str
-) -> str:
+def target_of(source: Source, output: AnyPath | None, in_place: bool, word: str) -> str:
     """Where the result goes: by default NAME.WORD.EXT beside the input.
 
     Raises: UsageError, CannotPruneError for a model that cannot be trained.
@@ -243,13 +187,13 @@ def _checkpoint(
 
 
 def judged(
-    model: str | os.PathLike[str],
+    model: AnyPath,
     *,
-    data: str | os.PathLike[str],
-    validation: str | os.PathLike[str] | None = None,
+    data: AnyPath,
+    validation: AnyPath | None = None,
     rules: Iterable[str] = (),
     trust: bool = False,
-    **how: Any,
+    **how: Unpack[TrainingOptions],
 ) -> Epoch:
     """The figures by which `tune` would judge a model file as it is; the arguments are its own."""
     with (

@@ -1,11 +1,11 @@
 """How the public functions take their arguments, and those that several have in common.
 
-The rule, for every one of them: what it works on comes first (`model`, `units`, a plan), and every
-option is a keyword with a default, written out where the function is defined. Only two lists are so
-long, and so common, that they are written once, as TypedDicts that a type checker sees through
-`Unpack`: which units (`Selecting`), and where the result goes (`Writing`); the settings of a training
-are a third (`kprune.train.settings.Training`). A keyword that a function does not have is a TypeError,
-as Python's own.
+The rule, for every one of them: what it works on comes first (`model`, `units`, a plan); every option
+is a keyword, written out where the function is defined. Two lists are so long, and so common, that
+they are written once, as TypedDicts that a type checker sees through `Unpack`: which units
+(`Selecting`), and where the result goes (`Writing`), each with how the model is read. The settings of
+a training are a third (`kprune.train.settings.TrainingOptions`). A keyword that a function does not
+have is a TypeError, as Python's own.
 
 What changes a model takes a path and gives a Report, or takes a live model and gives another one:
 `changes` says so once for all of them. Nothing public gives `Any`.

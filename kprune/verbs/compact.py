@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec.structs import replace
@@ -25,10 +26,12 @@ from kprune.pruning.carrying import (
 from kprune.pruning.mask import unmasking
 from kprune.report.change import Change
 from kprune.report.report import Report
-from kprune.select.plans.structs import Step
 from kprune.surgery.mask import PREFIX, masked_layer
 from kprune.surgery.relocate import with_names
 from kprune.text import clean
+
+if TYPE_CHECKING:
+    from kprune.select.plans.structs import Step
 
 SAMPLES = 8
 """Random inputs on which the result is held against the original."""

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -15,7 +15,7 @@ from kprune.analysis.counts import count
 from kprune.atomic import check_output
 from kprune.errors import CheckError, PlanError
 from kprune.faults import shown
-from kprune.opened import analyse, open_model
+from kprune.opened import AnyPath, analyse, open_model
 from kprune.page.plot import Curve, Panel, check_plot, draw
 from kprune.page.result import Note
 from kprune.report.report import Report
@@ -25,6 +25,7 @@ from kprune.select.ranking.budget import Budget
 from kprune.select.ranking.choice import Choice
 from kprune.text import clean
 from kprune.train.checkpoint import Epoch
+from kprune.train.settings import TrainingOptions
 from kprune.train.sparsity import NEAR_ZERO, PENALTY
 from kprune.train.tune import judged, target_of, tune, write_as_it_is
 from kprune.train.tune_loop import HELD_BACK, OnEpoch
@@ -34,7 +35,6 @@ from kprune.verbs.change import remove
 from kprune.verbs.iterate_result import End, Iteration, Round
 from kprune.verbs.rounds import Rounds, last_held
 
-AnyPath = str | os.PathLike[str]
 OnCut = Callable[[int, Report], None]
 
 
@@ -296,7 +296,7 @@ class _Run:
 
     def _remove(self, model: AnyPath, choice: Choice, **writing: Any) -> Report:
         choose = self.plan.choose
-        found: Report = remove(
+        return remove(
             model,
             choice=choice,
             layers=choose.layers or None,
@@ -306,11 +306,10 @@ class _Run:
             trust=self.trust,
             **writing,
         )
-        return found
 
-    def _tuning(self, model: AnyPath) -> dict[str, Any]:
+    def _tuning(self, model: AnyPath) -> TrainingOptions:
         """The settings of `tune` for a file: what compiles it only where it is not, later on."""
-        how: dict[str, Any] = msgspec.structs.asdict(self.plan.tune)
+        how = cast("TrainingOptions", msgspec.structs.asdict(self.plan.tune))
         if self.rounds and self.rounds[-1].number > 0:
             with open_model(model) as source:
                 if source.config.get("compile_config"):  # of an earlier round: its state goes on

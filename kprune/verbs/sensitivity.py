@@ -17,7 +17,7 @@ from kprune.errors import CannotPruneError, ExpressionError, UsageError
 from kprune.labels.closure import Units, check, close
 from kprune.labels.groups import connected
 from kprune.labels.map import TOKENS, UnitAxis
-from kprune.opened import Opened, analyse, open_model, opened
+from kprune.opened import AnyPath, Opened, analyse, open_model, opened
 from kprune.packages import imported
 from kprune.pruning.carrying import Target, write_file
 from kprune.pruning.remove import removal
@@ -47,9 +47,9 @@ Progress = Callable[[int, int], None]
 
 
 def sensitivity(
-    model: str | os.PathLike[str],
+    model: AnyPath,
     *,
-    data: str | os.PathLike[str],
+    data: AnyPath,
     ratios: Sequence[float] = RATIOS,
     criterion: str = "l1",
     layers: Sequence[str] | None = None,
@@ -141,7 +141,7 @@ def sensitivity(
     )
 
 
-def _anywhere(data: str | os.PathLike[str]) -> str:
+def _anywhere(data: AnyPath) -> str:
     """What names the data for other processes too."""
     return os.fspath(data) if is_function(data) else os.path.abspath(data)
 

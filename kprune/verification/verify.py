@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -18,7 +17,7 @@ from kprune.errors import CannotPruneError, CheckError, KpruneError, SetupError,
 from kprune.formats import Source
 from kprune.graph.model import TensorRef, leaves
 from kprune.labels.labels import Labels
-from kprune.opened import analyse, open_model
+from kprune.opened import AnyPath, analyse, open_model
 from kprune.page.result import Note
 from kprune.pruning.lost import Lost
 from kprune.running.classes import Classes, ignored_numbers
@@ -49,10 +48,10 @@ Progress = Callable[[int, int], None]
 
 
 def verify(
-    original: str | os.PathLike[str],
-    pruned: str | os.PathLike[str],
+    original: AnyPath,
+    pruned: AnyPath,
     *,
-    data: str | os.PathLike[str] | None = None,
+    data: AnyPath | None = None,
     samples: int = 32,
     seed: int = 0,
     tolerance: float | None = None,
@@ -143,7 +142,7 @@ class _Both:
 
     def compare(
         self,
-        data: str | os.PathLike[str] | None,
+        data: AnyPath | None,
         samples: int,
         seed: int,
         tolerance: float | None,

@@ -88,6 +88,24 @@ def test_help_and_import_cost_next_to_nothing() -> None:
     assert ran.stdout == "[]\n"
 
 
+def test_no_dataclass_is_made_where_units_are_named(model: Path) -> None:
+    """Making one takes as long as making fifty Structs; where units are ranked or run, that is nothing."""
+    asked = """if True:
+        import dataclasses, sys, types
+        from kprune.cli.boundary import run
+
+        assert run(sys.argv[1:]) == 0
+        made = [value for name, module in sys.modules.items() if name.startswith("kprune")
+                for value in vars(module).values() if isinstance(value, type)]
+        print([kind for kind in made if dataclasses.is_dataclass(kind)], file=sys.stderr)
+    """
+    for line in ("remove model.keras conv_1:0 --dry-run", "inspect model.keras"):
+        ran = subprocess.run(
+            [sys.executable, "-c", asked, *line.split()], capture_output=True, text=True
+        )
+        assert ran.stderr.splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize("line", ["inspect model.keras", "remove model.keras conv_1:0 --dry-run"])
 def test_typer_does_not_bring_pydantic(model: Path, line: str) -> None:
     assert imported_by(line, modules=("pydantic",)) == "[]"

@@ -1,0 +1,116 @@
+"""How the public functions take their arguments, and what a type checker makes of them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+
+import kprune
+from kprune.train.settings import Settings, TrainingOptions
+
+ROOT = Path(kprune.__file__).parents[1]
+WORKS_ON = {"model", "units", "plan", "layers", "original", "pruned", "a", "b"}
+VERBS = """
+    apply compact diff explain inspect iterate mask plan remove sensitivity tune unmask verify zero
+""".split()
+
+
+def named_by(verb: str) -> str:
+    """What names the layers, files or plans that a verb works on, by position."""
+    return ", ".join(
+        parameter.name
+        for parameter in inspect.signature(getattr(kprune, verb)).parameters.values()
+        if parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    )
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_a_verb_works_on_comes_first_and_every_option_is_a_keyword(verb: str) -> None:
+    assert set(named_by(verb).split(", ")) <= WORKS_ON
+
+
+def test_each_function_that_takes_a_model_is_held_against_the_rule() -> None:
+    functions = {name for name in kprune.__all__ if inspect.isfunction(getattr(kprune, name))}
+    assert functions == set(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_unknown_keyword_is_refused_as_python_refuses_it(verb: str) -> None:
+    function = getattr(kprune, verb)
+    needed = [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is inspect.Parameter.empty and parameter.kind.name != "VAR_KEYWORD"
+    ]
+    with pytest.raises(TypeError, match="got an unexpected keyword argument 'otput'"):
+        function(**dict.fromkeys(needed, "no.keras"), otput="b.keras")
+
+
+def test_the_options_of_a_training_are_the_fields_of_its_settings() -> None:
+    assert typing.get_type_hints(TrainingOptions) == typing.get_type_hints(Settings)
+
+
+USES = """
+from pathlib import Path
+from typing import Any
+
+import kprune
+
+
+class Net:
+    def save(self, filepath: Any) -> None: ...
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+
+reveal_type(kprune.remove("a.keras", {"a": [1]}, fold=True, output=Path("b.keras")))  # Report
+reveal_type(kprune.remove(Net(), {"a": [1]}, limits={"units": 3}))  # Net
+reveal_type(kprune.zero(Path("a.keras"), outgoing=True, layers=["a"]))  # Report
+reveal_type(kprune.mask(Net(), below=0.1))  # Net
+reveal_type(kprune.unmask("a.keras", ["a"], force=True))  # Report
+reveal_type(kprune.compact("a.keras", merge=True))  # Report
+reveal_type(kprune.apply(Net(), "plan.yaml", drop_branches=True))  # Net
+reveal_type(kprune.plan(Net(), {"a": [1]}))  # Plan
+reveal_type(kprune.inspect(Net()))  # Inspection
+reveal_type(kprune.explain("a.keras", "a:1"))  # Explanation
+reveal_type(kprune.diff("a.keras", Net()))  # Difference
+reveal_type(kprune.verify("a.keras", "b.keras"))  # Verification
+reveal_type(kprune.tune("a.keras", data="d.npz", epochs=3))  # Tuning
+reveal_type(kprune.iterate("a.keras", "plan.yaml", data="d.npz"))  # Iteration
+reveal_type(kprune.sensitivity("a.keras", data="d.npz"))  # Curves
+kprune.remove("a.keras", otput="b.keras")  # error
+kprune.remove("a.keras", output=3)  # error
+kprune.zero("a.keras", fold=True)  # error
+kprune.remove(3)  # error
+kprune.verify("a.keras", Net())  # error
+kprune.tune("a.keras", data="d.npz", epoch=3)  # error
+"""
+
+
+def test_a_type_checker_knows_what_comes_of_each_function(tmp_path: Path) -> None:
+    uses = tmp_path / "uses.py"
+    uses.write_text(USES)
+    cache = ["--cache-dir", str(ROOT / ".mypy_cache")]
+    ran = subprocess.run(
+        [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), *cache, uses],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    said: dict[int, str] = {}
+    for line, kind, text in re.findall(r"uses\.py:(\d+): (\w+): (.*)", ran.stdout):
+        revealed = re.search(r'Revealed type is ".*?(\w+)"', text)
+        if kind == "error" or revealed:
+            said[int(line)] = "error" if revealed is None else revealed[1]
+    expected = {
+        number: line.rpartition("# ")[2]
+        for number, line in enumerate(USES.splitlines(), 1)
+        if "# " in line
+    }
+    assert said == expected, ran.stdout + ran.stderr
