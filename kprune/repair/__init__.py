@@ -12,4 +12,5 @@ moments.py      sums over rows, and the least squares that they give
 recurrent.py    recurrent layers, whose own state is among their inputs
 following.py    what follows a kernel: a BatchNormalization, a sum with other branches
 refit.py        original and pruned model side by side, kernel after kernel
+ordering/       which units to give up when those that are left are refitted
 """
