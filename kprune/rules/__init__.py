@@ -26,44 +26,13 @@ at: what reaches it is frozen, and every message names it.
 
 from __future__ import annotations
 
-import functools
-import importlib
-
 from kprune.tracing.registry import CUSTOM, LAYERS, OPERATIONS, PACKAGES, Rule, Rules, Table
-
-FAMILIES = (
-    "core",
-    "lambdas",
-    "convolutional",
-    "recurrent",
-    "wrappers",
-    "attention",
-    "normalization",
-    "pooling",
-    "reshaping",
-    "merging",
-    "activations",
-    "regularization",
-    "preprocessing",
-    "operations.elementwise",
-    "operations.movement",
-    "operations.joining",
-    "operations.indexing",
-    "operations.reductions",
-    "operations.contractions",
-    "operations.windows",
-    "operations.opaque",
-    "tensorflow.op_layers",
-    "packages.applications",
-    "packages.keras_hub",
-)
 
 ENTRY_POINTS = "kprune.rules"
 
 __all__ = [
     "CUSTOM",
     "ENTRY_POINTS",
-    "FAMILIES",
     "LAYERS",
     "OPERATIONS",
     "PACKAGES",
@@ -74,13 +43,41 @@ __all__ = [
 ]
 
 
-@functools.cache
-def _load_families() -> None:
-    for family in FAMILIES:
-        importlib.import_module(f"kprune.rules.{family}")
+def _families(*modules: str) -> list[str]:
+    return [f"{__name__}.{module}" for module in modules]
+
+
+# A class is looked for in this order: what most models hold comes first.
+LAYERS.rules.families = _families(
+    "core",
+    "regularization",
+    "reshaping",
+    "pooling",
+    "activations",
+    "convolutional",
+    "normalization",
+    "merging",
+    "preprocessing",
+    "recurrent",
+    "wrappers",
+    "attention",
+    "lambdas",
+    "packages.applications",
+    "tensorflow.op_layers",
+)
+OPERATIONS.rules.families = _families(
+    "operations.elementwise",
+    "operations.movement",
+    "operations.joining",
+    "operations.indexing",
+    "operations.reductions",
+    "operations.contractions",
+    "operations.windows",
+    "operations.opaque",
+)
+PACKAGES.rules.families = _families("packages.keras_hub")
 
 
 def builtin() -> Rules:
     """Every rule there is: kprune's own, and those registered since with `kprune.rule`."""
-    _load_families()
     return Rules(LAYERS.rules, OPERATIONS.rules, CUSTOM.rules, PACKAGES.rules)

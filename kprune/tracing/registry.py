@@ -13,7 +13,8 @@ registered with what it does to units, in one of five words:
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
@@ -54,11 +55,53 @@ class Rule(Struct, frozen=True):
     code: bool = False
 
 
+class RuleMap(MutableMapping[str, Rule]):
+    """Rules by class name, of which those of a family are loaded when they may be needed.
+
+    Looking for one class imports families one after the other until one of them has registered it.
+    Going over all of them imports every family first.
+
+    Attributes:
+        registered: the rules of all families imported so far.
+        families: modules that register more as they are imported, those of common classes first.
+    """
+
+    def __init__(self) -> None:
+        self.registered: dict[str, Rule] = {}
+        self.families: Sequence[str] = ()
+
+    def _load(self, name: str | None = None) -> None:
+        """Import families until one of them has a rule for a class; all of them for None."""
+        for family in self.families:
+            if name in self.registered:
+                return
+            importlib.import_module(family)  # costs next to nothing from the second time on
+
+    def __getitem__(self, name: str) -> Rule:
+        if name not in self.registered:
+            self._load(name)
+        return self.registered[name]
+
+    def __setitem__(self, name: str, rule: Rule) -> None:
+        self.registered[name] = rule
+
+    def __delitem__(self, name: str) -> None:
+        del self.registered[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._load()
+        return iter(self.registered)
+
+    def __len__(self) -> int:
+        self._load()
+        return len(self.registered)
+
+
 class Table(Struct):
-    """Rules by class name."""
+    """Where rules are registered, by class name."""
 
     builtin: bool
-    rules: dict[str, Rule] = field(default_factory=dict)
+    rules: RuleMap = field(default_factory=RuleMap)
 
     def rule(
         self, *names: str, does: str, note: str = "", code: bool = False
@@ -72,7 +115,7 @@ class Table(Struct):
 
         def register(function: RuleFunction) -> RuleFunction:
             for name in names:
-                known = self.rules.get(name)
+                known = self.rules.registered.get(name)
                 if known is not None and known.function.__code__ is not function.__code__:
                     raise ValueError(f"{name} has a rule already, in {known.source}")
                 summary = note or (function.__doc__ or "").strip().partition("\n")[0]
@@ -104,10 +147,10 @@ class Rules(Struct, frozen=True):
             for those takes longer than a model's analysis, so that is left until a layer needs it.
     """
 
-    layers: dict[str, Rule]
-    operations: dict[str, Rule]
-    custom: dict[str, Rule]
-    packages: dict[str, Rule] = field(default_factory=dict)
+    layers: Mapping[str, Rule]
+    operations: Mapping[str, Rule]
+    custom: Mapping[str, Rule]
+    packages: Mapping[str, Rule] = field(default_factory=dict)
     drawer: Drawer | None = None
     traceable: bool = True
     ask_packages: Callable[[], None] | None = None
@@ -135,13 +178,15 @@ class Rules(Struct, frozen=True):
         names = (*(f"{kind}:{layer.path}" for kind in kinds), *kinds)
         return next((custom[name] for name in names if name in custom), None)
 
-    def _custom(self) -> dict[str, Rule]:
+    def _custom(self) -> Mapping[str, Rule]:
         if self.ask_packages is not None:
             self.ask_packages()
         return self.custom
 
     def from_package(self, layer: Layer) -> bool:
         """Whether a layer's rule is one of those for packages that kprune knows."""
+        if layer.is_builtin or layer.is_operation:
+            return False
         rule = self.packages.get(package_name(layer))
         return rule is not None and self.find(layer) is rule
 

@@ -67,7 +67,7 @@ def gate(call):
 def _tables_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it; a file that was loaded may be loaded again."""
     builtin()
-    monkeypatch.setattr(CUSTOM, "rules", dict(CUSTOM.rules))
+    monkeypatch.setattr(CUSTOM.rules, "registered", dict(CUSTOM.rules))
     monkeypatch.setattr("kprune.analysis.user_rules._loaded", {})
 
 

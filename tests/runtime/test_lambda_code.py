@@ -30,7 +30,7 @@ K: Any = None  # tf_keras.backend, by the name by which people import it
 def _lambdas_may_run(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Plain Keras is to load what kprune wrote; and what a test registers is gone after it."""
     builtin()
-    monkeypatch.setattr(CUSTOM, "rules", dict(CUSTOM.rules))
+    monkeypatch.setattr(CUSTOM.rules, "registered", dict(CUSTOM.rules))
     keras.config.enable_unsafe_deserialization()
     yield
     _safe_again()
