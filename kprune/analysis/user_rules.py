@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from types import ModuleType
 from typing import Any
 
@@ -52,7 +52,7 @@ def _load_file(path: str) -> None:
     if spec is None or spec.loader is None:
         raise UsageError(f"{shown(path)} is not a Python file", do="rules are Python: my_layers.py")
     module = importlib.util.module_from_spec(spec)
-    tables: list[dict[str, Any]] = [CUSTOM.rules, criteria.CUSTOM.criteria]
+    tables: list[MutableMapping[str, Any]] = [CUSTOM.rules, criteria.CUSTOM.criteria]
     before = [dict(table) for table in tables]
     try:
         spec.loader.exec_module(module)

@@ -11,6 +11,7 @@ from typer import Argument, Option
 from kprune.cli.complete import complete_layer, complete_spec
 from kprune.errors import UsageError
 from kprune.select.ranking.options import BUDGETS, OPTIONS
+from kprune.text import clean
 
 if TYPE_CHECKING:
     from kprune.select.naming.specs import Spec
@@ -173,6 +174,7 @@ class Choosing(Naming, frozen=True):
                 --criterion nor --classes.
         Raises: UsageError if the options contradict each other.
         """
+        announce("--data", self.data)
         chosen = (self.where, self.criterion, self.classes or None)
         bare = bare or any(way is not None for way in chosen)
         layers = [text for text in self.specs or [] if _is_bare(text)] if bare else []
@@ -240,6 +242,16 @@ _WITHOUT_RANK = ("data", "classes", "class_names")
 
 _DEFAULTS = {"seed": 0, "reduce": "mean", "normalize": "none"}
 """What has a value even where it is not given."""
+
+
+def announce(option: str, data: str | None) -> None:
+    """Say so if an option's data come from a function of the user's, which is run."""
+    from kprune.page.streams import say
+    from kprune.running.sources import is_function
+
+    if data is not None and is_function(data):
+        module, _, function = clean(data, 200).partition(":")
+        say(f"note: {option} runs your code: it imports {module} and calls {function}()")
 
 
 def _share(text: str) -> tuple[str, float]:

@@ -7,8 +7,7 @@ from typing import Annotated
 from msgspec import Struct
 from typer import Argument, Option
 
-from kprune.cli.options import REPORTED, WRITTEN, Placing
-from kprune.text import clean
+from kprune.cli.options import REPORTED, WRITTEN, Placing, announce
 
 DATA = "What it learns from"
 
@@ -23,8 +22,8 @@ class Learning(Struct, frozen=True):
         Option(
             "--data",
             metavar="FILE.npz",
-            help="x and y (or all by name); or package.module:function, which is run and returns a "
-            "tf.data.Dataset.",
+            help="x and y (or all by name); or package.module:function, which is run and returns "
+            "arrays or a tf.data.Dataset.",
             rich_help_panel=DATA,
         ),
     ]
@@ -74,13 +73,3 @@ class Result(Placing, frozen=True):
             rich_help_panel=REPORTED,
         ),
     ] = None
-
-
-def announce(option: str, data: str | None) -> None:
-    """Say so if an option's data come from a function of the user's, which is run."""
-    from kprune.page.streams import say
-    from kprune.running.inputs import is_function
-
-    if data is not None and is_function(data):
-        module, _, function = clean(data, 200).partition(":")
-        say(f"note: {option} runs your code: it imports {module} and calls {function}()")

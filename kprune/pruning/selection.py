@@ -13,9 +13,10 @@ from kprune.analysis.analysis import Analysis
 from kprune.errors import FrozenUnitsError, KpruneError, MissingStatisticError, UsageError
 from kprune.labels.closure import Units
 from kprune.labels.paths import reason
-from kprune.opened import AnyPath, Opened
+from kprune.opened import Opened
 from kprune.page.result import Note
 from kprune.report.names_left import NamesLeft
+from kprune.running.sources import DataSource
 from kprune.select.naming.indices import Where
 from kprune.select.naming.layer_names import axes_named, is_glob
 from kprune.select.naming.resolve import excluded, indices_of, resolve, specs_from
@@ -35,11 +36,11 @@ if TYPE_CHECKING:
 NARROW = 0.1  # a layer that keeps a smaller share of its units than this is pointed out
 
 
-def statistics_of(it: Opened, data: AnyPath | None = None) -> Statistics:
+def statistics_of(it: Opened, data: DataSource | None = None) -> Statistics:
     """What is known of each unit: of its weights, and of its activations if there are data.
 
     Args:
-        data: path of an .npz file; the model is then run in TensorFlow as far as it is asked for.
+        data: on which the model is run in TensorFlow, as far as it is asked for.
     """
     from kprune.select.ranking.statistics import Statistics
 

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 
+from kprune.errors import UsageError
 from kprune.opened import Opened
 from kprune.page.result import Note
 from kprune.pruning.selection import Selection, statistics_of
+from kprune.running.sources import is_function
 from kprune.select.naming.specs import spec_from_pair
 from kprune.select.plans.structs import EVERY, LayerChoice, Step
 from kprune.select.ranking.budget import Budget
 from kprune.select.ranking.choice import Choice
 from kprune.select.ranking.options import BUDGETS
 from kprune.sets import distinct
+from kprune.text import clean
 
 if TYPE_CHECKING:
     from kprune.select.ranking.statistics import Statistics
@@ -44,8 +47,20 @@ class Asked(Struct, eq=False, dict=True):
     @cached_property
     def statistics(self) -> Statistics:
         """What is known of each unit."""
+        return statistics_of(self.it, self.data)
+
+    @property
+    def data(self) -> Path | None:
+        """The file of data that the step names. Raises: UsageError for a function: a plan runs nobody's code."""
         data = self.step.data
-        return statistics_of(self.it, None if data is None else (self.base or Path()) / data)
+        if data is None:
+            return None
+        if is_function(data):
+            raise UsageError(
+                f"{clean(data)} names a function, and a plan runs no code",
+                do="save samples of it, and name the file: np.savez(FILE, x=…, y=…)",
+            )
+        return (self.base or Path()) / data
 
     def selections(self) -> Iterator[Selection]:
         """Everything that the step selects, classes by name last."""

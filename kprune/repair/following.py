@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from kprune.repair.steps import Place, Program, Step
+from kprune.repair.streams.steps import Place, Program, Step
 
 HANDS_ON = frozenset(("Dropout", "Identity", "ActivityRegularization", "SpatialDropout1D",
                       "SpatialDropout2D", "SpatialDropout3D", "GaussianNoise", "GaussianDropout"))  # fmt: skip

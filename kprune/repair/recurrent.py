@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Struct
 
 from kprune.repair.moments import Fit, Moments
-from kprune.repair.observing import Captured
+from kprune.repair.streams.observing import Captured
 
 CELLS = {"SimpleRNNCell": 1, "LSTMCell": 4, "GRUCell": 3}
 """How many times a cell's units stand side by side on the columns of its kernels."""

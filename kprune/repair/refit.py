@@ -17,13 +17,13 @@ from kprune.repair import recurrent
 from kprune.repair.following import Behind, behind
 from kprune.repair.kernels import pieces
 from kprune.repair.moments import Fit, sums_for
-from kprune.repair.observing import Captured, observed
 from kprune.repair.pairs import Pair
 from kprune.repair.recurrent import is_recurrent
-from kprune.repair.room import Room
-from kprune.repair.row_stream import ROWS, Progress
-from kprune.repair.steps import Key, Program, Step, layers_in
-from kprune.repair.values import Values, samples_at_once
+from kprune.repair.streams.observing import Captured, observed
+from kprune.repair.streams.room import Room
+from kprune.repair.streams.row_stream import ROWS, Progress
+from kprune.repair.streams.steps import Key, Program, Step, layers_in
+from kprune.repair.streams.values import Values, samples_at_once
 
 Way = Literal["lstsq", "bias", "bn"]
 

@@ -1,7 +1,10 @@
 """What a model gives on data, and what is needed to run it on some.
 
-    inputs.py       random inputs that a model accepts, and inputs from an .npz file
-    examples.py     what it learns from: arrays, or a dataset that a function of the user's makes
+    sources.py      data as a caller gives them: a file, arrays, a dataset, a function
+    arrays.py       arrays by name, read from any of these
+    data.py         the same as a model takes them
+    inputs.py       random inputs that a model accepts
+    examples.py     what it learns from: arrays, or a dataset that Keras reads
     classes.py      labels for a model that has lost classes
     compiling.py    by what it is trained and judged
     metrics.py      how well it does on labelled data

@@ -14,7 +14,6 @@ over all samples and all positions (pixels, time steps) at which it stands.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +30,9 @@ from kprune.graph.model import Layer, Model
 from kprune.labels.map import TOKENS, UnitAxis
 from kprune.running.classes import classes_left, fitted
 from kprune.running.compiling import loss_named, losses_of, suggested_loss, weights_of
-from kprune.running.inputs import Data, at, data_for
+from kprune.running.data import Data, data_for
+from kprune.running.inputs import at
+from kprune.running.sources import DataSource
 from kprune.runtime.keras_import import import_keras
 from kprune.runtime.keras_runtime import is_compiled, keras_layer, load, output_names
 from kprune.text import clean
@@ -111,12 +112,12 @@ class Activations:
     Attributes:
         source: the model file.
         analysis: of it.
-        data: path of an .npz file with `x`, and `y` where a loss is needed.
+        data: inputs, and labels where a loss is needed.
     """
 
     source: Source
     analysis: Analysis
-    data: str | os.PathLike[str]
+    data: DataSource
     batch_size: int = 64
     seed: int = 0
     progress: Progress | None = None

@@ -1,28 +1,19 @@
-"""What a model learns from: arrays in an .npz file, or a dataset that a function of the user's makes."""
+"""What a model learns from and is judged by: arrays, or a dataset that Keras reads batch by batch."""
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from kprune.errors import CannotPruneError, UsageError
+from kprune.errors import UsageError
 from kprune.page.result import Note
 from kprune.running.classes import Classes, fitted
-from kprune.running.inputs import (
-    Data,
-    at,
-    data_for,
-    fixed_batch,
-    in_whole_batches,
-    is_function,
-    structure,
-)
+from kprune.running.data import Data, data_for
+from kprune.running.inputs import at, fixed_batch, in_whole_batches, structure
+from kprune.running.sources import DataSource, Given, given
 from kprune.runtime.keras_import import import_keras, quiet
 from kprune.text import clean
 
@@ -35,7 +26,7 @@ class Examples:
         arguments: for Keras's `fit` and `evaluate`.
         labels: the labels, or those of the first batch, in the structure of the outputs.
         count: how many samples; None where only a run through them would tell.
-        name: the file or the function.
+        name: of the data, in reports.
         notes: what a reader should know of the labels.
     """
 
@@ -56,7 +47,7 @@ class Examples:
 
 def examples(
     model: Any,
-    data: str | os.PathLike[str],
+    data: DataSource | Given,
     batch_size: int,
     *,
     hold_back: float,
@@ -66,27 +57,28 @@ def examples(
     """What `data` name, for a model: to learn from, and what is held back of it, if anything is.
 
     Args:
-        data: path of an .npz file, or `package.module:function`, which is imported and called: it
-            returns a tf.data.Dataset of (inputs, labels).
+        data: see `DataSource`. A tf.data.Dataset of (inputs, labels) is left to Keras to read; all
+            else is read into arrays.
         batch_size: of arrays, and of a dataset that gives single samples; a model that was built
             for batches of one size gets those, and no samples that do not fill one.
         classes: by output, what is left of its classes: labels in a file that count them as the
             original did are renumbered, and samples of other classes left out.
-        hold_back: the share of an .npz file's samples to set apart, chosen by `seed`.
+        hold_back: the share of the samples of arrays to set apart, chosen by `seed`.
     Raises: UsageError for data without labels or of another form, CannotPruneError for a function
         that fails, FileError.
     """
     fixed = fixed_batch(model)
     batch_size = fixed or batch_size
-    if is_function(data):
+    source = given(data)
+    if source.is_dataset:
         if hold_back:
             raise UsageError(
                 "no part of a dataset can be held back",
                 why="it is only known batch by batch, perhaps in another order each time",
-                do="give --validation another function, or an .npz file",
+                do="give --validation other data, or save the samples in an .npz file",
             )
-        return _of_function(model, os.fspath(data), batch_size, fixed), None
-    found = data_for(model, data)
+        return _of_dataset(model, source, batch_size, fixed), None
+    found = data_for(model, source)
     labels, known, notes = fitted(
         found.needed_labels("training and judging need labels"), classes or {}, found.names[0]
     )
@@ -94,7 +86,7 @@ def examples(
         if not known.any():
             raise UsageError(
                 "every sample is of a class that was removed",
-                where=clean(found.path),
+                where=source.said,
                 do="give samples of those that are left",
             )
         labels, found = at(labels, known), replace(found, inputs=at(found.inputs, known))
@@ -105,7 +97,7 @@ def examples(
         raise UsageError(
             f"no sample would be left to learn from: there are {count}, and {hold_back:g} of them "
             "are to be held back",
-            where=clean(found.path),
+            where=source.said,
             do="hold back fewer (--validation-split), or give more samples",
         )
     if not back:
@@ -128,28 +120,18 @@ def _of_arrays(
     if len(chosen) < count:
         inputs, labels = at(inputs, chosen), at(labels, chosen)
     arguments = {"x": inputs, "y": labels, "batch_size": batch_size}
-    return Examples(arguments, labels, len(chosen), found.path, tuple(notes))
+    return Examples(arguments, labels, len(chosen), found.name, tuple(notes))
 
 
-def _of_function(model: Any, name: str, batch_size: int, fixed: int | None) -> Examples:
-    dataset = _called(name)
-    spec = getattr(dataset, "element_spec", None)
-    if spec is None:
-        raise UsageError(
-            f"{clean(name)} does not return a tf.data.Dataset",
-            why=f"what it returns is of type {clean(type(dataset).__name__)}",
-            do="let it return one of (inputs, labels)",
-        )
+def _of_dataset(model: Any, source: Given, batch_size: int, fixed: int | None) -> Examples:
+    dataset = source.value
+    spec = dataset.element_spec
     if not isinstance(spec, tuple) or len(spec) not in (2, 3):
         raise UsageError(
-            f"the dataset of {clean(name)} gives {clean(spec, 200)}",
+            f"{source.dataset} gives {clean(spec, 200)}",
             do="let it give pairs (inputs, labels), or triples with sample weights",
         )
-    if int(dataset.cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
-        raise UsageError(
-            f"the dataset of {clean(name)} has no end",
-            do="leave out .repeat(), or bound it with .take(batches): one pass is an epoch",
-        )
+    source.refuse_endless()
     tree = import_keras().tree
     wanted = tree.flatten(structure(model))[0]
     given = tree.flatten(spec[0])[0]
@@ -158,42 +140,6 @@ def _of_function(model: Any, name: str, batch_size: int, fixed: int | None) -> E
     with quiet():
         first = next(iter(dataset.take(1)), None)
     if first is None:
-        raise UsageError(f"the dataset of {clean(name)} is empty")
+        raise UsageError(f"{source.dataset} is empty")
     labels = tree.map_structure(np.asarray, first[1])
-    return Examples({"x": dataset}, labels, None, name)
-
-
-def _called(name: str) -> Any:
-    """What the function returns. The folder one stands in may hold its module, as with `python -m`."""
-    path, _, attribute = name.partition(":")
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        function = getattr(importlib.import_module(path), attribute, None)
-        if not callable(function):
-            raise UsageError(
-                f"{clean(path)} has no function '{clean(attribute)}'",
-                where=clean(getattr(sys.modules[path], "__file__", "") or "", 300),
-            )
-        return function()
-    except UsageError:
-        raise
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{path}.".startswith(f"{error.name}."):
-            raise _failed(name, error) from error
-        raise UsageError(
-            f"there is no module '{clean(path)}', and no file {clean(name)}",
-            do="name an .npz file, or package.module:function, the module in this folder or "
-            "on PYTHONPATH",
-        ) from error
-    except Exception as error:  # it is the user's code, which may raise anything
-        raise _failed(name, error) from error
-
-
-def _failed(name: str, error: Exception) -> CannotPruneError:
-    return CannotPruneError(
-        f"{clean(name)} fails",
-        why=f"{type(error).__name__}: {clean(' '.join(str(error).split()), 300)}",
-        do="--debug shows the traceback",
-    )
+    return Examples({"x": dataset}, labels, None, source.name)

@@ -30,7 +30,7 @@ from kprune.pruning.remove import removal
 from kprune.running.classes import classes_left
 from kprune.running.compiling import compile_for
 from kprune.running.examples import examples
-from kprune.running.inputs import is_function
+from kprune.running.sources import DataSource, Given, given, named
 from kprune.runtime.custom_classes import with_modules_of
 from kprune.runtime.keras_runtime import keras_of, load, output_names
 from kprune.runtime.lambda_code import trusted
@@ -52,8 +52,8 @@ HOLD_BACK = 0.1  # of an .npz file, unless something else is said
 def tune(
     model: AnyPath,
     *,
-    data: AnyPath,
-    validation: AnyPath | None = None,
+    data: DataSource,
+    validation: DataSource | None = None,
     teacher: AnyPath | None = None,
     output: AnyPath | None = None,
     in_place: bool = False,
@@ -68,16 +68,15 @@ def tune(
     """Train a model file on, and write the best epoch.
 
     After each epoch the state is kept in the folder OUTPUT.checkpoint, which is removed when the
-    output is written. With an .npz file, a run that is interrupted and resumed gives what one that
+    output is written. With arrays, a run that is interrupted and resumed gives what one that
     was not interrupted gives with the same seed: to the bit where TensorFlow itself repeats, as it
     does on a CPU. A function's dataset has to repeat its order by itself; of models of Keras 2 only
     those without dropout repeat.
 
     Args:
         model: path of a `.keras` file or folder.
-        data: an .npz file with `x` (or the inputs by name) and `y`; or `package.module:function`,
-            which is imported and called, and returns a tf.data.Dataset of (inputs, labels).
-        validation: the same, to judge epochs by; else a part of an .npz file is held back.
+        data: inputs and labels, see `DataSource`.
+        validation: the same, to judge epochs by; else a part of them is held back, but of a dataset.
         teacher: a model whose outputs are learned along with the labels (distillation).
         output, in_place, force: where the result goes; by default NAME.tuned.EXT.
         resume: go on from the last finished epoch of an interrupted run, if there was one.
@@ -100,8 +99,9 @@ def tune(
         check_output(target, force=force or in_place)
         place = Path(folder)
         checkpoint = _checkpoint(
-            target, place, settings, data=data, validation=validation, teacher=teacher, model=source
-        )
+            target, place, settings, model=source, data=named(data), teacher=teacher,
+            validation=None if validation is None else named(validation),
+        )  # fmt: skip
         history = checkpoint.resumed() if resume else None
         notes = []
         if history is None:
@@ -189,8 +189,8 @@ def _checkpoint(
 def judged(
     model: AnyPath,
     *,
-    data: AnyPath,
-    validation: AnyPath | None = None,
+    data: DataSource,
+    validation: DataSource | None = None,
     rules: Iterable[str] = (),
     trust: bool = False,
     **how: Unpack[TrainingOptions],
@@ -209,8 +209,8 @@ def judged(
 def _prepared(
     source: Source,
     settings: Settings,
-    data: Any,
-    validation: Any,
+    data: DataSource | Given,
+    validation: DataSource | None,
     place: Path,
     *,
     left: Path | None = None,
@@ -232,9 +232,9 @@ def _prepared(
         else nullcontext(source) as opened
     ):
         live = load(opened, place, compiled=True)
-    share = settings.validation_split
+    share, data = settings.validation_split, given(data)
     if share is None:
-        share = 0.0 if validation is not None or is_function(data) else HOLD_BACK
+        share = 0.0 if validation is not None or data.is_dataset else HOLD_BACK
     elif share and validation is not None:
         raise UsageError("--validation and --validation-split both", do="give one of them")
     size, seed = settings.batch_size, settings.seed

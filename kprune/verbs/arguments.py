@@ -32,6 +32,7 @@ from kprune.opened import AnyPath, LiveModel
 from kprune.pruning.carrying import Progress, Target
 from kprune.pruning.selection import Selection
 from kprune.report.report import Report
+from kprune.running.sources import DataSource
 
 if TYPE_CHECKING:
     from kprune.select.ranking.choice import Choice
@@ -65,7 +66,7 @@ class Writing(Analysing, total=False):
 class Selecting(Analysing, total=False):
     """Which units; see `Selection`.
 
-    data: an .npz file with `x` (and `y`), for criteria and expressions on activations.
+    data: inputs (and labels), for criteria and expressions on activations; see `DataSource`.
     """
 
     layers: Sequence[str] | None
@@ -74,7 +75,7 @@ class Selecting(Analysing, total=False):
     classes: str | Sequence[str] | None
     class_names: AnyPath | Sequence[str] | None
     exclude: Sequence[str]
-    data: AnyPath | None
+    data: DataSource | None
 
 
 class Changing(Selecting, Writing, total=False):

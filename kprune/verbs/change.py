@@ -21,6 +21,7 @@ from kprune.pruning.carrying import write
 from kprune.pruning.selection import Selection, statistics_of
 from kprune.report.change import Change
 from kprune.report.report import Report
+from kprune.running.sources import DataSource
 from kprune.text import clean
 from kprune.verbs.arguments import (
     Changing,
@@ -70,7 +71,7 @@ def remove(
         units: a mapping from LAYER[.AXIS] to indices ({"dense_1": [3, 7, 12]}), or specs ("dense_1:3,7").
         layers, where, choice, classes, class_names, exclude: see `Selection`. A file of class names
             is written without those of removed classes, beside the result.
-        data: an .npz file with `x` (and `y`), for criteria and expressions on activations.
+        data: inputs (and labels), for criteria and expressions on activations; see `DataSource`.
         output, in_place, force, dry_run, limits, progress: see `Target`.
         fold: also add what zeroed units would still give (act(0), a BatchNormalization's shift) to
             their consumers' biases, so that the result computes what `zero` makes of the model.
@@ -109,7 +110,7 @@ def remove(
         return write(it, change, target)
 
 
-def _removal(it: Opened, selection: Selection, data: AnyPath | None, **how: bool) -> Change:
+def _removal(it: Opened, selection: Selection, data: DataSource | None, **how: bool) -> Change:
     """The change that removes what is selected, with what is left of a file of class names."""
     from kprune.pruning.remove import removal
 

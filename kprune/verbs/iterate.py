@@ -19,6 +19,7 @@ from kprune.opened import AnyPath, analyse, open_model
 from kprune.page.plot import Curve, Panel, check_plot, draw
 from kprune.page.result import Note
 from kprune.report.report import Report
+from kprune.running.sources import DataSource, held, named
 from kprune.runtime.keras_import import import_keras
 from kprune.select.plans.iteration import IterationPlan, parse_iteration_plan
 from kprune.select.ranking.budget import Budget
@@ -42,8 +43,8 @@ def iterate(
     model: AnyPath,
     plan: IterationPlan | AnyPath,
     *,
-    data: AnyPath,
-    validation: AnyPath | None = None,
+    data: DataSource,
+    validation: DataSource | None = None,
     teacher: AnyPath | None = None,
     output: AnyPath | None = None,
     in_place: bool = False,
@@ -88,8 +89,8 @@ def iterate(
         place = Path(folder) / "rounds" if target == "-" else Path(f"{target}.rounds")
         conditions: dict[str, Any] = {
             "plan": msgspec.to_builtins(loaded),
-            "data": os.fspath(data),
-            "validation": None if validation is None else os.fspath(validation),
+            "data": named(data),
+            "validation": None if validation is None else named(validation),
             "teacher": None if teacher is None else os.fspath(teacher),
             "model": given,
         }
@@ -99,6 +100,7 @@ def iterate(
         before = 0 if rounds is None else rounds[-1].number
         if rounds is None:
             work.refuse_if_there(force=force)
+        data, validation = held(data), None if validation is None else held(validation)
         run = _Run(model, loaded, work, data, validation, teacher, rules, trust, on_cut, on_epoch)
         try:
             run.start(rounds)
@@ -149,8 +151,8 @@ class _Run:
     model: AnyPath
     plan: IterationPlan
     work: Rounds
-    data: AnyPath
-    validation: AnyPath | None
+    data: DataSource
+    validation: DataSource | None
     teacher: AnyPath | None
     rules: tuple[str, ...]
     trust: bool

@@ -24,8 +24,8 @@ from kprune.pruning.remove import removal
 from kprune.pruning.selection import statistics_of
 from kprune.running.classes import classes_left
 from kprune.running.examples import examples
-from kprune.running.inputs import is_function
 from kprune.running.metrics import directions, evaluated
+from kprune.running.sources import DataSource, held, is_function, named
 from kprune.runtime.keras_import import import_keras
 from kprune.runtime.keras_runtime import load, output_names
 from kprune.runtime.lambda_code import trusted
@@ -49,7 +49,7 @@ Progress = Callable[[int, int], None]
 def sensitivity(
     model: AnyPath,
     *,
-    data: AnyPath,
+    data: DataSource,
     ratios: Sequence[float] = RATIOS,
     criterion: str = "l1",
     layers: Sequence[str] | None = None,
@@ -75,10 +75,10 @@ def sensitivity(
 
     Args:
         model: path of a `.keras` or `.h5` file.
-        data: an .npz file with inputs (`x`, or the inputs' names) and labels `y`; or
-            `package.module:function`, as for `kprune.tune`, called for each measurement.
+        data: inputs and labels, see `DataSource`. What has a name is read for each measurement;
+            batches that have none are read to their end first.
         ratios: shares of a layer's units, each between 0 and 1.
-        criterion: what ranks the units; the lowest go. Those that need data see the same file.
+        criterion: what ranks the units; the lowest go. Those that need data see the same ones.
         layers: names or globs of layers to measure; None for all.
         exclude: names or globs of layers that stay whole, and with them all that are tied to them.
         metric: by which of the file's own metrics to go; by default the first of which Keras knows
@@ -95,6 +95,7 @@ def sensitivity(
     """
     shares = _checked(ratios, batch_size, jobs)
     rules = tuple(os.path.abspath(path) for path in rules)
+    name_of_data, data = named(data), _anywhere(data)
     with open_model(model, trust=trust) as source:
         if source.path is None:
             raise UsageError(
@@ -118,7 +119,7 @@ def sensitivity(
             raise UsageError("no layer is left to measure", do="exclude fewer, or name layers")
         parameters = count(analysis).parameters
         notes = trusted(source)
-    where = _Place(os.path.abspath(model), _anywhere(data), rules, trust, batch_size, metric)
+    where = _Place(os.path.abspath(model), data, rules, trust, batch_size, metric)
     different: dict[str, Units] = {
         _key(units): units for cut in cuts for units in cut.units.values()
     }
@@ -128,7 +129,7 @@ def sensitivity(
     return Curves(
         model=os.fspath(model),
         parameters=parameters,
-        data=os.fspath(data),
+        data=name_of_data,
         samples=baseline.samples,
         criterion=criterion,
         seed=seed,
@@ -141,9 +142,11 @@ def sensitivity(
     )
 
 
-def _anywhere(data: AnyPath) -> str:
-    """What names the data for other processes too."""
-    return os.fspath(data) if is_function(data) else os.path.abspath(data)
+def _anywhere(data: DataSource) -> DataSource:
+    """The data, or what names them for other processes too."""
+    if isinstance(data, (str, os.PathLike)) and not is_function(data):
+        return os.path.abspath(data)
+    return held(data)
 
 
 def _checked(ratios: Sequence[float], batch_size: int, jobs: int | None) -> list[float]:
@@ -270,7 +273,7 @@ class _Place:
     """Where and how a model is measured; sent to other processes, perhaps on other machines."""
 
     model: str
-    data: str
+    data: DataSource
     rules: tuple[str, ...]
     trust: bool
     batch_size: int

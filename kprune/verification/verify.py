@@ -21,9 +21,11 @@ from kprune.opened import AnyPath, analyse, open_model
 from kprune.page.result import Note
 from kprune.pruning.lost import Lost
 from kprune.running.classes import Classes, ignored_numbers
-from kprune.running.inputs import at, data_for, fixed_batch, random_inputs, whole_batches
+from kprune.running.data import data_for
+from kprune.running.inputs import at, fixed_batch, random_inputs, whole_batches
 from kprune.running.metrics import measured, removed_classes
 from kprune.running.noise import is_random, without_noise
+from kprune.running.sources import DataSource
 from kprune.runtime.keras_import import import_keras, name_of
 from kprune.runtime.keras_runtime import load, output_names, run
 from kprune.runtime.lambda_code import trusted
@@ -51,7 +53,7 @@ def verify(
     original: AnyPath,
     pruned: AnyPath,
     *,
-    data: AnyPath | None = None,
+    data: DataSource | None = None,
     samples: int = 32,
     seed: int = 0,
     tolerance: float | None = None,
@@ -69,7 +71,7 @@ def verify(
     original as it is.
 
     Args:
-        data: an .npz file with inputs (`x`, or the inputs' names), and labels (`y`) for metrics.
+        data: inputs, and labels for metrics; see `DataSource`.
         samples: how many random inputs, if there are no data.
         tolerance: largest difference allowed, relative to an output's largest magnitude; by default
             1e-4, and more for models that compute in half precision.
@@ -142,7 +144,7 @@ class _Both:
 
     def compare(
         self,
-        data: AnyPath | None,
+        data: DataSource | None,
         samples: int,
         seed: int,
         tolerance: float | None,
@@ -240,7 +242,7 @@ class _Both:
             tolerance=tolerance,
             samples=number,
             seed=None if given is not None else seed,
-            data=None if given is None else given.path,
+            data=None if given is None else given.name,
             outputs=outputs,
             parameters=parameters,
             metrics=metrics,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,8 @@ from kprune.labels.labels import Labels
 from kprune.opened import analyse
 from kprune.page.result import Note
 from kprune.pruning.lost import Mask
+from kprune.running.arrays import arrays_of
+from kprune.running.sources import DataSource, given, named
 from kprune.runtime.keras_import import quiet
 from kprune.runtime.tensorflow_runtime import tensorflow
 from kprune.saved_model.analysis import GraphAnalysis
@@ -52,7 +53,7 @@ def verify_saved_models(
     after: Source,
     folder: Path,
     *,
-    data: str | os.PathLike[str] | None,
+    data: DataSource | None,
     samples: int,
     seed: int,
     tolerance: float | None,
@@ -70,7 +71,7 @@ def verify_saved_models(
     notes: list[Note] = []
     models = _Models(before, after, _reference(before, after, analysis, folder, notes))
     gone = models.reference.gone
-    given = None if data is None else _arrays(data)
+    arrays = None if data is None else _arrays(data, models)
     limit = TOLERANCE if tolerance is None else tolerance
     outputs: list[OutputDifference] = []
     renormalised = False
@@ -82,14 +83,14 @@ def verify_saved_models(
         signature = models.original.signatures[name]
         inputs: Arrays = (
             random_samples(signature, samples, seed)
-            if given is None
-            else _chosen(signature, given, name)
+            if arrays is None
+            else _chosen(signature, arrays, name)
         )
         if set(models.pruned.signatures[name].structured_input_signature[1]) != set(inputs):
             raise CheckError(
                 f"the signature '{clean(name)}' takes other inputs in {clean(after.path)}"
             )
-        runs, inputs, number, expected = models.expected(name, inputs, repeat=given is None)
+        runs, inputs, number, expected = models.expected(name, inputs, repeat=arrays is None)
         small = {
             key: cut_along(value, _labels(analysis, before, name, key, "inputs"), gone)
             for key, value in inputs.items()
@@ -132,8 +133,8 @@ def verify_saved_models(
         exact=exact,
         tolerance=limit,
         samples=counted,
-        seed=seed if given is None else None,
-        data=None if data is None else str(data),
+        seed=seed if arrays is None else None,
+        data=None if data is None else named(data),
         outputs=outputs,
         parameters={
             name: ParameterCount(total, total)
@@ -311,16 +312,14 @@ def _labels(analysis: Analysis, source: Source, signature: str, key: str, side: 
     return analysis.map.tensors.get((analysis.model.path, *named[0].key), NO_LABELS)
 
 
-def _arrays(data: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    try:
-        with np.load(data, allow_pickle=False) as held:
-            return {name: held[name] for name in held.files}
-    except (OSError, ValueError) as error:
-        from kprune.errors import FileError
-
-        raise FileError(
-            f"cannot read {clean(data)}", why=clean(error, 200), do="give an .npz file"
-        ) from error
+def _arrays(data: DataSource, models: _Models) -> dict[str, np.ndarray]:
+    """The arrays that were given, by name."""
+    shapes = {
+        key: tuple(spec.shape) if spec.shape.rank is not None else ()
+        for signature in models.original.signatures.values()
+        for key, spec in signature.structured_input_signature[1].items()
+    }
+    return arrays_of(given(data), shapes, ()).named
 
 
 def _chosen(signature: Any, given: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import kprune
-from kprune.running.inputs import is_function
+from kprune.running.sources import is_function
 from kprune.select.plans.curves import read_curves
 from kprune.select.ranking.choice import Choice
 
@@ -23,6 +24,10 @@ MODULE = """
     def pairs():
         with np.load("data.npz") as held:
             return tf.data.Dataset.from_tensor_slices((held["x"], held["y"]))
+
+    def arrays():
+        with np.load("data.npz") as held:
+            return dict(held)
 
     def batches(): return pairs().batch(50)
     def endless(): return batches().repeat()
@@ -65,15 +70,28 @@ def test_a_dataset_judges_as_its_arrays_do(model: Path) -> None:
         assert read_curves("curves.json") == found
 
 
-def test_where_arrays_are_needed_a_function_is_refused(model: Path) -> None:
-    choice = Choice("apoz", ratio=0.5)
-    for call in (
-        lambda: kprune.remove(model, choice=choice, data="own_data:pairs", dry_run=True),
-        lambda: kprune.verify(model, model, data="own_data:pairs"),
-        lambda: kprune.sensitivity(model, data="own_data:pairs", criterion="taylor"),
-    ):
-        with pytest.raises(kprune.UsageError, match="names a function, where arrays are needed"):
-            call()
+def test_a_function_may_make_what_criteria_and_verify_run_on(model: Path) -> None:
+    def outcomes(data: str) -> list[Any]:
+        choice = Choice("taylor", ratio=0.5)
+        report = kprune.remove(model, choice=choice, data=data, dry_run=True)
+        return [report.changed, kprune.verify(model, model, data=data).metrics]
+
+    of_arrays = outcomes("data.npz")
+    for name in ("pairs", "batches", "arrays"):
+        assert outcomes(f"own_data:{name}") == of_arrays
+
+
+def test_arrays_that_a_function_makes_are_held_back_as_those_of_a_file_are(model: Path) -> None:
+    found = kprune.tune(model, data="own_data:arrays", output="t.keras", epochs=1)
+    assert (found.samples, found.held_back) == (270, 30)
+
+
+def test_a_plan_runs_no_code(model: Path) -> None:
+    choice = "{criterion: apoz, ratio: 0.5}"
+    step = f"{{backend: remove, data: 'own_data:arrays', layers: {{hidden_1: {choice}}}}}"
+    Path("plan.yaml").write_text(f"version: 1\nsteps: [{step}]\n")
+    with pytest.raises(kprune.UsageError, match="a plan runs no code"):
+        kprune.apply(model, "plan.yaml", dry_run=True)
     assert "own_data" not in sys.modules
 
 
@@ -127,7 +145,7 @@ def test_without_validation_epochs_are_judged_by_what_is_learned(model: Path) ->
         ("endless", "has no end"),
         ("empty", "is empty"),
         ("unlabelled", "gives TensorSpec"),
-        ("number", "does not return a tf.data.Dataset"),
+        ("number", "no data can be read from own_data:number"),
         ("text", "has no function 'text'"),
         ("broken", "own_data:broken fails"),
     ],

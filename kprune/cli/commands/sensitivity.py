@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from kprune.cli.complete import complete_layer
-from kprune.cli.options import WHICH, WRITTEN, Json, Model, Reading
+from kprune.cli.options import WHICH, WRITTEN, Json, Model, Reading, announce
 from kprune.errors import UsageError
 from kprune.page.page import Page
 from kprune.page.result import Result
@@ -33,8 +33,8 @@ def sensitivity(
         Option(
             "--data",
             metavar="FILE.npz",
-            help="x and y (or all by name); or package.module:function, which is run and returns a "
-            "tf.data.Dataset.",
+            help="x and y (or all by name); or package.module:function, which is run and returns "
+            "arrays or a tf.data.Dataset.",
             rich_help_panel=HOW,
         ),
     ],
@@ -132,7 +132,6 @@ def sensitivity(
     """
     from kprune.cli.output import check_new, present, write_text
     from kprune.cli.progress import Progress
-    from kprune.cli.training import announce
     from kprune.verbs.sensitivity import sensitivity as measure
 
     if output is not None:

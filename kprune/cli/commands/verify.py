@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from kprune.cli.options import Json, Reading
+from kprune.cli.options import Json, Reading, announce
 from kprune.errors import UsageError
 
 RUN = "How they are run"
@@ -22,7 +22,8 @@ def verify(
         Option(
             "--data",
             metavar="FILE.npz",
-            help="Inputs x, and labels y for the accuracy (or all by name).",
+            help="Inputs x, and labels y for the accuracy (or all by name); or package.module:function, "
+            "which is run and returns arrays or a tf.data.Dataset.",
             rich_help_panel=RUN,
         ),
     ] = None,
@@ -81,6 +82,7 @@ def verify(
     from kprune.verification.verify import verify as run_both
 
     sizes = _sizes(time, batch_sizes)
+    announce("--data", data)
     with Progress("running", bytes_=False) as progress:
         found = run_both(
             original,

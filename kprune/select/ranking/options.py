@@ -63,7 +63,10 @@ OPTIONS: dict[str, Described] = {
     "class_names": Described(
         "One name a line, or JSON; 'remove' writes what is left of it as well.", "FILE"
     ),
-    "data": Described("An .npz file with x (and y), for what depends on activations.", "FILE"),
+    "data": Described(
+        "For what depends on activations: an .npz file with x (and y), or package.module:function.",
+        "FILE",
+    ),
 }
 
 BUDGETS = {"target_params": "parameters", "target_flops": "flops", "target_bytes": "bytes"}

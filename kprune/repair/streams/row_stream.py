@@ -10,10 +10,10 @@ import numpy as np
 from kprune.repair import recurrent
 from kprune.repair.consumers import Consumer
 from kprune.repair.kernels import pieces
-from kprune.repair.observing import Captured, observed
-from kprune.repair.room import Room
-from kprune.repair.steps import Program, Step
-from kprune.repair.values import Values, samples_at_once
+from kprune.repair.streams.observing import Captured, observed
+from kprune.repair.streams.room import Room
+from kprune.repair.streams.steps import Program, Step
+from kprune.repair.streams.values import Values, samples_at_once
 
 ROWS = 64 << 20
 """Bytes of rows that are made at once."""

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from msgspec import Struct
 
-from kprune.repair.candidates import Candidates
-from kprune.repair.covariances import Observation, Read
-from kprune.repair.linear_part import LinearPart, parts_of
-from kprune.repair.savings import Savings
+from kprune.repair.ordering.candidates import Candidates
+from kprune.repair.ordering.covariances import Observation, Read
+from kprune.repair.ordering.linear_part import LinearPart, parts_of
+from kprune.repair.ordering.savings import Savings
 
 RIDGE, RIDGE_OF_FEW, FEW = 1e-3, 1e-2, 100
 """The ridge, and the one for fewer than so many inputs."""

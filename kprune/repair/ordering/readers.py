@@ -65,7 +65,9 @@ def _rows(weight: Weight) -> np.ndarray:
 
 
 def _rows_of(analysis: Analysis, paths: Collection[str]) -> np.ndarray:
-    return distinct(_NONE, *(_rows(weight) for weight in analysis.variables if weight.path in paths))
+    return distinct(
+        _NONE, *(_rows(weight) for weight in analysis.variables if weight.path in paths)
+    )
 
 
 def _summed_away(analysis: Analysis, part: LabelMap, visit: Visit) -> np.ndarray:
