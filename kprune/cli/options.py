@@ -153,6 +153,7 @@ class Choosing(Naming, frozen=True):
     target_bytes: Annotated[str | None, described("target_bytes")] = None
     reduce: Annotated[str, described("reduce")] = "mean"
     normalize: Annotated[str, described("normalize")] = "none"
+    weighting: Annotated[str, described("weighting")] = "relmean"
     data: Annotated[str | None, described("data")] = None
     exclude: Annotated[
         list[str] | None,
@@ -231,6 +232,7 @@ class Choosing(Naming, frozen=True):
             target=next(iter(targets), None),
             reduce=self.reduce,
             normalize=self.normalize,
+            weighting=self.weighting,
             together=self.together,
             max_ratio=self.max_ratio,
             per_layer=dict(_share(text) for text in self.per_layer or []),
@@ -240,7 +242,7 @@ class Choosing(Naming, frozen=True):
 _WITHOUT_RANK = ("data", "classes", "class_names")
 """What has a meaning even where nothing ranks units."""
 
-_DEFAULTS = {"seed": 0, "reduce": "mean", "normalize": "none"}
+_DEFAULTS = {"seed": 0, "reduce": "mean", "normalize": "none", "weighting": "relmean"}
 """What has a value even where it is not given."""
 
 

@@ -37,7 +37,7 @@ NARROW = 0.1  # a layer that keeps a smaller share of its units than this is poi
 
 
 def statistics_of(it: Opened, data: DataSource | None = None) -> Statistics:
-    """What is known of each unit: of its weights, and of its activations if there are data.
+    """What is known of each unit: of its weights, and if there are data of what it gives, and to whom.
 
     Args:
         data: on which the model is run in TensorFlow, as far as it is asked for.
@@ -46,9 +46,15 @@ def statistics_of(it: Opened, data: DataSource | None = None) -> Statistics:
 
     if data is None:
         return Statistics(it.analysis, it.source)
+    from kprune.repair.ordering.on_data import OnData
     from kprune.running.activations import Activations
 
-    return Statistics(it.analysis, it.source, Activations(it.source, it.analysis, data))
+    return Statistics(
+        it.analysis,
+        it.source,
+        Activations(it.source, it.analysis, data),
+        OnData(it.source, it.analysis, data),
+    )
 
 
 class Selection(Struct, frozen=True, dict=True):

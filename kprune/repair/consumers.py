@@ -103,6 +103,11 @@ class Consumer(Struct, frozen=True, eq=False):
     row_labels: Labelled
     column_labels: Labelled
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Dataset paths of the weights."""
+        return tuple(weight.path for weight in self.weights)
+
     def matrix(self, read: Read) -> np.ndarray:
         """The weights as they are in a file, float64 (G, D, M)."""
         arrays = [as_float(read(weight.path)).astype(np.float64) for weight in self.weights]

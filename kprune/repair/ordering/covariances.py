@@ -21,7 +21,7 @@ class Consumer(Protocol):
     """A batched linear map: G parts, each from D rows (inputs x window, in the kernel's order) to M columns.
 
     Attributes:
-        name: for messages.
+        name: for messages; paths: of its weights in the file.
         shape: (G, D, M).
         row_labels: int64 arrays (k, G, D), as `kprune.labels.labels.Axis.factors` has them: a row is gone
             as soon as for any of these arrays all its k labels are.
@@ -30,6 +30,9 @@ class Consumer(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def paths(self) -> tuple[str, ...]: ...
 
     @property
     def shape(self) -> tuple[int, int, int]: ...
@@ -76,8 +79,10 @@ class Observation(Struct, frozen=True, eq=False):
             BatchNormalization follows), else the second moments.
         weights: float64 (G, M), how much an error of each output counts; None for 1 / (G M variance):
             the mean relative error of the outputs.
+        importance: what such relative errors are multiplied by.
     """
 
     consumer: Consumer
     covariance: Covariance
     weights: np.ndarray | None = None
+    importance: float = 1.0

@@ -59,6 +59,7 @@ def parts_of(
             block = covariance.blocks[part]
             if weights is None:
                 weights = _relative(block, values, parts * outputs, covariance.places)
+                weights *= observation.importance
             yield LinearPart(rows, columns, block, values, weights, candidates, gone, ridge=ridge)
 
 

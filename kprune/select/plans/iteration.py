@@ -27,10 +27,12 @@ from kprune.select.plans.structs import InvalidPlan, ModelCheck, described, with
 from kprune.select.plans.yaml_text import Document, read_yaml
 from kprune.select.ranking.budget import KINDS, Budget
 from kprune.select.ranking.choice import Choice
-from kprune.select.ranking.options import Normalization, Reduction
+from kprune.select.ranking.options import Normalization, Reduction, Weighting
 
 Shape = Literal["geometric", "linear"]
-WORDS: dict[str, Any] = {"shape": Shape, "reduce": Reduction, "normalize": Normalization}
+WORDS: dict[str, Any] = {
+    "shape": Shape, "reduce": Reduction, "normalize": Normalization, "weighting": Weighting,
+}  # fmt: skip
 """The keys whose value is one of a few words."""
 
 
@@ -52,6 +54,7 @@ class Ranked(Struct, frozen=True, forbid_unknown_fields=True):
     seed: Annotated[int, described("seed")] | None = None
     reduce: Annotated[Reduction, described("reduce")] | None = None
     normalize: Annotated[Normalization, described("normalize")] | None = None
+    weighting: Annotated[Weighting, described("weighting")] | None = None
 
     def choice(self, budget: Budget) -> Choice:
         """What goes, down to a budget."""

@@ -15,7 +15,7 @@ from kprune.select.naming.indices import compact_text
 from kprune.select.plans.backends import BACKENDS, backends_with
 from kprune.select.plans.yaml_text import Document
 from kprune.select.ranking.budget import Budget
-from kprune.select.ranking.options import BUDGETS, OPTIONS, Normalization, Reduction
+from kprune.select.ranking.options import BUDGETS, OPTIONS, Normalization, Reduction, Weighting
 
 MAX_EXPANDED = 100_000  # indices that a text such as "0-7" may stand for in a plan's normal form
 
@@ -58,6 +58,7 @@ class LayerChoice(Struct, frozen=True, forbid_unknown_fields=True):
     seed: Annotated[int, described("seed")] | None = None
     reduce: Annotated[Reduction, described("reduce")] | None = None
     normalize: Annotated[Normalization, described("normalize")] | None = None
+    weighting: Annotated[Weighting, described("weighting")] | None = None
 
     def __post_init__(self) -> None:
         sizes = self.limits

@@ -48,7 +48,7 @@ class Choice:
         max_ratio: take at most this share of any layer.
         per_layer: for layers (or globs) a ratio of their own.
         together: rank the units of all layers in one list, not layer by layer.
-        seed, reduce, normalize: see `Ranking`.
+        seed, reduce, normalize, weighting: see `Ranking`.
     Raises: UsageError if not exactly one limit is given, or it makes no sense.
     """
 
@@ -65,6 +65,7 @@ class Choice:
     together: bool = False
     max_ratio: float | None = None
     per_layer: Mapping[str, float] = field(default_factory=dict)
+    weighting: str = "relmean"
 
     def __post_init__(self) -> None:
         _ = self.ranking  # refuses unknown words
@@ -91,7 +92,7 @@ class Choice:
     def ranking(self) -> Ranking:
         from kprune.select.ranking.ranks import Ranking
 
-        return Ranking(self.criterion, self.reduce, self.normalize, self.seed)
+        return Ranking(self.criterion, self.reduce, self.normalize, self.seed, self.weighting)
 
     def quota(self, axis: UnitAxis, scores: np.ndarray) -> int:
         """How many of one layer's units should go, before anything is rounded."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kprune.analysis.analysis import Analysis
-from kprune.errors import FrozenUnitsError, UsageError
+from kprune.errors import ExpressionError, FrozenUnitsError, UsageError
 from kprune.labels.closure import unbalanced
 from kprune.labels.groups import Groups
 from kprune.labels.map import Blocks, UnitAxis
@@ -16,11 +16,16 @@ from kprune.labels.paths import reason
 from kprune.select.ranking.budget import Budget, Measure
 from kprune.select.ranking.bundles import in_bundles
 from kprune.select.ranking.choice import Choice
+from kprune.select.ranking.criteria import BY_ORDER
+from kprune.select.ranking.eliminated import Wanted, eliminated
 from kprune.select.ranking.narrow import emptied, narrow_axes
 from kprune.select.ranking.ranks import Scores, blockwise, score_groups
 from kprune.select.ranking.statistics import Statistics
 from kprune.sets import distinct
 from kprune.text import clean
+
+SPARE = 1.1
+"""An order of groups is followed until so many times as much is saved as has to be: some may not be taken."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,10 @@ def choose(
         whole: layers that stay as they are, and with them all units that are tied to theirs.
     """
     axes, whole = list(axes), list(whole)
-    picker = _Picker(analysis, statistics, choice, axes, named, whole)
+    enough = np.inf
+    if choice.target is not None and measure is not None:
+        enough = measure.whole - choice.target.goal(measure.whole)
+    picker = _Picker(analysis, statistics, choice, axes, named, whole, enough=enough)
     found = picker.choose(measure)
     if picker.even:
         return found
@@ -92,8 +100,10 @@ class _Picker:
         whole: list[UnitAxis],
         *,
         bundled: bool = False,
+        enough: float = np.inf,
     ) -> None:
         self.analysis, self.choice, self.bundled = analysis, choice, bundled
+        self.statistics, self.named, self.enough = statistics, named, enough
         self.groups: Groups = blockwise(analysis.groups)
         self.whole = whole
         self.frozen = self.groups.frozen(held=ids_of(whole))
@@ -104,16 +114,12 @@ class _Picker:
                 self._skip(axis, named)
             else:
                 self.axes.append(axis)
-        self.scores: Scores = score_groups(
-            self.groups, statistics, choice.ranking, self.axes, strict=named
-        )
+        self.scores = self._scored()
         self.skipped.update(self.scores.left_out)
         self.axes = [axis for axis in self.axes if axis.address not in self.scores.left_out]
         if bundled:
             self.groups, self.frozen = in_bundles(self.groups, self.scores.of, self.frozen)
-            self.scores = score_groups(
-                self.groups, statistics, choice.ranking, self.axes, strict=named
-            )
+            self.scores = self._scored()
         every = list(analysis.map.axes.values())
         self.narrow = narrow_axes(analysis.groups)
         self.least = np.array([choice.least(len(axis)) for axis in every], np.int64)
@@ -132,6 +138,46 @@ class _Picker:
             if self.bundled:
                 self._give_back()
         return Chosen(self.units(), self.skipped, achieved)
+
+    def _scored(self) -> Scores:
+        """The scores of all groups. Those that have none for lack of knowledge stay."""
+        if self.choice.criterion not in BY_ORDER:
+            ranking = self.choice.ranking
+            return score_groups(self.groups, self.statistics, ranking, self.axes, strict=self.named)
+        found = eliminated(
+            self.groups, self.statistics, self.axes, self.frozen, self._least_ordered(), self._wanted()
+        )  # fmt: skip
+        refused = next(iter(found.left_out), None)
+        if refused is not None and (self.named or len(found.left_out) == len(self.axes)):
+            raise ExpressionError(
+                f"the criterion {self.choice.criterion} does not apply to '{clean(refused)}'",
+                why=found.left_out[refused],
+                do="leave the layer out (--exclude), or use another criterion",
+            )
+        self.frozen = self.frozen | found.unknown
+        return Scores(found.position, found.left_out)
+
+    def _wanted(self) -> Wanted:
+        """What the choice makes of an order. Where groups are given back, all of it is needed."""
+        target, rounds = self.choice.target, self.choice.round_to or self.analysis.map.blocks
+        return Wanted(
+            currency="parameters" if target is None else target.kind,
+            weighting=self.choice.weighting,
+            enough=np.inf if rounds else SPARE * self.enough,
+        )
+
+    def _least_ordered(self) -> np.ndarray:
+        """int64, for each axis how many units stay: layer by layer, all but its share."""
+        choice, least = self.choice, []
+        by_layer = choice.target is None and not choice.together and choice.threshold is None
+        own = {axis.address for axis in self.axes} if by_layer else set()
+        for axis in self.analysis.map.axes.values():
+            number = choice.least(len(axis))
+            if axis.address in own:
+                quota = choice.quota(axis, np.zeros(len(axis)))
+                number = len(axis) - choice.allowed(len(axis), quota)
+            least.append(number)
+        return np.array(least, np.int64)
 
     @property
     def even(self) -> bool:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from kprune.criteria_table import BUILTIN, CUSTOM, Criterion
-from kprune.errors import KpruneError, UsageError
+from kprune.errors import ExpressionError, KpruneError, UsageError
 from kprune.faults import shown
 from kprune.labels.map import UnitAxis
 from kprune.pointing import did_you_mean
 from kprune.select.naming.names import ALL_NAMES
+from kprune.select.ranking.eliminated import Wanted, eliminated
 from kprune.select.ranking.statistics import Statistics
 from kprune.text import clean
 
@@ -56,6 +57,8 @@ class LayerUnits:
 
 
 ON_DATA = frozenset({"taylor", "hessian"})
+BY_ORDER = frozenset({"obs"})
+"""Criteria whose scores are places in one order of the groups of all layers; see `eliminated`."""
 
 
 @BUILTIN.criterion("l1")
@@ -156,6 +159,21 @@ def hessian(units: LayerUnits) -> np.ndarray:
     The Gauss-Newton form of the saliency of LeCun et al. 1990, "Optimal Brain Damage", by units.
     """
     return units["hessian"]
+
+
+@BUILTIN.criterion("obs")
+def obs(units: LayerUnits) -> np.ndarray:
+    """The order in which units go when the weights that read them are refitted, cheapest per parameter first.
+
+    Optimal Brain Surgeon (Hassibi & Stork 1993) over all layers at once; needs data, no labels. Here
+    for one layer alone; whoever chooses has all layers ordered together.
+    """
+    groups = units.statistics.analysis.groups
+    least = np.zeros(len(groups.map.axes), np.int64)
+    found = eliminated(groups, units.statistics, [units.axis], groups.frozen(), least, Wanted())
+    if found.left_out:
+        raise ExpressionError(found.left_out[units.name], do="leave the layer out (--exclude)")
+    return found.position[groups.of[units.axis.ids]]
 
 
 def criterion(name: str) -> Criterion:

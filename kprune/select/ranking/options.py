@@ -10,9 +10,11 @@ from typing import Literal
 from msgspec import Struct
 
 Reduction = Literal["mean", "sum", "max", "l2"]
+Weighting = Literal["relmean", "fisher"]
 Normalization = Literal["none", "layer-mean", "layer-max", "layer-gauss"]
 
 REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum", "max", "l2")
+WEIGHTINGS: tuple[Weighting, ...] = ("relmean", "fisher")
 NORMALIZATIONS: tuple[Normalization, ...] = ("none", "layer-mean", "layer-max", "layer-gauss")
 
 
@@ -37,7 +39,7 @@ class Described(Struct, frozen=True):
 OPTIONS: dict[str, Described] = {
     "criterion": Described(
         "The lowest go, by l1, l2, mean, bn-scale, fpgm, lamp, random; with data by apoz, "
-        "activation-mean, activation-std, activation-absmax, taylor or hessian.",
+        "activation-mean, activation-std, activation-absmax, taylor, hessian or obs.",
         "NAME",
     ),
     "ratio": Described("This share of each layer.", "R", above=0, below=1),
@@ -52,6 +54,12 @@ OPTIONS: dict[str, Described] = {
         "Make layers comparable: none, layer-mean, layer-max or layer-gauss.",
         "HOW",
         words=NORMALIZATIONS,
+    ),
+    "weighting": Described(
+        "For the criterion obs, errors count as shares of each output's variance (relmean), or by "
+        "what the model's own answers hang on (fisher).",
+        "HOW",
+        words=WEIGHTINGS,
     ),
     "global": Described("Rank all layers in one list."),
     "target_params": Described("As few as it takes to leave 40% or 1.2M parameters.", "N"),

@@ -10,9 +10,10 @@ import numpy as np
 from kprune.errors import ExpressionError, UsageError
 from kprune.labels.groups import Groups, connected
 from kprune.labels.map import UnitAxis
-from kprune.select.ranking.criteria import LayerUnits, criterion, scores
-from kprune.select.ranking.options import NORMALIZATIONS, REDUCTIONS
+from kprune.select.ranking.criteria import BY_ORDER, LayerUnits, criterion, scores
+from kprune.select.ranking.options import NORMALIZATIONS, REDUCTIONS, WEIGHTINGS
 from kprune.select.ranking.statistics import Statistics
+from kprune.text import clean
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Ranking:
         reduce: how the scores of a group's units become one.
         normalize: how a layer's scores are made comparable with other layers'.
         seed: for `random`.
+        weighting: for `obs`, how much errors of outputs count.
     Raises: UsageError for an unknown word; of the criterion it is known later, once rules are loaded.
     """
 
@@ -31,14 +33,21 @@ class Ranking:
     reduce: str = "mean"
     normalize: str = "none"
     seed: int = 0
+    weighting: str = "relmean"
 
     def __post_init__(self) -> None:
         for value, known, flag in (
+            (self.weighting, WEIGHTINGS, "--weighting"),
             (self.reduce, REDUCTIONS, "--reduce"),
             (self.normalize, NORMALIZATIONS, "--normalize"),
         ):
             if value not in known:
                 raise UsageError(f"{flag} {value}", do=f"choose one of {', '.join(known)}")
+        if self.weighting != "relmean" and self.criterion not in BY_ORDER:
+            raise UsageError(
+                f"--weighting {self.weighting} with the criterion '{clean(self.criterion)}'",
+                do="leave it out, or use the criterion obs",
+            )
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from kprune.analysis.analysis import Analysis
 from kprune.dtypes import as_float
 from kprune.errors import ExpressionError, MissingStatisticError
 from kprune.labels.map import TOKENS, UnitAxis, Weight
+from kprune.repair.ordering.covariances import Observation
 from kprune.select.naming.names import BATCHNORM_NAMES, DATA_NAMES, OUTGOING_NAMES, WEIGHT_NAMES
 from kprune.surgery.zero import incoming
 from kprune.text import clean
@@ -36,6 +37,15 @@ class Observed(Protocol):
     """What units give on data."""
 
     def get(self, axis: UnitAxis, name: str) -> np.ndarray: ...
+
+
+class Observing(Protocol):
+    """What the weights that read units are given on data."""
+
+    @property
+    def samples(self) -> int: ...
+
+    def observations(self, weighting: str) -> list[Observation]: ...
 
 
 class Moments(Struct, eq=False):
@@ -131,11 +141,13 @@ class Statistics(Struct, eq=False):
         analysis: the model.
         source: the file its tensors are read from.
         activations: what its units give on data, if there are data.
+        observed: what the weights that read them are given there.
     """
 
     analysis: Analysis
     source: Readable
     activations: Observed | None = None
+    observed: Observing | None = None
     _moments: dict[tuple[str, bool], Moments] = field(default_factory=dict)
     _grams: dict[str, np.ndarray] = field(default_factory=dict)
 

@@ -27,6 +27,10 @@ class Map:
     column_labels: Labels
 
     @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         parts, rows, columns = self.values.shape
         return parts, rows, columns

@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from tests.repair.ordering.linear_maps import Map, alone, along, cost, labelled, made, maps_of, nothing_read
 
 from kprune.analysis.analysis import Analysis
 from kprune.analysis.counts import count
@@ -18,6 +17,16 @@ from kprune.repair.ordering.candidates import Candidates
 from kprune.repair.ordering.covariances import Covariance, Observation
 from kprune.repair.ordering.elimination import Limits, Order, eliminate
 from kprune.repair.ordering.savings import Savings
+from tests.repair.ordering.linear_maps import (
+    Map,
+    alone,
+    along,
+    cost,
+    labelled,
+    made,
+    maps_of,
+    nothing_read,
+)
 from tests.small_models import Network, analysed, arrays, layer, residual, sequential
 
 RIDGE = 1e-3
