@@ -19,6 +19,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kprune.criteria_table import CUSTOM as CRITERIA
     from kprune.errors import (
         CannotPruneError,
         CheckError,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
         UsageError,
     )
     from kprune.select.ranking.choice import Choice
-    from kprune.select.ranking.criteria import CUSTOM as CRITERIA
     from kprune.tracing.registry import CUSTOM
     from kprune.train.tune import tune
     from kprune.verbs.change import apply, compact, mask, plan, remove, unmask, zero
@@ -119,7 +119,7 @@ def __getattr__(name: str) -> Any:
 
         value = CUSTOM.rule
     elif name == "criterion":
-        from kprune.select.ranking.criteria import CUSTOM as CRITERIA
+        from kprune.criteria_table import CUSTOM as CRITERIA
 
         value = CRITERIA.criterion
     elif name in _HOMES:

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct, field
 
 Score = Callable[[Any], Any]
-"""Takes the units of a layer (`kprune.select.ranking.criteria.LayerUnits`), gives a number for each."""
+"""Takes the units of a layer (`kprune.select.ranking.criteria.Units`), gives a number for each."""
 
 
 class Criterion(Struct, frozen=True):
@@ -22,12 +22,14 @@ class Criterion(Struct, frozen=True):
         score: from the units of a layer, a number each; those with the lowest go first.
         builtin: whether it came with kprune.
         source: file that holds it.
+        data: whether it needs data.
     """
 
     name: str
     score: Score
     builtin: bool
     source: str
+    data: bool = False
 
 
 class Table(Struct):
@@ -44,16 +46,18 @@ class Table(Struct):
     criteria: dict[str, Criterion] = field(default_factory=dict)
     ask_packages: Callable[[], None] = lambda: None
 
-    def criterion(self, name: str) -> Callable[[Score], Score]:
+    def criterion(self, name: str, *, data: bool = False) -> Callable[[Score], Score]:
         """Decorator: the function ranks units where `--criterion NAME` is given.
 
-        It takes the units of one layer (`kprune.select.ranking.criteria.LayerUnits`) and returns a number
+        It takes the units of one layer (`kprune.select.ranking.criteria.Units`) and returns a number
         for each; those with the lowest go first.
 
             @kprune.criterion("spread")
             def spread(units):
                 return units["max"] - units["min"]
 
+        Args:
+            data: whether it needs data (`--data`).
         Raises: ValueError if there is a criterion of that name already.
         """
 
@@ -61,7 +65,8 @@ class Table(Struct):
             known = self.criteria.get(name) or (self.taken and self.taken.criteria.get(name))
             if known and known.score.__code__ is not score.__code__:
                 raise ValueError(f"there is a criterion {name!r} already, in {known.source}")
-            self.criteria[name] = Criterion(name, score, self.builtin, score.__code__.co_filename)
+            source = score.__code__.co_filename
+            self.criteria[name] = Criterion(name, score, self.builtin, source, data)
             return score
 
         return register

@@ -1,49 +1,16 @@
-"""The Typer app: which commands there are, in the order and the groups in which help shows them."""
+"""The Typer app, which makes each command of `kprune.cli.commands` when it is asked for."""
 
 from __future__ import annotations
 
 import importlib
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from kprune.cli.commands import COMMANDS, Entry
 from kprune.cli.help import Command, parameter_rows, write_sections
 from kprune.cli.values import prepare
-
-LOOK, CHANGE, CHECK, REFERENCE = "Look", "Change", "Check and train", "Reference"
-
-
-class Entry(NamedTuple):
-    """A line in the list of commands."""
-
-    heading: str
-    name: str
-    module: str
-    summary: str
-
-
-# Each command with the module that holds it, imported when it is called or its help is shown; and
-# what the list of commands says of it, which is the first line of its own help.
-COMMANDS = (
-    Entry(LOOK, "inspect", "inspect", "Layers: units, parameters, FLOPs, what is free, what is tied."),
-    Entry(LOOK, "explain", "explain", "What is removed with these units and why, or why they cannot go."),
-    Entry(LOOK, "diff", "diff", "What differs: layers, units, parameters, FLOPs, bytes, values."),
-    Entry(CHANGE, "remove", "change", "Remove units physically: smaller layers, in a smaller file."),
-    Entry(CHANGE, "zero", "change", "Set the units' incoming weights and biases to 0; shapes stay."),
-    Entry(CHANGE, "mask", "change", "Multiply the units' outputs by 0, by stock Keras parts: reversible."),
-    Entry(CHANGE, "unmask", "change", "Take masks out again: the model is what it was."),
-    Entry(CHANGE, "compact", "compact", "Remove what is dead or constant: the same outputs, a smaller file."),
-    Entry(CHANGE, "plan", "plan", "Choose units, and print the choice as a plan with explicit indices."),
-    Entry(CHANGE, "apply", "plan", "Carry out a plan."),
-    Entry(CHANGE, "flatten", "flat", "Write a model of a class of its own (KerasHub's, or yours) as a plain graph."),
-    Entry(CHECK, "verify", "verify", "Run both models in TensorFlow, and compare."),
-    Entry(CHECK, "tune", "tune", "Train on what is left, in Keras; the best epoch is written."),
-    Entry(CHECK, "iterate", "iterate", "Prune a little, train on, repeat, as a plan says."),
-    Entry(CHECK, "sensitivity", "sensitivity", "Measure what each layer costs when it alone is cut."),
-    Entry(REFERENCE, "rules", "reference", "Layer classes and operations that kprune knows, and what they do."),
-    Entry(REFERENCE, "schema", "reference", "JSON Schema of plans, of the report, or of the curves of 'sensitivity'."),
-)  # fmt: skip
 
 HELP = ["--help", "-h"]
 

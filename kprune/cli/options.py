@@ -10,7 +10,7 @@ from typer import Argument, Option
 
 from kprune.cli.complete import complete_layer, complete_spec
 from kprune.errors import UsageError
-from kprune.select.ranking.options import BUDGETS, OPTIONS
+from kprune.select.ranking.options import BUDGETS, OPTIONS, RankOptions
 from kprune.text import clean
 
 if TYPE_CHECKING:
@@ -133,10 +133,7 @@ class Choosing(Naming, frozen=True):
     ratio: Annotated[float | None, described("ratio")] = None
     count: Annotated[int | None, described("count")] = None
     threshold: Annotated[float | None, described("threshold")] = None
-    seed: Annotated[int, described("seed")] = 0
-    round_to: Annotated[int | None, described("round_to")] = None
-    min_units: Annotated[int | None, described("min_units")] = None
-    max_ratio: Annotated[float | None, described("max_ratio")] = None
+    ranked: RankOptions = RankOptions()
     per_layer: Annotated[
         list[str] | None,
         Option(
@@ -151,9 +148,6 @@ class Choosing(Naming, frozen=True):
     target_params: Annotated[str | None, described("target_params")] = None
     target_flops: Annotated[str | None, described("target_flops")] = None
     target_bytes: Annotated[str | None, described("target_bytes")] = None
-    reduce: Annotated[str, described("reduce")] = "mean"
-    normalize: Annotated[str, described("normalize")] = "none"
-    weighting: Annotated[str, described("weighting")] = "relmean"
     data: Annotated[str | None, described("data")] = None
     exclude: Annotated[
         list[str] | None,
@@ -198,12 +192,11 @@ class Choosing(Naming, frozen=True):
     def _choice(self) -> Any:
         if self.criterion is None:
             amounts = {name: getattr(self, name) for name in OPTIONS if hasattr(self, name)}
+            amounts |= self.ranked.rank_options()
             amounts["per_layer"] = next(iter(self.per_layer or ()), None)
             amounts["global"] = "" if self.together else None
             for name in _WITHOUT_RANK:
                 del amounts[name]
-            for name, default in _DEFAULTS.items():
-                amounts[name] = None if amounts[name] == default else amounts[name]
             for name, value in amounts.items():
                 if value is not None:
                     option = "--" + name.replace("_", "-")
@@ -226,24 +219,15 @@ class Choosing(Naming, frozen=True):
             ratio=self.ratio,
             count=self.count,
             threshold=self.threshold,
-            round_to=self.round_to,
-            min_units=self.min_units,
-            seed=self.seed,
             target=next(iter(targets), None),
-            reduce=self.reduce,
-            normalize=self.normalize,
-            weighting=self.weighting,
             together=self.together,
-            max_ratio=self.max_ratio,
             per_layer=dict(_share(text) for text in self.per_layer or []),
+            **self.ranked.rank_options(),
         )
 
 
 _WITHOUT_RANK = ("data", "classes", "class_names")
 """What has a meaning even where nothing ranks units."""
-
-_DEFAULTS = {"seed": 0, "reduce": "mean", "normalize": "none", "weighting": "relmean"}
-"""What has a value even where it is not given."""
 
 
 def announce(option: str, data: str | None) -> None:

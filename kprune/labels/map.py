@@ -249,7 +249,12 @@ class Visit(Struct, eq=False):
 
 
 class LayerRecord(Struct, eq=False):
-    """All that is known of one layer after its calls were traced."""
+    """All that is known of one layer after its calls were traced.
+
+    Attributes:
+        answer, values: what its rule says that it does, and what becomes of values; see
+            `kprune.tracing.registry.Rule`.
+    """
 
     layer: Layer
     weights: dict[str, Weight] = field(default_factory=dict)
@@ -257,6 +262,7 @@ class LayerRecord(Struct, eq=False):
     axes: dict[str, UnitAxis] = field(default_factory=dict)
     visits: list[Visit] = field(default_factory=list)
     answer: str = ""
+    values: str = ""
     opaque: str = ""
     args: tuple[list[Any], dict[str, Any]] | None = None
     held: dict[str, Labels] = field(default_factory=dict)  # labels of a drawn layer's weights

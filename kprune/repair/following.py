@@ -8,10 +8,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from kprune.repair.streams.steps import Place, Program, Step
-
-HANDS_ON = frozenset(("Dropout", "Identity", "ActivityRegularization", "SpatialDropout1D",
-                      "SpatialDropout2D", "SpatialDropout3D", "GaussianNoise", "GaussianDropout"))  # fmt: skip
-"""Layers that give what they get when a model is not trained."""
+from kprune.rules import builtin
 
 
 class Behind(Struct):
@@ -44,10 +41,16 @@ def behind(program: Program, readers: Mapping[Place, list[Step]], place: Place) 
             return found
         if kind == "BatchNormalization":
             found.normalizations.append(step.operation)
-        elif kind not in HANDS_ON and not _linear(step.operation):
+        elif not _hands_on(kind) and not _linear(step.operation):
             return found
         place = step.writes[0]
     return found
+
+
+def _hands_on(kind: str) -> bool:
+    """Whether layers of a class of Keras give what they get when a model is not trained."""
+    rule = builtin().layers.get(kind)
+    return rule is not None and rule.values == "same"
 
 
 def _linear(operation: Any) -> bool:

@@ -12,7 +12,7 @@ from kprune.labels.closure import Closure, Units
 from kprune.opened import Opened
 from kprune.page.result import Note
 from kprune.report.change import Change
-from kprune.report.facts import FileFacts
+from kprune.report.facts import facts, figures
 from kprune.report.kept import weight_changes
 from kprune.report.report import LayerChange, Report
 from kprune.report.traps import bias_traps
@@ -20,17 +20,6 @@ from kprune.select.naming.indices import compact_text
 from kprune.surgery.compile_config.compile_config import recompiled, texts
 from kprune.surgery.optimizer import find_slots
 from kprune.text import clean
-
-
-def facts(it: Opened, counts: Counts) -> FileFacts:
-    """The figures of an opened file."""
-    return _facts(counts, it.path, it.source.format, it.source.bytes)
-
-
-def _facts(counts: Counts, path: str | None, format_name: str, size: int) -> FileFacts:
-    return FileFacts(
-        path, format_name, size, counts.parameters, counts.trainable, counts.flops, counts.units
-    )
 
 
 def build(it: Opened, change: Change, notes: Iterable[Note] = ()) -> Report:
@@ -47,7 +36,7 @@ def build(it: Opened, change: Change, notes: Iterable[Note] = ()) -> Report:
         backend=change.backend,
         exact=change.exact,
         input=facts(it, before),
-        output=_facts(after, None, it.source.format, 0),
+        output=figures(after, None, it.source.format, 0),
         selected=lists(change.selected),
         changed=lists(change.changed),
         layers=_layers(before, after, touched),

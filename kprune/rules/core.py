@@ -181,7 +181,7 @@ def _einsum_sizes(
     return sizes
 
 
-@LAYERS.rule("Identity", "ActivityRegularization", does="passes")
+@LAYERS.rule("Identity", "ActivityRegularization", does="passes", values="same")
 def unchanged(call: LayerCall) -> Labels:
     """hands on what it gets"""
     return call.x

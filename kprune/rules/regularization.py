@@ -10,7 +10,7 @@ from kprune.tracing.registry import LAYERS
 @LAYERS.rule(
     "Dropout", "AlphaDropout", "GaussianDropout", "GaussianNoise",
     "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D",
-    does="passes",
+    does="passes", values="same",
 )  # fmt: skip
 def noise(call: LayerCall) -> Labels:
     """hands on what it gets; active in training only"""

@@ -37,7 +37,7 @@ def filled_in(target: list[Any], old: Shape) -> Shape:
     return (old[0], *sizes)
 
 
-@LAYERS.rule("Flatten", does="passes")
+@LAYERS.rule("Flatten", does="passes", values="moved")
 def flatten(call: LayerCall) -> Labels:
     """reshape to one axis; channels_first is put channels_last before"""
     x, shape = call.x, call.shape()
@@ -63,7 +63,7 @@ def _with_places(call: LayerCall, x: Labels, shape: Shape) -> tuple[Labels, int 
     return (inner.with_shape(sizes), width) if len(shape) > 2 else (x, None)
 
 
-@LAYERS.rule("Reshape", does="passes")
+@LAYERS.rule("Reshape", does="passes", values="moved")
 def reshape(call: LayerCall) -> Labels:
     """target_shape follows what is left along each axis"""
     target = call.config["target_shape"]
@@ -74,7 +74,7 @@ def reshape(call: LayerCall) -> Labels:
     return result
 
 
-@LAYERS.rule("Permute", does="passes")
+@LAYERS.rule("Permute", does="passes", values="moved")
 def permute(call: LayerCall) -> Labels:
     """transpose"""
     order = [0, *(int(axis) for axis in call.config["dims"])]
@@ -82,7 +82,7 @@ def permute(call: LayerCall) -> Labels:
     return call.x.move(lambda factor: factor.transpose(order), tuple(shape[axis] for axis in order))
 
 
-@LAYERS.rule("RepeatVector", does="passes")
+@LAYERS.rule("RepeatVector", does="passes", values="moved")
 def repeat_vector(call: LayerCall) -> Labels:
     """(batch, units) -> (batch, n, units)"""
     shape = call.shape()

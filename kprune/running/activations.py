@@ -40,11 +40,8 @@ from kprune.text import clean
 MOMENTS = ("activation_mean", "activation_std", "activation_absmax", "apoz")
 NAMES = (*MOMENTS, "taylor", "hessian")
 
-# Behind these a unit is still the one that its layer made.
-FOLLOWING = frozenset(
-    "BatchNormalization Activation ReLU LeakyReLU ELU PReLU Dropout SpatialDropout1D SpatialDropout2D "
-    "SpatialDropout3D GaussianNoise GaussianDropout AlphaDropout".split()
-)
+# Behind these a unit is still the one that its layer made, as behind what hands values on.
+FOLLOWING = frozenset("BatchNormalization Activation ReLU LeakyReLU ELU PReLU".split())
 # Outputs beyond this many are followed as random combinations, not one by one.
 OUTPUTS = 64
 PROJECTIONS = 32
@@ -60,7 +57,7 @@ def observed(analysis: Analysis, axis: UnitAxis) -> tuple[Layer, int, np.ndarray
     """
     layer, model = axis.layer, _model_of(analysis, analysis.model, axis.layer)
     if model is not None:
-        while (following := _only_consumer(model, layer)) is not None:
+        while (following := _only_consumer(analysis, model, layer)) is not None:
             layer = following
         labels = analysis.map.tensors.get((model.path, layer.name, 0, 0))
         for factor in labels.factors if labels is not None else ():
@@ -97,12 +94,14 @@ def _unrolled(analysis: Analysis, wrapper: Layer) -> bool:
     return bool(shapes) and all(shape is not None and shape[1] is not None for shape in shapes)
 
 
-def _only_consumer(model: Model, layer: Layer) -> Layer | None:
+def _only_consumer(analysis: Analysis, model: Model, layer: Layer) -> Layer | None:
     """The layer behind, if it is the only one and makes nothing new."""
     readers = [call for call in model.calls if any(ref.layer == layer.name for ref in call.inputs)]
-    if len(readers) != 1 or readers[0].layer.kind not in FOLLOWING or len(readers[0].inputs) != 1:
+    if len(readers) != 1 or len(readers[0].inputs) != 1:
         return None
-    return readers[0].layer
+    reader = readers[0].layer
+    hands_on = analysis.map.record(reader).values == "same"
+    return reader if hands_on or reader.kind in FOLLOWING else None
 
 
 @dataclass(eq=False)
@@ -175,42 +174,48 @@ class Activations:
             if self.progress is not None:
                 self.progress(part.stop, count)
 
-    def _moments(self) -> dict[str, dict[str, np.ndarray]]:
+    def outputs(self, axis: UnitAxis) -> Iterator[np.ndarray]:
+        """What the units of one axis give, batch by batch: float64 (values, units).
+
+        Raises: as `get`.
+        """
+        for _, values in self._outputs([(axis, *observed(self.analysis, axis))]):
+            yield values
+
+    def _outputs(
+        self, axes: Sequence[tuple[UnitAxis, Layer, int, np.ndarray]]
+    ) -> Iterator[tuple[UnitAxis, np.ndarray]]:
+        """What units give, batch by batch: float64 (values, units) for each call of each axis's layer."""
         model, data = self._model()
-        axes = self._axes()
-        sums = {
-            axis.address: np.zeros((4, len(axis))) for axis, *_ in axes
-        }  # total, squares, zeros, count
-        largest = {axis.address: np.zeros(len(axis)) for axis, *_ in axes}
         with captured(model, {layer.path for _, layer, _, _ in axes}) as seen:
             for x, _ in self._batches(data):
                 seen.clear()
                 model(x, training=False)
                 for axis, layer, along, positions in axes:
                     for output in seen[layer.path]:
-                        values = np.moveaxis(np.asarray(output, np.float64), along, -1)[
-                            ..., positions
-                        ]
-                        values = values.reshape(-1, len(axis))
-                        own = sums[axis.address]
-                        own += np.stack(
-                            [
-                                values.sum(0),
-                                (values**2).sum(0),
-                                (values == 0).sum(0),
-                                np.full(len(axis), len(values)),
-                            ]
-                        )
-                        np.maximum(
-                            largest[axis.address], np.abs(values).max(0), out=largest[axis.address]
-                        )
+                        values = np.moveaxis(np.asarray(output, np.float64), along, -1)
+                        yield axis, values[..., positions].reshape(-1, len(axis))
+
+    def _moments(self) -> dict[str, dict[str, np.ndarray]]:
+        axes = self._axes()
+        sums = {
+            axis.address: np.zeros((4, len(axis))) for axis, *_ in axes
+        }  # total, squares, zeros, count
+        largest = {axis.address: np.zeros(len(axis)) for axis, *_ in axes}
+        for axis, values in self._outputs(axes):
+            count = np.full(len(axis), len(values))
+            sums[axis.address] += np.stack(
+                [values.sum(0), (values**2).sum(0), (values == 0).sum(0), count]
+            )
+            most = largest[axis.address]
+            np.maximum(most, np.abs(values).max(0), out=most)
         result: dict[str, dict[str, np.ndarray]] = {name: {} for name in MOMENTS}
-        for address, (total, squares, zeros, count) in sums.items():
-            mean = total / count
+        for address, (total, squares, zeros, number) in sums.items():
+            mean = total / number
             result["activation_mean"][address] = mean
-            result["activation_std"][address] = np.sqrt(np.maximum(squares / count - mean**2, 0))
+            result["activation_std"][address] = np.sqrt(np.maximum(squares / number - mean**2, 0))
             result["activation_absmax"][address] = largest[address]
-            result["apoz"][address] = zeros / count
+            result["apoz"][address] = zeros / number
         return result
 
     def _taylor(self) -> dict[str, np.ndarray]:

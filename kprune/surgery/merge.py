@@ -24,7 +24,7 @@ from kprune.formats.source import Source
 from kprune.labels.map import LayerRecord, Visit, Weight
 from kprune.surgery.compact import Search
 from kprune.surgery.constants.constants import Constants
-from kprune.surgery.constants.moving_rules import CROPS, HANDS_ON, MOVES, POOLS, UPSAMPLING
+from kprune.surgery.constants.moving_rules import CROPS, MOVES, POOLS, UPSAMPLING
 from kprune.surgery.constants.summing_kernels import Site
 
 LIMIT = 256 << 20
@@ -35,7 +35,7 @@ TOLERANCE = 2e-6
 
 # The value of a unit passes through these times a factor as it does without.
 LINEAR = frozenset(
-    (*HANDS_ON, *POOLS, *CROPS, *UPSAMPLING, *MOVES, "Concatenate", "MaxPool", "AveragePool")
+    (*POOLS, *CROPS, *UPSAMPLING, *MOVES, "Concatenate", "MaxPool", "AveragePool")
 ) | {f"ZeroPadding{rank}D" for rank in (1, 2, 3)}
 SCALABLE = frozenset(("Dense", "Conv1D", "Conv2D", "Conv3D"))
 
@@ -239,7 +239,7 @@ def _bent(analysis: Analysis, constants: Constants) -> np.ndarray:
         site.kernel.weight.layer for site in constants.sites.values() if isinstance(site, Site)
     }
     for visit in analysis.map.visits:
-        if visit.of_model or visit.layer in reading or _passes_factor(visit):
+        if visit.of_model or visit.layer in reading or _passes_factor(analysis, visit):
             continue
         if any(inner.layer in reading for inner in _inside(analysis, visit)):
             continue  # a wrapper: what it holds is visited by itself
@@ -262,8 +262,10 @@ def _inside(analysis: Analysis, visit: Visit) -> Iterator[LayerRecord]:
         yield from child.whole()
 
 
-def _passes_factor(visit: Visit) -> bool:
+def _passes_factor(analysis: Analysis, visit: Visit) -> bool:
     kind, config = visit.layer.kind, visit.layer.config
+    if analysis.map.record(visit.layer).values:
+        return True
     if not visit.layer.is_builtin:
         return False
     if kind in LINEAR:

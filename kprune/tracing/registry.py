@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 RuleFunction = Callable[[LayerCall], Any]
 ANSWERS = ("issues", "passes", "combines", "mixes", "opaque")
+VALUES = ("", "same", "moved")
 
 
 class Rule(Struct, frozen=True):
@@ -44,6 +45,9 @@ class Rule(Struct, frozen=True):
         source: file that holds it.
         code: whether such a layer is code of the user's own: where that may be run it is traced, and
             the rule answers if it cannot be.
+        values: what becomes of the values where the model is used, not trained: each stands where it
+            stood ("same", as behind Dropout), or elsewhere ("moved", as behind Flatten); "" for
+            all else. Folding, merging and what observes units on data go through the first two.
     """
 
     name: str
@@ -53,6 +57,7 @@ class Rule(Struct, frozen=True):
     builtin: bool
     source: str
     code: bool = False
+    values: str = ""
 
 
 class RuleMap(MutableMapping[str, Rule]):
@@ -104,14 +109,18 @@ class Table(Struct):
     rules: RuleMap = field(default_factory=RuleMap)
 
     def rule(
-        self, *names: str, does: str, note: str = "", code: bool = False
+        self, *names: str, does: str, note: str = "", code: bool = False, values: str = ""
     ) -> Callable[[RuleFunction], RuleFunction]:
         """Decorator: the function answers for these classes.
 
+        Args:
+            does, note, code, values: see `Rule`.
         Raises: ValueError if `does` is not one of the five words, or a class has a rule already.
         """
         if does not in ANSWERS:
             raise ValueError(f"does={does!r} is not one of {', '.join(ANSWERS)}")
+        if values not in VALUES or (values and does != "passes"):
+            raise ValueError(f'values={values!r} is neither "same" nor "moved" of what passes')
 
         def register(function: RuleFunction) -> RuleFunction:
             for name in names:
@@ -120,7 +129,14 @@ class Table(Struct):
                     raise ValueError(f"{name} has a rule already, in {known.source}")
                 summary = note or (function.__doc__ or "").strip().partition("\n")[0]
                 self.rules[name] = Rule(
-                    name, function, does, summary, self.builtin, function.__code__.co_filename, code
+                    name,
+                    function,
+                    does,
+                    summary,
+                    self.builtin,
+                    function.__code__.co_filename,
+                    code,
+                    values,
                 )
             return function
 

@@ -181,7 +181,7 @@ class Tracer:
         elif rule is None or (rule.code and self.rules.drawer is not None):
             outputs = self._without_rule(call, rule)
         else:
-            record.answer = rule.does
+            record.answer, record.values = rule.does, rule.values
             outputs = self._by_rule(call, rule)
         if layer.kind == "Lambda" and layer.is_builtin:
             follow_declared(call, outputs)

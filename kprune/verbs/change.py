@@ -308,7 +308,8 @@ def planned(
     """The same with notes on what was left out."""
     from kprune.select.plans.plan import BACKENDS, ModelCheck, Plan, Step
 
-    known = [name for name, found in BACKENDS.items() if found.by_unit]
+    by_unit = [found for found in BACKENDS.values() if found.by_unit]
+    known = [found.name for found in sorted(by_unit, key=lambda found: not found.removes)]
     if backend not in known:
         raise UsageError(
             f"there is no backend '{clean(backend)}'", do=f"choose one of {', '.join(known)}"

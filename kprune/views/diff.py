@@ -16,7 +16,7 @@ from kprune.graph.model import Model
 from kprune.graph.stores import is_state
 from kprune.opened import AnyPath, LiveModel, Opened, opened
 from kprune.page.result import Note
-from kprune.report.build import facts
+from kprune.report.facts import facts
 from kprune.surgery.provenance import KEY
 from kprune.surgery.remove import cut_weight
 from kprune.views.difference import Difference, LayerDiff, WeightDiff

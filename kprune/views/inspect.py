@@ -18,7 +18,7 @@ from kprune.graph.stores import is_state
 from kprune.labels.map import UnitAxis, adapted_layers
 from kprune.labels.paths import reason
 from kprune.opened import AnyPath, LiveModel, Opened, opened
-from kprune.report.build import facts
+from kprune.report.facts import facts
 from kprune.sets import distinct
 from kprune.surgery.mask import masked_layer
 from kprune.surgery.optimizer import find_slots, optimizer_of

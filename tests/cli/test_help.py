@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from kprune.cli.app import COMMANDS, Entry
+from kprune.cli.commands import COMMANDS, Entry
 from tests.cli.conftest import Kprune
 
 NAMES = [entry.name for entry in COMMANDS]

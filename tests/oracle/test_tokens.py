@@ -449,13 +449,12 @@ def test_a_teacher_loses_the_same_tokens(tmp_path: Path) -> None:
 
 
 def test_statistics_of_columns_do_not_look_at_rows(tmp_path: Path) -> None:
-    from kprune.opened import analyse, open_model
+    from kprune.opened import opened
     from kprune.pruning.selection import statistics_of
 
     path = saved(reader(keras(), None, 9), tmp_path)
-    with open_model(path) as source:
-        analysis = analyse(source)
-        statistics = statistics_of(source, analysis)
+    with opened(path) as it:
+        analysis, statistics = it.analysis, statistics_of(it)
         columns = statistics.gram(analysis.map.axes["emb"])
         assert columns.shape == (6, 6)
         assert list(statistics._grams) == ["emb"]

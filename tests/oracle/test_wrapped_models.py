@@ -12,7 +12,7 @@ from keras import layers
 
 import kprune
 from kprune.errors import UsageError
-from kprune.opened import analyse, open_model
+from kprune.opened import opened
 from kprune.pruning.selection import statistics_of
 from kprune.views.diff import diff
 from tests.oracle.law import assert_equal, randomize
@@ -140,9 +140,8 @@ def test_activations_inside_are_those_of_every_step(saved: Any, tmp_path: Path) 
     model, path = saved
     np.savez(tmp_path / "x.npz", x=X)
     flat = np.asarray(model.get_layer("td").layer(X.reshape(-1, 6, 6, 2), training=False))
-    with open_model(path) as source:
-        analysis = analyse(source)
-        statistics = statistics_of(source, analysis, tmp_path / "x.npz")
+    with opened(path) as it:
+        analysis, statistics = it.analysis, statistics_of(it, tmp_path / "x.npz")
         axis = analysis.map.axes["td/cnn/feat"]
         found = statistics.env(axis, ["activation_mean"])["activation_mean"]
     np.testing.assert_allclose(found, flat.mean(axis=0), rtol=1e-4, atol=1e-6)

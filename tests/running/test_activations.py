@@ -12,10 +12,10 @@ import pytest
 from keras import layers
 
 import kprune
-from kprune.errors import CannotPruneError, UsageError
-from kprune.opened import analyse, open_model
+from kprune.errors import CannotPruneError, ExpressionError, UsageError
+from kprune.opened import opened
 from kprune.pruning.selection import statistics_of
-from kprune.select.ranking.criteria import LayerUnits, scores
+from kprune.select.ranking.scoring import LayerUnits, scores
 
 pytestmark = pytest.mark.oracle
 
@@ -65,9 +65,8 @@ def run(model: Any, x: np.ndarray) -> np.ndarray:
 
 
 def found(place: Path, name: str, *addresses: str) -> list[np.ndarray]:
-    with open_model(place / "model.keras") as source:
-        analysis = analyse(source)
-        statistics = statistics_of(source, analysis, place / "data.npz")
+    with opened(place / "model.keras") as it:
+        analysis, statistics = it.analysis, statistics_of(it, place / "data.npz")
         axes = [analysis.map.axes[address] for address in addresses]
         return [scores(name, LayerUnits(statistics, axis)) for axis in axes]
 
@@ -90,6 +89,20 @@ def test_a_statistic_is_its_formula(
         given = run(keras.Model(model.inputs, layer.output), data[0])
         units = given.reshape(-1, given.shape[-1])
         np.testing.assert_allclose(own, STATISTICS[name](units), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("address", SEEN)
+def test_a_criterion_may_look_at_the_activations_themselves(
+    address: str, model: Any, data: tuple[np.ndarray, np.ndarray], place: Path
+) -> None:
+    given = run(keras.Model(model.inputs, model.get_layer(SEEN[address]).output), data[0])
+    with opened(place / "model.keras") as it:
+        units = LayerUnits(statistics_of(it, place / "data.npz"), it.analysis.map.axes[address])
+        seen = np.concatenate(list(units.activations()))
+        alone = LayerUnits(statistics_of(it), it.analysis.map.axes[address])
+        with pytest.raises(ExpressionError, match="which are not in the file"):
+            alone.activations()
+    np.testing.assert_allclose(seen, given.reshape(-1, given.shape[-1]), rtol=1e-4, atol=1e-6)
 
 
 def by_gate(model: Any, x: np.ndarray, layer: str, unit: int) -> Callable[[float], np.ndarray]:

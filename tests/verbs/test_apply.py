@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -19,7 +18,7 @@ from kprune.pruning.selection import Selection
 from kprune.select.plans.plan import LayerChoice, Step, parse_plan
 from kprune.select.ranking.budget import Budget
 from kprune.select.ranking.choice import Choice
-from kprune.select.ranking.options import BUDGETS, OPTIONS
+from kprune.select.ranking.options import BUDGETS, OPTIONS, RankOptions
 
 
 @pytest.fixture
@@ -36,9 +35,9 @@ def applied(model: Path, step: dict[str, Any], **rest: Any) -> Any:
 
 
 def test_every_option_of_a_choice_is_on_the_command_line_and_in_a_plan() -> None:
-    command = {*Choosing.__struct_fields__}
+    command = {*Choosing.__struct_fields__, *RankOptions.__struct_fields__}
     plan = {*LayerChoice.__struct_encode_fields__, *Step.__struct_encode_fields__}
-    library = {field.name for field in dataclasses.fields(Choice)} | {*Selection.__struct_fields__}
+    library = {*Choice.__struct_fields__} | {*Selection.__struct_fields__}
     names = {name for name in OPTIONS if name not in ("global", *BUDGETS)}
     assert names - {"data"} <= library
     for name in OPTIONS:

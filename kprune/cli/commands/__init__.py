@@ -12,4 +12,42 @@ reference.py    rules, schema
 sensitivity.py  sensitivity
 tune.py         tune
 verify.py       verify
+
+To add a command, write its function in a module here, and a line in `COMMANDS`.
 """
+
+from typing import NamedTuple
+
+LOOK, CHANGE, CHECK, REFERENCE = "Look", "Change", "Check and train", "Reference"
+
+
+class Entry(NamedTuple):
+    """A line in the list of commands."""
+
+    heading: str
+    name: str
+    module: str
+    summary: str
+
+
+# Each command with the module that holds it, imported when it is called or its help is shown; and
+# what the list of commands says of it, which is the first line of its own help.
+COMMANDS = (
+    Entry(LOOK, "inspect", "inspect", "Layers: units, parameters, FLOPs, what is free, what is tied."),
+    Entry(LOOK, "explain", "explain", "What is removed with these units and why, or why they cannot go."),
+    Entry(LOOK, "diff", "diff", "What differs: layers, units, parameters, FLOPs, bytes, values."),
+    Entry(CHANGE, "remove", "change", "Remove units physically: smaller layers, in a smaller file."),
+    Entry(CHANGE, "zero", "change", "Set the units' incoming weights and biases to 0; shapes stay."),
+    Entry(CHANGE, "mask", "change", "Multiply the units' outputs by 0, by stock Keras parts: reversible."),
+    Entry(CHANGE, "unmask", "change", "Take masks out again: the model is what it was."),
+    Entry(CHANGE, "compact", "compact", "Remove what is dead or constant: the same outputs, a smaller file."),
+    Entry(CHANGE, "plan", "plan", "Choose units, and print the choice as a plan with explicit indices."),
+    Entry(CHANGE, "apply", "plan", "Carry out a plan."),
+    Entry(CHANGE, "flatten", "flat", "Write a model of a class of its own (KerasHub's, or yours) as a plain graph."),
+    Entry(CHECK, "verify", "verify", "Run both models in TensorFlow, and compare."),
+    Entry(CHECK, "tune", "tune", "Train on what is left, in Keras; the best epoch is written."),
+    Entry(CHECK, "iterate", "iterate", "Prune a little, train on, repeat, as a plan says."),
+    Entry(CHECK, "sensitivity", "sensitivity", "Measure what each layer costs when it alone is cut."),
+    Entry(REFERENCE, "rules", "reference", "Layer classes and operations that kprune knows, and what they do."),
+    Entry(REFERENCE, "schema", "reference", "JSON Schema of plans, of the report, or of the curves of 'sensitivity'."),
+)  # fmt: skip

@@ -15,7 +15,7 @@ def layer_scale(call: LayerCall) -> Labels:
     return call.x
 
 
-@LAYERS.rule("StochasticDepth", does="passes")
+@LAYERS.rule("StochasticDepth", does="passes", values="same")
 def stochastic_depth(call: LayerCall) -> Labels:
     """ConvNeXt: drops whole samples, in training only"""
     return call.x

@@ -21,7 +21,7 @@ from kprune.select.plans.structs import (
     Step,
 )
 from kprune.select.plans.yaml_text import Document, Path
-from kprune.select.ranking.options import Normalization, Reduction, Weighting
+from kprune.select.ranking.options import WORDS as RANKED
 from kprune.text import clean
 
 Part = tuple[Path, Any, type[msgspec.Struct]]
@@ -84,9 +84,7 @@ _BOUND = re.compile(r"Expected `(?P<wanted>int|float)` (?P<sign>[<>]=?) (?P<boun
 _ENUM = re.compile(r"Invalid enum value (?P<got>.*)", re.DOTALL)
 
 
-WORDS: dict[str, Any] = {
-    "backend": Backend, "reduce": Reduction, "normalize": Normalization, "weighting": Weighting,
-}  # fmt: skip
+WORDS: dict[str, Any] = {"backend": Backend, **RANKED}
 """The keys whose value is one of a few words."""
 
 

@@ -23,20 +23,19 @@ from kprune.pointing import quoted
 from kprune.select.naming.specs import parse_layer
 from kprune.select.plans.errors import Part, called, explained, refuse_nothing, refuse_unknown_keys
 from kprune.select.plans.floor import PATTERN, Floor, parse_floor
-from kprune.select.plans.structs import InvalidPlan, ModelCheck, described, without_null
+from kprune.select.plans.structs import InvalidPlan, ModelCheck, without_null
 from kprune.select.plans.yaml_text import Document, read_yaml
 from kprune.select.ranking.budget import KINDS, Budget
 from kprune.select.ranking.choice import Choice
-from kprune.select.ranking.options import Normalization, Reduction, Weighting
+from kprune.select.ranking.options import WORDS as RANKED
+from kprune.select.ranking.options import RankOptions, described
 
 Shape = Literal["geometric", "linear"]
-WORDS: dict[str, Any] = {
-    "shape": Shape, "reduce": Reduction, "normalize": Normalization, "weighting": Weighting,
-}  # fmt: skip
+WORDS: dict[str, Any] = {"shape": Shape, **RANKED}
 """The keys whose value is one of a few words."""
 
 
-class Ranked(Struct, frozen=True, forbid_unknown_fields=True):
+class Ranked(RankOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which units go first. All layers are ranked in one list; the schedule says how many go."""
 
     criterion: Annotated[str, described("criterion")]
@@ -46,24 +45,13 @@ class Ranked(Struct, frozen=True, forbid_unknown_fields=True):
     exclude: Annotated[
         list[str], Meta(description="Layers, or globs, that are left as they are.")
     ] = msgspec.field(default_factory=list)
-    round_to: Annotated[int, described("round_to")] | None = None
-    min_units: Annotated[int, described("min_units")] | None = None
     max_ratio: (
         Annotated[float, Meta(gt=0, lt=1, description="The most of any layer in one round.")] | None
     ) = None
-    seed: Annotated[int, described("seed")] | None = None
-    reduce: Annotated[Reduction, described("reduce")] | None = None
-    normalize: Annotated[Normalization, described("normalize")] | None = None
-    weighting: Annotated[Weighting, described("weighting")] | None = None
 
     def choice(self, budget: Budget) -> Choice:
         """What goes, down to a budget."""
-        given = {
-            key: getattr(self, key)
-            for key in self.__struct_fields__
-            if key not in ("layers", "exclude") and getattr(self, key) is not None
-        }
-        return Choice(**given, target=budget)
+        return Choice(self.criterion, target=budget, **self.rank_options())
 
 
 class Target(Struct, frozen=True, forbid_unknown_fields=True):

@@ -15,7 +15,7 @@ from kprune.select.naming.indices import compact_text
 from kprune.select.plans.backends import BACKENDS, backends_with
 from kprune.select.plans.yaml_text import Document
 from kprune.select.ranking.budget import Budget
-from kprune.select.ranking.options import BUDGETS, OPTIONS, Normalization, Reduction, Weighting
+from kprune.select.ranking.options import BUDGETS, RankOptions, described
 
 MAX_EXPANDED = 100_000  # indices that a text such as "0-7" may stand for in a plan's normal form
 
@@ -34,17 +34,10 @@ class InvalidPlan(UsageError, ValueError):
         self.path = path
 
 
-def described(name: str) -> Meta:
-    """An option of a choice as `kprune.select.ranking.options` describes it."""
-    option = OPTIONS[name]
-    bounds: Any = {"gt": option.above, "lt": option.below, "ge": option.least}
-    return Meta(description=option.text, **bounds)
-
-
 LIMITS = ("ratio", "count", "threshold")
 
 
-class LayerChoice(Struct, frozen=True, forbid_unknown_fields=True):
+class LayerChoice(RankOptions, frozen=True, forbid_unknown_fields=True):
     """Which units of a layer by what they are like: a criterion and how many, or an expression."""
 
     criterion: Annotated[str, described("criterion")] | None = None
@@ -52,13 +45,6 @@ class LayerChoice(Struct, frozen=True, forbid_unknown_fields=True):
     count: Annotated[int, described("count")] | None = None
     threshold: Annotated[float, described("threshold")] | None = None
     where: Annotated[str, Meta(description="An expression, such as mean < 0.1.")] | None = None
-    round_to: Annotated[int, described("round_to")] | None = None
-    min_units: Annotated[int, described("min_units")] | None = None
-    max_ratio: Annotated[float, described("max_ratio")] | None = None
-    seed: Annotated[int, described("seed")] | None = None
-    reduce: Annotated[Reduction, described("reduce")] | None = None
-    normalize: Annotated[Normalization, described("normalize")] | None = None
-    weighting: Annotated[Weighting, described("weighting")] | None = None
 
     def __post_init__(self) -> None:
         sizes = self.limits

@@ -3,7 +3,8 @@
 options.py     what can be said of a choice, for the command line, plans and Python
 choice.py      how many units of which layers, and what ranks them
 statistics.py  what is known of each unit's weights
-criteria.py    scores: one a unit, the lowest go first
+criteria.py    those that come with kprune
+scoring.py     scores by them: one a unit, the lowest go first
 eliminated.py  groups in the order in which they go when what is left is refitted
 ranks.py       scores of whole groups
 choose.py      units chosen by rank

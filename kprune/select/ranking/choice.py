@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import field
 
 from kprune.errors import UsageError
-from kprune.select.ranking.options import OPTIONS
+from kprune.select.ranking.options import OPTIONS, RankOptions
 from kprune.text import clean
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ def check_number(name: str, value: float | None) -> None:
         raise UsageError(f"the {called} must lie {span}, got {value:g}")
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(RankOptions, frozen=True):
     """Units by what ranks them.
 
     Attributes:
@@ -48,7 +47,7 @@ class Choice:
         max_ratio: take at most this share of any layer.
         per_layer: for layers (or globs) a ratio of their own.
         together: rank the units of all layers in one list, not layer by layer.
-        seed, reduce, normalize, weighting: see `Ranking`.
+        seed, reduce, normalize, weighting: see `Ranking`, also for what holds where they are not given.
     Raises: UsageError if not exactly one limit is given, or it makes no sense.
     """
 
@@ -56,16 +55,9 @@ class Choice:
     ratio: float | None = None
     count: int | None = None
     threshold: float | None = None
-    round_to: int | None = None
-    min_units: int | None = None
-    seed: int = 0
     target: Budget | None = None
-    reduce: str = "mean"
-    normalize: str = "none"
     together: bool = False
-    max_ratio: float | None = None
     per_layer: Mapping[str, float] = field(default_factory=dict)
-    weighting: str = "relmean"
 
     def __post_init__(self) -> None:
         _ = self.ranking  # refuses unknown words
@@ -92,7 +84,9 @@ class Choice:
     def ranking(self) -> Ranking:
         from kprune.select.ranking.ranks import Ranking
 
-        return Ranking(self.criterion, self.reduce, self.normalize, self.seed, self.weighting)
+        given = self.rank_options().items()
+        fields = Ranking.__dataclass_fields__
+        return Ranking(self.criterion, **{name: it for name, it in given if name in fields})
 
     def quota(self, axis: UnitAxis, scores: np.ndarray) -> int:
         """How many of one layer's units should go, before anything is rounded."""

@@ -162,7 +162,7 @@ class _Picker:
         target, rounds = self.choice.target, self.choice.round_to or self.analysis.map.blocks
         return Wanted(
             currency="parameters" if target is None else target.kind,
-            weighting=self.choice.weighting,
+            weighting=self.choice.ranking.weighting,
             enough=np.inf if rounds else SPARE * self.enough,
         )
 

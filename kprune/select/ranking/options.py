@@ -1,13 +1,17 @@
 """What can be said of a choice by rank or by class: one description for the command line, for plans and for `Choice`.
 
-Light, since the command line reads it for its help.
+An option that is said in the same words everywhere is a field of `RankOptions` and a line of `OPTIONS`;
+`Choice` has it then, and so have plans, those for `iterate`, and the command line. What it means is
+`kprune.select.ranking.choice`'s to say. Light, since the command line reads it for its help; annotations
+are evaluated as it is loaded, since the command line asks for each.
 """
 
-from __future__ import annotations
+from typing import Annotated, Any, Literal
 
-from typing import Literal
+from msgspec import Meta, Struct
 
-from msgspec import Struct
+import kprune.select.ranking.criteria  # noqa: F401  # registers those that come with kprune
+from kprune.criteria_table import BUILTIN
 
 Reduction = Literal["mean", "sum", "max", "l2"]
 Weighting = Literal["relmean", "fisher"]
@@ -16,6 +20,10 @@ Normalization = Literal["none", "layer-mean", "layer-max", "layer-gauss"]
 REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum", "max", "l2")
 WEIGHTINGS: tuple[Weighting, ...] = ("relmean", "fisher")
 NORMALIZATIONS: tuple[Normalization, ...] = ("none", "layer-mean", "layer-max", "layer-gauss")
+
+
+WORDS = {"reduce": Reduction, "normalize": Normalization, "weighting": Weighting}
+"""The options whose value is one of a few words."""
 
 
 class Described(Struct, frozen=True):
@@ -36,10 +44,15 @@ class Described(Struct, frozen=True):
     words: tuple[str, ...] = ()
 
 
+def _names(*, data: bool) -> list[str]:
+    """The criteria that come with kprune: those that need data, or the others."""
+    return [name for name, found in BUILTIN.criteria.items() if found.data == data]
+
+
 OPTIONS: dict[str, Described] = {
     "criterion": Described(
-        "The lowest go, by l1, l2, mean, bn-scale, fpgm, lamp, random; with data by apoz, "
-        "activation-mean, activation-std, activation-absmax, taylor, hessian or obs.",
+        f"The lowest go, by {', '.join(_names(data=False))}; with data by "
+        f"{', '.join(_names(data=True)[:-1])} or {_names(data=True)[-1]}.",
         "NAME",
     ),
     "ratio": Described("This share of each layer.", "R", above=0, below=1),
@@ -79,3 +92,27 @@ OPTIONS: dict[str, Described] = {
 
 BUDGETS = {"target_params": "parameters", "target_flops": "flops", "target_bytes": "bytes"}
 """The options that are budgets, and what each counts."""
+
+
+def described(name: str) -> Meta:
+    """An option as the type of a field in a plan has it."""
+    option = OPTIONS[name]
+    bounds: Any = {"gt": option.above, "lt": option.below, "ge": option.least}
+    return Meta(description=option.text, extra={"option": name}, **bounds)
+
+
+class RankOptions(Struct, frozen=True, kw_only=True):
+    """What may be said of every choice by rank, wherever it is said; None where it is not."""
+
+    round_to: Annotated[int, described("round_to")] | None = None
+    min_units: Annotated[int, described("min_units")] | None = None
+    max_ratio: Annotated[float, described("max_ratio")] | None = None
+    seed: Annotated[int, described("seed")] | None = None
+    reduce: Annotated[Reduction, described("reduce")] | None = None
+    normalize: Annotated[Normalization, described("normalize")] | None = None
+    weighting: Annotated[Weighting, described("weighting")] | None = None
+
+    def rank_options(self) -> dict[str, Any]:
+        """Those that are given."""
+        given = ((name, getattr(self, name)) for name in RankOptions.__struct_fields__)
+        return {name: value for name, value in given if value is not None}

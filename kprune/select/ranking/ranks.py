@@ -10,8 +10,9 @@ import numpy as np
 from kprune.errors import ExpressionError, UsageError
 from kprune.labels.groups import Groups, connected
 from kprune.labels.map import UnitAxis
-from kprune.select.ranking.criteria import BY_ORDER, LayerUnits, criterion, scores
+from kprune.select.ranking.criteria import BY_ORDER
 from kprune.select.ranking.options import NORMALIZATIONS, REDUCTIONS, WEIGHTINGS
+from kprune.select.ranking.scoring import LayerUnits, criterion, scores
 from kprune.select.ranking.statistics import Statistics
 from kprune.text import clean
 

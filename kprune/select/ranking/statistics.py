@@ -38,6 +38,8 @@ class Observed(Protocol):
 
     def get(self, axis: UnitAxis, name: str) -> np.ndarray: ...
 
+    def outputs(self, axis: UnitAxis) -> Iterator[np.ndarray]: ...
+
 
 class Observing(Protocol):
     """What the weights that read units are given on data."""
@@ -180,12 +182,22 @@ class Statistics(Struct, eq=False):
 
         Raises: ExpressionError if there are no data.
         """
+        return self._activations(name).get(axis, name)
+
+    def outputs(self, axis: UnitAxis) -> Iterator[np.ndarray]:
+        """What the units give on the data, batch by batch: float64 (values, units).
+
+        Raises: ExpressionError if there are no data.
+        """
+        return self._activations("activations").outputs(axis)
+
+    def _activations(self, name: str) -> Observed:
         if self.activations is None:
             raise ExpressionError(
                 f"'{name}' is a statistic of activations, which are not in the file",
                 do="give data with --data FILE.npz, or use a statistic of the weights",
             )
-        return self.activations.get(axis, name)
+        return self.activations
 
     def moments(self, axis: UnitAxis, *, outgoing: bool = False) -> Moments:
         """Sums over the weights that make each unit, or over what its consumers hold for it."""

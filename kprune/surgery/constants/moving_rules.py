@@ -22,13 +22,6 @@ from kprune.surgery.constants.walk import OPERATIONS, At, Constants, Tensor, bor
 
 RANKS = (1, 2, 3)
 
-# What they give where they are used is what they get, moved perhaps.
-HANDS_ON = (
-    "Dropout", "AlphaDropout", "GaussianDropout", "GaussianNoise",
-    "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "StochasticDepth", "Identity",
-    "ActivityRegularization",
-    "Flatten", "Reshape", "Permute", "RepeatVector",
-)  # fmt: skip
 # A window on a constant gives the constant; padding is left out of averages and maxima.
 POOLS = tuple(
     f"{start}{kind}{rank}D"
@@ -61,11 +54,6 @@ def slides_over_units(labels: Labels, data_format: str | None) -> bool:
     if labels.shape is None:
         return True
     return any(labels.varies(axis) for axis in spatial_axes(data_format, labels.rank))
-
-
-@rule(*HANDS_ON)
-def hands_on(walk: Constants, at: At) -> list[Known]:
-    return [walk.even(at.x)]
 
 
 @rule(*MOVES, table=OPERATIONS)

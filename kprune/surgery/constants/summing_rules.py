@@ -7,23 +7,29 @@ from collections.abc import Callable
 import numpy as np
 
 from kprune.elementwise.written import activation_formula, activation_name
-from kprune.graph.model import Call
+from kprune.graph.model import Call, Layer
 from kprune.labels.labels import Axis
 from kprune.labels.map import Blocks, Weight
 from kprune.rules.operations.contractions import parse_equation
 from kprune.rules.shapes import ints, spatial_axes
 from kprune.sets import without
 from kprune.surgery.constants.constant_units import NOTHING, Known, read_off
-from kprune.surgery.constants.moving_rules import HANDS_ON, POOLS, slides_over_units
+from kprune.surgery.constants.moving_rules import POOLS, slides_over_units
 from kprune.surgery.constants.summing_kernels import Kernel, Room, Scan
 from kprune.surgery.constants.walk import At, Constants, Tensor, border, rule
 
 RANKS = (1, 2, 3)
 
 # A number added to what goes in is added to what comes out.
-PASSES_SHIFTS = frozenset((*HANDS_ON, *POOLS, "Concatenate"))
+PASSES_SHIFTS = frozenset((*POOLS, "Concatenate"))
 
 NO_BIAS = "has no bias that could take a constant over, nor a BatchNormalization right behind it"
+
+
+def _passes_shift(walk: Constants, layer: Layer) -> bool:
+    if walk.analysis.map.record(layer).values:
+        return True
+    return layer.is_builtin and not layer.is_operation and layer.kind in PASSES_SHIFTS
 
 
 def same(shift: np.ndarray) -> np.ndarray:
@@ -60,11 +66,7 @@ def room_for(walk: Constants, at: At, bias: Weight | None, columns: np.ndarray) 
         for reader in readers:
             if reader.kwargs.get("training") is True:
                 return Room(why=name)
-            if (
-                reader.layer.is_builtin
-                and not reader.layer.is_operation
-                and reader.layer.kind in PASSES_SHIFTS
-            ):
+            if _passes_shift(walk, reader.layer):
                 todo.append((reader.layer, reader))
                 continue
             target = _normalisation(walk, reader, columns)

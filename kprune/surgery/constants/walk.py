@@ -188,10 +188,16 @@ class Constants:
 
     def _rule(self, record: LayerRecord) -> Rule:
         layer = record.layer
+        if record.values and not record.opaque and not record.weights and not record.children:
+            return Constants.handed_on
         table = self._operations if layer.is_operation else self._rules
         known = layer.is_builtin and not record.opaque and not self.analysis.adapted(record)
         rule = table.get(layer.kind) if known else None
         return rule or Constants.otherwise
+
+    def handed_on(self, at: At) -> list[Known]:
+        """A layer that gives what it gets, moved perhaps."""
+        return [self.even(at.x)] if len(at.xs) == 1 else self.otherwise(at)
 
     def otherwise(self, at: At) -> list[Known]:
         """Any other layer: 0 passes where 0 stays 0 by the labels; no other unit may go."""

@@ -14,8 +14,8 @@ from kprune.criteria_table import BUILTIN
 from kprune.errors import ExpressionError, UsageError
 from kprune.select.ranking.choice import Choice
 from kprune.select.ranking.choose import choose, prunable_axes
-from kprune.select.ranking.criteria import LayerUnits, criterion, scores
 from kprune.select.ranking.ranks import Ranking, score_groups
+from kprune.select.ranking.scoring import LayerUnits, criterion, scores
 from kprune.select.ranking.statistics import Statistics
 from kprune.surgery.zero import incoming
 from tests.small_models import Arrays, Network, analysed, arrays, layer, residual, sequential
