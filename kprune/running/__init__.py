@@ -4,6 +4,8 @@
     arrays.py       arrays by name, read from any of these
     data.py         the same as a model takes them
     inputs.py       random inputs that a model accepts
+    fields.py       inputs made without data: smooth noise
+    input_statistics.py  what a model's first layers say of the inputs it was trained on
     examples.py     what it learns from: arrays, or a dataset that Keras reads
     classes.py      labels for a model that has lost classes
     compiling.py    by what it is trained and judged

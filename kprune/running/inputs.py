@@ -46,7 +46,7 @@ def random_inputs(model: Any, samples: int, seed: int) -> Any:
     rng = np.random.default_rng(seed)
 
     def draw(tensor: Any) -> np.ndarray:
-        shape = (tensor.shape[0] or samples, *_sizes(tensor.shape[1:]))
+        shape = (tensor.shape[0] or samples, *sizes_of(tensor.shape[1:]))
         if shape[0] != samples:
             shape = (samples - samples % shape[0] or shape[0], *shape[1:])
         dtype = dtype_of(tensor)
@@ -61,7 +61,8 @@ def random_inputs(model: Any, samples: int, seed: int) -> Any:
     return keras.tree.map_structure(draw, structure(model))
 
 
-def _sizes(shape: tuple[int | None, ...]) -> list[int]:
+def sizes_of(shape: tuple[int | None, ...]) -> list[int]:
+    """The sizes of an input without the batch; what the model leaves open gets a usual one."""
     open_size = STEPS if len(shape) < 3 else EXTENT
     return [open_size if size is None else size for size in shape]
 
@@ -86,6 +87,37 @@ def _tokens(tensor: Any) -> int:
         if not any("Embedding" in type(layer).__name__ for layer in _layers_in(op)):
             queue.extend(operation_of(node) for node in op._outbound_nodes)
     return min(found, default=2)
+
+
+_OF_TOKENS = ("input_dim", "vocabulary_size", "num_tokens", "max_tokens")
+"""Keys in the configs of layers that read ids."""
+
+
+def is_of_tokens(tensor: Any) -> bool:
+    """Whether an input's numbers are ids: an embedding or a lookup reads them as they are."""
+    layers = [layer for layer, _ in consumers_of(tensor)]
+    configs = [layer.get_config() if hasattr(layer, "get_config") else {} for layer in layers]
+    return any(config.get(name) for config in configs for name in _OF_TOKENS)
+
+
+def consumers_of(tensor: Any) -> list[tuple[Any, Any]]:
+    """What reads a tensor of a graph, in the order of its calls, and the first tensor that it gives.
+
+    Of a model inside the model, what reads its input there.
+    """
+    found: list[tuple[Any, Any]] = []
+    for node in operation_of(tensor._keras_history)._outbound_nodes:
+        # Keras 2 has other names.
+        read = node.input_tensors if hasattr(node, "input_tensors") else node.keras_inputs
+        if not any(one is tensor for one in import_keras().tree.flatten(read)):
+            continue
+        layer = operation_of(node)
+        inside = getattr(layer, "inputs", None) if hasattr(layer, "layers") else None
+        if inside:
+            found += consumers_of(inside[0]) if len(inside) == 1 else [(layer, None)]
+        else:
+            found.append((layer, import_keras().tree.flatten(node.outputs)[0]))
+    return found
 
 
 def operation_of(node: Any) -> Any:
