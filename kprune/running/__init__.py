@@ -10,6 +10,7 @@
     classes.py      labels for a model that has lost classes
     compiling.py    by what it is trained and judged
     metrics.py      how well it does on labelled data
+    divergence.py   how far the outputs of two models are apart
     activations.py  what its units give: statistics that criteria rank by
     noise.py        models that draw random numbers, run without
 
