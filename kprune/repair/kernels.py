@@ -27,6 +27,8 @@ class KernelKind(Struct, frozen=True):
         layout: from the layer and the kernel's rank, which of its axes are parts, rows and columns.
         rows: from the layer and its input, (G, R, D): what each place of the output is summed from.
         columns: from the layer and its output, (G, R, M): the same places, in the same order.
+        axis: from the layer and the rank of its output, the axis that the columns stand along, part
+            after part; None if it is not one.
         spread: how many numbers of a row each number of the input gives, to bound memory.
     """
 
@@ -34,6 +36,7 @@ class KernelKind(Struct, frozen=True):
     layout: Callable[[Any, int], Layout]
     rows: Callable[[Any, np.ndarray], np.ndarray]
     columns: Callable[[Any, np.ndarray], np.ndarray]
+    axis: Callable[[Any, int], int | None]
     spread: Callable[[Any], int] = lambda layer: 1
 
 
@@ -72,7 +75,46 @@ def kind_of(layer: Any) -> KernelKind | None:
         return None
     if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
         return None
+    if not isinstance(getattr(layer, "padding", ""), str):
+        return None  # pairs of numbers, which TensorFlow takes and Keras does not document
     return found if type(layer).__name__ != "EinsumDense" or _sums_by_kernel(layer) else None
+
+
+def constant_of(layer: Any, shape: tuple[int, int]) -> np.ndarray:
+    """What a layer adds to each of its columns: float64 (G, M), 0 without a bias."""
+    bias = getattr(layer, "bias", None)
+    if bias is None:
+        return np.zeros(shape)
+    array = np.asarray(bias, np.float64)
+    if type(layer).__name__ == "EinsumDense":
+        return _einsum_constant(layer, array, shape)
+    return array.reshape(shape)
+
+
+def has_constant(layer: Any) -> bool:
+    """Whether a layer has a bias with a number for each of its columns."""
+    bias = getattr(layer, "bias", None)
+    if bias is None or type(layer).__name__ != "EinsumDense":
+        return bias is not None
+    letters = _Einsum.of(layer, layer.input_spec.ndim)
+    return set(letters.parts + letters.fresh) <= set(letters.output[-len(bias.shape) :]) and all(
+        size == layer.kernel.shape[letters.kernel.index(letter)]
+        for letter, size in letters.of_bias(bias.shape)
+        if letter in letters.kernel
+    )
+
+
+def put_constant(layer: Any, constant: np.ndarray) -> None:
+    """Have a layer add a constant, (G, M). It must have one for each column."""
+    shape = tuple(layer.bias.shape)
+    if type(layer).__name__ != "EinsumDense":
+        layer.bias.assign(constant.reshape(shape))
+        return
+    letters = _Einsum.of(layer, layer.input_spec.ndim)
+    columns = letters.parts + letters.fresh
+    sizes = [layer.kernel.shape[letters.kernel.index(letter)] for letter in columns]
+    order = [columns.index(letter) for letter, _ in letters.of_bias(shape) if letter in columns]
+    layer.bias.assign(constant.reshape(sizes).transpose(order).reshape(shape))
 
 
 # -- dense ---------------------------------------------------------------------------------------
@@ -84,6 +126,10 @@ def _dense_layout(layer: Any, rank: int) -> Layout:
 
 def _flat(layer: Any, x: np.ndarray) -> np.ndarray:
     return x.reshape(1, -1, x.shape[-1])
+
+
+def _last(layer: Any, rank: int) -> int:
+    return rank - 1
 
 
 class _Einsum(Struct, frozen=True):
@@ -116,20 +162,42 @@ class _Einsum(Struct, frozen=True):
             own,
             kernel,
             output,
-            parts="".join(c for c in kernel if c in own and c in output),
+            parts="".join(c for c in output if c in own and c in kernel),
             summed="".join(c for c in kernel if c in own and c not in output),
-            fresh="".join(c for c in kernel if c not in own),
+            fresh="".join(c for c in output if c not in own),
             places="".join(c for c in output if c in own and c not in kernel),
         )
 
+    def of_bias(self, shape: Sequence[int]) -> list[tuple[str, int]]:
+        """The letters of a bias, which has the output's last axes, each with its size."""
+        return list(zip(self.output[len(self.output) - len(shape) :], shape, strict=True))
+
 
 def _sums_by_kernel(layer: Any) -> bool:
-    """Whether an EinsumDense sums over letters of its kernel only, and adds a bias a column."""
+    """Whether an EinsumDense is sums over its kernel's letters, one a place and column, with a bias a column."""
     letters = _Einsum.of(layer, layer.input_spec.ndim)
-    biased = "".join(c for c in letters.output if c in (layer.bias_axes or ""))
-    return set(letters.own) <= set(letters.kernel + letters.output) and (
-        layer.bias is None or biased == letters.parts + letters.fresh
+    own, kernel, output = letters.own, letters.kernel, letters.output
+    plain = all(len(set(term)) == len(term) for term in (own, kernel, output))
+    # Samples come first, in what is given and in what is made.
+    samples = own[:1] == output[:1] and own[:1] not in kernel
+    summed = set(own) <= set(kernel + output) and set(kernel) <= set(own + output)
+    bias = () if layer.bias is None else letters.of_bias(layer.bias.shape)
+    columns = all(size == 1 or letter in kernel for letter, size in bias)
+    return plain and samples and summed and columns and set(output) <= set(own + kernel)
+
+
+def _einsum_constant(layer: Any, bias: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A bias as (G, M); along axes that it lacks it is the same everywhere."""
+    letters = _Einsum.of(layer, layer.input_spec.ndim)
+    columns = letters.parts + letters.fresh
+    sizes = [layer.kernel.shape[letters.kernel.index(letter)] for letter in columns]
+    found = {letter: size for letter, size in letters.of_bias(bias.shape) if letter in columns}
+    own = "".join(found)
+    ordered = bias.reshape(list(found.values())).transpose(
+        [own.index(c) for c in columns if c in own]
     )
+    form = [found.get(letter, 1) for letter in columns]
+    return np.broadcast_to(ordered.reshape(form), sizes).reshape(shape)
 
 
 def _einsum_layout(layer: Any, rank: int) -> Layout:
@@ -149,6 +217,12 @@ def _einsum_rows(layer: Any, x: np.ndarray) -> np.ndarray:
 def _einsum_columns(layer: Any, y: np.ndarray) -> np.ndarray:
     letters = _Einsum.of(layer, output_rank=y.ndim)
     return _arranged(y, letters.output, letters.parts, letters.places, letters.fresh)
+
+
+def _einsum_axis(layer: Any, rank: int) -> int | None:
+    letters = _Einsum.of(layer, output_rank=rank)
+    columns = letters.parts + letters.fresh
+    return letters.output.index(columns) if len(columns) == 1 else None
 
 
 def _arranged(x: np.ndarray, letters: str, *groups: str) -> np.ndarray:
@@ -176,6 +250,10 @@ def _depthwise_layout(layer: Any, rank: int) -> Layout:
 
 def _channels_last(layer: Any, x: np.ndarray) -> np.ndarray:
     return np.moveaxis(x, 1, -1) if layer.data_format == "channels_first" else x
+
+
+def _channels(layer: Any, rank: int) -> int:
+    return 1 if layer.data_format == "channels_first" else rank - 1
 
 
 def _conv_rows(layer: Any, x: np.ndarray) -> np.ndarray:
@@ -284,7 +362,7 @@ def _pointwise_rows(layer: Any, x: np.ndarray) -> np.ndarray:
         x,
         layer.depthwise_kernel,
         strides=layer.strides[0] if len(set(layer.strides)) == 1 else layer.strides,
-        padding="valid" if layer.padding == "causal" else layer.padding,
+        padding=layer.padding,
         dilation_rate=layer.dilation_rate,
         data_format=layer.data_format,
     )
@@ -292,23 +370,29 @@ def _pointwise_rows(layer: Any, x: np.ndarray) -> np.ndarray:
 
 
 KINDS: dict[str, KernelKind] = {
-    "Dense": KernelKind("kernel", _dense_layout, _flat, _flat),
-    "EinsumDense": KernelKind("kernel", _einsum_layout, _einsum_rows, _einsum_columns),
+    "Dense": KernelKind("kernel", _dense_layout, _flat, _flat, _last),
+    "EinsumDense": KernelKind(
+        "kernel", _einsum_layout, _einsum_rows, _einsum_columns, _einsum_axis
+    ),
     **dict.fromkeys(
         ("Conv1D", "Conv2D", "Conv3D"),
-        KernelKind("kernel", _conv_layout, _conv_rows, _conv_columns, _window),
+        KernelKind("kernel", _conv_layout, _conv_rows, _conv_columns, _channels, _window),
     ),
     **dict.fromkeys(
         ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
-        KernelKind("kernel", _transposed_layout, _transposed_rows, _conv_columns, _window),
+        KernelKind(
+            "kernel", _transposed_layout, _transposed_rows, _conv_columns, _channels, _window
+        ),
     ),
     **dict.fromkeys(
         ("DepthwiseConv1D", "DepthwiseConv2D"),
-        KernelKind("kernel", _depthwise_layout, _depthwise_rows, _depthwise_columns, _window),
+        KernelKind(
+            "kernel", _depthwise_layout, _depthwise_rows, _depthwise_columns, _channels, _window
+        ),
     ),
     **dict.fromkeys(
         ("SeparableConv1D", "SeparableConv2D"),
-        KernelKind("pointwise_kernel", _conv_layout, _pointwise_rows, _conv_columns),
+        KernelKind("pointwise_kernel", _conv_layout, _pointwise_rows, _conv_columns, _channels),
     ),
 }
 

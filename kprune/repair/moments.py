@@ -67,18 +67,36 @@ def sums_for(shape: tuple[int, int, int], rows: int) -> Sums:
     return Rows(shape) if rows < shape[1] else Moments(shape)
 
 
+def bytes_for(shape: tuple[int, int, int], rows: int) -> int:
+    """What the sums of `sums_for` take at most, and solving for one part after the other."""
+    parts, inputs, outputs = shape
+    if rows < inputs:
+        return parts * rows * (inputs + outputs) * 4 + rows * (2 * inputs * 4 + 2 * rows * 8)
+    return parts * inputs * (inputs + outputs) * 8 + inputs * (3 * inputs + 3 * outputs) * 8
+
+
 class Moments:
-    """Sums of products, float64 (G, D, D) and (G, D, M)."""
+    """Sums of products about the mean of the first rows, float64 (G, D, D) and (G, D, M).
+
+    About 0, inputs with a large mean would lose their variance to rounding.
+    """
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         parts, inputs, outputs = shape
         self.count = 0
+        self.x0 = np.zeros((parts, 1, inputs), np.float32)
+        self.z0 = np.zeros((parts, 1, outputs), np.float32)
         self.x, self.xx = np.zeros((parts, inputs)), np.zeros((parts, inputs, inputs))
         self.z, self.zz = np.zeros((parts, outputs)), np.zeros((parts, outputs))
         self.xz = np.zeros(shape)
 
     def add(self, x: np.ndarray, z: np.ndarray) -> None:
+        if not x.shape[1]:
+            return
+        if not self.count:
+            self.x0, self.z0 = x.mean(axis=1, keepdims=True), z.mean(axis=1, keepdims=True)
         self.count += x.shape[1]
+        x, z = x - self.x0, z - self.z0
         self.x += x.sum(axis=1, dtype=np.float64)
         self.z += z.sum(axis=1, dtype=np.float64)
         turned = x.transpose(0, 2, 1)
@@ -87,24 +105,33 @@ class Moments:
         self.zz += np.einsum("grm,grm->gm", z, z, dtype=np.float64)
 
     def fit(self, matrix: np.ndarray, shift: np.ndarray, *, ridge: float, free: bool) -> Fit:
+        found, shifts, errors = matrix.copy(), shift.copy(), np.zeros((3, *shift.shape))
+        for part in range(len(matrix)):
+            found[part], shifts[part], errors[:, part] = self._fit_part(
+                part, matrix[part], shift[part], ridge, free
+            )
+        return Fit(found, shifts, *_relative(*errors))
+
+    def _fit_part(
+        self, part: int, matrix: np.ndarray, shift: np.ndarray, ridge: float, free: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Weights, shift and squared errors of one part: (D, M), (M,), and (3, M) as `_relative` wants them."""
         n = max(self.count, 1)
-        x, z = self.x / n, self.z / n
-        # About the means, or about 0 with the constant that is there taken off the targets.
-        x0, z0 = (x, z) if free else (np.zeros_like(x), shift)
-        xx = self.xx / n - x0[:, :, None] * x0[:, None, :]
-        xz = self.xz / n - (x[:, :, None] * z0[:, None, :])
-        zz = self.zz / n - 2 * z0 * z + z0**2
-        found = np.stack([_solved(*each, ridge) for each in zip(xx, xz, matrix, strict=True)])
-        moved = z - np.einsum("gd,gdm->gm", x, matrix) - shift if free else np.zeros_like(shift)
-        return Fit(
-            found,
-            z - np.einsum("gd,gdm->gm", x, found) if free else shift,
-            *_relative(
-                _error(xx, xz, zz, matrix) + moved**2,
-                _error(xx, xz, zz, found),
-                self.zz / n - z**2,
-            ),
-        )
+        x, z = self.x[part] / n, self.z[part] / n
+        xx = self.xx[part] / n
+        xx -= np.outer(x, x)
+        xz = self.xz[part] / n - np.outer(x, z)
+        spread = np.maximum(self.zz[part] / n - z**2, 0.0)
+        # Means about 0; what is wanted of the matrix is that without the shift that is there.
+        x, z = x + self.x0[part, 0], z + self.z0[part, 0]
+        moved, zz = z - x @ matrix - shift, spread
+        if not free:
+            xx += np.outer(x, x)
+            xz = xz + np.outer(x, z - shift)
+            zz, moved = spread + (z - shift) ** 2, np.zeros_like(shift)
+        found = _solved(xx, xz, matrix, ridge)
+        errors = _error(xx, xz, zz, matrix) + moved**2, _error(xx, xz, zz, found), spread
+        return found, z - x @ found if free else shift, np.stack(errors)
 
 
 class Rows:
@@ -142,11 +169,12 @@ def _step(x: np.ndarray, wrong: np.ndarray, ridge: float, free: bool) -> np.ndar
     wrong = wrong - wrong.mean(axis=0) if free else wrong
     scale = np.sqrt(np.einsum("rd,rd->d", x, x, dtype=np.float64) / len(x))
     alive = scale > DEAD * scale.max(initial=0.0)
-    scaled = np.where(alive, x / np.where(alive, scale, 1.0), 0.0)
-    products = scaled @ scaled.T / len(x)
+    inverse = np.where(alive, 1 / np.where(alive, scale, 1.0), 0.0)
+    scaled = x * inverse.astype(np.float32)
+    products = (scaled @ scaled.T).astype(np.float64) / len(x)
     products[np.diag_indices_from(products)] += ridge
     moved = scaled.T @ (np.linalg.solve(products, wrong) / len(x))
-    return np.asarray(np.where(alive, 1 / np.where(alive, scale, 1.0), 0.0)[:, None] * moved)
+    return np.asarray(inverse[:, None] * moved)
 
 
 def _solved(xx: np.ndarray, xz: np.ndarray, prior: np.ndarray, ridge: float) -> np.ndarray:
@@ -160,14 +188,16 @@ def _solved(xx: np.ndarray, xz: np.ndarray, prior: np.ndarray, ridge: float) -> 
     s = scale[alive][:, None]
     normal = xx[np.ix_(alive, alive)] / (s * s.T)
     normal[np.diag_indices_from(normal)] += ridge
-    found[alive] = np.linalg.solve(normal, xz[alive] / s + ridge * s * prior[alive]) / s
+    # What is asked of those that stay is what the dead ones, which are held, do not make already.
+    wanted = xz[alive] - xx[np.ix_(alive, ~alive)] @ prior[~alive]
+    found[alive] = np.linalg.solve(normal, wanted / s + ridge * s * prior[alive]) / s
     return found
 
 
 def _error(xx: np.ndarray, xz: np.ndarray, zz: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Mean squared error of each output, (G, M), from moments."""
-    square = np.einsum("gdm,gdm->gm", matrix, xx @ matrix)
-    error: np.ndarray = square - 2 * np.einsum("gdm,gdm->gm", matrix, xz) + zz
+    """Mean squared error of each output of one part, (M,), from moments."""
+    square = np.einsum("dm,dm->m", matrix, xx @ matrix)
+    error: np.ndarray = square - 2 * np.einsum("dm,dm->m", matrix, xz) + zz
     return np.maximum(error, 0.0)
 
 
