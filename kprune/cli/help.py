@@ -11,14 +11,45 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from kprune.select.ranking.options import WAYS
+
+ALONE = {"--repair": ("best", *WAYS)}
+"""Options with a word or without: what they mean without, and the words."""
+
 Rows = Iterable[tuple[str, tuple[str, str]]]
 
 
 class Command(TyperCommand):
-    """A command that shows its options under their headings."""
+    """A command that shows its options under their headings, and knows options that may stand alone."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return list(super().parse_args(ctx, with_words(args)))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         write_sections(formatter, parameter_rows(self, ctx))
+
+
+def with_words(arguments: list[str]) -> list[str]:
+    """Arguments in which an option that stands alone has the word that it then means.
+
+    What follows it is its word only if it is one, so that it may stand in front of a file.
+    """
+    found: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument == "--":
+            return [*found, argument, *waiting]
+        words = ALONE.get(argument)
+        if words is None:
+            found.append(argument)
+            continue
+        following = next(waiting, None)
+        if following in words:
+            found.append(f"{argument}={following}")
+        else:
+            rest = [] if following is None else [following]
+            return [*found, f"{argument}={words[0]}", *with_words([*rest, *waiting])]
+    return found
 
 
 def parameter_rows(command: Any, ctx: Any) -> Rows:

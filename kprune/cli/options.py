@@ -10,7 +10,7 @@ from typer import Argument, Option
 
 from kprune.cli.complete import complete_layer, complete_spec
 from kprune.errors import UsageError
-from kprune.select.ranking.options import BUDGETS, OPTIONS, RankOptions
+from kprune.select.ranking.options import BUDGETS, OPTIONS, WAYS, RankOptions
 from kprune.text import clean
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ WHICH = "Which units"
 RANKED = "Which units, by rank"
 WRITTEN = "What is written"
 REPORTED = "What is reported"
+REPAIR = "What is left"
 LIMITS = "Limits (a larger result is not written: exit code 5)"
 RULES = "Layers of your own"
 
@@ -161,16 +162,18 @@ class Choosing(Naming, frozen=True):
         ),
     ] = None
 
-    def selection(self, *, bare: bool = False) -> dict[str, Any]:
+    def selection(self, *, bare: bool = False, criterion: str | None = None) -> dict[str, Any]:
         """The arguments of the library's functions that say which units (`Selecting`).
 
         Args:
             bare: whether a LAYER without units means something even with neither --where nor
                 --criterion nor --classes.
+            criterion: what ranks units for a budget where nothing else is said.
         Raises: UsageError if the options contradict each other.
         """
         announce("--data", self.data)
-        chosen = (self.where, self.criterion, self.classes or None)
+        criterion = self.criterion or (criterion if self._targets() else None)
+        chosen = (self.where, criterion, self.classes or None)
         bare = bare or any(way is not None for way in chosen)
         layers = [text for text in self.specs or [] if _is_bare(text)] if bare else []
         units: list[Any] = [text for text in self.specs or [] if text not in layers]
@@ -182,15 +185,20 @@ class Choosing(Naming, frozen=True):
             "units": units,
             "layers": layers or None,
             "where": self.where,
-            "choice": self._choice(),
+            "choice": self._choice(criterion),
             "classes": self.classes or None,
             "class_names": self.class_names,
             "exclude": self.exclude or [],
             "data": self.data,
         }
 
-    def _choice(self) -> Any:
-        if self.criterion is None:
+    def _targets(self) -> list[tuple[str, str]]:
+        """The budgets that are given: what each counts, and the amount."""
+        given = ((kind, getattr(self, name)) for name, kind in BUDGETS.items())
+        return [(kind, text) for kind, text in given if text is not None]
+
+    def _choice(self, criterion: str | None) -> Any:
+        if criterion is None:
             amounts = {name: getattr(self, name) for name in OPTIONS if hasattr(self, name)}
             amounts |= self.ranked.rank_options()
             amounts["per_layer"] = next(iter(self.per_layer or ()), None)
@@ -208,14 +216,13 @@ class Choosing(Naming, frozen=True):
         from kprune.select.ranking.budget import Budget
         from kprune.select.ranking.choice import Choice
 
-        budgets = {kind: getattr(self, name) for name, kind in BUDGETS.items()}
-        targets = [Budget(kind, text) for kind, text in budgets.items() if text is not None]
+        targets = [Budget(kind, text) for kind, text in self._targets()]
         if len(targets) > 1:
             raise UsageError(
                 f"budgets for {targets[0].kind} and for {targets[1].kind}", do="give one of them"
             )
         return Choice(
-            self.criterion,
+            criterion,
             ratio=self.ratio,
             count=self.count,
             threshold=self.threshold,
@@ -287,6 +294,46 @@ class Writing(Placing, frozen=True):
         bool,
         Option("--dry-run", help="Write nothing, report the same.", rich_help_panel=WRITTEN),
     ] = False
+
+
+class Memory(Struct, frozen=True):
+    """What a repair may keep."""
+
+    memory: Annotated[
+        str | None,
+        Option(
+            "--memory",
+            metavar="N",
+            help="Keep at most so many bytes of what passes between layers, such as 4G; "
+            "the rest waits on disk.",
+            rich_help_panel=REPAIR,
+        ),
+    ] = None
+
+    def arguments(self) -> dict[str, Any]:
+        """As the library's functions take it. Raises: UsageError for what is no number."""
+        return {} if self.memory is None else {"memory": int(amount(self.memory, "--memory"))}
+
+
+class Repairing(Memory, frozen=True):
+    """Whether what is left is refitted, and how."""
+
+    repair: Annotated[
+        str | None,
+        Option(
+            "--repair",
+            metavar="[WAY]",
+            help="Refit what is left to what the original gives: lstsq on the inputs of --data "
+            "(no labels needed), noise without data, bias or bn; alone, the best of these.",
+            rich_help_panel=REPAIR,
+            autocompletion=lambda incomplete: [way for way in WAYS if way.startswith(incomplete)],
+        ),
+    ] = None
+
+    def arguments(self) -> dict[str, Any]:
+        """As the library's functions take them. Raises: UsageError for a memory that is no number."""
+        repair = True if self.repair == "best" else self.repair
+        return {"repair": repair, **super().arguments()}
 
 
 class Limiting(Struct, frozen=True):

@@ -8,5 +8,6 @@ remove.py, zero.py, mask.py, compact.py
                    such a step took
 steps.py           what one step of a plan asks a backend for
 lost.py            what steps took of a model
+repairing.py       refitting what is left
 carrying.py        where the result goes; report, write
 """

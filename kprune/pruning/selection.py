@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from kprune.analysis.analysis import Analysis
 from kprune.errors import FrozenUnitsError, KpruneError, MissingStatisticError, UsageError
@@ -21,6 +22,7 @@ from kprune.select.naming.indices import Where
 from kprune.select.naming.layer_names import axes_named, is_glob
 from kprune.select.naming.resolve import excluded, indices_of, resolve, specs_from
 from kprune.select.naming.specs import parse_layer
+from kprune.select.ranking.criteria import BY_ORDER
 from kprune.sets import distinct
 from kprune.text import clean
 
@@ -36,15 +38,18 @@ if TYPE_CHECKING:
 NARROW = 0.1  # a layer that keeps a smaller share of its units than this is pointed out
 
 
-def statistics_of(it: Opened, data: DataSource | None = None) -> Statistics:
+def statistics_of(
+    it: Opened, data: DataSource | None = None, *, made_up: bool = False
+) -> Statistics:
     """What is known of each unit: of its weights, and if there are data of what it gives, and to whom.
 
     Args:
         data: on which the model is run in TensorFlow, as far as it is asked for.
+        made_up: whether, where there are no data, inputs may be made up for the criterion obs.
     """
     from kprune.select.ranking.statistics import Statistics
 
-    if data is None:
+    if data is None and not made_up:
         return Statistics(it.analysis, it.source)
     from kprune.repair.ordering.on_data import OnData
     from kprune.running.activations import Activations
@@ -52,7 +57,7 @@ def statistics_of(it: Opened, data: DataSource | None = None) -> Statistics:
     return Statistics(
         it.analysis,
         it.source,
-        Activations(it.source, it.analysis, data),
+        None if data is None else Activations(it.source, it.analysis, data),
         OnData(it.source, it.analysis, data),
     )
 
@@ -98,6 +103,18 @@ class Selection(Struct, frozen=True, dict=True):
         """Whether nothing is said."""
         said = self.units or self.layers or self.exclude or self.keep_tokens
         return self.by_spec and not said
+
+    def alternatives(self) -> Iterator[Selection]:
+        """This selection; and for a budget of the criterion obs the same with equal ratios.
+
+        Where little is left of a model, one list of all units may leave single layers too narrow,
+        which their own errors do not tell.
+        """
+        yield self
+        choice = self.choice
+        ordered = choice is not None and choice.criterion in BY_ORDER and choice.target is not None
+        if choice is not None and ordered and choice.ranking.normalize == "none":
+            yield replace(self, choice=replace(choice, normalize="layer-rank"))
 
     def resolve(
         self, analysis: Analysis, statistics: Statistics

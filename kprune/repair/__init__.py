@@ -1,5 +1,6 @@
 """Refitting what is left of a model to what it computed before units went.
 
+inputs.py     the inputs that a model is refitted on
 kernels.py    layers whose kernels sum over units: how their inputs become rows, their outputs columns
 consumers.py  the kernels of one model, with the units along their rows and columns
 pairs.py      each kernel, with the layer that has it in what is left of the model

@@ -41,6 +41,7 @@ def build(it: Opened, change: Change, notes: Iterable[Note] = ()) -> Report:
         changed=lists(change.changed),
         layers=_layers(before, after, touched),
         weights=weight_changes(it.analysis, change.edit),
+        repaired=change.repaired,
         notes=[*change.notes, *notes],
     )
 

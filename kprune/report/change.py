@@ -9,6 +9,7 @@ from kprune.edit import Edit
 from kprune.labels.closure import Units
 from kprune.page.result import Note
 from kprune.report.names_left import NamesLeft
+from kprune.report.repaired import Repaired
 from kprune.report.token_ids import TokenIds
 
 
@@ -22,6 +23,7 @@ class Change(Struct, frozen=True, eq=False):
         exact: whether what is left computes what it did with the units at 0.
         names: a file of class names that goes with the result.
         token_ids: those before the change, if they are others now.
+        repaired: what came of refitting what is left.
     """
 
     command: str
@@ -34,3 +36,4 @@ class Change(Struct, frozen=True, eq=False):
     exact: bool = True
     names: NamesLeft | None = None
     token_ids: TokenIds | None = None
+    repaired: Repaired | None = None

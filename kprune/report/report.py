@@ -12,6 +12,7 @@ from kprune.page.figures import arrows, counted, figure, short
 from kprune.page.page import Page
 from kprune.page.result import Result, result_schema
 from kprune.report.facts import FileFacts
+from kprune.report.repaired import Repaired, show_repaired
 from kprune.report.totals import show_totals
 from kprune.text import clean
 
@@ -55,13 +56,30 @@ class Report(Result, frozen=True):
     """What a command did (or would do, on a dry run)."""
 
     backend: str
-    exact: Annotated[bool, Meta(description="false if a statistic was taken over a unit that went")]
+    exact: Annotated[
+        bool,
+        Meta(
+            description="false if a statistic was taken over a unit that went, or what is left was refitted"
+        ),
+    ]
     input: FileFacts
     output: FileFacts
     selected: dict[str, list[int]]
     changed: dict[str, list[int]]
     layers: list[LayerChange]
     weights: list[WeightChange]
+    repaired: Annotated[
+        Repaired | None, Meta(description="what came of refitting what is left")
+    ] = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data with the keys of the JSON; `repaired` is among them where that was asked for."""
+        found = super().to_dict()
+        return (
+            found
+            if self.repaired is not None
+            else {k: v for k, v in found.items() if k != "repaired"}
+        )
 
     def show(self, on: Page) -> None:
         if any(row.parameters_before != row.parameters_after for row in self.layers):
@@ -74,6 +92,9 @@ class Report(Result, frozen=True):
             on.print()
         show_totals(self.input, self.output, on)
         on.print()
+        if self.repaired is not None:
+            show_repaired(self.repaired, on)
+            on.print()
         if self.output.path is None:
             on.print("dry run: nothing was written")
         elif self.output.path != "-":

@@ -42,6 +42,11 @@ _CANNOT = {
         why="it is a graph of operations, in which a layer is no part of its own",
         do="take them out of the .keras or .h5 file, and export that",
     ),
+    "repair": Cannot(
+        "a SavedModel is not refitted",
+        why="it is a graph of operations, in which a layer's kernel is not looked at alone",
+        do="repair the .keras file, and export that; or leave out --repair",
+    ),
     "tokens": Cannot(
         "rows of embeddings are removed from Keras files, not from a SavedModel",
         do="remove them from the .keras file, and export that",

@@ -70,6 +70,14 @@ def with_provenance(
     }
 
 
+def with_repair(metadata: Mapping[str, Any], way: str) -> dict[str, Any]:
+    """metadata.json whose last step says that what it left was refitted, as a plan's step says it."""
+    own = metadata[KEY]
+    *steps, last = own["plan"]["steps"]
+    plan = {**own["plan"], "steps": [*steps, {**last, "repair": way}]}
+    return {**metadata, KEY: {**own, "plan": plan}}
+
+
 def left_units(metadata: Mapping[str, Any]) -> Mapping[str, list[int]]:
     """For each layer that lost units the original indices of those that are left, as a file says."""
     own = metadata.get(KEY)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -27,6 +28,9 @@ from kprune.report.token_ids import TokenIds
 from kprune.select.plans.backends import BACKENDS
 from kprune.select.plans.plan import Plan, Step, failed_expectations, parse_plan
 from kprune.surgery.provenance import KEY
+
+if TYPE_CHECKING:
+    from kprune.pruning.repairing import Repair
 
 
 def load_plan(plan: Plan | AnyPath) -> tuple[Plan, Path | None]:
@@ -60,18 +64,23 @@ def apply_plan(
     *,
     rules: Iterable[str] = (),
     drop_branches: bool = False,
+    repair: Repair | None = None,
     trust: bool = False,
 ) -> Report | LiveModel:
-    """See `kprune.verbs.change.apply`."""
+    """See `kprune.verbs.change.apply`.
+
+    Args:
+        repair: how what steps leave is refitted that say nothing of it themselves.
+    """
     if len(plan.steps) > 1:
         if isinstance(model, LiveModel):
             raise UsageError(
                 "a plan of several steps goes with a model file", do="save the model first"
             )
-        return _in_turn(model, plan, base, target, tuple(rules), drop_branches, trust)
+        return _in_turn(model, plan, base, target, tuple(rules), drop_branches, repair, trust)
     with opened(model, rules=rules, trust=trust) as it:
         _check_model(it.analysis, plan)
-        change = _step(it, plan, 0, base, drop_branches)
+        change = _step(it, plan, 0, base, drop_branches, repair)
         _expect(it, change, plan)
         return _written(it, plan.steps[0], change, target)
 
@@ -83,6 +92,7 @@ def _in_turn(
     target: Target,
     rules: tuple[str, ...],
     drop_branches: bool,
+    repair: Repair | None,
     trust: bool,
 ) -> Report:
     """Several steps. What a step writes is the next one's input; only the last one's output is the user's."""
@@ -100,7 +110,7 @@ def _in_turn(
             # A pipe can be read but once.
             it: Opened
             with opened(here, rules=rules, trust=trust) if number else nullcontext(first) as it:
-                change = _step(it, plan, number, base, drop_branches)
+                change = _step(it, plan, number, base, drop_branches, repair)
                 sofar.follow(change)
                 if number == last:
                     _expect(it, change, plan)
@@ -253,18 +263,44 @@ def _check_model(analysis: Analysis, plan: Plan) -> None:
     )
 
 
-def _step(it: Opened, plan: Plan, number: int, base: Path | None, drop_branches: bool) -> Change:
+def _step(
+    it: Opened,
+    plan: Plan,
+    number: int,
+    base: Path | None,
+    drop_branches: bool,
+    repair: Repair | None,
+) -> Change:
     """The change of one step. Errors tell the plan's line."""
     step = plan.steps[number]
     asked = Asked(it, step, base, drop_branches)
     try:
         change: Change = BACKENDS[step.backend].code.of_step(asked)
+        how = _repair_of(asked, repair) if change.gone is not None else None
+        if how is not None:
+            from kprune.pruning.repairing import repaired
+
+            change = repaired(it, change, how)
     except KpruneError as error:
         line = plan.where("steps", number, *asked.place)
         if line and line not in error.where:
             error.where = f"{error.where} ({line})" if error.where else line
         raise
     return replace(change, command="apply")
+
+
+def _repair_of(asked: Asked, usual: Repair | None) -> Repair | None:
+    """How what a step leaves is refitted: as it says, on its own data if it names any."""
+    from kprune.pruning.repairing import Repair
+
+    said = asked.step.repair
+    if said is False or (said is None and usual is None):
+        return None
+    asked.place = ("repair",) if said is not None else ()
+    how = usual or Repair()
+    data = how.data if asked.data is None else asked.data
+    way = how.way if said is None or said is True else said
+    return Repair(way, data, how.memory, how.samples, how.progress)
 
 
 def _expect(it: Opened, change: Change, plan: Plan) -> None:

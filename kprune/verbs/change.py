@@ -6,7 +6,7 @@ How they take their arguments is in `arguments.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 from msgspec.structs import replace
@@ -35,9 +35,12 @@ from kprune.verbs.arguments import (
 )
 
 if TYPE_CHECKING:
+    from kprune.pruning.repairing import Repair
     from kprune.select.naming.kept_tokens import Kept
     from kprune.select.plans.curves import Curves
     from kprune.select.plans.plan import Plan
+    from kprune.select.ranking.options import Way
+    from kprune.select.ranking.statistics import Statistics
 
 __all__ = [
     "apply",
@@ -62,6 +65,8 @@ def remove(
     keep_tokens: Kept | None = None,
     drop_branches: bool = False,
     whole_layers: Sequence[str] | None = None,
+    repair: Way | bool | None = None,
+    memory: int | None = None,
     **arguments: Unpack[Changing],
 ) -> Report | LiveModel:
     """Remove units physically, with every consequence.
@@ -84,6 +89,10 @@ def remove(
             chosen; else that takes the choice of all its units.
         whole_layers: instead of units, layers (or globs) that go altogether: a residual branch that
             ends in an Add, or a chain of layers that gives the shape that it takes.
+        repair: refit what is left to what the original gives: `lstsq` on the inputs of `data`
+            (labels are not needed), `noise` on inputs that are made up, `bias`, `bn`; True for the
+            best that the data allow. See `kprune.pruning.repairing.Repair`.
+        memory: bytes that a repair may keep at once of what passes between layers.
         rules: files with rules for layers that kprune does not know.
         trust: whether code that is not Keras's own may be run to read the model.
     Returns: the Report; for a Keras model, the smaller Keras model.
@@ -91,30 +100,57 @@ def remove(
     """
     selection = replace(selection_of(units, arguments), keep_tokens=keep_tokens)
     names = None if whole_layers is None else _whole(whole_layers, selection, fold=fold)
-    target = target_of(arguments)
+    target, data = target_of(arguments), arguments.get("data")
+    how = _repair_of(repair, data, memory)
     with opened(model, **reading_of(arguments)) as it:
         if names is not None:
             from kprune.pruning.remove import taking_out
 
             change = taking_out(it.analysis, names, allow_output_change=allow_output_change)
-        else:
-            change = _removal(
+            return write(it, _refitted(it, [change], how), target)
+        statistics = statistics_of(
+            it, None if how and how.inputs is None else data, made_up=bool(how)
+        )
+        changes = (
+            _removal(
                 it,
-                selection,
-                arguments.get("data"),
+                each,
+                statistics,
                 coupled=coupled,
                 allow_output_change=allow_output_change,
                 drop_branches=drop_branches,
                 fold=fold,
             )
-        return write(it, change, target)
+            for each in ([selection] if how is None else selection.alternatives())
+        )
+        return write(it, _refitted(it, changes, how), target)
 
 
-def _removal(it: Opened, selection: Selection, data: DataSource | None, **how: bool) -> Change:
+def _repair_of(
+    repair: Way | bool | None, data: DataSource | None, memory: int | None
+) -> Repair | None:
+    """How what is left is refitted, if that is asked for."""
+    if not repair:
+        return None
+    from kprune.pruning.repairing import MEMORY, Repair
+
+    return Repair(None if repair is True else repair, data, memory=memory or MEMORY)
+
+
+def _refitted(it: Opened, changes: Iterable[Change], how: Repair | None) -> Change:
+    """The change; or of several, with what they leave refitted, the best."""
+    if how is None:
+        return next(iter(changes))
+    from kprune.pruning.repairing import nearest
+
+    return nearest(it, changes, how)
+
+
+def _removal(it: Opened, selection: Selection, statistics: Statistics, **how: bool) -> Change:
     """The change that removes what is selected, with what is left of a file of class names."""
     from kprune.pruning.remove import removal
 
-    chosen, notes = selection.resolve(it.analysis, statistics_of(it, data))
+    chosen, notes = selection.resolve(it.analysis, statistics)
     change = removal(it, chosen, notes, **how)
     return replace(change, names=selection.names_left(it.analysis, change.changed))
 
@@ -211,6 +247,9 @@ def compact(
     *,
     merge: bool = False,
     check: bool = True,
+    repair: Way | bool | None = None,
+    data: DataSource | None = None,
+    memory: int | None = None,
     **arguments: Unpack[Writing],
 ) -> Report | LiveModel:
     """Remove every unit that nothing would miss: the model computes the same, to rounding.
@@ -222,6 +261,8 @@ def compact(
         merge: also make one of units that are equal, or equal up to a positive factor where the
             activation lets that through.
         check: run the original and the result in plain Keras before the result replaces anything.
+        repair, data, memory: see `remove`. What was refitted is not checked: the report says how
+            near it comes.
         model, output, …: see `remove`.
     Returns: the Report; for a Keras model, the smaller Keras model.
     Raises: CheckError if the check fails; nothing is written then.
@@ -231,7 +272,8 @@ def compact(
 
     target = target_of(arguments)
     with opened(model, **reading_of(arguments)) as it:
-        return write_compacted(it, compacting(it, merge=merge), target, check=check)
+        change = _refitted(it, [compacting(it, merge=merge)], _repair_of(repair, data, memory))
+        return write_compacted(it, change, target, check=check and change.repaired is None)
 
 
 @changes(Writing)
@@ -240,6 +282,9 @@ def apply(
     plan: Plan | AnyPath,
     *,
     drop_branches: bool = False,
+    repair: Way | bool | None = None,
+    data: DataSource | None = None,
+    memory: int | None = None,
     **arguments: Unpack[Writing],
 ) -> Report | LiveModel:
     """Carry out a plan: its steps one after the other, each on what the one before it left.
@@ -247,6 +292,8 @@ def apply(
     Args:
         plan: a Plan, or the path of a YAML file.
         drop_branches: see `remove`; for every step that removes units.
+        repair, data, memory: see `remove`; for steps that say nothing of it themselves, or name no
+            data.
         model, output, …: see `remove`.
     Returns: the Report of the last step, with the input of the first.
     Raises: PlanError, with the line; CheckError if the plan's `expect` does not hold. Nothing is
@@ -257,7 +304,8 @@ def apply(
     loaded, base = load_plan(plan)
     return apply_plan(
         model, loaded, base, target_of(arguments),
-        drop_branches=drop_branches, **reading_of(arguments),
+        drop_branches=drop_branches, repair=_repair_of(repair, data, memory),
+        **reading_of(arguments),
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ inspect.py      inspect
 iterate.py      iterate
 plan.py         plan, apply
 reference.py    rules, schema
+repair.py       repair
 sensitivity.py  sensitivity
 tune.py         tune
 verify.py       verify
@@ -43,6 +44,7 @@ COMMANDS = (
     Entry(CHANGE, "compact", "compact", "Remove what is dead or constant: the same outputs, a smaller file."),
     Entry(CHANGE, "plan", "plan", "Choose units, and print the choice as a plan with explicit indices."),
     Entry(CHANGE, "apply", "plan", "Carry out a plan."),
+    Entry(CHANGE, "repair", "repair", "Refit what is left of a pruned model to what the original gives."),
     Entry(CHANGE, "flatten", "flat", "Write a model of a class of its own (KerasHub's, or yours) as a plain graph."),
     Entry(CHECK, "verify", "verify", "Run both models in TensorFlow, and compare."),
     Entry(CHECK, "tune", "tune", "Train on what is left, in Keras; the best epoch is written."),

@@ -7,7 +7,16 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from kprune.cli.complete import complete_layer
-from kprune.cli.options import WHICH, Choosing, Limiting, Model, Reading, Reporting, Writing
+from kprune.cli.options import (
+    WHICH,
+    Choosing,
+    Limiting,
+    Model,
+    Reading,
+    Repairing,
+    Reporting,
+    Writing,
+)
 
 HOW = "How it is done"
 
@@ -73,6 +82,7 @@ def remove(
         ),
     ] = False,
     drop_branches: DropBranches = False,
+    repairing: Repairing,
     writing: Writing,
     limiting: Limiting,
     reporting: Reporting,
@@ -89,7 +99,9 @@ def remove(
 
     changed(
         carry_out, model, writing, reporting, common,
-        **choosing.selection(bare=keep_tokens is not None),
+        **choosing.selection(
+            bare=keep_tokens is not None, criterion="obs" if repairing.repair else None
+        ),
         keep_tokens=keep_tokens,
         limits=limiting.limits(),
         fold=fold,
@@ -97,6 +109,7 @@ def remove(
         coupled=not no_coupled,
         allow_output_change=allow_output_change,
         drop_branches=drop_branches,
+        **repairing.arguments(),
     )  # fmt: skip
 
 

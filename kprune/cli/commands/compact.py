@@ -8,7 +8,17 @@ from typing import Annotated
 from typer import Option
 
 from kprune.cli.commands.change import HOW, changed
-from kprune.cli.options import Limiting, Model, Reading, Reporting, Writing
+from kprune.cli.options import (
+    REPAIR,
+    Limiting,
+    Model,
+    Reading,
+    Repairing,
+    Reporting,
+    Writing,
+    announce,
+    described,
+)
 
 
 def compact(
@@ -30,6 +40,8 @@ def compact(
             rich_help_panel=HOW,
         ),
     ] = False,
+    repairing: Repairing,
+    data: Annotated[str | None, described("data", REPAIR)] = None,
     writing: Writing,
     limiting: Limiting,
     reporting: Reporting,
@@ -45,11 +57,13 @@ def compact(
     """
     from kprune.verbs.change import compact as carry_out
 
+    announce("--data", data)
     if not (no_check or writing.dry_run) and sys.stderr is not None and sys.stderr.isatty():
         from kprune.page.streams import say
 
         say("checking in TensorFlow that the result computes the same …")
     changed(
         carry_out, model, writing, reporting, common,
-        limits=limiting.limits(), merge=merge, check=not no_check,
+        limits=limiting.limits(), merge=merge, check=not no_check, data=data,
+        **repairing.arguments(),
     )  # fmt: skip

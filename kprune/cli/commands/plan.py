@@ -8,6 +8,7 @@ from typer import Argument, Option
 
 from kprune.cli.commands.change import DropBranches, changed
 from kprune.cli.options import (
+    REPAIR,
     WHICH,
     WRITTEN,
     Choosing,
@@ -15,8 +16,11 @@ from kprune.cli.options import (
     Limiting,
     Model,
     Reading,
+    Repairing,
     Reporting,
     Writing,
+    announce,
+    described,
 )
 
 MEASURED = "Which units, by what was measured (one layer at a time: a heuristic)"
@@ -27,6 +31,8 @@ def apply(
     plan: Annotated[str, Argument(metavar="PLAN.yaml", help="As 'kprune plan' prints it.")],
     *,
     drop_branches: DropBranches = False,
+    repairing: Repairing,
+    data: Annotated[str | None, described("data", REPAIR)] = None,
     writing: Writing,
     limiting: Limiting,
     reporting: Reporting,
@@ -40,9 +46,11 @@ def apply(
     """
     from kprune.verbs.change import apply as carry_out
 
+    announce("--data", data)
     changed(
         carry_out, model, writing, reporting, common,
-        plan=plan, limits=limiting.limits(), drop_branches=drop_branches,
+        plan=plan, limits=limiting.limits(), drop_branches=drop_branches, data=data,
+        **repairing.arguments(),
     )  # fmt: skip
 
 

@@ -13,11 +13,11 @@ from msgspec.structs import replace
 from kprune.analysis.analysis import Analysis
 from kprune.errors import CannotPruneError
 from kprune.formats import Source
+from kprune.repair.inputs import repair_inputs
 from kprune.repair.ordering.covariances import Observation
 from kprune.repair.ordering.fisher import information_of
 from kprune.repair.ordering.observations import MEMORY, observe
 from kprune.repair.streams.row_stream import Progress
-from kprune.running.data import data_for
 from kprune.running.sources import DataSource
 from kprune.runtime.keras_import import import_keras
 from kprune.runtime.keras_runtime import load
@@ -29,14 +29,14 @@ class OnData:
 
     Attributes:
         source: the model file; analysis: of it.
-        data: inputs in any form; labels are not needed.
+        data: inputs in any form; labels are not needed. None for inputs that are made up.
         memory: bytes; see `observe`.
         seed: of the answers that are drawn for the weighting `fisher`.
     """
 
     source: Source
     analysis: Analysis
-    data: DataSource
+    data: DataSource | None
     memory: int = MEMORY
     seed: int = 0
     progress: Progress | None = None
@@ -91,5 +91,5 @@ class OnData:
                 )
             with tempfile.TemporaryDirectory() as folder:
                 model = load(self.source, Path(folder), compiled=True)
-            self._loaded = model, data_for(model, self.data).inputs
+            self._loaded = model, repair_inputs(model, self.data)
         return self._loaded

@@ -53,11 +53,11 @@ _ALL = (
     Backend("mask", "kprune.pruning.mask", (*_BY_UNIT, "below"), done="masked"),
     Backend(
         "remove", "kprune.pruning.remove",
-        (*_BY_UNIT, "fold", "keep_tokens", "drop_branches", "whole_layers", *BUDGETS),
+        (*_BY_UNIT, "fold", "keep_tokens", "drop_branches", "whole_layers", "repair", *BUDGETS),
         removes=True,
     ),
     Backend(
-        "compact", "kprune.pruning.compact", ("merge", "check"), by_unit=False, removes=True,
+        "compact", "kprune.pruning.compact", ("merge", "check", "repair", "data"), by_unit=False, removes=True,
         writing="kprune.verbs.compact:write_step",
     ),
 )  # fmt: skip

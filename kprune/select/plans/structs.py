@@ -15,7 +15,7 @@ from kprune.select.naming.indices import compact_text
 from kprune.select.plans.backends import BACKENDS, backends_with
 from kprune.select.plans.yaml_text import Document
 from kprune.select.ranking.budget import Budget
-from kprune.select.ranking.options import BUDGETS, RankOptions, described
+from kprune.select.ranking.options import BUDGETS, RankOptions, Way, described
 
 MAX_EXPANDED = 100_000  # indices that a text such as "0-7" may stand for in a plan's normal form
 
@@ -155,6 +155,16 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True):
         bool, Meta(description="compact: make one of units that are equal, or up to a factor.")
     ] = False
     check: Annotated[bool, Meta(description="compact: run both models in TensorFlow first.")] = True
+    repair: (
+        Annotated[
+            bool | Way,
+            Meta(
+                description="remove, compact: refit what is left on the inputs of data: lstsq, noise, "
+                "bias or bn; true for the best that the data allow."
+            ),
+        ]
+        | None
+    ) = None
     coupled: Annotated[bool, Meta(description="Whether units tied to these may go along.")] = True
     allow_output_change: Annotated[
         bool, Meta(description="Whether the model's inputs or outputs may change.")

@@ -19,7 +19,7 @@ from kprune.select.ranking.choice import Choice
 from kprune.select.ranking.criteria import BY_ORDER
 from kprune.select.ranking.eliminated import Wanted, eliminated
 from kprune.select.ranking.narrow import emptied, narrow_axes
-from kprune.select.ranking.ranks import Scores, blockwise, score_groups
+from kprune.select.ranking.ranks import Scores, blockwise, ranked_in_layers, score_groups
 from kprune.select.ranking.statistics import Statistics
 from kprune.sets import distinct
 from kprune.text import clean
@@ -155,15 +155,19 @@ class _Picker:
                 do="leave the layer out (--exclude), or use another criterion",
             )
         self.frozen = self.frozen | found.unknown
-        return Scores(found.position, found.left_out)
+        position = found.position
+        if self.choice.normalize == "layer-rank":
+            position = ranked_in_layers(self.groups, position, self.axes)
+        return Scores(position, found.left_out)
 
     def _wanted(self) -> Wanted:
         """What the choice makes of an order. Where groups are given back, all of it is needed."""
         target, rounds = self.choice.target, self.choice.round_to or self.analysis.map.blocks
+        by_layer = self.choice.normalize == "layer-rank"
         return Wanted(
             currency="parameters" if target is None else target.kind,
             weighting=self.choice.ranking.weighting,
-            enough=np.inf if rounds else SPARE * self.enough,
+            enough=np.inf if rounds or by_layer else SPARE * self.enough,
         )
 
     def _least_ordered(self) -> np.ndarray:

@@ -6,7 +6,7 @@ An option that is said in the same words everywhere is a field of `RankOptions` 
 are evaluated as it is loaded, since the command line asks for each.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Meta, Struct
 
@@ -15,11 +15,11 @@ from kprune.criteria_table import BUILTIN
 
 Reduction = Literal["mean", "sum", "max", "l2"]
 Weighting = Literal["relmean", "fisher"]
-Normalization = Literal["none", "layer-mean", "layer-max", "layer-gauss"]
+Normalization = Literal["none", "layer-mean", "layer-max", "layer-gauss", "layer-rank"]
 
 REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum", "max", "l2")
 WEIGHTINGS: tuple[Weighting, ...] = ("relmean", "fisher")
-NORMALIZATIONS: tuple[Normalization, ...] = ("none", "layer-mean", "layer-max", "layer-gauss")
+NORMALIZATIONS: tuple[Normalization, ...] = get_args(Normalization)
 
 
 WORDS = {"reduce": Reduction, "normalize": Normalization, "weighting": Weighting}
@@ -64,7 +64,7 @@ OPTIONS: dict[str, Described] = {
     "seed": Described("For the criterion random.", "N", least=0),
     "reduce": Described("One score for tied units: mean, sum, max or l2.", "HOW", words=REDUCTIONS),
     "normalize": Described(
-        "Make layers comparable: none, layer-mean, layer-max or layer-gauss.",
+        "Make layers comparable: none, layer-mean, layer-max, layer-gauss or layer-rank.",
         "HOW",
         words=NORMALIZATIONS,
     ),
@@ -89,6 +89,10 @@ OPTIONS: dict[str, Described] = {
         "FILE",
     ),
 }
+
+Way = Literal["lstsq", "noise", "bias", "bn"]
+WAYS: tuple[Way, ...] = ("lstsq", "noise", "bias", "bn")
+"""How what is left of a model is refitted; see `kprune.pruning.repairing.Repair`."""
 
 BUDGETS = {"target_params": "parameters", "target_flops": "flops", "target_bytes": "bytes"}
 """The options that are budgets, and what each counts."""

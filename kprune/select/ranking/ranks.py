@@ -123,7 +123,30 @@ def _normalized(scores: np.ndarray, how: str) -> np.ndarray:
         return scores / max(float(np.abs(scores).max()), tiny)
     if how == "layer-gauss":
         return (scores - scores.mean()) / max(float(scores.std()), tiny)
+    if how == "layer-rank":
+        return ranks(scores)
     return scores
+
+
+def ranks(scores: np.ndarray) -> np.ndarray:
+    """How large a share of a layer's units scores less, float64 (units,), ties by index."""
+    places = np.empty(len(scores))
+    places[np.argsort(scores, kind="stable")] = np.arange(len(scores))
+    return places / max(len(scores), 1)
+
+
+def ranked_in_layers(groups: Groups, scores: np.ndarray, axes: Iterable[UnitAxis]) -> np.ndarray:
+    """Scores of groups by their places in the layers that they have units in, float64 (labels,).
+
+    Args:
+        scores: float64 (labels,), at a group's number; inf where there is none.
+    """
+    total, members = np.zeros(groups.map.count), np.zeros(groups.map.count)
+    for axis in axes:
+        own = groups.of[axis.ids]
+        np.add.at(total, own, ranks(scores[own]))
+        np.add.at(members, own, 1)
+    return np.where(np.isfinite(scores), total / np.maximum(members, 1), np.inf)
 
 
 def blockwise(groups: Groups) -> Groups:

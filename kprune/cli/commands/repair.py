@@ -1,0 +1,51 @@
+"""kprune repair"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Option
+
+from kprune.cli.commands.change import changed
+from kprune.cli.options import REPAIR, Limiting, Memory, Reading, Reporting, Writing, described
+from kprune.select.ranking.options import WAYS
+
+if TYPE_CHECKING:
+    from kprune.report.report import Report
+
+
+def repair(
+    original: Annotated[str, Argument(metavar="ORIGINAL", help="The model before units went.")],
+    pruned: Annotated[str, Argument(metavar="PRUNED", help="What kprune left of it.")],
+    *,
+    data: Annotated[str | None, described("data", REPAIR)] = None,
+    way: Annotated[
+        str | None,
+        Option(
+            "--way",
+            metavar="WAY",
+            help=f"{', '.join(WAYS[:-1])} or {WAYS[-1]}; by default the best that the data allow.",
+            rich_help_panel=REPAIR,
+        ),
+    ] = None,
+    memory: Memory,
+    writing: Writing,
+    limiting: Limiting,
+    reporting: Reporting,
+    common: Reading,
+) -> None:
+    """Refit what is left of a pruned model to what the original gives.
+
+    Labels are not needed, and nothing is trained: each layer's weights are solved for.
+
+    Example: kprune repair model.keras model.pruned.keras --data unlabelled.npz
+    """
+    from kprune.verbs.repair import repair as carry_out
+
+    def repaired(model: str, **arguments: Any) -> Report:
+        return carry_out(original, model, **arguments)
+
+    changed(
+        repaired, pruned, writing, reporting, common,
+        data=data, way=way, limits=limiting.limits(), **memory.arguments(),
+    )  # fmt: skip

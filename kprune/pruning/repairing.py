@@ -1,0 +1,215 @@
+"""Refitting what is left of a model before it is written: `--repair`, and `kprune repair`.
+
+Both models are loaded by Keras, `kprune.repair` refits the kernels of the pruned one, and what came of
+it goes into the edit that writes the file, like any other change of values.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
+
+from kprune.dtypes import from_float
+from kprune.edit import Edit, TensorEdit
+from kprune.errors import UsageError
+from kprune.formats import write_model
+from kprune.opened import Opened, opened
+from kprune.page.result import Note
+from kprune.repair.inputs import SAMPLES, repair_inputs
+from kprune.report.change import Change
+from kprune.report.repaired import Kernel, Repaired
+from kprune.running.divergence import divergence, kinds_of
+from kprune.running.sources import DataSource
+from kprune.runtime.keras_import import import_keras
+from kprune.runtime.keras_runtime import load, output_names, run
+from kprune.select.ranking.options import WAYS, Way
+from kprune.surgery.optimizer import find_slots
+from kprune.surgery.provenance import with_repair
+from kprune.text import clean
+
+MEMORY = 2 << 30
+"""Bytes that may be kept at once; see `kprune.repair`."""
+
+NEAR = 0.01
+"""The divergence (KL, in nats) at which no other choice of units is tried."""
+
+_SOLVED: Mapping[str, Literal["bias", "bn"]] = {"bias": "bias", "bn": "bn"}
+"""What is solved for, where that is not the weights."""
+
+Progress = Callable[[int, int], None]
+
+
+class Repair(Struct, frozen=True, eq=False):
+    """How what is left is refitted.
+
+    Attributes:
+        way: `lstsq` fits weights and biases on data, `noise` on inputs that are made up, `bias`
+            biases alone, `bn` measures the statistics of BatchNormalization anew; None for the
+            best that the data allow.
+        data: inputs; labels are not needed.
+        memory: bytes that may be kept at once.
+        samples: how many inputs are used at most.
+        progress: called with (calls made, calls in all).
+    Raises: UsageError for a way that there is not, or that needs data.
+    """
+
+    way: Way | None = None
+    data: DataSource | None = None
+    memory: int = MEMORY
+    samples: int = SAMPLES
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        if self.way is not None and self.way not in WAYS:
+            raise UsageError(
+                f"there is no repair '{clean(self.way)}'", do=f"choose one of {', '.join(WAYS)}"
+            )
+        if self.way == "lstsq" and self.data is None:
+            raise UsageError(
+                "the repair lstsq needs inputs",
+                do="give --data FILE.npz (labels are not needed), or --repair noise",
+            )
+
+    @property
+    def said(self) -> Way:
+        """The way as reports name it."""
+        return self.way or ("noise" if self.data is None else "lstsq")
+
+    @property
+    def inputs(self) -> DataSource | None:
+        """The data that are used; None for inputs that are made up."""
+        return None if self.said == "noise" else self.data
+
+
+def repaired(it: Opened, change: Change, how: Repair) -> Change:
+    """A change that removes units, with what is left refitted.
+
+    Raises: CannotPruneError for a model that is not refitted, UsageError for data that do not fit it.
+    """
+    it.analysis.require("repair")
+    if change.gone is None:
+        return change  # nothing went
+    with tempfile.TemporaryDirectory(prefix="kprune-") as folder:
+        place = Path(folder) / f"left{it.source.path.suffix if it.source.path else '.keras'}"
+        write_model(it.source, change.edit, place)
+        with opened(place, rules=it.rules, trust=it.source.trusted) as left:
+            values, found = refitted(it, left, change.gone, how, Path(folder))
+            edit = with_values(change.edit, left, values)
+    metadata = with_repair(edit.metadata, found.way)
+    return replace(
+        change,
+        edit=replace(edit, metadata=metadata),
+        exact=False,
+        notes=(*change.notes, *repair_notes(found)),
+        repaired=found,
+    )
+
+
+def nearest(it: Opened, changes: Iterable[Change], how: Repair) -> Change:
+    """Of several changes, refitted, the one whose outputs come nearest to the original's.
+
+    Those behind one that comes near enough are not tried.
+    """
+    best: Change | None = None
+    for change in changes:
+        found = repaired(it, change, how)
+        if best is None or _distance(found) < _distance(best):
+            best = found
+        if _distance(best) < NEAR:
+            break
+    assert best is not None
+    return best
+
+
+def _distance(change: Change) -> float:
+    return 0.0 if change.repaired is None else change.repaired.repaired.distance
+
+
+def repair_notes(found: Repaired) -> tuple[Note, ...]:
+    """Which kernels stay as the cut left them, and why."""
+    return tuple(
+        Note("not-repaired", row.name, f"'{clean(row.name)}' stays as it was cut: {row.why}")
+        for row in found.left
+    )
+
+
+def refitted(
+    it: Opened, left: Opened, gone: np.ndarray, how: Repair, folder: Path
+) -> tuple[dict[str, np.ndarray], Repaired]:
+    """Refit what is left of a model.
+
+    Args:
+        it, left: the original, and what is left of it.
+        gone: bool (labels,), what went of the original.
+        folder: a temporary one.
+    Returns: the new values of weights, by their paths in the pruned file; and what came of it.
+    """
+    from kprune.repair.consumers import consumers_of, variables_of
+    from kprune.repair.moments import ridge_for
+    from kprune.repair.pairs import pairs_of
+    from kprune.repair.refit import Refit
+    from kprune.repair.streams.room import Room
+    from kprune.repair.streams.steps import Program
+
+    keras = import_keras()
+    original, pruned = load(it.source, folder, compiled=True), load(left.source, folder)
+    inputs = repair_inputs(original, how.inputs, how.samples)
+    arrays = keras.tree.flatten(inputs)
+    cut = run(pruned, inputs, batch_size=64)
+    before, after = variables_of(original, it.analysis), variables_of(pruned, left.analysis)
+    old = {key: np.array(place.variable) for key, place in after.items()}
+    pairs = pairs_of(consumers_of(original, before), before, after, pruned, gone)
+    with Room(how.memory) as room:
+        refit = Refit(
+            Program.of(original),
+            Program.of(pruned),
+            pairs,
+            arrays,
+            room,
+            way=_SOLVED.get(how.said, "lstsq"),
+            ridge=ridge_for(len(arrays[0])),
+            progress=how.progress,
+        )
+        refit.run()
+        wanted, made = refit.before.outputs(), refit.after.outputs()
+    names, kinds = output_names(original), kinds_of(original)
+    values = {
+        place.weight.path: np.array(place.variable)
+        for key, place in after.items()
+        if not np.array_equal(old[key], np.asarray(place.variable), equal_nan=True)
+    }
+    return values, Repaired(
+        way=how.said,
+        inputs=len(arrays[0]),
+        kernels=[Kernel(row.name, row.before, row.after) for row in refit.refitted],
+        cut=divergence(names, wanted, cut, kinds),
+        repaired=divergence(names, wanted, made, kinds),
+    )
+
+
+def with_values(edit: Edit, left: Opened, values: Mapping[str, np.ndarray]) -> Edit:
+    """An edit that fills in new values as well, and sets the optimizer's slots of these weights to 0.
+
+    Args:
+        left: the file as the edit without them writes it.
+        values: by path in that file.
+    """
+    tensors = {edited.path: edited for edited in edit.tensors}
+
+    def put(path: str, value: np.ndarray) -> None:
+        known = tensors.get(path) or TensorEdit(path, path)
+        tensors[path] = replace(known, value=value)
+
+    for path, value in values.items():
+        put(path, from_float(value, left.source.tensors[path].dtype))
+    for slot in find_slots(left.analysis).found:
+        if slot.weight.path in values:
+            stored = left.source.tensors[slot.path]
+            put(slot.path, np.zeros(stored.shape, stored.dtype))
+    return replace(edit, tensors=tuple(tensors.values()))

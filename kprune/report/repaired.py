@@ -1,0 +1,66 @@
+"""What came of refitting what is left of a model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct, field
+
+from kprune.page.page import Page
+from kprune.running.divergence import Divergence
+from kprune.text import clean
+
+MANY = 24
+"""Rows of the table beyond which the kernels that came out best are left out."""
+
+
+class Kernel(Struct, frozen=True):
+    """A kernel that was refitted: the squared error of what it makes, relative to its variance."""
+
+    name: str
+    before: Annotated[
+        float, Meta(description="with the weights of the cut, on the inputs that it then has")
+    ]
+    after: Annotated[float, Meta(description="with the new weights")]
+
+
+class Left(Struct, frozen=True):
+    """A layer whose weights stay as the cut left them."""
+
+    name: str
+    why: str
+
+
+class Repaired(Struct, frozen=True):
+    """What came of a repair.
+
+    Attributes:
+        way: `lstsq`, `noise`, `bias` or `bn`.
+        inputs: on how many.
+        kernels: those that were refitted, in the order of the model.
+        left: layers that were not, though units of theirs went.
+        cut, repaired: how far the outputs are from the original's, before and after.
+    """
+
+    way: str
+    inputs: int
+    kernels: list[Kernel]
+    cut: Divergence
+    repaired: Divergence
+    left: list[Left] = field(default_factory=list)
+
+
+def show_repaired(found: Repaired, on: Page) -> None:
+    """The table of the kernels, and what it came to at the outputs."""
+    rows = [row for row in found.kernels if max(row.before, row.after) >= 5e-4]
+    rows = sorted(rows, key=lambda row: -row.after)[:MANY]
+    shown = [row for row in found.kernels if row in rows]
+    if shown:
+        on.table(
+            ["~refitted", ">error, cut", ">repaired"],
+            [(clean(row.name), f"{row.before:.1%}", f"{row.after:.1%}", None) for row in shown],
+        )
+    what = (
+        f"{found.inputs:,} made-up inputs" if found.way == "noise" else f"{found.inputs:,} inputs"
+    )
+    on.print(f"on {what}: cut {found.cut.text}; repaired {found.repaired.text}")

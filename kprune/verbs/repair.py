@@ -1,0 +1,83 @@
+"""Refitting a file that was pruned before."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+from msgspec.structs import replace
+
+from kprune.edit import Edit
+from kprune.errors import UsageError
+from kprune.opened import AnyPath, LiveModel, opened
+from kprune.pruning.carrying import write
+from kprune.report.change import Change
+from kprune.report.report import Report
+from kprune.running.sources import DataSource
+from kprune.verbs.arguments import Writing, reading_of, refuse_others, target_of
+
+if TYPE_CHECKING:
+    from kprune.select.ranking.options import Way
+
+
+def repair(
+    original: AnyPath | LiveModel,
+    pruned: AnyPath,
+    *,
+    data: DataSource | None = None,
+    way: Way | None = None,
+    memory: int | None = None,
+    **arguments: Unpack[Writing],
+) -> Report:
+    """Refit what is left of a model that was pruned before to what the original gives.
+
+    Args:
+        original: the model that it was pruned from.
+        pruned: what `kprune.remove`, `compact` or `apply` wrote; which units are left is read from
+            its metadata.
+        data: inputs; labels are not needed.
+        way: `lstsq`, `noise`, `bias` or `bn`; None for the best that the data allow.
+        memory: bytes that may be kept at once of what passes between layers.
+        output, in_place, force, dry_run, limits, progress, rules, trust: see `kprune.remove`.
+    Returns: the Report; its input is the pruned file.
+    Raises: UsageError if the second is not made of the first by removing units; CannotPruneError,
+        FileError.
+    """
+    from kprune.pruning.repairing import MEMORY, Repair, refitted, repair_notes, with_values
+    from kprune.surgery.provenance import with_repair
+    from kprune.verification.replay import Unexplained, lost
+
+    refuse_others("repair", Writing, arguments)
+    how = Repair(way, data, memory=memory or MEMORY)
+    target, reading = target_of(arguments), reading_of(arguments)
+    with (
+        opened(original, **reading) as it,
+        opened(pruned, **reading) as left,
+        tempfile.TemporaryDirectory(prefix="kprune-") as folder,
+    ):
+        it.analysis.require("repair")
+        try:
+            taken = lost(it.analysis, left.source.metadata)
+        except Unexplained as error:
+            raise _no_pair(str(error)) from error
+        if not taken.gone.any() or taken.zeroed or taken.masks:
+            raise _no_pair("no units were removed from it, or some were zeroed or masked as well")
+        values, found = refitted(it, left, taken.gone, how, Path(folder))
+        edit = with_values(Edit(left.source.config, left.source.metadata), left, values)
+        edit = replace(edit, metadata=with_repair(edit.metadata, found.way))
+        change = Change(
+            "repair", "repair", edit, {}, {},
+            notes=repair_notes(found), exact=False, repaired=found,
+        )  # fmt: skip
+        report = write(left, change, target)
+    assert isinstance(report, Report)
+    return report
+
+
+def _no_pair(why: str) -> UsageError:
+    return UsageError(
+        "the second model is not what kprune left of the first",
+        why=why,
+        do="give the file that units were removed from, and the one that 'kprune remove' wrote",
+    )
