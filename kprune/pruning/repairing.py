@@ -23,7 +23,7 @@ from kprune.opened import Opened, opened
 from kprune.page.result import Note
 from kprune.repair.inputs import SAMPLES, repair_inputs
 from kprune.report.change import Change
-from kprune.report.repaired import Kernel, Repaired
+from kprune.report.repaired import Kernel, Left, Repaired, why_left
 from kprune.running.divergence import divergence, kinds_of
 from kprune.running.sources import DataSource
 from kprune.runtime.keras_import import import_keras
@@ -134,7 +134,11 @@ def _distance(change: Change) -> float:
 def repair_notes(found: Repaired) -> tuple[Note, ...]:
     """Which kernels stay as the cut left them, and why."""
     return tuple(
-        Note("not-repaired", row.name, f"'{clean(row.name)}' stays as it was cut: {row.why}")
+        Note(
+            "not-repaired",
+            row.name,
+            f"'{clean(row.name)}' stays as it was cut: {why_left(row.why)}",
+        )
         for row in found.left
     )
 
@@ -156,6 +160,7 @@ def refitted(
     from kprune.repair.refit import Refit
     from kprune.repair.streams.room import Room
     from kprune.repair.streams.steps import Program
+    from kprune.repair.unrepaired import left_out
 
     keras = import_keras()
     original, pruned = load(it.source, folder, compiled=True), load(left.source, folder)
@@ -174,6 +179,7 @@ def refitted(
             room,
             way=_SOLVED.get(how.said, "lstsq"),
             ridge=ridge_for(len(arrays[0])),
+            left=left_out(it.analysis, before, gone, original),
             progress=how.progress,
         )
         refit.run()
@@ -190,6 +196,7 @@ def refitted(
         kernels=[Kernel(row.name, row.before, row.after) for row in refit.refitted],
         cut=divergence(names, wanted, cut, kinds),
         repaired=divergence(names, wanted, made, kinds),
+        left=[Left(row.name, row.why) for row in refit.left],
     )
 
 

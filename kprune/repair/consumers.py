@@ -15,7 +15,7 @@ from msgspec import Struct
 from kprune.analysis.analysis import Analysis
 from kprune.dtypes import as_float
 from kprune.labels.map import Weight
-from kprune.repair.kernels import KernelKind, Layout, kind_of
+from kprune.repair.kernels import KernelKind, Layout, has_constant, kind_of
 from kprune.repair.recurrent import is_recurrent
 from kprune.runtime.keras_runtime import keras_layer
 
@@ -88,7 +88,7 @@ class Consumer(Struct, frozen=True, eq=False):
         layer: the Keras layer that is called with what is summed.
         kind, layout: how a kernel is used; None for a recurrent layer.
         weights: the kernel, or both.
-        bias: whether something is added that could take a constant up.
+        bias: whether something is added to each column, which could take a constant up.
         row_labels: int64 arrays (k, G, D): a row is gone as soon as, for any of them, all its k
             labels are; column_labels: the same of columns, (k, G, M).
     """
@@ -159,7 +159,7 @@ def _kernel(place: Variable) -> Consumer | None:
         kind,
         layout,
         (weight,),
-        getattr(place.owner, "bias", None) is not None,
+        has_constant(place.owner),
         shape,
         _row_labels(weight, layout, shape),
         _column_labels(weight, layout, shape),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
 from typing import Any
 
+import numpy as np
 from msgspec import Struct, field
 
-from kprune.repair.streams.steps import Place, Program, Step
-from kprune.rules import builtin
+from kprune.repair.kernels import KernelKind
+from kprune.repair.streams.steps import Key, Place, Program, Step
+
+HANDS_ON = frozenset(("Dropout", "Identity", "ActivityRegularization", "SpatialDropout1D",
+                      "SpatialDropout2D", "SpatialDropout3D", "GaussianNoise", "GaussianDropout"))  # fmt: skip
+"""Layers that give what they get when a model is not trained."""
 
 
 class Behind(Struct):
@@ -16,44 +21,76 @@ class Behind(Struct):
 
     Attributes:
         normalizations: BatchNormalization layers on the way.
-        others: the other summands of the sum that it ends in; empty if there is none.
-        first: the BatchNormalization that reads the output itself, if that is the only reader.
+        sum: the call that adds it to something; None if it ends in none.
+        others: the other summands.
     """
 
     normalizations: list[Any] = field(default_factory=list)
+    sum: Key | None = None
     others: list[Place] = field(default_factory=list)
 
-    @property
-    def first(self) -> Any:
-        return self.normalizations[0] if self.normalizations else None
+
+class Following:
+    """What follows each call of a program."""
+
+    def __init__(self, program: Program) -> None:
+        self.readers, self.outputs = program.readers(), frozenset(program.outputs)
+        self.calls = Counter(id(step.operation) for step in program.steps)
+
+    def behind(self, step: Step, kind: KernelKind, layer: Any) -> Behind:
+        """Follow a layer's output through what treats its columns one by one, up to a sum.
+
+        Args:
+            step: the call that gives it; kind, layer: the layer with the kernel.
+        """
+        found, place = Behind(), step.writes[0]
+        while place not in self.outputs and len(self.readers.get(place, ())) == 1:
+            (reader,) = self.readers[place]
+            name = type(reader.operation).__name__
+            if name == "Add":
+                found.sum = reader.key
+                found.others = [other for other in reader.reads if other != place]
+                return found
+            if len(reader.reads) != 1 or len(reader.writes) != 1:
+                return found
+            if name == "BatchNormalization" and _by_columns(reader.operation, kind, layer):
+                found.normalizations.append(reader.operation)
+            elif name not in HANDS_ON and not _linear(reader.operation):
+                return found
+            place = reader.writes[0]
+        return found
+
+    def taking(self, step: Step, kind: KernelKind, layer: Any) -> Any:
+        """The BatchNormalization that can take up a constant that is added to a layer's columns; None without one.
+
+        One that is called elsewhere as well cannot.
+        """
+        first, *_ = [*self.behind(step, kind, layer).normalizations, None]
+        return first if first is not None and self.calls[id(first)] == 1 else None
 
 
-def behind(program: Program, readers: Mapping[Place, list[Step]], place: Place) -> Behind:
-    """Follow an output through what treats its channels one by one, up to a sum."""
-    found = Behind()
-    while place not in program.outputs and len(readers.get(place, ())) == 1:
-        (step,) = readers[place]
-        kind = type(step.operation).__name__
-        if kind == "Add":
-            found.others = [other for other in step.reads if other != place]
-            return found
-        if len(step.reads) != 1 or len(step.writes) != 1:
-            return found
-        if kind == "BatchNormalization":
-            found.normalizations.append(step.operation)
-        elif not _hands_on(kind) and not _linear(step.operation):
-            return found
-        place = step.writes[0]
-    return found
-
-
-def _hands_on(kind: str) -> bool:
-    """Whether layers of a class of Keras give what they get when a model is not trained."""
-    rule = builtin().layers.get(kind)
-    return rule is not None and rule.values == "same"
+def _by_columns(normalization: Any, kind: KernelKind, layer: Any) -> bool:
+    """Whether a BatchNormalization has a mean for each column of the layer in front of it."""
+    rank = normalization.input_spec.ndim
+    axis = kind.axis(layer, rank) if rank else None
+    return axis is not None and normalization.axis % rank == axis
 
 
 def _linear(operation: Any) -> bool:
     return type(operation).__name__ == "Activation" and (
         getattr(operation.activation, "__name__", "") == "linear"
     )
+
+
+def undone(normalizations: list[Any]) -> np.ndarray:
+    """What a change behind normalizations is multiplied by to be one in front of them.
+
+    Returns: float64 (channels,) or (1,); 0 for channels of which they let little through.
+    """
+    factor = np.ones(1, np.float64)
+    for layer in normalizations:
+        variance = np.asarray(layer.moving_variance, np.float64) + layer.epsilon
+        slope = (np.asarray(layer.gamma, np.float64) if layer.scale else 1.0) / np.sqrt(variance)
+        strong = np.abs(slope) > 1e-3 * np.abs(slope).max()
+        factor = factor * np.where(strong, 1 / np.where(strong, slope, 1.0), 0.0)
+    return factor

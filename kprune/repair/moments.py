@@ -162,6 +162,38 @@ class Rows:
         return Fit(found, shifts, *_relative(*errors))
 
 
+class Means:
+    """What is wrong on the average, for the shift alone to make up for.
+
+    Args:
+        matrix, shift: the weights that are there.
+    """
+
+    def __init__(self, matrix: np.ndarray, shift: np.ndarray) -> None:
+        self.matrix, self.shift = matrix.astype(np.float32), shift
+        self.count = 0
+        self.z0 = np.zeros((len(matrix), 1, matrix.shape[2]), np.float32)
+        self.sums = np.zeros((4, *shift.shape))  # of what is wrong and of z, and of their squares
+
+    def add(self, x: np.ndarray, z: np.ndarray) -> None:
+        if not x.shape[1]:
+            return
+        if not self.count:
+            self.z0 = z.mean(axis=1, keepdims=True)
+        self.count += x.shape[1]
+        wrong = z - x @ self.matrix - self.shift[:, None]
+        for number, array in enumerate((wrong, z - self.z0)):
+            self.sums[number] += array.sum(axis=1, dtype=np.float64)
+            self.sums[2 + number] += np.einsum("grm,grm->gm", array, array, dtype=np.float64)
+
+    def fit(self, matrix: np.ndarray, shift: np.ndarray, *, ridge: float, free: bool) -> Fit:
+        wrong, z, squares, spread = self.sums / max(self.count, 1)
+        before = squares
+        after = squares - wrong**2 if free else squares
+        moved = wrong if free else np.zeros_like(wrong)
+        return Fit(matrix, shift + moved, *_relative(before, after, spread - z**2))
+
+
 def _step(x: np.ndarray, wrong: np.ndarray, ridge: float, free: bool) -> np.ndarray:
     """How weights change so that they make up for what is wrong: float64 (D, M)."""
     if not np.isfinite(ridge):

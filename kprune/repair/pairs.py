@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from msgspec import Struct
 
+from kprune.labels.map import Weight
 from kprune.repair.consumers import Consumer, Variable, WeightKey
-from kprune.repair.kernels import Layout
+from kprune.repair.kernels import KernelKind, Layout, constant_of
 from kprune.repair.recurrent import is_recurrent
 
 
@@ -20,12 +22,14 @@ class Pair(Struct, frozen=True, eq=False):
         consumer: what is known of it in the original.
         left: the Keras layer of the pruned model.
         rows_gone, columns_gone: bool (G, D) and (G, M).
+        scale: by what the outputs of what is left are larger, since what reads them divides by less.
     """
 
     consumer: Consumer
     left: Any
     rows_gone: np.ndarray
     columns_gone: np.ndarray
+    scale: float = 1.0
 
     @property
     def parts(self) -> np.ndarray:
@@ -47,16 +51,40 @@ class Pair(Struct, frozen=True, eq=False):
         return np.stack([x[part][:, ~self.rows_gone[part]] for part in parts])
 
     @property
+    def kind(self) -> KernelKind:
+        """How the kernel is used; a recurrent layer's are not asked for."""
+        assert self.consumer.kind is not None
+        return self.consumer.kind
+
+    @property
     def kernel(self) -> Any:
         """The kernel's variable in the pruned model."""
-        assert self.consumer.kind is not None
-        return getattr(self.left, self.consumer.kind.kernel)
+        return getattr(self.left, self.kind.kernel)
+
+    def matrix(self) -> np.ndarray:
+        """What is left of the kernel, float64 (G, D, M)."""
+        return self.layout.matrix(np.asarray(self.kernel).astype(np.float64))
+
+    def unchanged(self) -> bool:
+        """Whether the columns that are left are what they are in the original, if no row is gone."""
+        layer, left = self.consumer.layer, self.left
+        if self.consumer.kind is None:
+            weights = zip(layer.cell.weights, left.cell.weights, strict=True)
+            return all(np.array_equal(one, other) for one, other in weights)
+        kernel = np.asarray(getattr(layer, self.kind.kernel)).astype(np.float64)
+        whole, own = self.consumer.layout.matrix(kernel), self.matrix()
+        constants = [
+            constant_of(one, (len(matrix), matrix.shape[2]))[:, None]
+            for one, matrix in ((layer, whole), (left, own))
+        ]
+        return np.array_equal(self.columns(whole), own) and np.array_equal(
+            self.columns(constants[0]), constants[1]
+        )
 
     @property
     def layout(self) -> Layout:
         """How the pruned model's layer uses it."""
-        assert self.consumer.kind is not None
-        return self.consumer.kind.layout(self.left, len(self.kernel.shape))
+        return self.kind.layout(self.left, len(self.kernel.shape))
 
 
 def pairs_of(
@@ -81,5 +109,14 @@ def pairs_of(
             continue  # it went with its branch
         left = runs.get(id(place.owner), place.owner)
         rows, columns = consumer.rows_gone(gone), consumer.columns_gone(gone)
-        found[id(consumer.layer)] = Pair(consumer, left, rows, columns)
+        scale = _scale(consumer.weights[0], place.weight)
+        found[id(consumer.layer)] = Pair(consumer, left, rows, columns, scale)
     return found
+
+
+def _scale(before: Weight, after: Weight) -> float:
+    """By what the cut scaled a weight: the query of an attention that has fewer key dimensions."""
+    if before.scaled is None:
+        return 1.0
+    sizes = [weight.axes[before.scaled].size for weight in (after, before)]
+    return math.sqrt((sizes[0] or 1) / (sizes[1] or 1))

@@ -6,15 +6,16 @@ once more with the states that it then has itself; the round whose states come n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from msgspec import Struct
 
-from kprune.repair.moments import Fit, Moments
+from kprune.repair.moments import Fit, Moments, bytes_for
 from kprune.repair.streams.observing import Captured
+from kprune.repair.streams.room import Entry, Room
 
 CELLS = {"SimpleRNNCell": 1, "LSTMCell": 4, "GRUCell": 3}
 """How many times a cell's units stand side by side on the columns of its kernels."""
@@ -27,7 +28,7 @@ class Sequence(Struct, frozen=True, eq=False):
 
     Attributes:
         x: float32 (samples, steps, inputs), in the order in which the layer goes through them.
-        h: float32 (samples, steps, units), the states after each step.
+        h: float32 (samples, steps, units), what it gives after each step: its state, where the step counts.
         start: (samples, units), the state before the first.
         mask: bool (samples, steps), the steps that count; None if all do.
     """
@@ -39,8 +40,13 @@ class Sequence(Struct, frozen=True, eq=False):
 
     @property
     def earlier(self) -> np.ndarray:
-        """The state before each step."""
-        return np.concatenate([self.start[:, None], self.h[:, :-1]], axis=1)
+        """The state before each step. A step that does not count leaves it as it is."""
+        states, state = np.empty_like(self.h), self.start
+        for step in range(self.h.shape[1]):
+            states[:, step] = state
+            counts = True if self.mask is None else self.mask[:, step, None]
+            state = np.where(counts, self.h[:, step], state)
+        return states
 
     def rows(self, *arrays: np.ndarray) -> np.ndarray:
         """Arrays (samples, steps, n), side by side, of the steps that count: (1, rows, n)."""
@@ -102,9 +108,9 @@ class Weights(Struct, eq=False):
     def of(cls, cell: Any) -> Weights:
         bias = getattr(cell, "bias", None)
         return cls(
-            np.asarray(cell.kernel, np.float64),
-            np.asarray(cell.recurrent_kernel, np.float64),
-            None if bias is None else np.asarray(bias, np.float64),
+            np.asarray(cell.kernel).astype(np.float64),
+            np.asarray(cell.recurrent_kernel).astype(np.float64),
+            None if bias is None else np.asarray(bias).astype(np.float64),
         )
 
     def assign(self, cell: Any) -> None:
@@ -117,13 +123,6 @@ class Weights(Struct, eq=False):
         """The weights of some columns, bool (gates · units,)."""
         bias = None if self.bias is None else self.bias[..., kept]
         return Weights(self.kernel[:, kept], self.recurrent[:, kept], bias)
-
-    def copy(self) -> Weights:
-        return Weights(
-            self.kernel.copy(),
-            self.recurrent.copy(),
-            None if self.bias is None else self.bias.copy(),
-        )
 
 
 class Part(Struct, frozen=True):
@@ -207,72 +206,114 @@ def rows_of(cell: Any, weights: Weights, part: Part, given: Sequence, h: np.ndar
     return given.rows(*([given.x] if part.x else []), *([h] if part.h else []))
 
 
-Chunks = Callable[[], Iterator[tuple[Sequence, Sequence]]]
-"""Gives, chunk by chunk, what the original and the pruned layer were given, and their states."""
+Run = Callable[[], Sequence]
+"""Runs a layer on one chunk, with the weights that it has at that moment."""
 
 
-def refit(
-    original: Any, left: Any, kept_columns: np.ndarray, kept_units: np.ndarray, chunks: Chunks,
-    *, ridge: float,
-) -> tuple[float, float]:  # fmt: skip
+class Runs:
+    """What one layer is given, and its states, chunk by chunk, kept in a room."""
+
+    def __init__(self, runs: Iterable[Run], room: Room) -> None:
+        self._runs, self._room = list(runs), room
+        self._kept: list[tuple[list[Entry], np.ndarray | None]] = []
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def run(self) -> None:
+        """Run the layer, and keep that in place of what was kept before."""
+        self.drop()
+        for run in self._runs:
+            given = run()
+            arrays = (given.x, given.h, given.start)
+            self._kept.append(([self._room.take(array) for array in arrays], given.mask))
+
+    def __iter__(self) -> Iterator[Sequence]:
+        for entries, mask in self._kept:
+            x, h, start = (self._room.back(entry) for entry in entries)
+            yield Sequence(x, h, start, mask)
+
+    def drop(self) -> None:
+        """Forget all."""
+        for entries, _ in self._kept:
+            for entry in entries:
+                self._room.drop(entry)
+        self._kept = []
+
+
+class Layers(Struct, frozen=True, eq=False):
+    """A recurrent layer in both models.
+
+    Attributes:
+        original, left: the Keras layers.
+        kept_columns: bool, of the original's kernels; kept_units: bool, of its units.
+        was, now: the runs of both.
+    """
+
+    original: Any
+    left: Any
+    kept_columns: np.ndarray
+    kept_units: np.ndarray
+    was: Runs
+    now: Runs
+
+
+def refit(layers: Layers, *, ridge: float) -> tuple[float, float]:
     """Refit a recurrent layer.
 
     Args:
-        original, left: the Keras layers.
-        kept_columns: bool, of the original's kernels; kept_units: bool, of its units.
-        chunks: runs both layers, the second with the weights that it has at that moment.
+        ridge: how strongly weights are held; infinite for the bias alone to change.
     Returns: the squared error of the states before and after, relative to their variance.
     """
-    whole, cell = Weights.of(original.cell), left.cell
-    first = best = Weights.of(cell)
-    before = least = state_error(chunks, kept_units)
+    cell = layers.left.cell
+    layers.was.run()
+    layers.now.run()
+    best = Weights.of(cell)
+    before = least = state_error(layers)
     for number in range(ROUNDS):
-        fitted = _fitted(original, left, whole, kept_columns, kept_units, chunks, number > 0, ridge)
+        fitted = _fitted(layers, own=number > 0, ridge=ridge)
         fitted.assign(cell)
-        found = state_error(chunks, kept_units)
+        layers.now.run()
+        found = state_error(layers)
         if found < least:
             best, least = fitted, found
     best.assign(cell)
-    return before, least if best is not first else before
+    layers.was.drop()
+    layers.now.drop()
+    return before, least
 
 
-def _fitted(
-    original: Any, left: Any, whole: Weights, kept_columns: np.ndarray, kept_units: np.ndarray,
-    chunks: Chunks, own: bool, ridge: float,
-) -> Weights:  # fmt: skip
+def _fitted(layers: Layers, *, own: bool, ridge: float) -> Weights:
     """The weights of one round. own: whether the states are the pruned layer's, else the original's."""
-    current = Weights.of(left.cell)
-    wanted = whole.columns(kept_columns)
-    pairs = list(zip(parts_of(original.cell), parts_of(left.cell), strict=True))
-    moments = [Moments((1, *matrix_of(current, part)[0].shape)) for _, part in pairs]
-    for was, now in chunks():
-        h = now.earlier if own else was.earlier[..., kept_units]
-        for (_, part), sums in zip(pairs, moments, strict=True):
-            rows = rows_of(original.cell, whole, _wide(part, original), was, was.earlier)
-            z = summed(wanted, part, rows)
-            sums.add(rows_of(left.cell, current, part, now, h), z)
-    result = current.copy()
-    for (_, part), sums in zip(pairs, moments, strict=True):
-        matrix, shift = matrix_of(current, part)
-        free = current.bias is not None
+    result, cell = Weights.of(layers.left.cell), layers.original.cell
+    whole = Weights.of(cell)
+    wanted = whole.columns(layers.kept_columns)
+    for wide, part in zip(parts_of(cell), parts_of(layers.left.cell), strict=True):
+        matrix, shift = matrix_of(result, part)
+        sums = Moments((1, *matrix.shape))
+        for was, now in zip(layers.was, layers.now, strict=True):
+            h = now.earlier if own else was.earlier[..., layers.kept_units]
+            z = summed(wanted, part, rows_of(cell, whole, wide, was, was.earlier))
+            # Gates come first, and what they reset is fitted with those that were found.
+            sums.add(rows_of(layers.left.cell, result, part, now, h), z)
+        free = result.bias is not None
         put(result, part, sums.fit(matrix[None], shift[None], ridge=ridge, free=free))
     return result
 
 
-def _wide(part: Part, layer: Any) -> Part:
-    """The same part of the original, whose columns are more."""
-    return next(
-        other
-        for other in parts_of(layer.cell)
-        if (other.x, other.h, other.reset, other.row) == (part.x, part.h, part.reset, part.row)
+def bytes_at_work(cell: Any) -> int:
+    """What the sums for a cell's kernels take, and solving them."""
+    return max(
+        bytes_for((1, *matrix_of(Weights.of(cell), part)[0].shape), 1 << 62)
+        for part in parts_of(cell)
     )
 
 
-def state_error(chunks: Chunks, kept_units: np.ndarray) -> float:
+def state_error(layers: Layers) -> float:
     """The squared error of the states, relative to their variance."""
     wrong = total = squares = count = 0.0
-    for was, now in chunks():
-        wanted, found = was.rows(was.h[..., kept_units]), now.rows(now.h)
+    for was, now in zip(layers.was, layers.now, strict=True):
+        wanted, found = was.rows(was.h[..., layers.kept_units]), now.rows(now.h)
         wrong += float(((wanted - found) ** 2).sum(dtype=np.float64))
         total = total + wanted.sum(axis=1, dtype=np.float64)
         squares += float((wanted.astype(np.float64) ** 2).sum())

@@ -6,26 +6,32 @@ original. What comes behind it then sees what it saw before, as nearly as the un
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from msgspec import Struct
 
 from kprune.repair import recurrent
-from kprune.repair.following import Behind, behind
-from kprune.repair.kernels import pieces
-from kprune.repair.moments import Fit, sums_for
+from kprune.repair.attention import KeySums, key_layer, queries_for
+from kprune.repair.following import Following, undone
+from kprune.repair.kernels import constant_of, has_constant, pieces, put_constant
+from kprune.repair.moments import Fit, Means, Sums, bytes_for, sums_for
 from kprune.repair.pairs import Pair
 from kprune.repair.recurrent import is_recurrent
 from kprune.repair.streams.observing import Captured, observed
 from kprune.repair.streams.room import Room
 from kprune.repair.streams.row_stream import ROWS, Progress
-from kprune.repair.streams.steps import Key, Program, Step, layers_in
+from kprune.repair.streams.steps import Key, Place, Program, Step, layers_in
 from kprune.repair.streams.values import Values, samples_at_once
+from kprune.repair.unrepaired import Left, Why
 
 Way = Literal["lstsq", "bias", "bn"]
+Call = tuple[Step, Step]
+"""One call of a kernel's layer: the original's, and that of what is left."""
 
 
 class Refitted(Struct, frozen=True):
@@ -47,9 +53,12 @@ class Refit:
         way: `lstsq` fits kernels and biases; `bias` biases alone; `bn` measures the statistics of
             BatchNormalization anew.
         ridge: how strongly weights are held where they are.
+        left: layers that are no pairs, and why.
         progress: called with (calls made, calls in all).
     Attributes:
-        refitted: the kernels, in the order in which they were fitted.
+        refitted: the kernels, in the order in which they were fitted. One that is given what the
+            original is given, and makes the same of it, is none of them.
+        left: what is left as it was cut.
     """
 
     def __init__(
@@ -62,27 +71,36 @@ class Refit:
         *,
         way: Way = "lstsq",
         ridge: float,
+        left: Sequence[Left] = (),
         progress: Progress | None = None,
     ) -> None:
-        self.original, self.pruned, self.pairs = original, pruned, pairs
+        self.original, self.pruned, self.pairs, self.room = original, pruned, pairs, room
         self.way, self.ridge, self.progress = way, ridge, progress
-        size = samples_at_once(original, len(inputs[0]))
+        size = samples_at_once(original, inputs)
         self.before = Values(original, inputs, size, room)
         self.after = Values(pruned, inputs, size, room)
         self.samples = len(inputs[0])
-        self.readers, self.old_readers = pruned.readers(), original.readers()
-        self.of_key = {step.key: step for step in original.steps}
+        self.follows, self.followed = Following(pruned), Following(original)
+        self.of_key = _aligned(original, pruned)
         self.made: set[Key] = set()  # calls of the original
+        self.same = set(pruned.inputs)  # tensors that are what they are in the original
+        self.writer = {place: step for step in original.steps for place in step.writes}
         self.fitted: set[int] = set()
+        self.keys: dict[int, tuple[KeySums, np.ndarray]] = {}
         self.calls = self._calls()
         self.refitted: list[Refitted] = []
+        self.left = list(left)
+        for calls in self.calls.values():
+            for old, _ in calls:
+                for place in old.reads:
+                    self.before.keep(place)
 
-    def _calls(self) -> dict[int, list[Step]]:
-        """The calls of the pruned model in which each kernel is used."""
-        found: dict[int, list[Step]] = {}
+    def _calls(self) -> dict[int, list[Call]]:
+        """The calls in which each kernel is used."""
+        found: dict[int, list[Call]] = {}
         for step in self.pruned.steps:
             for pair in self._pairs_in(step):
-                found.setdefault(id(pair), []).append(step)
+                found.setdefault(id(pair), []).append((self.of_key[step.key], step))
         return found
 
     def _pairs_in(self, step: Step) -> list[Pair]:
@@ -100,37 +118,52 @@ class Refit:
             if self.progress is not None:
                 count = len(self.pruned.steps)
                 self.progress(count - len(waiting), count)
+        for pair in self.pairs.values():
+            if id(pair) not in self.fitted and self.way != "bn":
+                self.left.append(Left(pair.consumer.name, "calls"))
 
     def _next(self, waiting: Sequence[Step]) -> Step:
         """The first call that can be made, and whose kernels have all that they are used on."""
         ready = [step for step in waiting if self.after.holds(step.reads)]
         for step in ready:
             shared = [pair for pair in self._pairs_in(step) if id(pair) not in self.fitted]
-            calls = [call for pair in shared for call in self.calls[id(pair)]]
+            calls = [call for pair in shared for _, call in self.calls[id(pair)]]
             if all(self.after.holds(call.reads) for call in calls):
                 return step
         return ready[0]
 
     def _advance(self, step: Step) -> None:
-        old = self.of_key.get(step.key)
+        old, pairs = self.of_key.get(step.key), self._pairs_in(step)
         if old is not None:
             self._reach(old)
             if self.way == "bn":
                 self._measure(step)
             else:
-                for pair in self._pairs_in(step):
-                    if id(pair) not in self.fitted:
-                        self.fitted.add(id(pair))
-                        self._refit(pair)
+                for pair in pairs:
+                    self._refit_once(pair)
             self._make(old)
+            self._compare(old, step)
+            for place in old.reads * len(pairs):
+                self.before.release(place)
         self.after.run(step)
+
+    def _compare(self, old: Step, step: Step) -> None:
+        """Note whether a call gives what the original gives."""
+        if self.same.issuperset(step.reads) and _same_weights(old.operation, step.operation):
+            self.same.update(step.writes)
 
     def _reach(self, old: Step) -> None:
         """Make the calls of the original that one depends on."""
-        for step in self.original.steps:
-            if self.before.holds(old.reads) or step is old:
-                return
-            if step.key not in self.made and self.before.holds(step.reads):
+        wanted = [old]
+        while wanted:
+            missing = [
+                self.writer[place]
+                for place in wanted[-1].reads
+                if not self.before.holds([place]) and place in self.writer
+            ]
+            missing = [step for step in missing if step.key not in self.made]
+            wanted += missing
+            if not missing and (step := wanted.pop()) is not old:
                 self._make(step)
 
     def _make(self, old: Step) -> None:
@@ -138,138 +171,199 @@ class Refit:
             self.made.add(old.key)
             self.before.run(old)
 
-    def _refit(self, pair: Pair) -> None:
-        calls = [(self.of_key[step.key], step) for step in self.calls[id(pair)]]
+    # -- one kernel --------------------------------------------------------------------------------
+
+    def _refit_once(self, pair: Pair) -> None:
+        if id(pair) in self.fitted:
+            return
+        self.fitted.add(id(pair))
+        calls = self.calls[id(pair)]
         for old, _ in calls:
             self._reach(old)
-        calls = [(old, step) for old, step in calls if self.before.holds(old.reads)]
-        if is_recurrent(pair.consumer.layer):
-            self._refit_recurrent(pair, calls)
+        if self._exact(pair, calls):
             return
-        fit, follows = self._fit(pair, calls)
-        if fit is None:
+        if pair.scale != 1.0 and self.way == "lstsq":
+            self._fit_keys(pair, calls)
+        refit = self._refit_recurrent if is_recurrent(pair.consumer.layer) else self._refit_kernel
+        why = refit(pair, calls)
+        if why is not None:
+            self.left.append(Left(pair.consumer.name, why))
+
+    def _exact(self, pair: Pair, calls: Sequence[Call]) -> bool:
+        """Whether a layer makes of the original's inputs what the original makes, and nothing else is amiss."""
+        return (
+            not pair.rows_gone.any()
+            and all(self.same.issuperset(step.reads) for _, step in calls)
+            and pair.unchanged()
+            and not any(self._others(pair, old, step) for old, step in calls)
+        )
+
+    def _fit_keys(self, pair: Pair, calls: Sequence[Call]) -> None:
+        """Find out how the keys that are left express those that the queries of a kernel met."""
+        keys = self.pairs.get(id(key_layer(pair.consumer.layer, layers_in(calls[0][0]))))
+        if keys is None:
             return
+        self._refit_once(keys)
+        sums = KeySums(keys)
+        for old, step in calls:
+            for n in range(len(self.after.chunks) if self.after.holds(step.reads) else 0):
+                with observed(keys.consumer.layer) as was:
+                    old.call(self.before.arguments(old, n))
+                with observed(keys.left) as now:
+                    step.call(self.after.arguments(step, n))
+                for (_, one, _), (_, other, _) in zip(was, now, strict=True):
+                    sums.add(np.asarray(one, np.float32), np.asarray(other, np.float32))
+        self.keys[id(pair)] = sums, sums.maps(self.ridge)
+
+    def _refit_kernel(self, pair: Pair, calls: Sequence[Call]) -> Why | None:
+        layer, matrix = pair.left, pair.matrix()
+        shift = constant_of(layer, (matrix.shape[0], matrix.shape[2]))
+        taking = None
+        if getattr(layer, "bias", None) is None and len(calls) == 1:
+            taking = self.follows.taking(calls[0][1], pair.kind, layer)
+        free = has_constant(layer) or taking is not None
+        with ExitStack() as stack:
+            sums: Sums | None = None
+            for places, x, z in self._rows(pair, calls):
+                if sums is None:
+                    rows = places * self.samples * len(calls)
+                    size = 0 if self.way == "bias" else bytes_for(matrix.shape, rows)
+                    if size > self.room.limit:
+                        return "memory"
+                    stack.enter_context(self.room.reserved(size))
+                    sums = (
+                        Means(matrix, shift) if self.way == "bias" else sums_for(matrix.shape, rows)
+                    )
+                sums.add(x, z)
+            if sums is None:
+                return "calls"
+            fit = sums.fit(matrix, shift, ridge=self.ridge, free=free)
+        self._write(pair, fit, taking)
+        return None
+
+    def _write(self, pair: Pair, fit: Fit, taking: Any) -> None:
         pair.kernel.assign(pair.layout.array(fit.matrix, pair.kernel.shape))
-        bias = getattr(pair.left, "bias", None)
-        if bias is not None:
-            bias.assign(fit.shift.reshape(bias.shape))
-        elif follows is not None:
-            mean = follows.moving_mean
-            mean.assign(np.asarray(mean) - fit.shift.reshape(mean.shape))
+        if has_constant(pair.left):
+            put_constant(pair.left, fit.shift)
+        elif taking is not None:
+            mean = taking.moving_mean
+            mean.assign(np.asarray(mean, np.float64) - fit.shift.reshape(mean.shape))
         self.refitted.append(Refitted(pair.consumer.name, fit.before, fit.after))
 
-    def _fit(self, pair: Pair, calls: Sequence[tuple[Step, Step]]) -> tuple[Fit | None, Any]:
-        """The weights of one kernel; and the BatchNormalization that takes a constant up, if one must."""
-        kind, matrix = pair.consumer.kind, pair.layout.matrix(np.asarray(pair.kernel, np.float64))
-        assert kind is not None
-        bias, taking = getattr(pair.left, "bias", None), None
-        shift = np.zeros((matrix.shape[0], matrix.shape[2]))
-        if bias is not None:
-            shift = np.asarray(bias, np.float64).reshape(shift.shape)
-        elif len(calls) == 1:
-            taking = behind(self.pruned, self.readers, calls[0][1].writes[0]).first
-        sums = None
+    def _rows(
+        self, pair: Pair, calls: Sequence[Call]
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Rows and targets of all calls, some at a time; and how many rows a sample has."""
+        kind, layer = pair.kind, pair.left
         for old, step in calls:
             for n in range(len(self.after.chunks)):
-                for x, z in self._rows(pair, old, step, n):
-                    if sums is None:
-                        whole = x.shape[1] * self.samples * len(calls)
-                        samples = self.after.chunks[0].stop
-                        sums = sums_for(matrix.shape, whole // samples)
-                    sums.add(x, z)
-        if sums is None:
-            return None, None
-        ridge = self.ridge if self.way == "lstsq" else np.inf
-        free = bias is not None or taking is not None
-        return sums.fit(matrix, shift, ridge=ridge, free=free), taking
+                for x, wanted, own in self._given(pair, old, step, n):
+                    z = self._targets(pair, old, step, n, wanted)
+                    places = z.shape[1] // len(x)
+                    for part in pieces(kind, layer, x, ROWS):
+                        rows = kind.rows(layer if own else pair.consumer.layer, x[part])
+                        start = part.start * places
+                        rows = rows if own else pair.rows(rows)
+                        yield places, rows, z[:, start : start + rows.shape[1]]
 
-    def _rows(
+    def _given(
         self, pair: Pair, old: Step, step: Step, n: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Rows and targets of one chunk of one call, some at a time."""
-        kind, layer = pair.consumer.kind, pair.left
-        assert kind is not None
-        for given, wanted, alone in self._wanted(pair, old, n):
-            z = pair.columns(kind.columns(pair.consumer.layer, wanted))
-            own = self._given(pair, step, n) if self.after.holds(step.reads) else None
-            if alone:
-                z = z + self._lacking(pair, old, step, n)
-            x = given if own is None else own
-            places = z.shape[1] // len(x)
-            for part in pieces(kind, layer, x, ROWS):
-                # A call that waits for another one of this kernel is taken as the original makes it.
-                whole = pair.consumer.layer if own is None else layer
-                rows = kind.rows(whole, x[part])
-                rows = pair.rows(rows) if own is None else rows
-                start = part.start * places
-                yield rows, z[:, start : start + rows.shape[1]]
+    ) -> Iterator[tuple[np.ndarray, Made, bool]]:
+        """What a layer is given in one chunk of one call, and what the original's makes.
 
-    def _wanted(
-        self, pair: Pair, old: Step, n: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
-        """What the original's kernel is given and makes of it, before its activation, in one chunk.
-
-        Gives as well whether that is what the call gives.
+        Gives as well whether that is given to what is left of it. A call that waits for another one
+        of the same kernel is taken as the original makes it.
         """
-        with observed(pair.consumer.layer) as seen:
+        with observed(pair.consumer.layer) as was:
             outputs = old.call(self.before.arguments(old, n))
-        for x, linear, made in seen[:1]:
+        own = self.after.holds(step.reads)
+        now = self._inputs(pair, step, n, len(was)) if own else [x for x, *_ in was]
+        for (_, linear, made), x in zip(was, now, strict=False):
             alone = made is linear and made is outputs[0]
-            yield np.asarray(x, np.float32), np.asarray(linear, np.float32), alone
+            yield np.asarray(x, np.float32), Made(np.asarray(linear, np.float32), alone), own
 
-    def _given(self, pair: Pair, step: Step, n: int) -> np.ndarray:
-        """What the pruned model's layer is given in one chunk."""
+    def _inputs(self, pair: Pair, step: Step, n: int, count: int) -> list[Any]:
+        """What the pruned model's layer is given in one chunk of a call, each of several times."""
         arguments = self.after.arguments(step, n)
-        if step.operation is pair.left and len(arguments) == 1:
-            return np.asarray(arguments[0], np.float32)
-        with observed(pair.left, stop=True) as seen, suppress(Captured):
+        if step.operation is pair.left and len(arguments) == count == 1:
+            return arguments
+        with observed(pair.left, stop=count == 1) as seen, suppress(Captured):
             step.call(arguments)
-        return np.asarray(seen[0][0], np.float32)
+        return [x for x, *_ in seen]
 
-    def _lacking(self, pair: Pair, old: Step, step: Step, n: int) -> np.ndarray:
-        """What the other branches of a sum behind a kernel lack, in terms of its own outputs: (G, R, M)."""
-        nothing = np.zeros((1, 1, 1), np.float32)
-        now = behind(self.pruned, self.readers, step.writes[0])
-        was = behind(self.original, self.old_readers, old.writes[0])
-        if len(now.others) != len(was.others) or not now.others:
-            return nothing
-        if not (self.after.holds(now.others) and self.before.holds(was.others)):
-            return nothing  # they come later, and are corrected themselves
-        assert pair.consumer.kind is not None
-        columns, total = pair.consumer.kind.columns, nothing
-        for one, other in zip(was.others, now.others, strict=True):
-            before = columns(pair.consumer.layer, np.asarray(self.before.get(one, n), np.float32))
-            after = columns(pair.left, np.asarray(self.after.get(other, n), np.float32))
-            total = total + pair.columns(before) - after
-        factor = _undone(now)
+    def _targets(self, pair: Pair, old: Step, step: Step, n: int, wanted: Made) -> np.ndarray:
+        """What is wanted of the columns that are left: (G, R, M)."""
+        z = pair.kind.columns(pair.consumer.layer, wanted.linear)
+        keys = self.keys.get(id(pair))
+        z = pair.columns(z) if keys is None else queries_for(pair, *keys, z)
+        if pair.scale != 1.0:
+            z = z * np.float32(pair.scale)
+        if wanted.alone:
+            for one, other in self._others(pair, old, step):
+                before = np.asarray(self.before.get(one, n), np.float32)
+                if before.shape == wanted.linear.shape:
+                    z = z + self._lacking(pair, step, before, self.after.get(other, n))
+        return z
+
+    def _others(self, pair: Pair, old: Step, step: Step) -> list[tuple[Place, Place]]:
+        """Other branches of a sum behind a kernel, in both models, that do not come later."""
+        if pair.consumer.kind is None or len(self.calls[id(pair)]) > 1:
+            return []
+        was = self.followed.behind(old, pair.kind, pair.consumer.layer)
+        now = self.follows.behind(step, pair.kind, pair.left)
+        if was.sum != now.sum or len(was.others) != len(now.others):
+            return []
+        return [
+            (one, other)
+            for one, other in zip(was.others, now.others, strict=True)
+            if self.before.holds([one]) and self.after.holds([other]) and other not in self.same
+        ]
+
+    def _lacking(self, pair: Pair, step: Step, before: np.ndarray, now: Any) -> np.ndarray:
+        """What another branch of a sum lacks, in terms of the outputs of a kernel: (G, R, M)."""
+        columns = pair.kind.columns
+        total = pair.columns(columns(pair.consumer.layer, before))
+        total = total - columns(pair.left, np.asarray(now, np.float32))
+        factor = undone(self.follows.behind(step, pair.kind, pair.left).normalizations)
         if factor.size > 1:
             factor = factor.reshape(len(total), 1, -1)
         return np.asarray(total * factor, np.float32)
 
-    def _refit_recurrent(self, pair: Pair, calls: Sequence[tuple[Step, Step]]) -> None:
+    def _refit_recurrent(self, pair: Pair, calls: Sequence[Call]) -> Why | None:
         layer, left = pair.consumer.layer, pair.left
-        calls = [(old, step) for old, step in calls if self.after.holds(step.reads)]
-
-        def chunks() -> Iterator[tuple[recurrent.Sequence, recurrent.Sequence]]:
-            for old, step in calls:
-                for n in range(len(self.after.chunks)):
-                    with recurrent.observed_states(layer) as was, suppress(Captured):
-                        old.call(self.before.arguments(old, n))
-                    with recurrent.observed_states(left) as now, suppress(Captured):
-                        step.call(self.after.arguments(step, n))
-                    yield was[0], now[0]
-
+        size = recurrent.bytes_at_work(left.cell)
+        if size > self.room.limit:
+            return "memory"
+        chunks = [
+            (old, step, n)
+            for old, step in calls
+            for n in range(len(self.after.chunks))
+            if self.after.holds(step.reads)
+        ]
         kept = ~pair.columns_gone[0]
-        before, after = recurrent.refit(
-            layer, left, kept, kept[: int(layer.cell.units)], chunks,
-            ridge=self.ridge if self.way == "lstsq" else np.inf,
-        )  # fmt: skip
+        layers = recurrent.Layers(
+            layer,
+            left,
+            kept,
+            kept[: int(layer.cell.units)],
+            recurrent.Runs(
+                [partial(_states, layer, self.before, old, n) for old, _, n in chunks], self.room
+            ),
+            recurrent.Runs(
+                [partial(_states, left, self.after, step, n) for _, step, n in chunks], self.room
+            ),
+        )
+        with self.room.reserved(size):
+            before, after = recurrent.refit(
+                layers, ridge=np.inf if self.way == "bias" else self.ridge
+            )
         self.refitted.append(Refitted(pair.consumer.name, before, after))
+        return None
 
     def _measure(self, step: Step) -> None:
         """Have a BatchNormalization expect what it is now given."""
         layer = step.operation
-        if type(layer).__name__ != "BatchNormalization":
+        if type(layer).__name__ != "BatchNormalization" or self.same.issuperset(step.reads):
             return
         total, squares, count = 0.0, 0.0, 0
         for n in range(len(self.after.chunks)):
@@ -281,15 +375,33 @@ class Refit:
         layer.moving_variance.assign(np.maximum(squares / count - mean**2, 0.0))
 
 
-def _undone(follows: Behind) -> np.ndarray:
-    """What a change behind normalizations is multiplied by to be one in front of them.
+class Made(Struct, frozen=True, eq=False):
+    """What the original's layer makes before its activation; `alone`: whether the call gives just that."""
 
-    Returns: float64 (channels,) or (1,); 0 for channels of which they let little through.
+    linear: np.ndarray
+    alone: bool
+
+
+def _aligned(original: Program, pruned: Program) -> dict[Key, Step]:
+    """The original's calls by their key in both models.
+
+    A layer of which some calls are gone has none: it is not known which of them are left.
     """
-    factor = np.ones(1, np.float64)
-    for layer in follows.normalizations:
-        variance = np.asarray(layer.moving_variance, np.float64) + layer.epsilon
-        slope = (np.asarray(layer.gamma, np.float64) if layer.scale else 1.0) / np.sqrt(variance)
-        strong = np.abs(slope) > 1e-3 * np.abs(slope).max()
-        factor = factor * np.where(strong, 1 / np.where(strong, slope, 1.0), 0.0)
-    return factor
+    was, now = (Counter(step.key[0] for step in program.steps) for program in (original, pruned))
+    return {step.key: step for step in original.steps if was[step.key[0]] == now[step.key[0]]}
+
+
+def _same_weights(one: Any, other: Any) -> bool:
+    """Whether two layers or operations have the same weights."""
+    first, second = getattr(one, "weights", []), getattr(other, "weights", [])
+    return len(first) == len(second) and all(
+        tuple(a.shape) == tuple(b.shape) and np.array_equal(a, b)
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def _states(layer: Any, values: Values, step: Step, n: int) -> recurrent.Sequence:
+    """What a recurrent layer is given in one chunk of a call, and its states."""
+    with recurrent.observed_states(layer) as seen, suppress(Captured):
+        step.call(values.arguments(step, n))
+    return seen[0]

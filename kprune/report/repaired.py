@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct, field
 
 from kprune.page.page import Page
+from kprune.repair.unrepaired import Why
 from kprune.running.divergence import Divergence
 from kprune.text import clean
 
@@ -25,10 +26,28 @@ class Kernel(Struct, frozen=True):
 
 
 class Left(Struct, frozen=True):
-    """A layer whose weights stay as the cut left them."""
+    """A layer whose weights stay as the cut left them. `why`: see `kprune.repair.unrepaired.Why`."""
 
     name: str
-    why: str
+    why: Why
+
+
+_WHY: dict[Why, str] = {
+    "variables": "which of Keras's variables are its weights cannot be told",
+    "adapted": "adapters (LoRA) change its kernel on the way",
+    "quantized": "its kernel is quantized",
+    "stateful": "it keeps its state from one batch to the next",
+    "cell": "it runs a cell other than those of LSTM, GRU and SimpleRNN, or several",
+    "class": "no kernel of its class is known",
+    "equation": "its equation is no sum for each place and column",
+    "calls": "its calls are not those that the original makes",
+    "memory": "its least squares take more memory than may be taken (--memory)",
+}
+
+
+def why_left(why: Why) -> str:
+    """The reason in words."""
+    return _WHY[why]
 
 
 class Repaired(Struct, frozen=True):

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from kprune.analysis.analysis import Analysis
 from kprune.repair.consumers import Consumer, consumers_of, variables_of
-from kprune.repair.following import behind
+from kprune.repair.following import Following
 from kprune.repair.ordering.covariances import Covariance, Observation
 from kprune.repair.streams.room import Room
 from kprune.repair.streams.row_stream import Progress, stream_rows
@@ -66,14 +66,15 @@ def _constants_do_no_harm(program: Program, consumers: Sequence[Consumer]) -> Ma
     for step in program.steps:
         for layer in layers_in(step):
             calls.setdefault(id(layer), []).append(step)
-    readers = program.readers()
+    follows = Following(program)
 
     def taken_up(consumer: Consumer) -> bool:
-        own = calls.get(id(consumer.layer), [])
+        own, kind = calls.get(id(consumer.layer), []), consumer.kind
         return consumer.bias or (
-            len(own) == 1
+            kind is not None
+            and len(own) == 1
             and own[0].operation is consumer.layer
-            and behind(program, readers, own[0].writes[0]).first is not None
+            and follows.taking(own[0], kind, consumer.layer) is not None
         )
 
     return {id(consumer): taken_up(consumer) for consumer in consumers}

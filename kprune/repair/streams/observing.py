@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 
-class Captured(Exception):
-    """Ends a call once what was wanted of it is known."""
+class Captured(BaseException):
+    """Ends a call once what was wanted of it is known. Keras would rewrite the message of an Exception."""
 
 
 @contextmanager

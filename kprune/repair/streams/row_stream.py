@@ -38,7 +38,7 @@ def stream_rows(
     Yields: a kernel, and rows of it: float32 (G, R, D). Those of one kernel come one after the
         other, but for a kernel that is called several times.
     """
-    values = Values(program, inputs, samples_at_once(program, len(inputs[0])), room)
+    values = Values(program, inputs, samples_at_once(program, inputs), room)
     of = {id(consumer.layer): consumer for consumer in consumers}
     for number, step in enumerate(program.steps):
         inner = (

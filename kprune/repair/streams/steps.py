@@ -53,12 +53,16 @@ class Program(Struct):
     """All calls of a model, in an order in which each finds what it reads.
 
     Attributes:
+        graph: Keras's, of the model.
         inputs, outputs: flattened as Keras flattens structures.
+        sizes: numbers in each input, for one sample, as far as the model says.
     """
 
+    graph: Any
     steps: list[Step] = field(default_factory=list)
     inputs: list[Place] = field(default_factory=list)
     outputs: list[Place] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
 
     @classmethod
     def of(cls, model: Any) -> Program:
@@ -73,12 +77,18 @@ class Program(Struct):
                 why="it is not a Functional or Sequential model of Keras 3",
                 do="leave out --repair, or convert the model",
             )
-        program = cls()
+        program = cls(graph)
         unrolling = _Unrolling(program)
         unrolling.run(graph, "")
         program.inputs = [(0, id(tensor)) for tensor in graph.inputs]
         program.outputs = [unrolling.place(0, tensor) for tensor in graph.outputs]
+        program.sizes = [_size(tensor) for tensor in graph.inputs]
         return program
+
+    def taken(self, arrays: Sequence[Any]) -> list[Any]:
+        """Some samples of each input, as the model takes them: in its types, with its number of axes."""
+        tensors = self.graph._convert_inputs_to_tensors(list(arrays))
+        return list(self.graph._adjust_input_rank(tensors))
 
     def readers(self) -> dict[Place, list[Step]]:
         """Which steps read each tensor, each step once."""
@@ -132,13 +142,13 @@ class _Unrolling:
         reads = tuple(self.place(scope, tensor) for tensor in tensors)
         writes = tuple((scope, id(tensor)) for tensor in node.outputs)
         inner = graph_of(layer)
-        if inner is not None and _takes_only(node, inner.inputs):
+        if inner is not None and _takes_only(node, inner):
             self._inside(inner, f"{name}/", reads, writes)
         elif type(layer).__name__ == "TimeDistributed" and len(reads) == len(writes) == 1:
-            self._over_time(layer, name, reads, writes)
+            self._over_time(layer, name, tensors[0], reads, writes)
         else:
             call = _call_of(node, [id(tensor) for tensor in tensors])
-            size = max(math.prod(n or 1 for n in tensor.shape[1:]) for tensor in node.outputs)
+            size = max(_size(tensor) for tensor in node.outputs)
             self.steps.append(Step(self._key(name), layer, reads, writes, call, size))
 
     def _key(self, name: str) -> Key:
@@ -150,21 +160,27 @@ class _Unrolling:
         self, graph: Any, path: str, passed: Sequence[Place], gives: Sequence[Place]
     ) -> None:
         """A call of a model: its inputs are what was passed, and what it gives are its outputs."""
+        number = self.scopes
         for tensor, place in zip(graph.inputs, passed, strict=True):
-            self.same[self.scopes, id(tensor)] = place
+            self.same[number, id(tensor)] = place
         scope = self.run(graph, path)
         for place, tensor in zip(gives, graph.outputs, strict=True):
             self.same[place] = self.place(scope, tensor)
 
     def _over_time(
-        self, wrapper: Any, name: str, reads: tuple[Place, ...], writes: tuple[Place, ...]
+        self,
+        wrapper: Any,
+        name: str,
+        tensor: Any,
+        reads: tuple[Place, ...],
+        writes: tuple[Place, ...],
     ) -> None:
         """A TimeDistributed: what it wraps is called once, on all steps of all samples."""
         inner, wrapped = wrapper.layer, f"{name}/{wrapper.layer.name}"
         folded = (self._own_place(), self._own_place())
         self.steps.append(Step(self._key(f"{name} (fold)"), None, reads, folded[:1], _fold))
         graph = graph_of(inner)
-        if graph is not None:
+        if graph is not None and [one.dtype for one in graph.inputs] == [tensor.dtype]:
             self._inside(graph, f"{wrapped}/", folded[:1], folded[1:])
         else:
             self.steps.append(
@@ -183,12 +199,37 @@ class _Unrolling:
         return self.scopes - 1, 0
 
 
-def _takes_only(node: Any, inputs: Sequence[Any]) -> bool:
-    """Whether a call of a model passes its inputs, each another tensor, and nothing else."""
-    passed = node.input_tensors
-    return len(passed) == len({id(tensor) for tensor in passed}) == len(inputs) and all(
-        len(one.shape) == len(other.shape) for one, other in zip(passed, inputs, strict=True)
+def _size(tensor: Any) -> int:
+    return math.prod(n or 1 for n in tensor.shape[1:])
+
+
+def _takes_only(node: Any, inner: Any) -> bool:
+    """Whether a call of a model does nothing but pass its inputs, each another tensor, as they are.
+
+    A mask on what is passed comes out again on what the model gives, whatever it did inside.
+    """
+    from keras import tree
+    from keras.src.backend import get_keras_mask
+
+    passed, inputs = node.input_tensors, inner.inputs
+    args, kwargs = node.arguments.args, node.arguments.kwargs
+    return (
+        len(args) == 1
+        and not any(value is not None and value is not False for value in kwargs.values())
+        and len(passed) == len({id(tensor) for tensor in passed}) == len(inputs)
+        and _paths(tree, args[0]) == _paths(tree, inner._inputs_struct)
+        and all(
+            (len(one.shape), one.dtype) == (len(other.shape), other.dtype)
+            and get_keras_mask(one) is None
+            for one, other in zip(passed, inputs, strict=True)
+        )
     )
+
+
+def _paths(tree: Any, structure: Any) -> list[Any]:
+    """Where tensors stand in a structure; a single one may as well be the only one of a list."""
+    paths = [path for path, _ in tree.flatten_with_path(structure)]
+    return [] if len(paths) == 1 else paths
 
 
 def _call_of(node: Any, known: Sequence[int]) -> Call:
@@ -214,15 +255,23 @@ def _flat(operation: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[A
 
 
 def _fold(values: Sequence[Any]) -> list[Any]:
-    """(samples, steps, …) as (samples · steps, …)."""
+    """(samples, steps, …) as (samples · steps, …); of a mask, what concerns the axes behind the steps."""
     from keras import ops
+    from keras.src.backend import get_keras_mask, set_keras_mask
 
-    return [ops.reshape(values[0], (-1, *values[0].shape[2:]))]
+    (whole,) = values
+    folded, mask = ops.reshape(whole, (-1, *whole.shape[2:])), get_keras_mask(whole)
+    if mask is not None and len(mask.shape) > 2:
+        set_keras_mask(folded, ops.reshape(mask, (-1, *mask.shape[2:])))
+    return [folded]
 
 
 def _unfold(values: Sequence[Any]) -> list[Any]:
-    """The reverse, as the second value is divided."""
+    """The reverse, as the second value is divided, whose mask it has."""
     from keras import ops
+    from keras.src.backend import get_keras_mask, set_keras_mask
 
     folded, whole = values
-    return [ops.reshape(folded, (*whole.shape[:2], *folded.shape[1:]))]
+    made = ops.reshape(folded, (*whole.shape[:2], *folded.shape[1:]))
+    set_keras_mask(made, get_keras_mask(whole))
+    return [made]

@@ -14,10 +14,14 @@ CHUNK = 64 << 20
 """Bytes that the largest tensor of a chunk takes."""
 
 
-def samples_at_once(program: Program, count: int) -> int:
+def samples_at_once(program: Program, inputs: Sequence[np.ndarray]) -> int:
     """How many samples go through a call at once: all of a small model's, some of a large one's."""
     largest = max((step.size for step in program.steps), default=1)
-    return max(1, min(count, CHUNK // (4 * largest)))
+    # Where the model does not say how long an axis is, the inputs do.
+    largest *= max(
+        -(-array[:1].size // size) for array, size in zip(inputs, program.sizes, strict=True)
+    )
+    return max(1, min(len(inputs[0]), CHUNK // (4 * largest)))
 
 
 class Values:
@@ -32,17 +36,17 @@ class Values:
     def __init__(
         self, program: Program, inputs: Sequence[np.ndarray], size: int, room: Room
     ) -> None:
-        from keras import ops
-
         self.program, self._room = program, room
         self._readers = {place: len(steps) for place, steps in program.readers().items()}
         for place in program.outputs:
             self._readers[place] = self._readers.get(place, 0) + 1
         count = len(inputs[0])
         self.chunks = [slice(start, min(start + size, count)) for start in range(0, count, size)]
+        given = [program.taken([array[chunk] for array in inputs]) for chunk in self.chunks]
         self._held: dict[Place, list[Entry]] = {
-            place: [room.take(ops.convert_to_tensor(array[chunk])) for chunk in self.chunks]
-            for place, array in zip(program.inputs, inputs, strict=True)
+            place: [room.take(tensors[number]) for tensors in given]
+            for number, place in enumerate(program.inputs)
+            if place in self._readers
         }
 
     def holds(self, places: Sequence[Place]) -> bool:
@@ -73,12 +77,22 @@ class Values:
         """Count off one reader of a tensor."""
         self._readers[place] -= 1
         if not self._readers[place]:
-            for entry in self._held.pop(place):
+            for entry in self._held.pop(place, ()):
                 self._room.drop(entry)
 
     def run(self, step: Step) -> None:
         """Make one call, for all samples."""
-        self.put(step, [step.call(self.arguments(step, n)) for n in range(len(self.chunks))])
+        self.put(step, [self._call(step, n) for n in range(len(self.chunks))])
+
+    def _call(self, step: Step, chunk: int) -> list[Any]:
+        from keras.src.backend import get_keras_mask
+
+        arguments = self.arguments(step, chunk)
+        outputs = step.call(arguments)
+        # Attention takes the masks off what it is given, and later readers find none.
+        for place, tensor in zip(step.reads, arguments, strict=True):
+            self._held[place][chunk].mask = get_keras_mask(tensor)
+        return outputs
 
     def outputs(self) -> list[np.ndarray]:
         """What the program gives, for all samples, once every step is done."""
