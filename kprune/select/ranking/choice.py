@@ -108,6 +108,17 @@ class Choice(RankOptions, frozen=True):
             left = -(-left // self.round_to) * self.round_to
         return max(units - left, 0)
 
+    def staying(self, axis: UnitAxis, *, asked: bool) -> int:
+        """How many units of an axis stay, whatever ranks them: layer by layer, all but its share.
+
+        Args:
+            asked: whether it is one of the layers that something is asked of.
+        """
+        units = len(axis)
+        if self.target is not None or self.together or self.threshold is not None or not asked:
+            return self.least(units)
+        return units - self.allowed(units, self.quota(axis, np.zeros(units)))
+
     def least(self, units: int) -> int:
         """How many of `units` must stay."""
         share = 0 if self.max_ratio is None else int(np.ceil((1 - self.max_ratio) * units - 1e-9))

@@ -11,13 +11,14 @@ from kprune.analysis.analysis import Analysis
 from kprune.errors import ExpressionError, FrozenUnitsError, UsageError
 from kprune.labels.closure import unbalanced
 from kprune.labels.groups import Groups
-from kprune.labels.map import Blocks, UnitAxis
+from kprune.labels.map import UnitAxis
 from kprune.labels.paths import reason
 from kprune.select.ranking.budget import Budget, Measure
 from kprune.select.ranking.bundles import in_bundles
 from kprune.select.ranking.choice import Choice
 from kprune.select.ranking.criteria import BY_ORDER
 from kprune.select.ranking.eliminated import Wanted, eliminated
+from kprune.select.ranking.equal_runs import by_turns, dividing, runs_of
 from kprune.select.ranking.narrow import emptied, narrow_axes
 from kprune.select.ranking.ranks import Scores, blockwise, ranked_in_layers, score_groups
 from kprune.select.ranking.statistics import Statistics
@@ -171,17 +172,10 @@ class _Picker:
         )
 
     def _least_ordered(self) -> np.ndarray:
-        """int64, for each axis how many units stay: layer by layer, all but its share."""
-        choice, least = self.choice, []
-        by_layer = choice.target is None and not choice.together and choice.threshold is None
-        own = {axis.address for axis in self.axes} if by_layer else set()
-        for axis in self.analysis.map.axes.values():
-            number = choice.least(len(axis))
-            if axis.address in own:
-                quota = choice.quota(axis, np.zeros(len(axis)))
-                number = len(axis) - choice.allowed(len(axis), quota)
-            least.append(number)
-        return np.array(least, np.int64)
+        """int64, for each axis of the model how many units stay, whatever the order."""
+        own = {axis.address for axis in self.axes}
+        axes = self.analysis.map.axes.values()
+        return np.array([self.choice.staying(a, asked=a.address in own) for a in axes], np.int64)
 
     @property
     def even(self) -> bool:
@@ -318,7 +312,7 @@ class _Picker:
             wanted = self._allowed(axis, taken)
             # As many units in all may still be more of one run than of another.
             if wanted == taken and not any(
-                unbalanced(blocks, self.gone) for blocks in _dividing(self.analysis, axis)
+                unbalanced(blocks, self.gone) for blocks in dividing(self.analysis, axis)
             ):
                 continue
             keep_gone = set()
@@ -353,7 +347,7 @@ class _Picker:
 
     def _runs(self, axis: UnitAxis) -> int:
         """Into how many runs an axis is divided, from each of which as many must go."""
-        return 1 if self.bundled else _runs(self.analysis, axis)
+        return 1 if self.bundled else runs_of(self.analysis, axis)
 
     def _allowed(self, axis: UnitAxis, wanted: int) -> int:
         """How many units of an axis may go, so that what is left is round, even, and not too few."""
@@ -366,7 +360,7 @@ class _Picker:
         if self.bundled:
             order = np.argsort(scores, kind="stable")
             return order[free[order]]
-        return _order(self.analysis, axis, scores, free)
+        return by_turns(self.analysis, axis, scores, free)
 
     def to_budget(self, budget: Budget, measure: Measure) -> float:
         """Take the shortest beginning of the ranked list that meets a budget; gives what it comes to.
@@ -398,39 +392,6 @@ class _Picker:
             else:
                 low = middle + 1
         return cost(high)
-
-
-def _runs(analysis: Analysis, axis: UnitAxis) -> int:
-    """Into how many runs of equal length an axis is divided, from each of which as many must go."""
-    return max((len(blocks.sides[0]) for blocks in _dividing(analysis, axis)), default=1)
-
-
-def _dividing(analysis: Analysis, axis: UnitAxis) -> list[Blocks]:
-    """What divides an axis into runs of more than one unit."""
-    return [
-        blocks
-        for blocks in analysis.map.blocks
-        if any(side.shape[1] > 1 and np.isin(side, axis.ids).any() for side in blocks.sides)
-    ]
-
-
-def _order(analysis: Analysis, axis: UnitAxis, scores: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Free units, the lowest score first; in runs that must stay equal, the lowest of each run by turns."""
-    order = np.argsort(scores, kind="stable")
-    order = order[free[order]]
-    for blocks in analysis.map.blocks:
-        for side in blocks.sides:
-            at = {int(label): run for run, row in enumerate(side) for label in row}
-            runs = np.array([at.get(int(label), -1) for label in axis.ids])
-            if (runs < 0).any() or side.shape[1] == 1:
-                continue
-            seen = np.zeros(len(side), np.int64)
-            turn = np.empty(len(order), np.int64)
-            for place, index in enumerate(order):
-                turn[place] = seen[runs[index]]
-                seen[runs[index]] += 1
-            order = order[np.argsort(turn, kind="stable")]
-    return order
 
 
 def ids_of(axes: Iterable[UnitAxis]) -> np.ndarray:
