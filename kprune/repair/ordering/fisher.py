@@ -21,7 +21,7 @@ from kprune.repair.streams.observing import observed
 from kprune.running.compiling import losses_of
 from kprune.running.inputs import at
 from kprune.runtime.keras_import import import_keras
-from kprune.runtime.keras_runtime import is_compiled
+from kprune.runtime.keras_runtime import is_compiled, run
 
 DRAWS = 4
 """Answers that are drawn for each input."""
@@ -71,7 +71,7 @@ def information_of(
 
     direct = [consumer for consumer in consumers if consumer.kind is not None]
     found = {id(consumer): Information.empty(consumer.shape) for consumer in direct}
-    likelihood = _Likelihood(model, np.random.default_rng(seed))
+    likelihoods = _likelihoods(model, inputs, np.random.default_rng(seed))
     kernels = [weight.value for weight in model.weights if _is_real(weight)]
     with ExitStack() as stack:
         seen = [stack.enter_context(observed(consumer.layer)) for consumer in direct]
@@ -81,7 +81,10 @@ def information_of(
             with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
                 tape.watch(kernels)
                 outputs = import_keras().tree.flatten(model(x, training=False))
-                targets = [likelihood.drawn(outputs) for _ in range(DRAWS)]
+                targets = [
+                    sum(one(y) for one, y in zip(likelihoods, outputs, strict=True))
+                    for _ in range(DRAWS)
+                ]
             made = [
                 (one, linear)
                 for one, calls in zip(direct, seen, strict=True)
@@ -93,6 +96,13 @@ def information_of(
                     _add(found[id(one)], one, linear, slope)
             del tape
     return found
+
+
+def _likelihoods(model: Any, inputs: Any, rng: np.random.Generator) -> list[LogProbability]:
+    """How answers are drawn from each output."""
+    outputs = run(model, inputs, batch_size=BATCH)
+    losses = losses_of(model) if is_compiled(model) else [None] * len(outputs)
+    return [_likelihood(*pair, rng) for pair in zip(outputs, losses, strict=True)]
 
 
 def _is_real(weight: Any) -> bool:
@@ -117,58 +127,61 @@ def _add(found: Information, consumer: Consumer, linear: Any, slope: Any) -> Non
         found.squares += squares.sum(axis=1) / DRAWS
 
 
-class _Likelihood:
-    """The logarithm of the probability of answers that are drawn from a model's outputs."""
+LogProbability = Callable[[Any], Any]
+"""From an output, the logarithm of the probability of an answer that is drawn from it: a scalar tensor."""
 
-    def __init__(self, model: Any, rng: np.random.Generator) -> None:
-        self._rng = rng
-        self._losses = losses_of(model) if is_compiled(model) else []
 
-    def drawn(self, outputs: Sequence[Any]) -> Any:
-        """Summed over samples, places and outputs: a scalar tensor."""
-        losses = self._losses or [None] * len(outputs)
-        return sum(
-            self._form(np.asarray(y), loss)(y) for y, loss in zip(outputs, losses, strict=True)
+def _likelihood(output: np.ndarray, loss: Any, rng: np.random.Generator) -> LogProbability:
+    """How answers are drawn from one output of a model.
+
+    Args:
+        output: what it gives, for all samples.
+        loss: by which it was trained, if that is known.
+    """
+    shares = bool((output >= 0).all() and (output <= 1).all())
+    whole = shares and bool(np.allclose(output.sum(axis=-1), 1, atol=1e-2))
+    logits = bool(getattr(loss, "from_logits", False)) and not shares
+    name = str(getattr(loss, "name", ""))
+    if output.shape[-1] > 1 and (whole or (logits and "categorical" in name)):
+        return _classes(rng, logits)
+    if shares or (logits and "binary" in name):
+        return _each(rng, logits)
+    return _deviates(rng, output.astype(np.float64).std(axis=0))
+
+
+def _classes(rng: np.random.Generator, logits: bool) -> LogProbability:
+    def probability(y: Any) -> Any:
+        ops = import_keras().ops
+        logs = ops.log_softmax(y) if logits else ops.log(ops.maximum(y, _LEAST))
+        shares = np.exp(np.asarray(logs, np.float64))
+        up = np.cumsum(shares, axis=-1)
+        chosen = (up > rng.random((*shares.shape[:-1], 1)) * up[..., -1:]).argmax(axis=-1)
+        one = np.arange(shares.shape[-1]) == chosen[..., None]
+        return ops.sum(ops.where(one, logs, 0.0))
+
+    return probability
+
+
+def _each(rng: np.random.Generator, logits: bool) -> LogProbability:
+    def probability(y: Any) -> Any:
+        ops = import_keras().ops
+        share = ops.sigmoid(y) if logits else y
+        yes = rng.random(share.shape) < np.asarray(share)
+        return ops.sum(ops.log(ops.maximum(ops.where(yes, share, 1.0 - share), _LEAST)))
+
+    return probability
+
+
+def _deviates(rng: np.random.Generator, spread: np.ndarray) -> LogProbability:
+    """Of a normal deviate of a spread, (…), the logarithm up to what does not depend on the output."""
+    inverse = np.where(spread > 0, 1 / np.where(spread > 0, spread, 1.0), 0.0)
+
+    def probability(y: Any) -> Any:
+        return import_keras().ops.sum(
+            y * (rng.standard_normal(y.shape) * inverse).astype(np.float32)
         )
 
-    def _form(self, y: np.ndarray, loss: Any) -> Callable[[Any], Any]:
-        shares = bool((y >= 0).all() and (y <= 1).all())
-        whole = shares and bool(np.allclose(y.sum(axis=-1), 1, atol=1e-2))
-        logits = bool(getattr(loss, "from_logits", False) or getattr(loss, "_from_logits", False))
-        name = str(getattr(loss, "name", ""))
-        if y.shape[-1] > 1 and (whole or (logits and "categorical" in name)):
-            return self._classes(logits and not whole)
-        if shares or (logits and "binary" in name):
-            return self._each(logits and not shares)
-        return self._deviates
-
-    def _classes(self, logits: bool) -> Callable[[Any], Any]:
-        def probability(y: Any) -> Any:
-            ops = import_keras().ops
-            logs = ops.log_softmax(y) if logits else ops.log(ops.maximum(y, _LEAST))
-            shares = np.exp(np.asarray(logs, np.float64))
-            up = np.cumsum(shares, axis=-1)
-            limit = self._rng.random((*shares.shape[:-1], 1)) * up[..., -1:]
-            chosen = (up > limit).argmax(axis=-1)
-            one = np.arange(shares.shape[-1]) == chosen[..., None]
-            return ops.sum(ops.where(one, logs, 0.0))
-
-        return probability
-
-    def _each(self, logits: bool) -> Callable[[Any], Any]:
-        def probability(y: Any) -> Any:
-            ops = import_keras().ops
-            share = ops.sigmoid(y) if logits else y
-            yes = self._rng.random(share.shape) < np.asarray(share)
-            return ops.sum(ops.log(ops.maximum(ops.where(yes, share, 1.0 - share), _LEAST)))
-
-        return probability
-
-    def _deviates(self, y: Any) -> Any:
-        ops = import_keras().ops
-        values = np.asarray(y, np.float64)
-        wide = np.maximum(values.std(axis=0, keepdims=True), np.finfo(np.float32).eps)
-        return ops.sum(y * (self._rng.standard_normal(values.shape) / wide).astype(np.float32))
+    return probability
 
 
 _LEAST = float(np.finfo(np.float32).tiny)
