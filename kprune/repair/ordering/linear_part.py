@@ -26,6 +26,7 @@ GONE = 0.25
 """Share of the rows that is gone when what is left is moved together."""
 NOTHING = 1e-12
 """A cost under this share of all that the outputs vary is rounding, and counts as 0."""
+_NONE = np.zeros((0, 0, 0))
 
 
 def parts_of(
@@ -108,31 +109,25 @@ class _Block(Struct):
     Attributes:
         places: int64 (n,), where they stand among the candidates of the part.
         rows: int64 (n, b).
-        inverse: float64 (n, b, b), the blocks of the inverse; 1 on the diagonal for rows that are gone.
         own: int64 (n, k), the columns that go with each, filled up with the number of columns.
+        inverse: float64 (n, b, b), the blocks of the inverse; 1 on the diagonal for rows that are gone.
+        prices: float64 (n, b, b), the inverses of these.
+        squares: float64 (n, b, b), inner products of the rows' values.
     """
 
     places: np.ndarray
     rows: np.ndarray
-    inverse: np.ndarray
     own: np.ndarray
+    inverse: np.ndarray
+    prices: np.ndarray = _NONE
+    squares: np.ndarray = _NONE
 
     def costs(self, values: np.ndarray) -> np.ndarray:
         """float64 (n,). values: (rows, columns + 1), the last column 0."""
-        count, width = self.rows.shape
-        first = int(self.rows[0, 0])
-        if np.array_equal(self.rows.ravel(), np.arange(first, first + self.rows.size)):
-            held = values[first : first + self.rows.size].reshape(count, width, -1)
-        else:
-            held = values[self.rows]
         own = values[self.rows[:, :, None], self.own[:, None, :]]
-        if width == 1:
-            squares = np.einsum("nij,nij->n", held, held) - np.einsum("nij,nij->n", own, own)
-            return squares / self.inverse[:, 0, 0]
-        squares = held @ held.transpose(0, 2, 1) - own @ own.transpose(0, 2, 1)
-        return np.einsum("nij,nij->n", np.linalg.inv(self.inverse), squares)
+        return np.einsum("nij,nij->n", self.prices, self.squares - own @ own.transpose(0, 2, 1))
 
-    def update(self, change: np.ndarray, dead: np.ndarray) -> None:
+    def lose_rows(self, change: np.ndarray, dead: np.ndarray) -> None:
         """Follow the inverse, which became less by change change'.
 
         Args:
@@ -141,11 +136,30 @@ class _Block(Struct):
         """
         own = change[self.rows]
         self.inverse -= own @ own.transpose(0, 2, 1)
-        lost = dead[self.rows]
-        at, row = np.nonzero(lost)
+        at, row = np.nonzero(dead[self.rows])
         self.inverse[at, row, :] = 0
         self.inverse[at, :, row] = 0
         self.inverse[at, row, row] = 1
+
+    def lose_columns(self, values: np.ndarray) -> None:
+        """Follow columns that go. values: (rows, columns), what they held."""
+        own = values[self.rows]
+        self.squares -= own @ own.transpose(0, 2, 1)
+
+    def measure(self, values: np.ndarray) -> None:
+        """Work out prices and squares from the inverse and the values as they are now."""
+        count, width = self.rows.shape
+        first = int(self.rows[0, 0])
+        if np.array_equal(self.rows.ravel(), np.arange(first, first + self.rows.size)):
+            held = values[first : first + self.rows.size].reshape(count, width, -1)
+        else:
+            held = values[self.rows]
+        if width == 1:
+            self.prices = 1 / self.inverse
+            self.squares = np.einsum("nij,nij->n", held, held)[:, None, None]
+        else:
+            self.prices = np.linalg.inv(self.inverse)
+            self.squares = held @ held.transpose(0, 2, 1)
 
 
 class LinearPart:
@@ -188,7 +202,7 @@ class LinearPart:
         whole[np.diag_indices_from(whole)] = 1 + ridge
         self._inverse = np.linalg.inv(whole)
         self._pending = np.zeros((len(order), 0))
-        self._dead = rows.dead(gone)[order]
+        self._dead, self._silent = rows.dead(gone)[order], columns.dead(gone)
         self._steady = all(len(factor) == 1 for factor in rows.factors + columns.factors)
         self._group(gone)
 
@@ -202,15 +216,25 @@ class LinearPart:
 
     def lose(self, gone: np.ndarray) -> None:
         """Follow what is gone: refit without these rows, and give up these columns. gone: bool (labels,)."""
+        columns = np.flatnonzero(self._columns.dead(gone) & ~self._silent)
+        if columns.size:
+            self._silence(columns)
         dead = self._rows.dead(gone) & ~self._dead
         if dead.any():
             self._eliminate(np.flatnonzero(dead))
-        self._values[:, :-1][:, self._columns.dead(gone)] = 0
         if self._dead.sum() > GONE * len(self._dead):
             self._compact(gone)
         elif not self._steady:
             self._settle()
             self._group(gone)
+
+    def _silence(self, columns: np.ndarray) -> None:
+        """Have columns count no more."""
+        held = self._values[:, columns]
+        for block in self._blocks:
+            block.lose_columns(held)
+        self._values[:, columns] = 0
+        self._silent[columns] = True
 
     def _eliminate(self, rows: np.ndarray) -> None:
         inverse = self._inverse[:, rows] - self._pending @ self._pending[rows].T
@@ -221,7 +245,8 @@ class LinearPart:
         self._values[rows] = 0
         self._dead[rows] = True
         for block in self._blocks:
-            block.update(change, self._dead)
+            block.lose_rows(change, self._dead)
+            block.measure(self._values)
         self._pending = np.hstack([self._pending, change])
         if self._pending.shape[1] > PENDING:
             self._settle()
@@ -237,12 +262,13 @@ class LinearPart:
     def _compact(self, gone: np.ndarray) -> None:
         """Move what is left together."""
         self._settle()
-        rows, columns = ~self._dead, ~self._columns.dead(gone)
+        rows, columns = ~self._dead, ~self._silent
         self._rows, self._columns = _taken(self._rows, rows), _taken(self._columns, columns)
         self._inverse = self._inverse[np.ix_(rows, rows)]
         self._values = self._values[np.ix_(rows, np.append(columns, True))]
         self._pending = np.zeros((len(self._inverse), 0))
         self._dead = np.zeros(len(self._inverse), bool)
+        self._silent = np.zeros(int(columns.sum()), bool)
         self._group(gone)
 
     def _group(self, gone: np.ndarray) -> None:
@@ -258,7 +284,8 @@ class LinearPart:
             inverse = self._inverse[rows[:, :, None], rows[:, None, :]]
             columns = _filled(own, maker, column, self._values.shape[1] - 1)
             places = np.searchsorted(self.candidates, own)
-            self._blocks.append(_Block(places, rows, inverse, columns))
+            self._blocks.append(_Block(places, rows, columns, inverse))
+            self._blocks[-1].measure(self._values)
 
 
 def _taken(axis: Axis, positions: np.ndarray) -> Axis:
