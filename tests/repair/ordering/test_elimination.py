@@ -325,3 +325,12 @@ def test_the_order_of_dense_layers_is_that_of_cost_per_parameter_saved(config: A
         free(model.groups),
     )
     assert sequence(found) == greedy_by_count(model, maps)
+
+
+def test_what_is_only_rounding_costs_nothing() -> None:
+    """Units 2 and 3 hardly vary, by less than what rounding leaves: the lowest goes first."""
+    one = made(0, (along([1, 2, 3]),), (along([0, 0]),))
+    one.data[0] *= np.array([1.0, 3e-8, 1e-8])
+    found = ordered([one], alone(3), [1, 2, 3])
+    assert sequence(found) == [1, 2, 0]
+    assert found.cost[1] == found.cost[2] == 0
