@@ -7,10 +7,10 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard
 
 import numpy as np
+from msgspec import Struct
 
 from kprune.errors import CannotPruneError, UsageError
 from kprune.faults import shown
@@ -50,8 +50,7 @@ _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 INFINITE = -1  # tf.data.INFINITE_CARDINALITY
 
 
-@dataclass(frozen=True)
-class Given:
+class Given(Struct, frozen=True, eq=False):
     """Data as they were given, a function's as it gave them.
 
     Attributes:
