@@ -82,6 +82,10 @@ class Axis(Struct, frozen=True, eq=False):
             dead |= gone[factor].all(axis=0)
         return dead
 
+    def take(self, positions: Sequence[int] | np.ndarray) -> Axis:
+        """Some of the positions, in this order."""
+        return Axis(len(positions), tuple(factor[:, positions] for factor in self.factors))
+
     def repeat(self, times: int) -> Axis:
         """Each position `times` times in a row."""
         return self._spread(lambda factor: np.repeat(factor, times, axis=1), times)

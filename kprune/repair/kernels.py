@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from kprune.rules.operations.contractions import parse_equation
+from kprune.rules.effects.contractions import parse_equation
 from kprune.rules.shapes import ints
 
 

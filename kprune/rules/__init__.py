@@ -15,6 +15,7 @@
     regularization.py  dropout and noise
     preprocessing.py   Rescaling and what only changes values
     shapes.py          sizes that Keras computes when it calls a layer
+    effects/           what operations do to labels, said once for all that have them
     operations/        nodes of keras.ops in Functional graphs
     tensorflow/        functions of TensorFlow in graphs that Keras 2 saved
     packages/          layers of keras.applications, and of KerasHub's backbones

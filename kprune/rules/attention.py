@@ -9,7 +9,7 @@ import numpy as np
 
 from kprune.dtypes import quantizes
 from kprune.labels.labels import Axis, Labels
-from kprune.rules.operations.contractions import contract
+from kprune.rules.effects.contractions import contract
 from kprune.rules.shapes import positions
 from kprune.tracing.layer_call import LayerCall
 from kprune.tracing.registry import LAYERS

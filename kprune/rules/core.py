@@ -8,8 +8,8 @@ from kprune.dtypes import quantizes
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.tokens import STAYS
 from kprune.rules.activations import activate
+from kprune.rules.effects.contractions import parse_equation
 from kprune.rules.lora import adapters, has_adapters
-from kprune.rules.operations.contractions import parse_equation
 from kprune.rules.shapes import positions
 from kprune.tracing.layer_call import LayerCall
 from kprune.tracing.registry import LAYERS

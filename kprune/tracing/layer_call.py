@@ -24,9 +24,10 @@ from kprune.labels.map import (
     UnitAxis,
     Weight,
 )
+from kprune.labels.sizes import Number
 from kprune.text import clean
 from kprune.tracing.config_arrays import arrays_in, place_initial
-from kprune.tracing.rule_call import CannotTell, RuleCall
+from kprune.tracing.rule_call import CannotTell, Count, RuleCall, all_left
 
 Where = Axis | np.ndarray | int | None
 
@@ -207,6 +208,13 @@ class LayerCall(RuleCall):
             self._map.spoken.setdefault((id(holder), field), None)
         elif isinstance(known, Follow) and len(known.axes) == len(axes):
             self.tie_axes(known.axes, axes)
+
+    def _rewrite(self, number: Number, axis: Axis, count: Count) -> None:
+        if axis.factors:
+            record, key = number.at
+            self.follow(key, count, axis, record=record)
+            if count is all_left:
+                self.size_left(axis)
 
     def rebuilt(self, spec: dict[str, Any], *axes: Axis) -> None:
         """Say that an object in the config was built for sizes along some axes.

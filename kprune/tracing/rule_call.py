@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,14 @@ from kprune.sets import distinct
 
 if TYPE_CHECKING:
     from kprune.labels.sizes import Number
+
+
+Count = Callable[[np.ndarray], int]
+"""From a bool array of survivors along an axis to what a number has to be then."""
+
+
+def all_left(alive: np.ndarray) -> int:
+    return int(alive.sum())
 
 
 class CannotTell(Exception):
@@ -127,6 +135,34 @@ class RuleCall:
             why: what it does to an axis of size 1, for a message.
         """
         self._map.several.append(Several(self.layer, tuple(axes), why))
+
+    def demand(self, number: Number, axis: Axis, count: Count = all_left) -> None:
+        """Say that a number has to be the count of what is left along an axis, wherever it is written.
+
+        Args:
+            number: an element of a shape, a beginning or an end; -1 for a size stays what it is.
+            count: what it has to be instead.
+        """
+        if number.at is None:
+            self.match_size(number, axis, whole=count is all_left)
+        elif number.value is not None and not (number.value == -1 and count is all_left):
+            self._rewrite(number, axis, count)
+
+    def _rewrite(self, number: Number, axis: Axis, count: Count) -> None:
+        """Have the place where a number is written follow an axis."""
+        raise NotImplementedError
+
+    def shaped(self, labels: Labels, numbers: Iterable[Number]) -> Labels:
+        """Hold a result against the numbers that gave it its shape."""
+        for axis, number in enumerate(numbers):
+            if axis < labels.rank:
+                self.demand(number, labels.axis(axis))
+        return labels
+
+    def use_value(self, number: Number) -> None:
+        """Say that a number is more than a size here: it must stay what it is."""
+        for axis in number.of:
+            self.freeze(axis, f"are counted by {self.layer.path!r}")
 
     def match_size(self, number: Number, axis: Axis, *, whole: bool = True) -> None:
         """Say that a size that the graph computes has to be what is left along an axis.

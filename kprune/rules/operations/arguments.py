@@ -6,11 +6,12 @@ from typing import Any
 
 from kprune.graph.parse import is_keras3_node, legacy_kwargs
 from kprune.labels.labels import Labels
+from kprune.labels.sizes import Number
 from kprune.tracing.layer_call import LayerCall
 from kprune.tracing.rule_call import CannotTell
 
 
-def axes_of(call: LayerCall, value: Any, rank: int) -> list[int]:
+def axes_of(value: Any, rank: int) -> list[int]:
     """Axes from an int, a list or None (all), from 0, in order."""
     if value is None:
         return list(range(rank))
@@ -20,9 +21,9 @@ def axes_of(call: LayerCall, value: Any, rank: int) -> list[int]:
     return sorted({axis % rank for axis in listed})
 
 
-def one_axis(call: LayerCall, value: Any, rank: int) -> int:
+def one_axis(value: Any, rank: int) -> int:
     """One axis, from 0."""
-    (axis,) = axes_of(call, value, rank) if value is not None else (None,)
+    (axis,) = axes_of(value, rank) if value is not None else (None,)
     if axis is None:
         raise CannotTell("works on the flattened tensor")
     return axis
@@ -62,3 +63,13 @@ def raw_argument(call: LayerCall, position: int, name: str) -> tuple[Any, Any]:
     if name in data["kwargs"]:
         return data["kwargs"], name
     return call.config, name
+
+
+def sizes_of(call: LayerCall, position: int, name: str) -> list[Number]:
+    """An argument that is a list of sizes, and where the config has each of them."""
+    holder, key = raw_argument(call, position, name)
+    listed = holder[key] if isinstance(holder[key], list) else None
+    return [
+        Number(None if size is None else int(size), None if listed is None else (listed, index))
+        for index, size in enumerate(call.argument(position, name))
+    ]

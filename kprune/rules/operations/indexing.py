@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 
 from kprune.graph.model import Constant
-from kprune.labels.labels import Axis, Labels
+from kprune.labels.labels import Labels
+from kprune.labels.sizes import Number
+from kprune.rules.effects.movement import taken
+from kprune.rules.effects.slicing import cut, indexed, looked_up, picked
 from kprune.rules.operations.arguments import one_axis, raw_argument
 from kprune.rules.shapes import replaced
 from kprune.tracing.layer_call import LayerCall
@@ -25,7 +28,8 @@ def get_item(call: LayerCall) -> Labels:
     parts = list(key) if isinstance(key, (list, tuple)) else [key]
     if isinstance(raw, dict) and raw.get("class_name") == "__tuple__":
         raw = raw["config"]["value"]
-    raws = list(raw) if isinstance(key, (list, tuple)) else [raw]
+    listed = isinstance(key, (list, tuple))
+    raws = list(raw) if listed else [raw]
     written = list(range(len(parts)))  # where each part stands in the config
     used = sum(part is not None and part is not Ellipsis for part in parts)
     fill = [slice(None)] * (len(shape) - used)
@@ -47,9 +51,8 @@ def get_item(call: LayerCall) -> Labels:
         if isinstance(part, bool) or not isinstance(part, (int, slice)):
             raise CannotTell(f"is indexed with {type(part).__name__}")
         if isinstance(part, int):
-            listed = isinstance(key, (list, tuple))
-            place = raw if listed else holder
-            x = _picked(call, x, axis, part, place, written[number] if listed else at)
+            place = (raw, written[number]) if listed else (holder, at)
+            picked(call, x, axis, Number(part, place), part)
             index.append(part)
         else:
             if not _whole(part):
@@ -58,54 +61,22 @@ def get_item(call: LayerCall) -> Labels:
             result.append(None if size is None else len(range(size)[part]))
         axis += 1
 
-    def take(factor: np.ndarray) -> np.ndarray:
-        own: list[Any] = []
-        at_axis = 0
-        for part in index:
-            if part is None:
-                own.append(None)
-                continue
-            narrow = factor.shape[at_axis] == 1
-            own.append(slice(None) if narrow and isinstance(part, slice) else 0 if narrow else part)
-            at_axis += 1
-        return factor[tuple(own)]
-
-    return x.move(take, tuple(result))
+    return indexed(x, index, tuple(result))
 
 
 def _whole(part: slice) -> bool:
     return part.start in (None, 0) and part.stop is None and part.step in (None, 1)
 
 
-def _picked(call: LayerCall, x: Labels, axis: int, index: int, record: Any, key: Any) -> Labels:
-    """`x[..., index]`: that one position must stay, and what stands before it moves it."""
-    along = x.axis(axis)
-    if not along.factors or along.size is None:
-        return x
-    index %= along.size
-    for factor in along.factors:
-        call.freeze(factor[:, index], f"are picked out by number in {call.layer.path!r}")
-    call.follow(key, lambda alive: int(alive[:index].sum()), along, record=record)
-    return x
-
-
 def _sliced(call: LayerCall, x: Labels, axis: int, part: slice, record: Any) -> Labels:
-    along = x.axis(axis)
-    if not along.factors or along.size is None:
-        return x
-    if part.step not in (None, 1) or not isinstance(record, dict):
-        if part.step == -1 and part.start is None and part.stop is None:
-            return x
-        return call.hold_axes(x, [axis], f"are taken in steps by {call.layer.path!r}")
-    size = along.size
-    start, stop, _ = part.indices(size)
-    bounds = record.get("config", record)  # Keras 2 writes the bounds alone
-    if bounds["start"] is not None:
-        call.follow("start", lambda alive: int(alive[:start].sum()), along, record=bounds)
-    if bounds["stop"] is not None:
-        call.follow("stop", lambda alive: int(alive[:stop].sum()), along, record=bounds)
-    call.size_left(Axis(stop - start, tuple(factor[:, start:stop] for factor in along.factors)))
-    return x
+    # Keras 2 writes the bounds alone.
+    bounds = record.get("config", record) if isinstance(record, dict) else None
+
+    def number(name: str) -> Number | None:
+        value = getattr(part, name)
+        return None if value is None else Number(value, bounds and (bounds, name))
+
+    return cut(call, x, axis, part, number("start"), number("stop"))
 
 
 @OPERATIONS.rule("Take", does="passes")
@@ -116,21 +87,14 @@ def take(call: LayerCall) -> Labels:
     axis = call.argument(2, "axis")
     if axis is None:
         raise CannotTell("takes from the flattened tensor")
-    axis = one_axis(call, axis, len(shape))
+    axis = one_axis(axis, len(shape))
     if isinstance(indices, Labels):
         x = call.hold_axes(x, [axis], f"are looked up by {call.layer.path!r} as the model runs")
-        at = indices.rank
-        result = (*shape[:axis], *call.shape(indices), *shape[axis + 1 :])
-        return x.move(
-            lambda f: f.reshape(*f.shape[:axis], *([1] * at), *f.shape[axis + 1 :]), result
-        )
+        return looked_up(x, axis, call.shape(indices))
     value = indices.value if isinstance(indices, Constant) else np.asarray(indices)
     if value.ndim != 1:
         x = call.hold_axes(x, [axis], f"are taken by {call.layer.path!r} by an array of indices")
-        result = (*shape[:axis], *value.shape, *shape[axis + 1 :])
-        return x.move(
-            lambda f: f.reshape(*f.shape[:axis], *([1] * value.ndim), *f.shape[axis + 1 :]), result
-        )
+        return looked_up(x, axis, value.shape)
     along = x.axis(axis)
     if along.factors and along.size:
         whole = value.astype(np.int64) % along.size
@@ -144,8 +108,5 @@ def take(call: LayerCall) -> Labels:
         else:
             holder, key = raw_argument(call, 1, "indices")
             call.follow(key, follow, along, record=holder)
-        call.size_left(Axis(len(whole), tuple(factor[:, whole] for factor in along.factors)))
-    result = replaced(shape, [axis], [len(value)])
-    return x.move(
-        lambda f: f.take(value.astype(np.int64), axis) if f.shape[axis] > 1 else f, result
-    )
+        call.size_left(along.take(whole))
+    return taken(x, value.astype(np.int64), axis, replaced(shape, [axis], [len(value)]))

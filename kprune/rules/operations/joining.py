@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from kprune.labels.labels import Axis, Labels
-from kprune.rules.merging import join
+from kprune.labels.labels import Labels
+from kprune.rules.effects.joining import join, runs, stacked, unstacked
 from kprune.rules.operations.arguments import one_axis, raw_argument, tensors_of
-from kprune.rules.operations.movement import moved, taken
-from kprune.rules.shapes import replaced
 from kprune.tracing.layer_call import LayerCall
 from kprune.tracing.registry import OPERATIONS
 from kprune.tracing.rule_call import CannotTell
@@ -25,7 +23,7 @@ def concatenate(call: LayerCall) -> Labels:
         axis = call.config.get(
             "axis", call.kwargs.get("axis", 0 if call.kind == "Concatenate" else None)
         )
-        return join(call, xs, one_axis(call, axis, rank))
+        return join(call, xs, one_axis(axis, rank))
     least, axis = {"Hstack": (2, 1), "Vstack": (2, 0), "Dstack": (3, 2)}[call.kind]
     if rank < least:
         raise CannotTell(f"stacks tensors of rank {rank}")
@@ -37,25 +35,19 @@ def stack(call: LayerCall) -> Labels:
     """one tensor behind the other along a new axis; what meets is tied"""
     xs = tensors_of(call)
     rank = len(call.shape(xs[0])) + 1
-    axis = one_axis(call, call.argument(1, "axis", 0), rank)
-    together = call.combine(xs)
-    shape = call.shape(together)
-    return moved(
-        together, lambda f: np.expand_dims(f, axis), (*shape[:axis], len(xs), *shape[axis:])
-    )
+    axis = one_axis(call.argument(1, "axis", 0), rank)
+    return stacked(call, xs, axis)
 
 
 @OPERATIONS.rule("Unstack", does="passes")
 def unstack(call: LayerCall) -> Any:
     """one tensor for each position of an axis"""
     shape = call.shape()
-    axis = one_axis(call, call.argument(2, "axis", 0), len(shape))
+    axis = one_axis(call.argument(2, "axis", 0), len(shape))
     size = shape[axis]
     if size is None:
         raise CannotTell("unstacks an axis of unknown size")
-    x = call.hold_axes(call.x, [axis], f"are taken apart by {call.layer.path!r}")
-    one = moved(x, lambda f: f.take(0, axis), (*shape[:axis], *shape[axis + 1 :]))
-    return [one] * size
+    return [unstacked(call, call.x, axis)] * size
 
 
 @OPERATIONS.rule("Split", "ArraySplit", "Hsplit", "Vsplit", "Dsplit", does="passes")
@@ -63,16 +55,18 @@ def split(call: LayerCall) -> Any:
     """runs of one axis; the points where it is split follow"""
     shape = call.shape()
     fixed = {"Hsplit": 1, "Vsplit": 0, "Dsplit": 2}.get(call.kind)
-    axis = one_axis(call, call.argument(2, "axis", 0) if fixed is None else fixed, len(shape))
+    axis = one_axis(call.argument(2, "axis", 0) if fixed is None else fixed, len(shape))
     size = shape[axis]
     where = call.argument(1, "indices_or_sections")
     if size is None:
         raise CannotTell("splits an axis of unknown size")
     if isinstance(where, int):
-        bounds = [len(part) for part in np.array_split(np.arange(size), where)]
-        points = list(np.cumsum(bounds)[:-1])
+        sizes = [len(part) for part in np.array_split(np.arange(size), where)]
+        points = [int(point) for point in np.cumsum(sizes)[:-1]]
     else:
         points = [int(point) for point in where]
+        sizes = [len(part) for part in np.split(np.arange(size), points)]
+    parts = runs(call, call.x, axis, sizes)
     if call.x.varies(axis):
         holder, key = raw_argument(call, 1, "indices_or_sections")
 
@@ -82,12 +76,7 @@ def split(call: LayerCall) -> Any:
                 return where
             return [int(point) for point in np.cumsum(counts)[:-1]]
 
-        along = call.x.axis(axis)
-        call.follow(key, follow, along, record=holder)
-        for part in np.split(np.arange(size), points):
-            call.size_left(Axis(len(part), tuple(factor[:, part] for factor in along.factors)))
-    parts = []
-    for run in np.split(np.arange(size), points):
-        result = replaced(shape, [axis], [len(run)])
-        parts.append(taken(call.x, run, axis, result))
+        call.follow(key, follow, call.x.axis(axis), record=holder)
+        for part in parts:
+            call.size_left(part.axis(axis))
     return parts

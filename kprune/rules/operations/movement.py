@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from kprune.labels.labels import Axis, Labels, Shape
-from kprune.rules.operations.arguments import axes_of, one_axis, raw_argument
+from kprune.labels.labels import Labels
+from kprune.labels.sizes import Number
+from kprune.rules.effects.movement import (
+    flipped,
+    folded_blocks,
+    new_shape,
+    padded,
+    permuted,
+    spread,
+    squeezed,
+    tiled,
+    with_axes,
+)
+from kprune.rules.operations.arguments import axes_of, one_axis, raw_argument, sizes_of
 from kprune.rules.reshaping import reshaped
 from kprune.rules.shapes import replaced
 from kprune.tracing.layer_call import LayerCall
 from kprune.tracing.registry import OPERATIONS
 from kprune.tracing.rule_call import CannotTell
-
-
-def taken(x: Labels, positions: Sequence[int] | np.ndarray, axis: int, shape: Shape) -> Labels:
-    """The labels of some positions along an axis."""
-    return x.move(lambda f: f.take(positions, axis) if f.shape[axis] > 1 else f, shape)
-
-
-def moved(x: Labels, function: Callable[[np.ndarray], np.ndarray], shape: Shape) -> Labels:
-    return x.move(function, shape)
 
 
 @OPERATIONS.rule("Reshape", does="passes")
@@ -39,35 +42,7 @@ def reshape(call: LayerCall) -> Labels:
         result = call.x.move(lambda f: np.broadcast_to(f, before).reshape(after), after)
     else:
         result = reshaped(call, call.x, new_shape(target, old))
-    holder, key = raw_argument(call, 1, "newshape")
-    sizes = holder[key] if isinstance(holder[key], list) else None
-    for index, size in enumerate(target):
-        if (index or across) and size not in (-1, None) and result.varies(index):
-            if sizes is None:
-                raise CannotTell("has a newshape that is not a list")
-            call.follow(index, lambda alive: int(alive.sum()), result.axis(index), record=sizes)
-            call.size_left(result.axis(index))
-    return result
-
-
-def new_shape(target: Sequence[int | None], old: Shape) -> Shape:
-    """The shape that `ops.reshape` gives, whose target counts the batch.
-
-    Args:
-        target: None or -1 for a size that is worked out; at most one of them.
-    """
-    sizes = tuple(None if size == -1 else size for size in target)
-    if sizes.count(None) != 1:
-        return sizes
-    at, rest = sizes.index(None), math.prod(size for size in sizes if size is not None)
-    whole = math.prod(old[1:]) if None not in old[1:] else None  # type: ignore[arg-type]
-    if at == 0 and rest == whole:
-        return (old[0], *sizes[1:])
-    if whole is None or not rest:
-        return sizes
-    if old[0] is not None and old[0] * whole % rest == 0:
-        return (*sizes[:at], old[0] * whole // rest, *sizes[at + 1 :])
-    return sizes
+    return call.shaped(result, sizes_of(call, 1, "newshape"))
 
 
 def _sizes(target: Sequence[int], count: int) -> tuple[int, ...]:
@@ -87,26 +62,16 @@ def ravel(call: LayerCall) -> Any:
 @OPERATIONS.rule("Transpose", does="passes")
 def transpose(call: LayerCall) -> Labels:
     """transpose"""
-    shape = call.shape()
-    axes = call.argument(1, "axes")
-    order = (
-        list(reversed(range(len(shape)))) if axes is None else [axis % len(shape) for axis in axes]
-    )
-    return moved(
-        call.x, lambda factor: factor.transpose(order), tuple(shape[axis] for axis in order)
-    )
+    axes, rank = call.argument(1, "axes"), len(call.shape())
+    order = reversed(range(rank)) if axes is None else (axis % rank for axis in axes)
+    return permuted(call, call.x, list(order))
 
 
 @OPERATIONS.rule("Moveaxis", does="passes")
 def moveaxis(call: LayerCall) -> Labels:
     """moveaxis"""
     source, target = call.argument(1, "source"), call.argument(2, "destination")
-    shape = call.shape()
-    order = list(np.moveaxis(np.empty([1] * len(shape)), source, target).shape)
-    order = _order(len(shape), source, target)
-    return moved(
-        call.x, lambda factor: factor.transpose(order), tuple(shape[axis] for axis in order)
-    )
+    return permuted(call, call.x, _order(len(call.shape()), source, target))
 
 
 def _order(rank: int, source: Any, target: Any) -> list[int]:
@@ -122,25 +87,19 @@ def _order(rank: int, source: Any, target: Any) -> list[int]:
 @OPERATIONS.rule("Swapaxes", does="passes")
 def swapaxes(call: LayerCall) -> Labels:
     """swapaxes"""
-    shape = call.shape()
-    rank = len(shape)
+    rank = len(call.shape())
     one, other = call.argument(1, "axis1") % rank, call.argument(2, "axis2") % rank
     order = list(range(rank))
     order[one], order[other] = other, one
-    return moved(
-        call.x, lambda factor: factor.transpose(order), tuple(shape[axis] for axis in order)
-    )
+    return permuted(call, call.x, order)
 
 
 @OPERATIONS.rule("ExpandDims", does="passes")
 def expand_dims(call: LayerCall) -> Labels:
     """expand_dims"""
-    shape = call.shape()
-    axis = call.argument(1, "axis")
-    axes = sorted(a % (len(shape) + 1) for a in ([axis] if isinstance(axis, int) else axis))
-    for at in axes:
-        shape = (*shape[:at], 1, *shape[at:])
-    return moved(call.x, lambda factor: np.expand_dims(factor, tuple(axes)), shape)
+    axis, rank = call.argument(1, "axis"), len(call.shape())
+    axes = sorted(a % (rank + 1) for a in ([axis] if isinstance(axis, int) else axis))
+    return with_axes(call, call.x, axes)
 
 
 @OPERATIONS.rule("Squeeze", does="passes")
@@ -151,13 +110,12 @@ def squeeze(call: LayerCall) -> Labels:
     axes = (
         [a for a, size in enumerate(shape) if size == 1]
         if axis is None
-        else axes_of(call, axis, len(shape))
+        else axes_of(axis, len(shape))
     )
-    x = call.hold_axes(call.x, axes, f"are squeezed away by {call.layer.path!r}")
+    x, result = squeezed(call, call.x, axes)
     if axis is None:
         _write_axes(call, x, axes)
-    left = tuple(size for a, size in enumerate(shape) if a not in axes)
-    return moved(x, lambda factor: factor.squeeze(tuple(axes)), left)
+    return result
 
 
 def _write_axes(call: LayerCall, x: Labels, axes: list[int]) -> None:
@@ -181,33 +139,17 @@ def _write_axes(call: LayerCall, x: Labels, axes: list[int]) -> None:
 @OPERATIONS.rule("BroadcastTo", does="passes")
 def broadcast_to(call: LayerCall) -> Labels:
     """broadcast_to; shape follows"""
-    shape = tuple(call.argument(1, "shape"))
-    x = call.x
-    extra = len(shape) - x.rank
-    wide = moved(
-        x, lambda factor: factor.reshape((1,) * extra + factor.shape), (1,) * extra + call.shape()
-    )
-    grown = [
-        axis for axis in range(len(shape)) if (wide.shape or ())[axis] == 1 and shape[axis] != 1
-    ]
-    wide = call.hold_axes(wide, grown, f"are spread along an axis by {call.layer.path!r}")
-    holder, key = raw_argument(call, 1, "shape")
-    for axis in range(1, len(shape)):
-        if wide.varies(axis) and isinstance(holder[key], list):
-            call.follow(axis, lambda alive: int(alive.sum()), wide.axis(axis), record=holder[key])
-    return wide.with_shape(
-        tuple((wide.shape or ())[a] if a == 0 else s for a, s in enumerate(shape))
-    )
+    numbers = sizes_of(call, 1, "shape")
+    result = spread(call, call.x, [None, *(number.value for number in numbers[1:])])
+    return call.shaped(result, numbers)
 
 
 @OPERATIONS.rule("Flip", "Fliplr", "Flipud", does="passes")
 def flip(call: LayerCall) -> Labels:
     """flip"""
     fixed = {"Fliplr": 1, "Flipud": 0}.get(call.kind)
-    axes = tuple(
-        axes_of(call, call.argument(1, "axis") if fixed is None else fixed, len(call.shape()))
-    )
-    return moved(call.x, lambda factor: np.flip(factor, axes), call.shape())
+    axis = call.argument(1, "axis") if fixed is None else fixed
+    return flipped(call, call.x, axes_of(axis, len(call.shape())))
 
 
 @OPERATIONS.rule("Roll", does="passes")
@@ -228,14 +170,14 @@ def roll(call: LayerCall) -> Labels:
             along,
             record=raw_argument(call, 1, "shift")[0],
         )
-    return moved(call.x, lambda factor: np.roll(factor, shift, axis), shape)
+    return call.x.move(lambda factor: np.roll(factor, shift, axis), shape)
 
 
 @OPERATIONS.rule("Repeat", does="passes")
 def repeat(call: LayerCall) -> Labels:
     """repeat"""
     shape = call.shape()
-    times, axis = call.argument(1, "repeats"), one_axis(call, call.argument(2, "axis"), len(shape))
+    times, axis = call.argument(1, "repeats"), one_axis(call.argument(2, "axis"), len(shape))
     if isinstance(times, list) and len(times) == 1:
         times = times[0]
     if not isinstance(times, int):
@@ -265,21 +207,7 @@ def tile(call: LayerCall) -> Labels:
     extra = len(times) - len(shape)
     if extra > 0:
         raise CannotTell("adds axes as it tiles")
-    times = [1] * -extra + times
-    # None stands for a number that is known only as the model runs, such as the size of the batch.
-    grown = [n for n, count in enumerate(times) if count is None or (count > 1 and shape[n] == 1)]
-    x = call.hold_axes(call.x, grown, f"are spread by {call.layer.path!r}")
-    result = tuple(
-        None if size is None or count is None else size * count
-        for size, count in zip(shape, times, strict=True)
-    )
-
-    def each(factor: np.ndarray) -> np.ndarray:
-        return np.tile(
-            factor, [count if factor.shape[axis] > 1 else 1 for axis, count in enumerate(times)]
-        )
-
-    return x.move(each, result)
+    return tiled(call, call.x, [1] * -extra + times)
 
 
 @OPERATIONS.rule("Pad", does="passes")
@@ -293,73 +221,32 @@ def pad(call: LayerCall) -> Labels:
         widths = [widths[0]] * len(shape)
     elif widths and isinstance(widths[0], int):
         widths = [widths] * len(shape)
-    pairs = [(int(before), int(after)) for before, after in widths]
-    result = tuple(
-        None if n is None else n + sum(pair) for n, pair in zip(shape, pairs, strict=True)
-    )
-    grown = [axis for axis, pair in enumerate(pairs) if any(pair) and x.varies(axis)]
-    mode = call.config.get("mode", "constant")
-    if len(grown) > 1 or (
-        grown
-        and (mode != "constant" or len(x.axis(grown[0]).factors) > 1 or not x.axis(grown[0]).plain)
-    ):
-        x = call.hold_axes(x, grown, f"are padded by {call.layer.path!r}")
-        grown = []
-    silent = x.silent and call.argument(2, "constant_values") in (None, 0)
-    if not grown:
-        return Labels(result, x.factors, silent)
-    (axis,) = grown
-    before, after = pairs[axis]
-    filled = (call.anonymous(before), call.anonymous(after))
-    ids = np.concatenate([filled[0], x.axis(axis).ids, filled[1]])
-    holder, key = raw_argument(call, 1, "pad_width")
-    raw = holder[key]
-    row = (
-        raw[axis]
-        if isinstance(raw, list) and len(raw) == len(shape) and isinstance(raw[axis], list)
-        else None
-    )
-    if row is None:
-        return Labels(
-            result, call.hold_axes(x, grown, f"are padded by {call.layer.path!r}").factors, silent
+    raw, rank = _raw_widths(call), len(shape)
+    pairs = []
+    for axis, pair in enumerate(widths):
+        row = raw[axis] if len(raw) == rank and isinstance(raw[axis], list) else None
+        before, after = (
+            Number(int(width), None if row is None else (row, side))
+            for side, width in enumerate(pair)
         )
-    for side in (0, 1):
-        call.follow(side, lambda alive: int(alive.sum()), Axis.of(filled[side]), record=row)
-    others = x.without(axis)
-    own = Labels(result).with_axis(axis, ids, result)
-    return Labels(result, (*own.factors, *others.factors), silent)
+        pairs.append((before, after))
+    constant = call.config.get("mode", "constant") == "constant"
+    zeros = call.argument(2, "constant_values") in (None, 0)
+    return padded(call, x, pairs, constant=constant, zeros=zeros)
+
+
+def _raw_widths(call: LayerCall) -> list[Any]:
+    holder, key = raw_argument(call, 1, "pad_width")
+    return holder[key] if isinstance(holder[key], list) else []
 
 
 @OPERATIONS.rule("SpaceToDepth", "DepthToSpace", does="passes")
 def depth_space(call: LayerCall) -> Labels:
     """blocks of positions become channels, or the reverse: a channel goes in every position of its block"""
-    x, shape = call.x, call.shape()
-    block = int(call.argument(1, "block_size"))
-    channels = 1 if call.config.get("data_format") == "channels_first" else len(shape) - 1
-    spatial = [axis for axis in range(1, len(shape)) if axis != channels]
-    x = call.hold_axes(x, spatial, f"stand along an axis that {call.layer.path!r} folds")
-    along = x.axis(channels)
-    squared = block ** len(spatial)
-    grow = call.kind == "DepthToSpace"
-    sizes = [
-        None if size is None else size * block if grow else size // block
-        for size in (shape[axis] for axis in spatial)
-    ]
-    width = None if along.size is None else along.size // squared if grow else along.size * squared
-    result = replaced(shape, [*spatial, channels], [*sizes, width])
-    if not along.factors or width is None:
-        return x.with_shape(result)
-    if not along.plain:
-        raise CannotTell("is given units that stand along two axes at once")
-    if grow:
-        # Channel c of position (i, j) in a block comes from channel (i * block + j) * width + c.
-        rows = along.ids.reshape(squared, width)
-        for row in rows[1:]:
-            call.tie(rows[0], row)
-        ids = rows[0]
-    else:
-        ids = np.tile(along.ids, squared)
-    return Labels(result).with_axis(channels, ids, result).with_silence(x.silent)
+    rank = len(call.shape())
+    channels = 1 if call.config.get("data_format") == "channels_first" else rank - 1
+    block, grow = int(call.argument(1, "block_size")), call.kind == "DepthToSpace"
+    return folded_blocks(call, call.x, block, channels, grow=grow)
 
 
 @OPERATIONS.rule("Rearrange", does="passes")
@@ -387,7 +274,7 @@ def rearrange(call: LayerCall) -> Labels:
     apart = tuple(sizes[name] for name in flat_before)
     x = reshaped(call, call.x, apart)
     order = [flat_before.index(name) for name in flat_after]
-    x = moved(x, lambda f: f.transpose(order), tuple((x.shape or ())[axis] for axis in order))
+    x = permuted(call, x, order)
     joined = tuple(
         None
         if any(sizes[name] is None for name in names)
@@ -398,7 +285,7 @@ def rearrange(call: LayerCall) -> Labels:
     for axis, name in enumerate(flat_after):
         if name in lengths and x.varies(axis):
             holder = raw_argument(call, 99, name)[0]
-            call.follow(name, lambda alive: int(alive.sum()), x.axis(axis), record=holder)
+            call.demand(Number(lengths[name], (holder, name)), x.axis(axis))
     return result
 
 

@@ -68,7 +68,7 @@ for _reason, _names in REASONS.items():
 )
 def along_an_axis(call: LayerCall) -> Labels:
     shape = call.shape()
-    axes = axes_of(call, call.config.get("axis", call.kwargs.get("axis", -1)), len(shape))
+    axes = axes_of(call.config.get("axis", call.kwargs.get("axis", -1)), len(shape))
     x = call.hold_axes(call.x, axes, f"stand along an axis on which {call.layer.path!r} works")
     recorded = call.recorded.get(0)
     if call.kind == "Diff":

@@ -9,9 +9,9 @@ import numpy as np
 
 from kprune.graph.model import Constant
 from kprune.labels.labels import Labels
+from kprune.rules.effects.reductions import extreme_positions, normalised, reduced, running_sums
 from kprune.rules.operations.arguments import axes_of
 from kprune.rules.operations.elementwise import with_constant
-from kprune.rules.shapes import replaced
 from kprune.tracing.layer_call import LayerCall
 from kprune.tracing.registry import OPERATIONS
 from kprune.tracing.rule_call import CannotTell
@@ -45,10 +45,8 @@ def statistics(call: LayerCall) -> Labels:
     note="tells which position is largest: units along that axis must stay",
 )
 def positions_of_extremes(call: LayerCall) -> Labels:
-    axes = axes_of(call, call.argument(1, "axis"), len(call.shape()))
-    x = call.hold_axes(call.x, axes, f"are indexed by {call.layer.path!r}")
-    keepdims = call.argument(2, "keepdims", False)
-    return _without_axes(call, x, axes, keepdims=keepdims).with_silence(False)
+    axes = axes_of(call.argument(1, "axis"), len(call.shape()))
+    return extreme_positions(call, call.x, axes, keepdims=call.argument(2, "keepdims", False))
 
 
 def reduce(call: LayerCall, *, exact: bool) -> Labels:
@@ -57,28 +55,10 @@ def reduce(call: LayerCall, *, exact: bool) -> Labels:
     Args:
         exact: whether nothing is lost with a unit on these axes.
     """
-    axes = axes_of(call, call.argument(1, "axis"), len(call.shape()))
+    axes = axes_of(call.argument(1, "axis"), len(call.shape()))
     if call.kind == "Average":
         _weighted(call, axes)
-    return reduced(call, axes, exact=exact, keepdims=call.argument(2, "keepdims", False))
-
-
-def reduced(call: LayerCall, axes: list[int], *, exact: bool, keepdims: bool) -> Labels:
-    """The labels of a reduction over these axes, from 0."""
-    x = call.x
-    for axis in axes:
-        if not exact:
-            call.mix(x.axis(axis), f"are reduced by {call.layer.path!r}")
-    return _without_axes(call, call.collapse(x, axes), axes, keepdims=keepdims)
-
-
-def _without_axes(call: LayerCall, x: Labels, axes: list[int], *, keepdims: bool) -> Labels:
-    """A tensor that nothing varies along some axes of, without them unless `keepdims` keeps them."""
-    shape = call.shape(x)
-    if keepdims:
-        return x.with_shape(replaced(shape, axes, [1] * len(axes)))
-    kept = tuple(size for axis, size in enumerate(shape) if axis not in axes)
-    return x.move(lambda factor: factor.squeeze(tuple(axes)), kept)
+    return reduced(call, call.x, axes, exact=exact, keepdims=call.argument(2, "keepdims", False))
 
 
 def _weighted(call: LayerCall, axes: list[int]) -> None:
@@ -102,8 +82,8 @@ def quantiles(call: LayerCall) -> Labels:
     if isinstance(q, Constant):
         call.leave(q)
     given = call.kwargs if "axis" in call.kwargs else call.config
-    axes = axes_of(call, given.get("axis"), len(call.shape()))
-    x = reduced(call, axes, exact=False, keepdims=bool(given.get("keepdims", False)))
+    axes = axes_of(given.get("axis"), len(call.shape()))
+    x = reduced(call, call.x, axes, exact=False, keepdims=bool(given.get("keepdims", False)))
     front = np.shape(q.value if isinstance(q, Constant) else q)
     extents = (1,) * len(front)
     return x.move(lambda factor: factor.reshape(extents + factor.shape), (*front, *call.shape(x)))
@@ -117,13 +97,10 @@ def quantiles(call: LayerCall) -> Labels:
     does="mixes",
     note="normalises over an axis: its units depend on each other",
 )
-def normalised(call: LayerCall) -> Labels:
+def normalisation(call: LayerCall) -> Labels:
     x, rank = call.x, len(call.shape())
-    axes = axes_of(call, call.config.get("axis", call.kwargs.get("axis", -1)), rank)
-    for axis in axes:
-        why = f"are normalised against each other by {call.layer.path!r}"
-        call.mix(x.axis(axis), why, kind="softmax" if call.kind in SHARES else "statistic")
-    result = x
+    axes = axes_of(call.config.get("axis", call.kwargs.get("axis", -1)), rank)
+    result = normalised(call, x, axes, shares=call.kind in SHARES)
     for operand in [*call.args[1:], *call.kwargs.values()]:
         if isinstance(operand, Constant) and call.kind in ("RMSNorm", "LayerNorm"):
             result = _scaled(call, result, operand, axes)
@@ -166,12 +143,9 @@ def moments(call: LayerCall) -> Any:
 
 
 def _over(call: LayerCall) -> Labels:
-    x, shape = call.x, call.shape()
-    axes = axes_of(call, call.argument(1, "axes"), len(shape))
-    for axis in axes:
-        call.mix(x.axis(axis), f"are reduced by {call.layer.path!r}")
-    x = call.collapse(x, axes).with_silence(False)
-    return _without_axes(call, x, axes, keepdims=call.argument(2, "keepdims", False))
+    axes = axes_of(call.argument(1, "axes"), len(call.shape()))
+    keepdims = call.argument(2, "keepdims", False)
+    return reduced(call, call.x, axes, exact=False, keepdims=keepdims).with_silence(False)
 
 
 @OPERATIONS.rule(
@@ -181,9 +155,4 @@ def _over(call: LayerCall) -> Labels:
     note="running sums along an axis: a unit that gives 0 is not missed",
 )
 def running(call: LayerCall) -> Labels:
-    x = call.x
-    for axis in axes_of(call, call.argument(1, "axis"), len(call.shape())):
-        along = x.axis(axis)
-        if along.factors and not x.silent:
-            call.mix(along, f"are summed up by {call.layer.path!r}")
-    return x.with_silence(False)
+    return running_sums(call, call.x, axes_of(call.argument(1, "axis"), len(call.shape())))

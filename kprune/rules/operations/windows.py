@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from kprune.labels.labels import Labels
+from kprune.rules.effects.movement import taken
 from kprune.rules.operations.arguments import axes_of
-from kprune.rules.operations.movement import taken
 from kprune.rules.pooling import pooling
 from kprune.rules.shapes import ints, replaced, spatial_axes
 from kprune.tracing.layer_call import LayerCall
@@ -55,7 +55,7 @@ def one_hot(call: LayerCall) -> Any:
 def batch_norm(call: LayerCall) -> Labels:
     """mean, variance, offset and scale meet the axis they normalise"""
     x = call.x
-    (axis,) = axes_of(call, call.config.get("axis"), len(call.shape()))
+    (axis,) = axes_of(call.config.get("axis"), len(call.shape()))
     along = x.axis(axis)
     for other in call.xs[1:]:
         if other.rank == 1:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kprune.labels.labels import Labels
-from kprune.rules.operations.reductions import reduced
+from kprune.rules.effects.reductions import reduced
 from kprune.rules.pooling import pooling
 from kprune.rules.shapes import replaced
 from kprune.rules.tensorflow.registry import argument, function, only, plain_list, whole_number
@@ -114,7 +114,7 @@ def gradients(call: LayerCall) -> list[Labels]:
 def total_variation(call: LayerCall) -> Labels:
     """the sum of differences of neighbours, over all channels"""
     rank = len(call.shape())
-    return reduced(call, list(range(rank - 3, rank)), exact=call.x.silent, keepdims=False)
+    return reduced(call, call.x, list(range(rank - 3, rank)), exact=call.x.silent, keepdims=False)
 
 
 @function("image.extract_patches", "image.extract_image_patches",

@@ -7,8 +7,8 @@ from typing import Any
 
 from kprune.graph.model import leaves
 from kprune.labels.labels import Labels
-from kprune.rules.merging import join
-from kprune.rules.operations.contractions import contract
+from kprune.rules.effects.contractions import contract, matmul_letters
+from kprune.rules.effects.joining import join
 from kprune.rules.tensorflow.registry import argument, function, plain_list, tensor, whole_number
 from kprune.tracing.layer_call import LayerCall
 from kprune.tracing.registry import OPERATIONS
@@ -32,14 +32,12 @@ def matmul(call: LayerCall) -> Labels:
     first, second = len(call.shape(one)), len(call.shape(other))
     if min(first, second) < 2:
         raise CannotTell("multiplies vectors")
-    batch = string.ascii_lowercase[: max(first, second) - 2]
     turned = [
         any(call.kwargs.get(f"{verb}_{side}") for verb in ("transpose", "adjoint"))
         for side in ("a", "b")
     ]
-    left = batch[len(batch) - (first - 2) :] + ("KY" if turned[0] else "YK")
-    right = batch[len(batch) - (second - 2) :] + ("ZK" if turned[1] else "KZ")
-    return contract(call, [(one, left), (other, right)], batch + "YZ")
+    left, right, output = matmul_letters(first, second, turned=turned)
+    return contract(call, [(one, left), (other, right)], output)
 
 
 @function("linalg.matvec", takes="b transpose_a adjoint_a", idle="a_is_sparse b_is_sparse")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from kprune.labels.labels import Axis, Labels, Shape
-from kprune.rules.operations.movement import new_shape, taken
+from kprune.rules.effects.joining import runs, sized_runs
+from kprune.rules.effects.movement import new_shape, spread, taken, tiled
+from kprune.rules.effects.slicing import block, indexed
 from kprune.rules.reshaping import reshaped
 from kprune.rules.shapes import replaced
 from kprune.rules.tensorflow.registry import (
@@ -19,7 +20,7 @@ from kprune.rules.tensorflow.registry import (
     whole_number,
     written,
 )
-from kprune.rules.tensorflow.sizes import hold_sizes, known_sizes, meet, size_list
+from kprune.rules.tensorflow.sizes import hold_sizes, known_sizes, size_list
 from kprune.tracing.layer_call import LayerCall
 from kprune.tracing.registry import OPERATIONS
 from kprune.tracing.rule_call import CannotTell
@@ -30,26 +31,14 @@ def reshape(call: LayerCall) -> Labels:
     """reshape; sizes follow, be they written down or computed"""
     numbers = size_list(call, "shape")
     result = reshaped(call, call.x, new_shape(known_sizes(numbers), call.shape()))
-    for axis, number in enumerate(numbers):
-        meet(call, number, result.axis(axis))
-    return result
+    return call.shaped(result, numbers)
 
 
 @function("broadcast_to", takes="shape", reads_sizes=True)
 def broadcast_to(call: LayerCall) -> Labels:
     """broadcast_to; sizes follow"""
-    numbers, old = size_list(call, "shape"), call.shape()
-    extra = len(numbers) - len(old)
-    wide = call.x.move(lambda f: f.reshape((1,) * extra + f.shape), (1,) * extra + old)
-    sizes: Shape = tuple(
-        number.value if number.value is not None else size
-        for number, size in zip(numbers, call.shape(wide), strict=True)
-    )
-    grown = [axis for axis, size in enumerate(call.shape(wide)) if size == 1 and sizes[axis] != 1]
-    wide = call.hold_axes(wide, grown, f"are spread along an axis by {call.layer.path!r}")
-    for axis, number in enumerate(numbers):
-        meet(call, number, wide.axis(axis))
-    return wide.with_shape(sizes)
+    numbers = size_list(call, "shape")
+    return call.shaped(spread(call, call.x, known_sizes(numbers)), numbers)
 
 
 @function("ensure_shape", takes="shape")
@@ -59,9 +48,7 @@ def ensure_shape(call: LayerCall) -> Labels:
         if call.x.factors:
             raise CannotTell("has a shape that is no list")
         return call.x
-    for axis, number in enumerate(size_list(call, "shape")):
-        meet(call, number, call.x.axis(axis))
-    return call.x
+    return call.shaped(call.x, size_list(call, "shape"))
 
 
 @function("tile", takes="multiples", reads_sizes=True)
@@ -69,12 +56,9 @@ def tile(call: LayerCall) -> Labels:
     """tile; only axes without units may be repeated a computed number of times"""
     times = known_sizes(size_list(call, "multiples"))
     hold_sizes(call, call.kwargs)
-    open_axes = [axis for axis, count in enumerate(times) if count is None]
-    x = call.hold_axes(call.x, open_axes, f"are repeated by {call.layer.path!r} as the model runs")
-    counts = [1 if count is None else count for count in times]
-    view = call.seen_as("Tile", [x], {"repeats": counts}, {}, config={})
-    result: Labels = OPERATIONS.rules["Tile"].function(view)
-    return result.with_shape(replaced(result.shape or (), open_axes, [None] * len(open_axes)))
+    if len(times) != len(call.shape()):
+        raise CannotTell("adds axes as it tiles")
+    return tiled(call, call.x, times)
 
 
 @function("roll", takes="shift axis")
@@ -113,30 +97,32 @@ def split(call: LayerCall) -> list[Labels]:
     size: int | None = shape[axis]
     where: Any = call.kwargs.get("num_or_size_splits")
     plain_list(call, where)
-    if isinstance(where, int):
-        runs = [None if size is None else size // where] * where
-    else:
-        rest = None if size is None else size - sum(count for count in where if count > 0)
-        runs = [rest if count == -1 else count for count in where]
-    if size is None or None in runs:
-        return [x.with_shape(replaced(shape, [axis], [run])) for run in runs]
-    starts = np.cumsum([0, *runs])
-    parts = [range(int(a), int(b)) for a, b in pairwise(starts)]
+    if size is None:
+        sizes = (
+            [None] * where if isinstance(where, int) else [n if n != -1 else None for n in where]
+        )
+        return [x.with_shape(replaced(shape, [axis], [run])) for run in sizes]
+    if not isinstance(where, int):
+        numbers = size_list(call, "num_or_size_splits")
+        rest = size - sum(count for count in where if count > 0)
+        counts = [rest if count == -1 else count for count in where]
+        return sized_runs(call, x, axis, counts, numbers)
+    parts = runs(call, x, axis, [size // where] * where)
     if x.varies(axis):
-        _follow_parts(call, x.axis(axis), parts, where)
-    return [taken(x, part, axis, replaced(shape, [axis], [len(part)])) for part in parts]
+        _follow_parts(call, x.axis(axis), where, size // where)
+        for part in parts:
+            call.size_left(part.axis(axis))
+    return parts
 
 
-def _follow_parts(call: LayerCall, along: Axis, parts: list[range], where: Any) -> None:
-    """Have the sizes of runs follow: their number if all stay equal, else a list of sizes."""
+def _follow_parts(call: LayerCall, along: Axis, number: int, length: int) -> None:
+    """Have the number of equal runs become a list of sizes, unless as much goes from each."""
 
-    def follow(alive: np.ndarray) -> Any:
-        counts = [int(alive[part.start : part.stop].sum()) for part in parts]
-        return where if isinstance(where, int) and len(set(counts)) == 1 else counts
+    def follow(alive: np.ndarray) -> int | list[int]:
+        counts = alive.reshape(number, length).sum(axis=1).tolist()
+        return number if len(set(counts)) == 1 else counts
 
     call.follow("num_or_size_splits", follow, along, record=written(call))
-    for part in parts:
-        call.size_left(Axis(len(part), tuple(f[:, part.start : part.stop] for f in along.factors)))
 
 
 @function("gather", takes="indices axis batch_dims")
@@ -164,7 +150,7 @@ def boolean_mask(call: LayerCall) -> Labels:
             along,
             record=written(call),
         )
-        call.size_left(Axis(len(picked), tuple(f[:, picked] for f in along.factors)))
+        call.size_left(along.take(picked))
     return taken(x, picked, axis, replaced(shape, [axis], [len(picked)]))
 
 
@@ -176,43 +162,21 @@ def slice_(call: LayerCall) -> Labels:
     hold_sizes(call, call.kwargs)
     spans: list[slice] = []
     result: list[int | None] = []
-    for axis, size in enumerate(shape):
-        begin, length = begins[axis].value, sizes[axis].value
-        if begin == 0 and length == -1:
+    for axis, (size, begin, length) in enumerate(zip(shape, begins, sizes, strict=True)):
+        if begin.value == 0 and length.value == -1:
             spans.append(slice(None))
             result.append(size)
             continue
-        if begin is None or length is None or size is None:
+        if begin.value is None or length.value is None or size is None:
             x = call.hold_axes(x, [axis], f"are cut out by {call.layer.path!r} as the model runs")
             spans.append(slice(None))
-            result.append(None if length == -1 else length)
+            result.append(None if length.value == -1 else length.value)
             continue
-        stop = size if length == -1 else begin + length
-        spans.append(slice(begin, stop))
-        result.append(stop - begin)
-        _follow_block(call, x.axis(axis), axis, begin, stop, open_end=length == -1)
-    return x.move(lambda f: f[_narrow(f, spans)], tuple(result))
-
-
-def _narrow(factor: np.ndarray, spans: list[slice]) -> tuple[slice, ...]:
-    return tuple(
-        slice(None) if extent == 1 else span
-        for extent, span in zip(factor.shape, spans, strict=True)
-    )
-
-
-def _follow_block(
-    call: LayerCall, along: Axis, axis: int, begin: int, stop: int, *, open_end: bool
-) -> None:
-    if not along.factors:
-        return
-    record = written(call)
-    if not all(isinstance(record[key], list) for key in ("begin", "size")):
-        raise CannotTell("cuts out units at a place that is computed")
-    call.follow(axis, lambda alive: int(alive[:begin].sum()), along, record=record["begin"])
-    if not open_end:
-        call.follow(axis, lambda alive: int(alive[begin:stop].sum()), along, record=record["size"])
-    call.size_left(Axis(stop - begin, tuple(f[:, begin:stop] for f in along.factors)))
+        stop = size if length.value == -1 else begin.value + length.value
+        spans.append(slice(begin.value, stop))
+        result.append(stop - begin.value)
+        block(call, x, axis, begin.value, stop, begin, length)
+    return indexed(x, spans, tuple(result))
 
 
 MASKS = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
@@ -258,7 +222,7 @@ def held_index(call: LayerCall, x: Labels, shape: Shape, key: list[Any]) -> Labe
         if isinstance(part, slice):
             result.append(_slice_size(size, part))
         axis += 1
-    return x.move(lambda f: f[tuple(index)], tuple(result))
+    return indexed(x, index, tuple(result))
 
 
 def _slice_size(size: int | None, part: slice) -> int | None:

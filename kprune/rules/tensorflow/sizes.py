@@ -50,12 +50,7 @@ def hold_sizes(call: LayerCall, values: Any) -> None:
     for value in leaves([values]):
         if is_sizes(value):
             for number in value.numbers.flat:
-                use(call, number)
-
-
-def use(call: LayerCall, number: Number) -> None:
-    for axis in number.of:
-        call.freeze(axis, f"are counted by {call.layer.path!r}")
+                call.use_value(number)
 
 
 # -- what is computed of sizes ---------------------------------------------------------------------
@@ -168,19 +163,6 @@ def _element(item: Any, at: Any) -> Number:
     return Number(None if item is None else int(item), at)
 
 
-def meet(call: LayerCall, number: Number, axis: Axis) -> None:
-    """Say that a size has to be what is left along an axis."""
-    if number.value == -1 or (number.value is None and not number.of):
-        return
-    if number.at is None:
-        if axis.factors or number.of:
-            call.match_size(number, axis)
-    elif axis.factors:
-        holder, key = number.at
-        call.follow(key, lambda alive: int(alive.sum()), axis, record=holder)
-        call.size_left(axis)
-
-
 def known_sizes(numbers: list[Number]) -> list[int | None]:
     return [number.value for number in numbers]
 
@@ -227,11 +209,11 @@ def made_from_a_shape(call: LayerCall) -> Labels:
     made = Labels(tuple(known_sizes(numbers)))
     for axis, number in enumerate(numbers):
         if number.value is None or number.value < 2 or not (number.at or number.of):
-            use(call, number)
+            call.use_value(number)
             continue
         ids = call.anonymous(number.value)
         extents = [1] * len(numbers)
         extents[axis] = number.value
         made = Labels(made.shape, (*made.factors, ids.reshape(extents)))
-        meet(call, number, Axis.of(ids))
+        call.demand(number, Axis.of(ids))
     return made.with_silence(False)

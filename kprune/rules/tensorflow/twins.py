@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kprune.labels.labels import Labels
+from kprune.rules.effects.reductions import reduced
 from kprune.rules.operations.arguments import axes_of
-from kprune.rules.operations.reductions import reduced
 from kprune.rules.tensorflow.registry import Twin, argument, function, twins
 from kprune.tracing.layer_call import LayerCall
 
@@ -148,7 +148,7 @@ def element_by_element(call: LayerCall) -> Labels:
 def l2_normalize(call: LayerCall) -> Labels:
     """divides by the norm over some axes, in which a unit that gives 0 is not missed"""
     axis = argument(call, "axis", call.kwargs.get("dim"))
-    for at in axes_of(call, axis, len(call.shape())):
+    for at in axes_of(axis, len(call.shape())):
         if not call.x.silent:
             call.mix(call.x.axis(at), f"share the norm that {call.layer.path!r} takes")
     return call.x
@@ -157,10 +157,10 @@ def l2_normalize(call: LayerCall) -> Labels:
 @function("norm", "math.reduce_euclidean_norm", takes="ord axis keepdims keep_dims")
 def norm(call: LayerCall) -> Labels:
     """over units: those that give 0 are not missed where squares are summed"""
-    axes = axes_of(call, call.kwargs.get("axis"), len(call.shape()))
+    axes = axes_of(call.kwargs.get("axis"), len(call.shape()))
     plain = argument(call, "ord", "euclidean") in ("euclidean", 1, 2) and len(axes) == 1
     keepdims = bool(call.kwargs.get("keepdims") or call.kwargs.get("keep_dims"))
-    return reduced(call, axes, exact=plain and call.x.silent, keepdims=keepdims)
+    return reduced(call, call.x, axes, exact=plain and call.x.silent, keepdims=keepdims)
 
 
 @function("math.top_k", takes="k", idle="sorted index_type")

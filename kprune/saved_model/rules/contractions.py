@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Sequence
 
 import numpy as np
 
 from kprune.labels.labels import Labels, Shape
-from kprune.rules.operations.contractions import contract, parse_equation
+from kprune.rules.effects.contractions import contract, matmul_letters, parse_equation
+from kprune.rules.shapes import positions
 from kprune.saved_model.rules.registry import op
-from kprune.saved_model.tracing.op_call import OpCall, positions
+from kprune.saved_model.tracing.op_call import OpCall
 from kprune.tracing.rule_call import CannotTell
 
 
@@ -43,18 +43,13 @@ def product(call: OpCall, operands: Sequence[tuple[Labels, str]], output: str) -
 def matmul(call: OpCall) -> Labels:
     """the last axis of the first with the last but one of the second; batches meet"""
     one, other = call.labels(0), call.labels(1)
-    first, second = len(call.shape(one)), len(call.shape(other))
-    batch = string.ascii_lowercase[: max(first, second) - 2]
     flip = ("transpose_a", "transpose_b") if call.op == "MatMul" else ("adj_x", "adj_y")
-    left = (
-        "KY" if call.attr(flip[0], False) else "YK",
-        batch[len(batch) - (first - 2) :] if first > 2 else "",
+    left, right, output = matmul_letters(
+        len(call.shape(one)),
+        len(call.shape(other)),
+        turned=[call.attr(name, False) for name in flip],
     )
-    right = (
-        "ZK" if call.attr(flip[1], False) else "KZ",
-        batch[len(batch) - (second - 2) :] if second > 2 else "",
-    )
-    return product(call, [(one, left[1] + left[0]), (other, right[1] + right[0])], batch + "YZ")
+    return product(call, [(one, left), (other, right)], output)
 
 
 @op("Einsum", does="combines")
@@ -179,4 +174,4 @@ def transposed(call: OpCall) -> Labels:
     result = Labels(shape)
     if outputs.factors:
         result = result.with_axis(channels, outputs, shape)
-    return call.shaped(result, call.numbers(0))
+    return call.shaped_by(result, call.numbers(0))

@@ -150,7 +150,7 @@ def _round(call: OpCall, before: Value, after: Value) -> Value:
 def reserve(call: OpCall) -> Any:
     items = TensorList(None)
     _shape(call, items, 0)
-    _stay(call, 1)
+    call.use_values(1)
     return Value(Labels(()), items=items)
 
 
@@ -179,7 +179,7 @@ def set_item(call: OpCall) -> Any:
     items = _items(call)
     new = call.labels(1 if call.op == "TensorListPushBack" else 2)
     if call.op == "TensorListSetItem":
-        _stay(call, 1)
+        call.use_values(1)
     if items.element is None:
         items.element = new
     elif items.element.shape is None or new.shape is None:
@@ -197,7 +197,7 @@ def set_item(call: OpCall) -> Any:
 def get_item(call: OpCall) -> Any:
     items = _items(call)
     _shape(call, items, 2)
-    _stay(call, 1)
+    call.use_values(1)
     if items.element is None:
         raise CannotTell("reads a list before anything is seen to be in it")
     return items.element
@@ -239,10 +239,3 @@ def _shape(call: OpCall, items: TensorList, index: int) -> None:
     numbers = call.numbers(index)
     if numbers is not None:
         call.traced.list_shapes.append((items, numbers, call.demand))
-
-
-def _stay(call: OpCall, index: int) -> None:
-    numbers = call.numbers(index)
-    if numbers is not None:
-        for number in numbers.flat:
-            call.use_value(number)

@@ -85,10 +85,7 @@ def combining(call: OpCall) -> Any:
     numbers = _arithmetic(call)
     if numbers is not None:
         return Value(call.combine([held.labels for held in call.ins]), numbers)
-    for held in call.ins:
-        if held.numbers is not None:
-            for number in held.numbers.flat:
-                call.use_value(number)
+    call.hold_numbers()
     operands = [held.labels for held in call.ins]
     if call.op.startswith("BiasAdd"):
         operands = _with_bias(call, operands)

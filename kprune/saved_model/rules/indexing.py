@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from kprune.labels.labels import Axis, Labels, Shape
-from kprune.saved_model.rules.joining import apart, stay
+from kprune.labels.labels import Labels
+from kprune.rules.effects.slicing import block, cut, indexed, looked_up, picked
+from kprune.saved_model.rules.joining import apart
 from kprune.saved_model.rules.registry import op
 from kprune.saved_model.tracing.op_call import OpCall
 from kprune.saved_model.tracing.values import Number, Value
@@ -42,51 +42,15 @@ def cut_out(call: OpCall) -> Any:
             x = apart(call, x, axis)
         result.append(stop - begin.value)
         spans.append(slice(begin.value, stop))
-        _follow_slice(
-            call,
-            x.axis(axis),
-            begin,
-            None if length.value == -1 else length,
-            begin.value,
-            stop,
-            length=True,
-        )
+        if x.varies(axis):
+            block(call, x, axis, begin.value, stop, begin, length)
+        else:
+            call.use_value(begin)
+            call.use_value(length)
     if call.ins[0].numbers is not None:
         held = call.ins[0].numbers[tuple(spans)]
         return Value(Labels(held.shape), held)
-    return _sliced(x, spans, tuple(result))
-
-
-def _sliced(x: Labels, spans: list[slice], result: Shape) -> Labels:
-    def take(factor: np.ndarray) -> np.ndarray:
-        return factor[
-            tuple(
-                slice(None) if n == 1 else span for n, span in zip(factor.shape, spans, strict=True)
-            )
-        ]
-
-    return x.move(take, result)
-
-
-def _follow_slice(
-    call: OpCall,
-    along: Axis,
-    begin: Number,
-    end: Number | None,
-    start: int,
-    stop: int,
-    *,
-    length: bool = False,
-) -> None:
-    if not along.factors:
-        for number in (begin, end):
-            if number is not None:
-                call.use_value(number)
-        return
-    call.demand(begin, along, lambda alive: int(alive[:start].sum()))
-    if end is not None:
-        call.demand(end, along, lambda alive: int(alive[start if length else 0 : stop].sum()))
-    call.size_left(Axis(stop - start, tuple(factor[:, start:stop] for factor in along.factors)))
+    return indexed(x, spans, tuple(result))
 
 
 @op("StridedSlice", does="passes", numbers=True)
@@ -136,12 +100,9 @@ def strided_slice(call: OpCall) -> Any:
             axis += 1
             continue
         open_begin, open_end = masks["begin_mask"] >> i & 1, masks["end_mask"] >> i & 1
-        part, new = _span(
+        x, part, new = _span(
             call, x, axis, None if open_begin else begin, None if open_end else end, stride
         )
-        if part is None:
-            x = call.hold_axes(x, [axis], f"are sliced by {call.layer.path!r}")
-            part = slice(None)
         index.append(part)
         result.append(new)
         axis += 1
@@ -149,66 +110,35 @@ def strided_slice(call: OpCall) -> Any:
     result += list(known[axis:])
     numbers = call.numbers(0)
     if numbers is not None:
-        picked = np.asarray(numbers[tuple(index)], object)
-        return Value(Labels(picked.shape), picked)
-
-    def take(factor: np.ndarray) -> np.ndarray:
-        own: list[Any] = []
-        at = 0
-        for part in index:
-            if part is None:
-                own.append(None)
-                continue
-            narrow = factor.shape[at] == 1
-            own.append((slice(None) if isinstance(part, slice) else 0) if narrow else part)
-            at += 1
-        return factor[tuple(own)]
-
-    return x.move(take, tuple(result))
+        left = np.asarray(numbers[tuple(index)], object)
+        return Value(Labels(left.shape), left)
+    return indexed(x, index, tuple(result))
 
 
 def _span(
     call: OpCall, x: Labels, axis: int, begin: Number | None, end: Number | None, stride: Number
-) -> tuple[slice | None, int | None]:
+) -> tuple[Labels, slice, int | None]:
     """One `begin:end:stride`.
 
-    Returns: the slice, or None if units along it must stay; and the size that is left.
+    Returns: what is sliced, without units along the axis if these must stay; the slice; and the size that is left.
     """
+    held = f"are sliced by {call.layer.path!r}"
     size = call.shape(x)[axis]
     given = [number for number in (begin, end) if number is not None]
     step = stride.value
     if size is None or step is None or any(number.value is None for number in given):
         for number in given:
             call.use_value(number)
-        whole = not given and step in (1, -1)
-        return slice(None, None, step) if whole else None, size if whole else None
-    start, stop, _ = slice(
-        begin.value if begin else None, end.value if end else None, step
-    ).indices(size)
+        if not given and step in (1, -1):
+            return x, slice(None, None, step), size
+        return call.hold_axes(x, [axis], held), slice(None), None
     part = slice(begin.value if begin else None, end.value if end else None, step)
-    new = len(range(start, stop, step))
-    along = x.axis(axis)
-    if new == 1 and along.factors:
+    new = len(range(size)[part])
+    if not x.varies(axis) or new == 1:
         for number in given:
             call.use_value(number)
-        return None, 1
-    if not along.factors:
-        for number in given:
-            call.use_value(number)
-        return part, new
-    if not given:
-        return (part, new) if step in (1, -1) else (None, new)
-    if step != 1 or any((number.value or 0) < 0 for number in given) or stop > size:
-        return None, new
-    for bound, at in ((begin, start), (end, stop)):
-        if bound is not None:
-            call.demand(bound, along, partial(_left_before, at))
-    call.size_left(Axis(stop - start, tuple(factor[:, start:stop] for factor in along.factors)))
-    return part, new
-
-
-def _left_before(at: int, alive: np.ndarray) -> int:
-    return int(alive[:at].sum())
+        return call.hold_axes(x, [axis], held), part, new
+    return cut(call, x, axis, part, begin, end), part, new
 
 
 def _pick(call: OpCall, x: Labels, axis: int, begin: Number) -> Labels:
@@ -222,11 +152,7 @@ def _pick(call: OpCall, x: Labels, axis: int, begin: Number) -> Labels:
         return x
     if begin.value is None:
         return call.hold_axes(x, [axis], f"are picked out by {call.layer.path!r} as the model runs")
-    place = begin.value % along.size
-    for factor in along.factors:
-        call.freeze(factor[:, place], f"are picked out by number in {call.layer.path!r}")
-    if begin.value >= 0:
-        call.demand(begin, along, lambda alive: int(alive[:place].sum()))
+    picked(call, x, axis, begin, begin.value)
     return x
 
 
@@ -252,7 +178,7 @@ def gather(call: OpCall) -> Any:
         at = call.constant(1)
         picked = np.asarray(numbers.take(at, axis), object)
         return Value(Labels(picked.shape), picked)
-    stay(call)
+    call.hold_numbers()
     call.freeze(indices.labels, f"are looked up by {call.layer.path!r} as positions")
     depth = 1
     if call.op in ("GatherNd", "ResourceGatherNd"):
@@ -269,6 +195,4 @@ def gather(call: OpCall) -> Any:
     own = call.shape(indices.labels)
     own = own[:-1] if call.op in ("GatherNd", "ResourceGatherNd") else own
     call.makes(x, [a for a in range(len(known)) if not axis <= a < axis + depth], 0.0)
-    result = (*known[:axis], *own, *known[axis + depth :])
-    extents = [1] * len(own)
-    return x.move(lambda f: f.reshape(*f.shape[:axis], *extents, *f.shape[axis + depth :]), result)
+    return looked_up(x, axis, own, depth=depth)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from kprune.labels.labels import Labels, Shape
-from kprune.rules.merging import join
+from kprune.labels.labels import Labels
+from kprune.rules.effects.joining import join, runs, sized_runs, stacked, unstacked
 from kprune.saved_model.rules.registry import op
 from kprune.saved_model.tracing.op_call import OpCall
 from kprune.saved_model.tracing.values import Number, Value
@@ -17,13 +17,8 @@ from kprune.tracing.rule_call import CannotTell
 @op("Pack", does="combines", numbers=True)
 def pack(call: OpCall) -> Any:
     """one tensor beside the other along a new axis; what meets is tied"""
-    axis = call.attr("axis", 0)
     held = [value.numbers for value in call.ins]
-    together = call.combine([value.labels for value in call.ins])
-    known = call.shape(together)
-    axis += len(known) + 1 if axis < 0 else 0
-    result = (*known[:axis], len(call.ins), *known[axis:])
-    labels = together.move(lambda f: np.expand_dims(f, axis), result)
+    labels = stacked(call, [value.labels for value in call.ins], call.attr("axis", 0))
     if any(numbers is not None for numbers in held) and all(
         value.labels.shape == () for value in call.ins
     ):
@@ -31,15 +26,8 @@ def pack(call: OpCall) -> Any:
         for index, one in enumerate(held):
             numbers[index] = Number(None, lost=True) if one is None else one[()]
         return Value(labels, numbers)
-    stay(call)
+    call.hold_numbers()
     return labels
-
-
-def stay(call: OpCall) -> None:
-    for value in call.ins:
-        if value.numbers is not None:
-            for number in value.numbers.flat:
-                call.use_value(number)
 
 
 @op("Unpack", does="passes", numbers=True)
@@ -49,8 +37,7 @@ def unpack(call: OpCall) -> Any:
     axis = call.attr("axis", 0) % len(known)
     size = known[axis] if known[axis] is not None else call.attr("num", 1)
     numbers = call.numbers(0)
-    x = call.hold_axes(call.x, [axis], f"are taken apart by {call.layer.path!r}")
-    one = x.move(lambda f: f.take(0, axis), (*known[:axis], *known[axis + 1 :]))
+    one = unstacked(call, call.x, axis)
     results = []
     for index in range(int(size or 0)):
         picked = None if numbers is None else np.asarray(numbers.take(index, axis), object)
@@ -81,7 +68,7 @@ def concat(call: OpCall) -> Any:
             ]
             joined = np.concatenate(pieces)
             return Value(Labels(joined.shape), joined)
-    stay(call)
+    call.hold_numbers()
     return join(call, [value.labels for value in parts], axis)
 
 
@@ -97,23 +84,18 @@ def split(call: OpCall) -> Any:
     along = x.axis(axis)
     if along.factors and along.size is not None:
         for factor in along.factors:
-            runs = np.split(factor, count, axis=1)
-            for run in runs[1:]:
-                call.tie(runs[0].ravel(), run.ravel())
+            equal = np.split(factor, count, axis=1)
+            for part in equal[1:]:
+                call.tie(equal[0].ravel(), part.ravel())
     size = known[axis]
-    part = None if size is None else size // count
-    return [_run(x, axis, index * (part or 0), part, known) for index in range(count)]
+    if size is None:
+        return [x] * count
+    return runs(call, x, axis, [size // count] * count)
 
 
 def apart(call: OpCall, x: Labels, axis: int) -> Labels:
     """Single positions are taken out: each is its own thing, such as the rows of a GRU's bias."""
     return call.hold_axes(x, [axis], f"are taken one by one by {call.layer.path!r}")
-
-
-def _run(x: Labels, axis: int, start: int, size: int | None, known: Shape) -> Labels:
-    result = (*known[:axis], size, *known[axis + 1 :])
-    span = range(start, start + (size or 0))
-    return x.move(lambda f: f.take(span, axis) if f.shape[axis] > 1 else f, result)
 
 
 @op("SplitV", does="passes", numbers=True)
@@ -131,12 +113,4 @@ def split_by_sizes(call: OpCall) -> Any:
         values = [rest if value < 0 else value for value in values]
     if 1 in values:
         x = apart(call, x, axis)
-    parts, start = [], 0
-    for number, size in zip(sizes.flat, values, strict=True):
-        part = _run(x, axis, start, size, known)
-        if x.varies(axis):
-            call.demand(number, part.axis(axis))
-            call.size_left(part.axis(axis))
-        parts.append(part)
-        start += size
-    return parts
+    return sized_runs(call, x, axis, values, list(sizes.flat))

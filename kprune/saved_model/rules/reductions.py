@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kprune.labels.labels import Labels
+from kprune.rules.effects.reductions import extreme_positions, normalised, reduced, running_sums
 from kprune.saved_model.rules.contractions import axes_of_image, hold_space
 from kprune.saved_model.rules.registry import op
 from kprune.saved_model.tracing.op_call import OpCall
@@ -42,21 +43,13 @@ def reduce(call: OpCall, *, exact: bool) -> Any:
     """
     x, numbers = call.x, call.numbers(0)
     keep = bool(call.attr("keep_dims", False))
-    known = call.shape()
-    axes = sorted({int(axis) % max(len(known), 1) for axis in call.constant(1).ravel()})
+    axes = call.axes(1, len(call.shape()))
     if numbers is not None:
         return _reduced_numbers(call, numbers, axes, keep)
     for axis in axes:
-        if not exact:
-            call.mix(x.axis(axis), f"are reduced by {call.layer.path!r}")
         call.traced.summed.append(x.axis(axis).all_ids())
-    x = call.collapse(x, axes)
-    if not keep:
-        x = x.move(
-            lambda f: f.squeeze(tuple(axes)), tuple(n for a, n in enumerate(known) if a not in axes)
-        )
     # exp(0) and the like: a mean of what is not 0 is not 0 either; a maximum of 0 is.
-    return x
+    return reduced(call, x, axes, exact=exact, keepdims=keep)
 
 
 def _reduced_numbers(call: OpCall, numbers: np.ndarray, axes: list[int], keep: bool) -> Value:
@@ -82,12 +75,7 @@ def _reduced_numbers(call: OpCall, numbers: np.ndarray, axes: list[int], keep: b
     numbers=True,
 )
 def largest(call: OpCall) -> Labels:
-    known = call.shape()
-    axis = int(call.constant(1).ravel()[0]) % len(known)
-    x = call.hold_axes(call.x, [axis], f"are indexed by {call.layer.path!r}")
-    return x.move(
-        lambda f: f.squeeze(axis), tuple(n for a, n in enumerate(known) if a != axis)
-    ).with_silence(False)
+    return extreme_positions(call, call.x, call.axes(1, len(call.shape())))
 
 
 @op(
@@ -97,9 +85,7 @@ def largest(call: OpCall) -> Labels:
     note="normalises over the last axis: its units depend on each other",
 )
 def softmax(call: OpCall) -> Labels:
-    why = f"are normalised against each other by {call.layer.path!r}"
-    call.mix(call.x.last, why, kind="softmax")
-    return call.x.with_silence(False)
+    return normalised(call, call.x, [call.x.rank - 1], shares=True)
 
 
 @op("L2Loss", does="passes", note="a unit that gives 0 is not missed")
@@ -111,11 +97,7 @@ def l2(call: OpCall) -> Labels:
 
 @op("Cumsum", does="passes", note="running sums: a unit that gives 0 is not missed", numbers=True)
 def running(call: OpCall) -> Labels:
-    axis = int(call.constant(1).ravel()[0])
-    along = call.x.axis(axis)
-    if along.factors and not call.x.silent:
-        call.mix(along, f"are summed up by {call.layer.path!r}")
-    return call.x.with_silence(False)
+    return running_sums(call, call.x, call.axes(1, len(call.shape())))
 
 
 @op("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", does="combines")

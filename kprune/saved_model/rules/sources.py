@@ -93,8 +93,7 @@ def fill(call: OpCall) -> Any:
     result = call.sized(numbers)
     held = call.ins[1].numbers
     if held is not None:
-        for number in held.flat:
-            call.use_value(number)
+        call.use_values(1)
         if (
             numbers is not None
             and all(n.value is not None for n in numbers.flat)
@@ -116,20 +115,14 @@ def fill(call: OpCall) -> Any:
     does="issues", note="made from a shape, which follows", numbers=True,
 )  # fmt: skip
 def random(call: OpCall) -> Labels:
-    for value in call.ins[1:]:
-        if value.numbers is not None:
-            for number in value.numbers.flat:
-                call.use_value(number)
+    call.use_values(*range(1, len(call.ins)))
     return call.sized(call.numbers(0)).with_silence(False)
 
 
 @op("Range", does="issues", note="counts", numbers=True)
 def count(call: OpCall) -> Any:
     held = [value.numbers for value in call.ins]
-    for numbers in held:
-        if numbers is not None:
-            for number in numbers.flat:
-                call.use_value(number)
+    call.hold_numbers()
     if all(numbers is not None and numbers[()].value is not None for numbers in held):
         values = range(*(int(numbers[()].value) for numbers in held))
         if len(values) <= _MOST:

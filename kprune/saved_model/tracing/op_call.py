@@ -11,13 +11,9 @@ from kprune.labels.labels import Axis, Labels, Shape
 from kprune.labels.map import Blocks, LabelMap, LayerRecord
 from kprune.saved_model.tracing.graph import Graph, Ref, is_restored, scalar
 from kprune.saved_model.tracing.parameters import Owners, Parameter
-from kprune.saved_model.tracing.traced import Count, Demand, Traced
+from kprune.saved_model.tracing.traced import Demand, Traced
 from kprune.saved_model.tracing.values import Number, Value
-from kprune.tracing.rule_call import CannotTell, RuleCall
-
-
-def _all(alive: np.ndarray) -> int:
-    return int(alive.sum())
+from kprune.tracing.rule_call import CannotTell, Count, RuleCall
 
 
 class GraphTracing(Protocol):
@@ -100,47 +96,42 @@ class OpCall(RuleCall):
             self.use_value(number)
         return np.array([number.value for number in numbers.flat], np.int64).reshape(numbers.shape)
 
+    def axes(self, index: int, rank: int) -> list[int]:
+        """An integer input that names axes of a tensor of this rank: from 0, in order."""
+        return sorted({int(axis) % max(rank, 1) for axis in self.constant(index).ravel()})
+
     def use_value(self, number: Number) -> None:
-        """Say that a number is more than a size here: it must stay what it is."""
-        for axis in number.of:
-            self.freeze(axis, f"are counted by {self.layer.path!r}")
+        super().use_value(number)
         self.keep_value(number)
+
+    def use_values(self, *inputs: int) -> None:
+        """The same for every number of some inputs."""
+        for index in inputs:
+            if self.ins[index].numbers is not None:
+                for number in self.ins[index].numbers.flat:
+                    self.use_value(number)
+
+    def hold_numbers(self) -> None:
+        """Have every number that comes in stay what it is: nobody says that these are sizes."""
+        self.use_values(*range(len(self.ins)))
 
     def keep_value(self, number: Number) -> None:
         """Say that a number is used as a value where it is written: no size may be made of it."""
         if number.at is not None:
             self.traced.valued.add(number.at)
 
-    def demand(self, number: Number, axis: Axis, count: Count = _all) -> None:
-        """Say that a number has to be the count of what is left along an axis.
+    def _rewrite(self, number: Number, axis: Axis, count: Count) -> None:
+        if axis.factors:
+            self.traced.demands.append(Demand(number.at, axis, count))
+        else:
+            self.keep_value(number)
 
-        Args:
-            number: an element of a shape, a beginning or an end.
-            count: from a bool array of survivors, what it has to be instead.
-        """
-        if number.value == -1 and number.at is not None and count is _all:
-            return
-        if number.at is not None:
-            if axis.factors:
-                self.traced.demands.append(Demand(number.at, axis, count))
-            else:
-                self.keep_value(number)
-            return
-        self.match_size(number, axis, whole=count is _all)
-
-    def shaped(self, labels: Labels, numbers: np.ndarray | None) -> Labels:
-        """Hold a result against the numbers that gave it its shape."""
+    def shaped_by(self, labels: Labels, numbers: np.ndarray | None) -> Labels:
+        """Hold a result against the integer input that gave it its shape, as far as that is known."""
         if numbers is None:
-            if labels.factors:
-                self.freeze(
-                    labels,
-                    f"are given a shape by {self.layer.path!r} that only a run knows",
-                )
+            self.freeze(labels, f"are given a shape by {self.layer.path!r} that only a run knows")
             return labels
-        for axis, number in enumerate(numbers.ravel()):
-            if axis < labels.rank:
-                self.demand(number, labels.axis(axis))
-        return labels
+        return self.shaped(labels, numbers.ravel())
 
     def sized(self, numbers: np.ndarray | None) -> Labels:
         """A tensor made from a shape, as zeros are: its positions are units nobody can name."""
@@ -262,11 +253,3 @@ class OpCall(RuleCall):
         if not x.silent:
             self.traced.loud.append(ids)
         return True
-
-
-def positions(sizes: Sequence[int | None]) -> float:
-    """How many positions there are; unknown sizes count as 1."""
-    total = 1.0
-    for size in sizes:
-        total *= size or 1
-    return total

@@ -287,15 +287,15 @@ class GraphTracer:
                     if value.items is not None and value.items.element is not None:
                         call.freeze(value.items.element, why)
                 call.opaque(why)
-            _hold_numbers(call)
+            call.hold_numbers()
             return [Value(Labels(call.recorded[index])) for index in sorted(call.recorded)]
         if not rule.numbers:
-            _hold_numbers(call)
+            call.hold_numbers()
         try:
             outputs = rule.function(call)
         except CannotTell as reason:
             outputs = call.opaque(f"{call.layer.path!r} {reason}")
-            _hold_numbers(call)
+            call.hold_numbers()
         listed = outputs if isinstance(outputs, list) else [outputs]
         result = []
         for index, item in enumerate(listed):
@@ -323,14 +323,6 @@ def _checked(call: OpCall, index: int, labels: Labels) -> Labels:
             call.freeze(met, why)
         return Labels(recorded)
     return labels.with_shape(shape)
-
-
-def _hold_numbers(call: OpCall) -> None:
-    """Have the integers that come in stay what they are: nobody says that these are sizes."""
-    for value in call.ins:
-        if value.numbers is not None:
-            for number in value.numbers.flat:
-                call.use_value(number)
 
 
 def _seen(value: Value) -> Labels:

@@ -11,9 +11,7 @@ from kprune.labels.labels import Axis, Labels
 from kprune.labels.map import Blocks
 from kprune.saved_model.tracing.parameters import Parameter
 from kprune.saved_model.tracing.values import Number, Place, TensorList
-
-Count = Callable[[np.ndarray], int]
-"""From a bool array of survivors along an axis to the number that a constant has to hold then."""
+from kprune.tracing.rule_call import Count
 
 Says = Callable[[Number, Axis], None]
 

@@ -10,7 +10,7 @@ from kprune.elementwise.written import activation_formula, activation_name
 from kprune.graph.model import Call, Layer
 from kprune.labels.labels import Axis
 from kprune.labels.map import Blocks, Weight
-from kprune.rules.operations.contractions import parse_equation
+from kprune.rules.effects.contractions import parse_equation
 from kprune.rules.shapes import ints, spatial_axes
 from kprune.sets import without
 from kprune.surgery.constants.constant_units import NOTHING, Known, read_off
