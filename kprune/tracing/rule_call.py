@@ -159,6 +159,25 @@ class RuleCall:
                 self.demand(number, labels.axis(axis))
         return labels
 
+    def sized(self, numbers: Sequence[Number]) -> Labels:
+        """A tensor made from a shape, as zeros are: its positions are units nobody can name."""
+        known = self.recorded.get(0) or ()
+        sizes = [n.value if n.value is not None and n.value >= 0 else None for n in numbers]
+        if len(known) == len(sizes):
+            sizes = [b if a is None else a for a, b in zip(sizes, known, strict=True)]
+        result = Labels(tuple(sizes))
+        for axis, (size, number) in enumerate(zip(sizes, numbers, strict=True)):
+            follows = number.at is not None or (number.of and not number.lost)
+            if size is not None and size > 1 and follows:
+                ids = self.anonymous(size)
+                extents = [1] * len(sizes)
+                extents[axis] = size
+                result = Labels(result.shape, (*result.factors, ids.reshape(extents)))
+                self.demand(number, Axis.of(ids))
+            else:
+                self.use_value(number)
+        return result
+
     def use_value(self, number: Number) -> None:
         """Say that a number is more than a size here: it must stay what it is."""
         for axis in number.of:

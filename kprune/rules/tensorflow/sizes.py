@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from kprune.graph.model import leaves
 from kprune.graph.parse import CONSTANT, legacy_rows
-from kprune.labels.labels import Axis, Labels
-from kprune.labels.sizes import Number, computed, product, size_number
+from kprune.labels.labels import Labels
+from kprune.labels.sizes import ARITHMETIC, Number, calculated, product, size_number
 from kprune.rules.tensorflow.registry import Function, function, written
 from kprune.tracing.layer_call import LayerCall
 from kprune.tracing.rule_call import CannotTell
-
-ARITHMETIC: dict[str, Callable[[int, int], int]] = {
-    "Add": lambda a, b: a + b,
-    "Subtract": lambda a, b: a - b,
-    "FloorDivide": lambda a, b: a // b,
-    "Mod": lambda a, b: a % b,
-    "Maximum": max,
-    "Minimum": min,
-}
 
 
 def sized_with(call: LayerCall) -> list[Labels]:
@@ -73,7 +63,7 @@ def computed_sizes(call: LayerCall, known: Function) -> Labels | list[Labels] | 
     if known.twin == "Prod" and call.kwargs.get("axis") in (None, 0, [0]):
         return tensor_of(np.array(product(list(first.numbers.flat)), object))
     if (known.twin in ARITHMETIC or known.twin == "Multiply") and len(operands) == 2:
-        return tensor_of(_pairwise(known.twin, *(_numbers(operand) for operand in operands)))
+        return tensor_of(calculated(known.twin, *(_numbers(operand) for operand in operands)))
     return None
 
 
@@ -87,25 +77,6 @@ def _numbers(value: Any) -> np.ndarray:
     for place, number in np.ndenumerate(flat):
         result[place] = Number(int(number))
     return result
-
-
-def _pairwise(kind: str, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    first, second = np.broadcast_arrays(one, other)
-    result = np.empty(first.shape, object)
-    for place in np.ndindex(first.shape):
-        a: Any = first[place]
-        b: Any = second[place]
-        result[place] = _together(kind, a, b)
-    return result
-
-
-def _together(kind: str, a: Number, b: Number) -> Number:
-    if kind == "Multiply":
-        return product([a, b])
-    known = a.value is not None and b.value is not None
-    value = ARITHMETIC[kind](a.value or 0, b.value or 0) if known and b.value else None
-    made = computed(value, [a, b])
-    return made if made.of else Number(value)
 
 
 def _assembled(call: LayerCall, kind: str) -> Labels:
@@ -206,14 +177,4 @@ def made_from_a_shape(call: LayerCall) -> Labels:
         numbers = list(first.numbers.flat)
     else:
         numbers = list(_assembled(call, "Concatenate").numbers.flat)
-    made = Labels(tuple(known_sizes(numbers)))
-    for axis, number in enumerate(numbers):
-        if number.value is None or number.value < 2 or not (number.at or number.of):
-            call.use_value(number)
-            continue
-        ids = call.anonymous(number.value)
-        extents = [1] * len(numbers)
-        extents[axis] = number.value
-        made = Labels(made.shape, (*made.factors, ids.reshape(extents)))
-        call.demand(number, Axis.of(ids))
-    return made.with_silence(False)
+    return call.sized(numbers).with_silence(False)

@@ -10,6 +10,10 @@
     sources.py       constants, variables, what makes tensors from a shape
     control.py       calls of functions, branches, loops, lists of tensors
 
+What an operation does to labels stands in `kprune.rules.effects`, where Keras's rules ask as well;
+the rules here fetch axes and sizes from nodes and constants, and calculate with sizes alike. Sources
+and control flow are TensorFlow's own: a config has neither functions nor variables.
+
 An operation without a rule is never guessed at: what reaches it is frozen, by its name.
 """
 

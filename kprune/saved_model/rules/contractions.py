@@ -1,4 +1,7 @@
-"""Products and convolutions: what is summed over is tied, what is left passes."""
+"""Products and convolutions: what is summed over is tied, what is left passes.
+
+Convolutions stay apart from Keras's layers: these issue units, here a kernel brings its own along.
+"""
 
 from __future__ import annotations
 

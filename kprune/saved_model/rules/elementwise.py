@@ -1,9 +1,10 @@
-"""Element by element: labels pass, what meets is tied. Sizes are calculated alike."""
+"""Element by element: labels pass, what meets is tied. Sizes are calculated alike.
+
+`Select` stays apart from `where`: in its first version it may choose whole samples.
+"""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,22 +12,18 @@ import numpy as np
 from kprune.elementwise.facts import keeps_zero, names
 from kprune.elementwise.table import FUNCTIONS, TENSORFLOW
 from kprune.labels.labels import Labels
+from kprune.labels.sizes import calculated
 from kprune.saved_model.rules.registry import op
 from kprune.saved_model.tracing.op_call import OpCall
-from kprune.saved_model.tracing.values import Number, Value, computed, product
+from kprune.saved_model.tracing.values import Value
 
 OF_ONE = names(TENSORFLOW, operands=lambda count: count == 1)
 OF_SEVERAL = names(TENSORFLOW, operands=lambda count: count != 1)
 
-_ARITHMETIC: dict[str, Callable[[int, int], int]] = {
-    "Add": operator.add,
-    "AddV2": operator.add,
-    "Sub": operator.sub,
-    "Maximum": max,
-    "Minimum": min,
-    "FloorDiv": operator.floordiv,
-    "FloorMod": operator.mod,
-}
+_ARITHMETIC = {
+    "Add": "Add", "AddV2": "Add", "Sub": "Subtract", "Mul": "Multiply", "Maximum": "Maximum",
+    "Minimum": "Minimum", "FloorDiv": "FloorDivide", "FloorMod": "Mod",
+}  # fmt: skip
 
 
 @op(
@@ -130,29 +127,10 @@ def _arithmetic(call: OpCall) -> np.ndarray | None:
     held = [value.numbers for value in call.ins]
     if len(held) != 2 or any(numbers is None for numbers in held):
         return None
-    left, right = (np.asarray(one, object) for one in np.broadcast_arrays(*held))
-    result = np.empty(left.shape, object)
-    for index in np.ndindex(left.shape):
-        result[index] = _calculated(call, left[index], right[index])
-    return result
-
-
-def _calculated(call: OpCall, one: Any, other: Any) -> Number:
-    for number in (one, other):
-        call.keep_value(number)
-    if call.op == "Mul":
-        return product(
-            [
-                Number(one.value, of=one.of, lost=one.lost),
-                Number(other.value, of=other.of, lost=other.lost),
-            ]
-        )
-    value = None
-    function = _ARITHMETIC.get(call.op)
-    by_zero = call.op in ("FloorDiv", "FloorMod") and other.value == 0
-    if function is not None and one.value is not None and other.value is not None and not by_zero:
-        value = function(one.value, other.value)
-    return computed(value, [one, other])
+    for numbers in held:
+        for number in numbers.flat:
+            call.keep_value(number)
+    return calculated(_ARITHMETIC.get(call.op, call.op), *held)
 
 
 @op("Select", "SelectV2", does="combines", note="one or the other, element by element")

@@ -1,4 +1,8 @@
-"""Operations that pick positions: slices and gathers; constants that say which follow."""
+"""Operations that pick positions: slices and gathers; constants that say which follow.
+
+A gather with constant indices holds its axis, where a config's list of indices follows: a number in
+a constant can be rewritten, but not how many there are.
+"""
 
 from __future__ import annotations
 

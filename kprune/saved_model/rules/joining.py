@@ -1,4 +1,8 @@
-"""Operations that put tensors, or sizes, together, and those that take them apart again."""
+"""Operations that put tensors, or sizes, together, and those that take them apart again.
+
+`Split` is not Keras's: it has its number of equal runs in an attribute that no sizes can replace, so
+as much has to go from each. Parts of weights are split here too, which no layer's rule ever sees.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Operations that bring an axis down to a figure, normalise over it, or slide along it."""
+"""Operations that bring an axis down to a figure, normalise over it, or slide along it.
+
+Normalisation and pooling stay apart from Keras's layers, which issue weights and know their sizes
+from a config; here both come as tensors, and the sizes as the graph records them.
+"""
 
 from __future__ import annotations
 

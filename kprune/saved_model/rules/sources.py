@@ -90,7 +90,7 @@ def assign(call: OpCall) -> Any:
 @op("Fill", does="issues", note="filled from a shape, which follows", numbers=True)
 def fill(call: OpCall) -> Any:
     numbers = call.numbers(0)
-    result = call.sized(numbers)
+    result = call.sized_by(0)
     held = call.ins[1].numbers
     if held is not None:
         call.use_values(1)
@@ -116,7 +116,7 @@ def fill(call: OpCall) -> Any:
 )  # fmt: skip
 def random(call: OpCall) -> Labels:
     call.use_values(*range(1, len(call.ins)))
-    return call.sized(call.numbers(0)).with_silence(False)
+    return call.sized_by(0).with_silence(False)
 
 
 @op("Range", does="issues", note="counts", numbers=True)

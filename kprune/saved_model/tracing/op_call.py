@@ -133,29 +133,10 @@ class OpCall(RuleCall):
             return labels
         return self.shaped(labels, numbers.ravel())
 
-    def sized(self, numbers: np.ndarray | None) -> Labels:
-        """A tensor made from a shape, as zeros are: its positions are units nobody can name."""
-        if numbers is None:
-            return Labels(self.recorded.get(0))
-        flat = list(numbers.ravel())
-        known = self.recorded.get(0)
-        shape = tuple(
-            number.value if number.value is not None and number.value >= 0
-            else (known[axis] if known is not None and axis < len(known) else None)
-            for axis, number in enumerate(flat)
-        )  # fmt: skip
-        result = Labels(shape)
-        for axis, (size, number) in enumerate(zip(shape, flat, strict=True)):
-            follows = number.at is not None or (number.of and not number.lost)
-            if size is not None and size > 1 and follows:
-                ids = self.anonymous(size)
-                extents = [1] * len(shape)
-                extents[axis] = size
-                result = Labels(shape, (*result.factors, ids.reshape(extents)))
-                self.demand(number, Axis.of(ids))
-            else:
-                self.use_value(number)
-        return result
+    def sized_by(self, index: int) -> Labels:
+        """A tensor made from a shape that is an integer input: see `sized`."""
+        numbers = self.numbers(index)
+        return Labels(self.recorded.get(0)) if numbers is None else self.sized(numbers.ravel())
 
     def scalar(self, index: int) -> float | None:
         """The value of an input that is a number written in the graph; None for any other."""
