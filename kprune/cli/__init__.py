@@ -37,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Raises: SystemExit, with the exit code.
     """
     # Imports and a model's graph make many objects that live to the end; looking through them for
-    # circles, as Python does after every 700 more, finds none.
-    gc.set_threshold(50_000, 20, 20)
+    # circles, as Python does after every few hundred more, finds none.
+    gc.set_threshold(100_000, 20, 20)
     try:
         from kprune.cli.boundary import run
     except KeyboardInterrupt:

@@ -1,7 +1,5 @@
 """The Typer app, which makes each command of `kprune.cli.commands` when it is asked for."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Annotated, Any
 

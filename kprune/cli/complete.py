@@ -3,8 +3,6 @@
 An error while completing must never be seen: whatever goes wrong, nothing is offered.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 # Typer tells what to pass by the names of the parameters. `ctx` has no type of ours: the class has

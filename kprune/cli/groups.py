@@ -23,14 +23,13 @@ def grouped(function: Callable[..., Any]) -> Callable[..., Any]:
         def remove(model: Model, write: Writing): ...     # kprune remove MODEL -o PATH
 
     Args:
-        function: its parameters have types (strings are resolved in its own module) and names that
+        function: its parameters have types (no strings: see `kprune.cli.commands`) and names that
             no field of its groups has.
     """
-    hints = get_type_hints(function, include_extras=True)
     groups: dict[str, type[Struct]] = {}
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(function).parameters.values():
-        kind = hints[parameter.name]
+        kind = parameter.annotation
         if not _is_group(kind):
             parameters.append(_parameter(parameter.name, kind, parameter.default))
             continue

@@ -1,6 +1,7 @@
-"""What the commands share. Each group is a Struct; `grouped` makes its fields options."""
+"""What the commands share. Each group is a Struct; `grouped` makes its fields options.
 
-from __future__ import annotations
+Annotations are evaluated as the module is loaded, as in `commands`.
+"""
 
 import re
 from typing import TYPE_CHECKING, Annotated, Any
@@ -95,7 +96,7 @@ class Naming(Struct, frozen=True):
         ),
     ] = None
 
-    def pairs(self) -> list[Spec]:
+    def pairs(self) -> "list[Spec]":
         """What --layer and --units say together.
 
         Raises: UsageError if there is not one of each.

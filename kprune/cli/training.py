@@ -1,7 +1,5 @@
 """The options of the commands that train."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from msgspec import Struct

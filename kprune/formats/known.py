@@ -16,7 +16,6 @@ from msgspec import Struct
 from kprune.edit import Edit
 from kprune.errors import UsageError
 from kprune.faults import file_error, shown
-from kprune.formats import lookalikes
 from kprune.formats.opening import STANDARD_INPUT, OpenFile, open_file
 from kprune.formats.source import Progress, Source
 
@@ -95,8 +94,8 @@ def open_model(path: str | os.PathLike[str], *, trust: bool = False) -> Source:
     if os.fspath(path) != STANDARD_INPUT and os.path.isdir(path):
         source = _folder_opener(Path(path))(Path(path))
     else:
-        if missing := lookalikes.refuse_missing(path):
-            raise missing
+        if not os.path.exists(path):
+            _refuse_missing(path)
         file = open_file(path)
         try:
             source = _file_opener(file)(file)
@@ -107,7 +106,19 @@ def open_model(path: str | os.PathLike[str], *, trust: bool = False) -> Source:
     return source
 
 
+# What is no model is told apart by a module that only such files need.
+
+
+def _refuse_missing(path: str | os.PathLike[str]) -> None:
+    from kprune.formats import lookalikes
+
+    if missing := lookalikes.refuse_missing(path):
+        raise missing
+
+
 def _folder_opener(folder: Path) -> Callable[[Path], Source]:
+    from kprune.formats import lookalikes
+
     try:
         names = set(os.listdir(folder))
     except OSError as error:
@@ -125,7 +136,9 @@ def _file_opener(file: OpenFile) -> Callable[[OpenFile], Source]:
     for kind in FORMATS:
         if kind.starts and head.startswith(kind.starts):
             return _opener(kind)
-    raise lookalikes.refuse_file(file)
+    from kprune.formats.lookalikes import refuse_file
+
+    raise refuse_file(file)
 
 
 def _opener(kind: Format) -> Callable[..., Source]:

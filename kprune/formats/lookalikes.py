@@ -134,8 +134,8 @@ _SIGNS: tuple[tuple[int, bytes, Lookalike], ...] = (
 _HEAD = 4096
 _TABLE_END = (0xDB4775248B80FB57).to_bytes(8, "little")  # of LevelDB's tables: a checkpoint's index
 _MORE_PARTS = ("fingerprint.pb", "keras_metadata.pb")
-_SHARD = re.compile(r"\.data-\d{5}-of-\d{5}$")
-_MODEL_FILE = re.compile(r"(^|/)(saved_model\.pb|model\.weights\.h5|[^/]+\.(keras|h5|hdf5))$")
+_SHARD = r"\.data-\d{5}-of-\d{5}$"
+_MODEL_FILE = r"(^|/)(saved_model\.pb|model\.weights\.h5|[^/]+\.(keras|h5|hdf5))$"
 
 
 def refuse_file(file: OpenFile) -> FileError:
@@ -199,7 +199,7 @@ def _by_structure(file: OpenFile, head: bytes) -> Lookalike | None:
     in_saved_model = _beside(file, f"../{GRAPH}")
     if file.size >= 48 and file.read(file.size - 8, 8) == _TABLE_END:
         return SAVED_MODEL_PART if in_saved_model else CHECKPOINT
-    if file.path is not None and _SHARD.search(file.path.name):
+    if file.path is not None and re.search(_SHARD, file.path.name):
         return SAVED_MODEL_PART if in_saved_model else CHECKPOINT
     return _by_fields(file)
 
@@ -287,7 +287,9 @@ def refuse_zip(file: OpenFile, names: Collection[str]) -> FileError | None:
         return refusal(file, TORCH)
     if files and all(name.endswith(".npy") for name in files):
         return refusal(file, ARRAYS)
-    inside = next((name for name in files if _MODEL_FILE.search(name) and name != WEIGHTS), None)
+    inside = next(
+        (name for name in files if re.search(_MODEL_FILE, name) and name != WEIGHTS), None
+    )
     return None if inside is None else refusal(file, ZIPPED_MODEL, where=clean(inside))
 
 
@@ -331,7 +333,7 @@ def refuse_folder(folder: Path, names: Collection[str]) -> FileError:
 
 
 def _folder_kind(names: Collection[str]) -> Lookalike | None:
-    if any(_SHARD.search(name) for name in names):
+    if any(re.search(_SHARD, name) for name in names):
         return CHECKPOINT
     if "saved_model.pbtxt" in names:
         return SAVED_MODEL_TEXT
@@ -363,6 +365,6 @@ def _holds_model(path: Path) -> bool:
 def refuse_missing(path: str | os.PathLike[str]) -> FileError | None:
     """The refusal of a checkpoint named by its prefix, which is no file; None for what is not there."""
     name = os.fspath(path)
-    if os.path.exists(name) or not os.path.isfile(f"{name}.index"):
+    if not os.path.isfile(f"{name}.index"):
         return None
     return refusal(shown(name), CHECKPOINT)

@@ -93,6 +93,8 @@ def reversible_embedding(call: LayerCall) -> Labels:
 @LAYERS.rule("EinsumDense", does="issues")
 def einsum_dense(call: LayerCall) -> Labels:
     """units: the kernel's letters that only the output has; letters of the input are summed or kept"""
+    from kprune.rules.operations.contractions import parse_equation
+
     if is_quantized(call):
         raise_quantized(call)
     x, shape, config = call.x, call.shape(), call.config

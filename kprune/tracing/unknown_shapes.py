@@ -16,7 +16,7 @@ from kprune.labels.labels import Labels
 Kernels = Callable[[Layer], Shape | None]
 """Gives the shape of the first weight that the file holds for a layer; None if there is none."""
 
-_SPATIAL = re.compile(
+_SPATIAL = (
     r"(Separable|Depthwise)?Conv(olution)?[123]D(Transpose)?|(Global)?(Max|Average|Avg)Pool(ing)?[123]D"
     r"|(Cropping|ZeroPadding|UpSampling|SpatialDropout)[123]D"
 )
@@ -58,7 +58,7 @@ def rank_of(layer: Layer) -> int | None:
     """How many axes, the batch among them, a layer's input has by its class; None if that is open."""
     if layer.kind in _RECURRENT:
         return 3
-    if _SPATIAL.fullmatch(layer.kind):
+    if re.fullmatch(_SPATIAL, layer.kind):
         return 2 + int(re.sub(r"\D", "", layer.kind))
     return None
 
@@ -66,24 +66,24 @@ def rank_of(layer: Layer) -> int | None:
 def known_input(layer: Layer, x: Labels, kernels: Kernels) -> Labels:
     """A tensor that a layer is called on, with what the layer says of its shape where that is unknown."""
     shape = x.shape
-    rank = rank_of(layer)
     if shape is None:
+        rank = rank_of(layer)
         if rank is None:
             return x
         shape = (None,) * rank
     axis = 1 if layer.config.get("data_format") == "channels_first" else len(shape) - 1
     if len(shape) > 1 and shape[axis] is None:
-        size = _channels(layer, rank, kernels)
+        size = _channels(layer, kernels)
         if size is not None and not x.factors:
             shape = (*shape[:axis], size, *shape[axis + 1 :])
     return x if shape == x.shape else x.with_shape(shape)
 
 
-def _channels(layer: Layer, rank: int | None, kernels: Kernels) -> int | None:
+def _channels(layer: Layer, kernels: Kernels) -> int | None:
     """How many channels a layer takes, by its kernel."""
     if layer.kind == "Dense" or layer.kind in _RECURRENT:
         place = 0
-    elif rank is not None and "Conv" in layer.kind:
+    elif "Conv" in layer.kind and (rank := rank_of(layer)) is not None:
         place = rank - 1 if layer.kind.endswith("Transpose") else rank - 2
     else:
         return None
@@ -134,7 +134,7 @@ def widths(model: Model, kernels: Kernels) -> dict[tuple[str, int, int], int]:
     found: dict[tuple[str, int, int], int] = {}
     for call in model.calls:
         if call.layer.kind == "Dense" and len(call.inputs) == 1:
-            size = _channels(call.layer, None, kernels)
+            size = _channels(call.layer, kernels)
             before: Call | None = call
             while size is not None and before is not None and len(before.inputs) == 1:
                 key = before.inputs[0].key

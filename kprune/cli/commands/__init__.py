@@ -15,6 +15,9 @@ tune.py         tune
 verify.py       verify
 
 To add a command, write its function in a module here, and a line in `COMMANDS`.
+
+Annotations are evaluated as the module is loaded (no `from __future__ import annotations`): Typer
+needs every one of them, and would compile each string anew.
 """
 
 from typing import NamedTuple

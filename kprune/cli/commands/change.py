@@ -1,7 +1,5 @@
 """kprune remove, zero, mask, unmask: the commands that write another model."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from typer import Argument, Option

@@ -1,7 +1,5 @@
 """kprune compact"""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """kprune diff"""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from typer import Argument, Option

@@ -1,7 +1,5 @@
 """kprune iterate"""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from msgspec.structs import asdict

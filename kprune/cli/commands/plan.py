@@ -1,7 +1,5 @@
 """kprune plan and apply: choices written down, reviewed, and carried out."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from typer import Argument, Option

@@ -1,7 +1,5 @@
 """kprune rules and schema: what kprune knows, and what its files look like."""
 
-from __future__ import annotations
-
 from fnmatch import fnmatchcase
 from typing import Annotated
 

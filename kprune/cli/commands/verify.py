@@ -1,7 +1,5 @@
 """kprune verify"""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from typer import Argument, Option

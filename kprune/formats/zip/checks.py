@@ -7,7 +7,6 @@ and its directory fill it without gap or overlap: then there is one way to read 
 
 from __future__ import annotations
 
-import re
 import struct
 import zipfile
 
@@ -22,7 +21,6 @@ from kprune.text import clean
 _LONGEST_DIRECTORY = 1 << 24
 _LONGEST_COMMENT = 1 << 16
 _ENCRYPTED = 1 | 1 << 5 | 1 << 6 | 1 << 13  # encrypted, patched, strongly encrypted, masked
-_DRIVE = re.compile(r"[A-Za-z]:")
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 # Keras refuses the same (keras/src/saving/saving_lib.py, _reject_zip_bomb).
 _BOMB_FLOOR, _BOMB_EXPANSION = 1 << 32, 100
@@ -136,7 +134,7 @@ class _Check:
     def _name(self, info: zipfile.ZipInfo, seen: set[str]) -> None:
         name = info.orig_filename
         parts = name.replace("\\", "/").split("/")
-        if "\0" in name or not name or parts[0] == "" or ".." in parts or _DRIVE.match(name):
+        if "\0" in name or not name or parts[0] == "" or ".." in parts or _has_drive(name):
             raise self._bad(f"no member can be called '{clean(name)}'")
         if info.filename in seen:
             raise self._bad(f"two members are called '{clean(name)}'")
@@ -216,3 +214,8 @@ class _Check:
 
     def _bad(self, why: str) -> DamagedFileError:
         return damaged(self.file, why, where="the zip archive")
+
+
+def _has_drive(name: str) -> bool:
+    """Whether a name starts with a Windows drive, as in `C:model.h5`."""
+    return name[1:2] == ":" and name[0].isascii() and name[0].isalpha()

@@ -24,7 +24,6 @@ from kprune.formats import stream
 from kprune.formats.hdf5.layout import Layout, check_layout
 from kprune.formats.hdf5.tensors import Hdf5Weights
 from kprune.formats.lines import without_lines
-from kprune.formats.lookalikes import refuse_zip
 from kprune.formats.opening import OpenFile, spooled
 from kprune.formats.outcome import Outcome, require_sound, resolve
 from kprune.formats.outcome import layout as outcome_layout
@@ -63,8 +62,8 @@ class KerasZip(Source):
                 window = cast(BinaryIO, file.window())
                 self._archive = held.enter_context(zipfile.ZipFile(window))
             names = self._archive.namelist()
-            if CONFIG not in names and (other := refuse_zip(file, names)):
-                raise other
+            if CONFIG not in names:
+                _refuse_others(file, names)
             members = checked_members(self._archive, file)
             self._members = {member.name: member for member in members}
             self._require_keras()
@@ -199,6 +198,14 @@ class KerasZip(Source):
             else:
                 for _ in self._content(member):
                     pass  # reading to the end is what compares
+
+
+def _refuse_others(file: OpenFile, names: list[str]) -> None:
+    """Raises: FileError if the archive is known to be something else."""
+    from kprune.formats.lookalikes import refuse_zip
+
+    if other := refuse_zip(file, names):
+        raise other
 
 
 class _Plan(Struct):

@@ -10,7 +10,6 @@ import numpy as np
 
 from kprune.errors import SpecError
 from kprune.pointing import Source
-from kprune.select.naming.index_files import FromFile
 from kprune.select.naming.indices import (
     HOW_TO_WRITE,
     ITEM,
@@ -89,6 +88,8 @@ def parse_indices(text: str, *, source: Source | None = None, base: Path | None 
                 where=source.at(start + 1),
                 do="write @drop.txt, or @- for standard input",
             )
+        from kprune.select.naming.index_files import FromFile
+
         return FromFile(rest[1:], base, complement, source=source)
     return Listed(tuple(_items(text, start, source)), complement, source=source)
 

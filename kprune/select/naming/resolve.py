@@ -10,7 +10,6 @@ import numpy as np
 from kprune.analysis.analysis import Analysis
 from kprune.errors import SpecError, UsageError
 from kprune.labels.map import TOKENS, UnitAxis
-from kprune.select.naming.index_files import FromFile
 from kprune.select.naming.indices import Indices, Where
 from kprune.select.naming.layer_names import axes_named
 from kprune.select.naming.specs import Spec, parse_layer, parse_spec, spec_from_pair
@@ -75,11 +74,12 @@ def _rows_or_units(
     try:
         return indices_of(indices, axis, environment, allow_empty=allow_empty)
     except SpecError:
+        from kprune.select.naming.index_files import FromFile
+        from kprune.select.naming.kept_tokens import rows_of_tokens
+
         source = getattr(environment, "source", None)
         if axis.name != TOKENS or not isinstance(indices, FromFile) or source is None:
             raise
-        from kprune.select.naming.kept_tokens import rows_of_tokens
-
         rows = rows_of_tokens(analysis, source, axis, indices.name, indices.base)
         if rows is None:
             raise

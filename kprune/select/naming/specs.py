@@ -26,8 +26,8 @@ from kprune.pointing import Source, point_at, quoted
 from kprune.select.naming.index_text import indices_from, parse_indices
 from kprune.select.naming.indices import HOW_TO_WRITE, Indices
 
-_AXIS = re.compile(r"\s*\.\s*([^\W\d]\w*)\s*")
-_ESCAPED = re.compile(r"""\\(["'\\])""")
+_AXIS = r"\s*\.\s*([^\W\d]\w*)\s*"
+_ESCAPED = r"""\\(["'\\])"""
 
 
 class LayerName(Struct, frozen=True, kw_only=True):
@@ -144,9 +144,9 @@ def _name(text: str, *, need_colon: bool) -> tuple[LayerName, int]:
             raise SpecError(
                 "the quotes around the layer name are not closed", where=point_at(text, start)
             )
-        layer = _ESCAPED.sub(r"\1", text[start + 1 : closing.start(1)])
+        layer = re.sub(_ESCAPED, r"\1", text[start + 1 : closing.start(1)])
         stop = closing.end()
-        if dotted := _AXIS.match(text, stop):
+        if dotted := re.compile(_AXIS).match(text, stop):
             axis, stop = dotted.group(1), dotted.end()
         stop += len(text[stop:]) - len(text[stop:].lstrip())
         if stop < len(text) and not (need_colon and text[stop] == ":"):
