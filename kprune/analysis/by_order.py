@@ -18,8 +18,7 @@ from msgspec.structs import replace
 
 from kprune.errors import DamagedFileError
 from kprune.graph.model import Layer
-from kprune.labels.map import Freeze, LabelMap, LayerRecord, Weight
-from kprune.sets import distinct
+from kprune.labels.map import LAYER, LabelMap, LayerRecord, Weight
 from kprune.text import clean
 
 
@@ -165,5 +164,4 @@ def _unbind(label_map: LabelMap, layer: Layer, stored: int, known: int) -> None:
         for axis in place.record.axes.values():
             held.append(axis.ids)
             label_map.axes.pop(axis.address, None)
-    ids = distinct(*held)
-    label_map.freezes.append(Freeze("rule", ids[ids != 0], why, layer.path))
+    label_map.freeze(np.concatenate(held), why, layer.path, subject=LAYER)

@@ -129,7 +129,11 @@ def _usage(error: Any) -> UsageError:
         )
         hint = f"; did you mean {near}?" if near else ""
         return UsageError(f"there is no option '{clean(option)}'{hint}", do=help_text)
+    wanted = getattr(error, "wanted", None)  # of `kprune.cli.values`
+    if wanted and parameter is not None:
+        return UsageError(f"{parameter.opts[0]} takes {wanted}", do=help_text)
     text = " ".join(error.format_message().split()).rstrip(".")
+    # Typer has no class of its own for this error: its words tell it.
     unknown = re.match("No such command '(.*?)'", text)
     if unknown is not None and context is not None:
         from kprune.pointing import did_you_mean
@@ -137,14 +141,6 @@ def _usage(error: Any) -> UsageError:
         hint = did_you_mean(unknown[1], context.command.list_commands(context))
         text = f"there is no command '{clean(unknown[1])}'" + (f"; {hint}" if hint else "")
         return UsageError(text, do=help_text)
-    if parameter is not None and "valid" in text:
-        for word, what in (
-            ("integer", "a whole number"),
-            ("float", "a number"),
-            ("number", "a number"),
-        ):
-            if word in text:
-                return UsageError(f"{parameter.opts[0]} takes {what}", do=help_text)
     text = clean(text, 300)
     return UsageError(text[:1].lower() + text[1:], do=help_text)
 

@@ -11,6 +11,18 @@ from typing import Any, get_args
 from typer import BadParameter
 
 
+class NotThatType(BadParameter):
+    """A value is not of its option's type.
+
+    Attributes:
+        wanted: what the option takes.
+    """
+
+    def __init__(self, value: Any, wanted: str, param: Any, ctx: Any) -> None:
+        super().__init__(f"{value!r} is not {wanted}", ctx=ctx, param=param)
+        self.wanted = wanted
+
+
 class PlainValues:
     """Stands where Typer keeps the adapter of one parameter; see `prepare`."""
 
@@ -20,7 +32,7 @@ class PlainValues:
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
         """The value, or all values of a parameter that takes several.
 
-        Raises: BadParameter for a text that is no such number.
+        Raises: NotThatType for a text that is no such number.
         """
         if param.multiple or param.nargs == -1:
             return [self._one(item, param, ctx) for item in value or ()]
@@ -32,8 +44,8 @@ class PlainValues:
         try:
             return self.kind(value)
         except ValueError:
-            what = {int: "integer", float: "number"}[self.kind]
-            raise BadParameter(f"{value!r} is not a valid {what}", ctx=ctx, param=param) from None
+            wanted = {int: "a whole number", float: "a number"}[self.kind]
+            raise NotThatType(value, wanted, param, ctx) from None
 
 
 def prepare(parameter: Any) -> None:

@@ -226,7 +226,7 @@ def _load(path: str | os.PathLike[str], objects: dict[str, Any], *, trust: bool)
                 path, custom_objects=objects, compile=False, safe_mode=not trust
             )
     except Exception as error:  # Keras's own, or whatever the classes raise
-        text = str(error)
+        text = str(error)  # Keras has no class for this error: its words tell it
         if "Lambda" in text and "safe_mode" in text:
             raise CannotPruneError(
                 f"{clean(str(path))} holds a Lambda layer",

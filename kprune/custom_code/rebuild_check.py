@@ -20,7 +20,7 @@ from kprune.errors import CannotPruneError
 from kprune.graph.model import leaves, map_leaves
 from kprune.labels.closure import Closure, close
 from kprune.labels.labels import Labels
-from kprune.labels.map import DrawnCall, Freeze, LabelMap, Weight
+from kprune.labels.map import LAYER, DrawnCall, LabelMap, Weight
 from kprune.labels.nearest import completed
 from kprune.surgery.rewrite import Rewriter
 from kprune.text import clean
@@ -157,7 +157,7 @@ def settle(analysis: Analysis, drawer: Drawer) -> Proof:
             problem = next((found for found in problems if found is not None), None)
             if problem is not None:
                 at = problem.call.record.layer.path
-                analysis.map.freezes.append(Freeze("rule", units, problem.text, at, OTHERS))
+                analysis.map.freeze(units, problem.text, at, OTHERS, subject=LAYER)
     return proof
 
 

@@ -13,7 +13,7 @@ from kprune.labels.additions import additions
 from kprune.labels.branches import dead_branches
 from kprune.labels.groups import Groups
 from kprune.labels.labels import Labels
-from kprune.labels.map import TOKENS, Blocks, Freeze, UnitAxis
+from kprune.labels.map import LAYER, TOKENS, Blocks, Freeze, UnitAxis
 from kprune.labels.paths import reason, road, road_between
 from kprune.sets import distinct, without
 from kprune.text import clean
@@ -202,8 +202,7 @@ def _why_frozen(freeze: Freeze, address: str) -> str:
     if freeze.kind == "output":
         return "it is tied to units which are the model's output"
     why = reason(freeze)
-    # What a layer does is a reason for all that reaches it; else the reason speaks of the units itself.
-    return f"{why}, so the units that reach it are frozen" if why[:1] in "'\"" else why
+    return f"{why}, so the units that reach it are frozen" if freeze.subject == LAYER else why
 
 
 def _who(closure: Closure, label: int) -> tuple[str, int]:

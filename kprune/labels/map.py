@@ -14,6 +14,9 @@ from kprune.labels.labels import Axis, Labels
 from kprune.sets import distinct
 
 TOKENS = "tokens"
+
+UNITS, LAYER = "units", "layer"
+"""What the reason of a `Freeze` is about."""
 """The name of the axis of an embedding's rows."""
 
 MOST_LABELS = 1 << 26
@@ -161,9 +164,11 @@ class Freeze(Struct, eq=False):
         kind: `input`, `output`, `tokens` (rows of an embedding, which go if they are named), or
             `rule` (a layer without a rule, or an impossible situation).
         ids: int64 (n,).
-        why: the rest of a sentence that starts with the units.
+        why: the reason, for messages; see `subject`.
         at: path of the layer where it happens.
         do: what a user can do about it, if it is not what helps with every freeze of the kind.
+        subject: `UNITS` if `why` is the rest of a sentence about the units, `LAYER` if it is a whole
+            clause about what the layer does to all that reaches it.
     """
 
     kind: str
@@ -171,6 +176,7 @@ class Freeze(Struct, eq=False):
     why: str
     at: str
     do: str = ""
+    subject: str = UNITS
 
 
 class Mix(Struct, eq=False):
@@ -413,16 +419,18 @@ class LabelMap(Struct, eq=False):
         lonely = np.concatenate([one[~paired], other[~paired]])
         return lonely[lonely != 0]
 
-    def freeze(self, ids: np.ndarray, why: str, at: str, do: str = "") -> None:
+    def freeze(
+        self, ids: np.ndarray, why: str, at: str, do: str = "", *, subject: str = UNITS
+    ) -> None:
         """Have units stay, since a rule says so.
 
         Args:
             ids: int64; the zeros among them are passed over.
-            why, at, do: see `Freeze`.
+            why, at, do, subject: see `Freeze`.
         """
         ids = distinct(ids[ids != 0])
         if ids.size:
-            self.freezes.append(Freeze("rule", ids, why, at, do))
+            self.freezes.append(Freeze("rule", ids, why, at, do, subject))
 
     def place(self, array: ConfigArray) -> ConfigArray:
         """Enter an array of the config. Returns: what was said of it before, or else this."""

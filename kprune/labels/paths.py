@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 
 from kprune.graph.model import Layer
 from kprune.labels.groups import Groups
-from kprune.labels.map import Freeze, UnitAxis
+from kprune.labels.map import LAYER, Freeze, UnitAxis
 from kprune.text import clean
 
 
 def reason(freeze: Freeze) -> str:
     """Why units are frozen, as a clause: about the layer that holds them, or about 'the units there'."""
     why = clean(freeze.why, 300)
-    return why if why[:1] in "'\"" else f"the units there {why}"
+    return why if freeze.subject == LAYER else f"the units there {why}"
 
 
 def road(groups: Groups, axis: UnitAxis, index: int, freeze: Freeze) -> list[str]:

@@ -87,7 +87,9 @@ def _under_a_name_that_keras_takes(source: Source, folder: Path) -> Path:
 
 
 def _load_error(source: Source, error: Exception) -> KpruneError:
-    text = str(error)
+    text = str(
+        error
+    )  # Keras has no classes for these errors: its words are all there is to tell them by
     name = name_of(source)
     if "ambda" in text and "safe" in text and not source.trusted:
         return CannotPruneError(

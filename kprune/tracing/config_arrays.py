@@ -44,7 +44,9 @@ class PlacesArrays(Protocol):
 
     layer: Layer
 
-    def freeze(self, what: Labels | Axis | np.ndarray, why: str, do: str = "") -> None: ...
+    def freeze(
+        self, what: Labels | Axis | np.ndarray, why: str, do: str = "", *, subject: str = ...
+    ) -> None: ...
 
     def constant(
         self,

@@ -392,7 +392,7 @@ class LayerCall(RuleCall):
                 continue
             if one.size is None or other.size is None:
                 ids = np.concatenate([one.all_ids(), other.all_ids()])
-                self.freeze(ids, "is shared between tensors of which one has an unknown size")
+                self.freeze(ids, "are shared between tensors of which one has an unknown size")
             elif one.size != other.size:
                 raise CannotTell(f"is called on tensors of {one.size} and of {other.size} channels")
             elif one.plain and other.plain:

@@ -11,7 +11,7 @@ from kprune.elementwise.facts import ANYTHING, ZERO, gives_zero
 from kprune.graph.model import Layer, Shape
 from kprune.labels.combine import broadcast_shape, combine, units_stand_on
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.map import LabelMap, LayerRecord, Mix, Several, Size
+from kprune.labels.map import LAYER, UNITS, LabelMap, LayerRecord, Mix, Several, Size
 from kprune.sets import distinct
 
 if TYPE_CHECKING:
@@ -107,9 +107,15 @@ class RuleCall:
         lonely = self._map.tie(one, other, self.layer.path)
         self.freeze(lonely, f"meet positions in {self.layer.path!r} where no unit stands")
 
-    def freeze(self, what: Labels | Axis | np.ndarray, why: str, do: str = "") -> None:
-        """Say that units cannot go. `why` continues a sentence whose subject is this layer or the units."""
-        self._map.freeze(_all_ids(what), why, self.layer.path, do)
+    def freeze(
+        self, what: Labels | Axis | np.ndarray, why: str, do: str = "", *, subject: str = UNITS
+    ) -> None:
+        """Say that units cannot go.
+
+        Args:
+            why, do, subject: see `Freeze`: by default, `why` continues a sentence about the units.
+        """
+        self._map.freeze(_all_ids(what), why, self.layer.path, do, subject=subject)
 
     def mix(self, what: Labels | Axis | np.ndarray, why: str, *, kind: str = "statistic") -> None:
         """Say that a statistic is taken over units, so that removing one changes what the others give.
@@ -220,13 +226,18 @@ class RuleCall:
         return self._map.issue(size)
 
     def opaque(self, why: str, do: str = "") -> Labels | list[Labels]:
-        """Freeze what comes in and the layer's own units. What comes out has none; its shape is as recorded."""
+        """Freeze what comes in and the layer's own units. What comes out has none; its shape is as recorded.
+
+        Args:
+            why: a clause about the layer, which it names.
+            do: what a user can do about it.
+        """
         for x in self.xs:
-            self.freeze(x, why, do)
+            self.freeze(x, why, do, subject=LAYER)
         # A rule may give up after it issued units: what reads them does not know them either.
         for record in self._record.whole():
             for held in record.axes.values():
-                self.freeze(held.ids, why, do)
+                self.freeze(held.ids, why, do, subject=LAYER)
         self._record.opaque = why
         self._record.answer = self._record.answer or "opaque"
         known = [index for index, shape in self.recorded.items() if shape is not None]
@@ -295,7 +306,7 @@ class RuleCall:
         """The labels of an element-wise function of several tensors, whose units are tied position by position."""
         if any(operand.shape is None for operand in operands):
             for operand in operands:
-                self.freeze(operand, "is combined with a tensor of unknown shape")
+                self.freeze(operand, "are combined with a tensor of unknown shape")
             return Labels(self.recorded.get(0))
         try:
             combined = combine(operands, self._map.derive)

@@ -10,7 +10,7 @@ from kprune.errors import KpruneError, UsageError
 from kprune.graph.model import Call, Layer, Model, TensorRef, leaves, map_leaves
 from kprune.graph.parse import INPUT, as_shape, declared_shape, is_keras3_node
 from kprune.labels.labels import Labels, Shape, merged
-from kprune.labels.map import Freeze, LabelMap, UnitAxis, Visit
+from kprune.labels.map import LAYER, Freeze, LabelMap, UnitAxis, Visit
 from kprune.text import clean
 from kprune.tracing.declared_shapes import follow_declared
 from kprune.tracing.layer_call import LayerCall, damaged_config
@@ -309,7 +309,7 @@ def _checked(call: LayerCall, outputs: Any) -> Any:
         if shape is None:
             why = f"{call.layer.path!r} gives {recorded} in the config, where kprune expects {labels.shape}"
             for met in (*call.xs, *flat):
-                call.freeze(met, why)
+                call.freeze(met, why, subject=LAYER)
             replaced[id(labels)] = Labels(recorded)
         elif shape != labels.shape:
             replaced[id(labels)] = labels.with_shape(shape)

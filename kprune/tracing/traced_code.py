@@ -166,7 +166,7 @@ class DrawnLayer:
                 for a, b in zip(one.factors, other.factors, strict=True):
                     self._call.tie(a.ravel(), b.ravel())
             else:
-                why = f"leave {self._call.layer.path!r} by other roads where time steps are masked"
+                why = f"leave {self._call.layer.path!r} as other units where time steps are masked"
                 self._call.freeze(one, why)
                 self._call.freeze(other, why)
 

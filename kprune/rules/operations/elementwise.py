@@ -84,7 +84,7 @@ def with_constant(call: LayerCall, x: Labels, constant: Any) -> Labels:
     except ValueError as error:
         raise CannotTell(str(error)) from error
     if len(shape) != x.rank:
-        call.freeze(x, f"is combined by {call.layer.path!r} with a constant of higher rank")
+        call.freeze(x, f"are combined by {call.layer.path!r} with a constant of higher rank")
         return Labels(shape)
     axes: list[Axis | int] = []
     for offset, size in enumerate(sizes):

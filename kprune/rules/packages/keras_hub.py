@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from kprune.labels.labels import Axis, Labels
+from kprune.labels.map import LAYER
 from kprune.rules.attention import multi_head_attention
 from kprune.rules.core import is_quantized, raise_quantized
 from kprune.rules.shapes import positions
@@ -61,7 +62,7 @@ class Block:
         )
         for x in call.xs:
             if not any(x is other for other in passing):
-                call.freeze(x, why)
+                call.freeze(x, why, subject=LAYER)
 
     @property
     def stream(self) -> Labels:

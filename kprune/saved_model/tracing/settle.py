@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from kprune.labels.labels import Axis
-from kprune.labels.map import LabelMap
+from kprune.labels.map import LAYER, LabelMap
 from kprune.saved_model.tracing.traced import Demand, Traced
 from kprune.saved_model.tracing.values import Place
 from kprune.sets import distinct
@@ -54,7 +54,8 @@ def _settle_demands(traced: Traced, label_map: LabelMap) -> None:
     for demand in traced.demands:
         at = clean(demand.place[1])
         if demand.place in traced.valued:
-            label_map.freeze(demand.axis.all_ids(), f"'{at}' is a size and a value at once", at)
+            why = f"'{at}' is a size and a value at once"
+            label_map.freeze(demand.axis.all_ids(), why, at, subject=LAYER)
         known = first.setdefault(demand.place, demand)
         if known is not demand:
             _tie_axes(known.axis, demand.axis, f"'{at}' is the size of several axes", at, label_map)
@@ -67,4 +68,4 @@ def _tie_axes(one: Axis, other: Axis, why: str, at: str, label_map: LabelMap) ->
         pairs = zip(one.factors, other.factors, strict=True)
         frozen = [label_map.tie(a.ravel(), b.ravel(), at) for a, b in pairs]
     for ids in frozen:
-        label_map.freeze(ids, why, at)
+        label_map.freeze(ids, why, at, subject=LAYER)

@@ -11,7 +11,7 @@ from typing import Any
 
 from kprune.graph.model import Layer
 from kprune.labels.labels import Labels, Shape, merged
-from kprune.labels.map import Freeze, LabelMap, LayerRecord, Mix, Tie, Visit
+from kprune.labels.map import LAYER, Freeze, LabelMap, LayerRecord, Mix, Tie, Visit
 from kprune.saved_model.rules import OpRule, table
 from kprune.saved_model.tracing.graph import (
     FLOATS,
@@ -187,7 +187,7 @@ class GraphTracer:
             if one.items is not None and other.items is not None and one.items is not other.items:
                 for element in (one.items.element, other.items.element):
                     if element is not None:
-                        why = f"stand in lists that reach '{clean(name)}' by several roads"
+                        why = f"stand in lists that reach '{clean(name)}' in several ways"
                         self.map.freeze(element.all_ids(), why, clean(name))
         if not fits:
             return [Value(Labels(value.labels.shape)) for value in results]
@@ -206,7 +206,7 @@ class GraphTracer:
                     self.map.freeze(lonely, f"meet nothing in a second call of '{at}'", at)
                 return True
         for labels in (a, b):
-            why = f"reach the function '{clean(name)}' by roads that differ"
+            why = f"reach the function '{clean(name)}' in different ways"
             self.map.freeze(labels.all_ids(), why, clean(name))
         return False
 
@@ -283,9 +283,9 @@ class GraphTracer:
                 why = f"{call.layer.path!r} is a {clean(call.op)} operation, for which kprune has no rule"
                 for value in touched:
                     if value.parameter is not None:
-                        call.freeze(value.parameter.labels, why)
+                        call.freeze(value.parameter.labels, why, subject=LAYER)
                     if value.items is not None and value.items.element is not None:
-                        call.freeze(value.items.element, why)
+                        call.freeze(value.items.element, why, subject=LAYER)
                 call.opaque(why)
             call.hold_numbers()
             return [Value(Labels(call.recorded[index])) for index in sorted(call.recorded)]
@@ -320,7 +320,7 @@ def _checked(call: OpCall, index: int, labels: Labels) -> Labels:
     if shape is None:
         why = f"{call.layer.path!r} gives {recorded}, where kprune expects {labels.shape}"
         for met in (labels, *call.xs):
-            call.freeze(met, why)
+            call.freeze(met, why, subject=LAYER)
         return Labels(recorded)
     return labels.with_shape(shape)
 

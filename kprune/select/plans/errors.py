@@ -122,6 +122,7 @@ def explained(
         then = did_you_mean(found["got"].strip("'"), words)
         then = then or f"there are {', '.join(words)}"
         return document.error(f"{called(path)} is {clean(found['got'])}", *path, then=then)
+    # msgspec has one class for all of these: its words tell them apart.
     if "of length >= 1" in message:
         return document.error(f"{called(path)} is empty", *path)
     if "matching regex" in message:
