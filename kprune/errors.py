@@ -24,8 +24,6 @@ Anything else that escapes is a bug in kprune, and is shown as an `InternalError
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 
 class KpruneError(Exception):
     """A refusal with its reason.
@@ -96,12 +94,11 @@ class CannotPruneError(KpruneError):
     exit_code = 3
 
 
-class Cannot(NamedTuple):
+class Cannot:
     """What is said of a task to which a kind of model cannot be put; see `KpruneError`."""
 
-    what: str
-    why: str = ""
-    do: str = ""
+    def __init__(self, what: str, why: str = "", do: str = "") -> None:
+        self.what, self.why, self.do = what, why, do
 
     def error(self) -> CannotPruneError:
         return CannotPruneError(self.what, why=self.why, do=self.do)

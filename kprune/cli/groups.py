@@ -43,7 +43,6 @@ def grouped(function: Callable[..., Any]) -> Callable[..., Any]:
     command.__name__, command.__doc__ = function.__name__, function.__doc__
     command.__module__ = function.__module__
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
 
 
