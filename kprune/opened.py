@@ -114,14 +114,14 @@ def analyse(source: Source, rules: Iterable[str] = ()) -> Analysis:
         found: Analysis = own(rules)
         return found
     if source.trusted:
-        from kprune.custom_code.code_tracer import KerasDrawer
+        from kprune.custom_code.code_tracer import KerasCodeTracer
 
-        known = replace(known, drawer=KerasDrawer(source.metadata))
+        known = replace(known, code_tracer=KerasCodeTracer(source.metadata))
     found = Analysis.of(
         source.config, source.metadata, source.tensors, known, source.order, source.extras
     )
-    if found.map.drawn and known.drawer is not None:
+    if found.map.traced_calls and known.code_tracer is not None:
         from kprune.custom_code.rebuild_check import settle
 
-        found.proof = settle(found, known.drawer)
+        found.rebuild_check = settle(found, known.code_tracer)
     return found

@@ -28,7 +28,7 @@ from kprune.tracing.trace import trace
 from kprune.tracing.unknown_shapes import stored_kernels
 
 
-class Proof(Protocol):
+class RebuildCheck(Protocol):
     """Holds choices of units against what Keras makes of the model's own layers."""
 
     def require(self, gone: np.ndarray) -> None:
@@ -51,7 +51,7 @@ class Analysis(Struct, eq=False, dict=True):
         map: what tracing found; `groups` are its ties, solved.
         order: which tensors are whose, in a format that says so by order (a legacy `.h5`).
         homes: in such a format, for each dataset of a layer the path it would have in a `.keras` file.
-        proof: what Keras makes of custom layers, where their own code was traced.
+        rebuild_check: what Keras makes of custom layers, where their own code was traced.
         extras: names of what else the file carries, vocabularies among them.
         layered: whether its layers have configs of their own, as Keras's have.
         cannot: tasks to which such a model cannot be put, and what is said of them.
@@ -66,7 +66,7 @@ class Analysis(Struct, eq=False, dict=True):
     groups: Groups
     order: Order | None = None
     homes: Mapping[str, str] = field(default_factory=dict)
-    proof: Proof | None = None
+    rebuild_check: RebuildCheck | None = None
     extras: Collection[str] = ()
     layered: ClassVar[bool] = True
     cannot: ClassVar[Mapping[str, Cannot]] = {}

@@ -6,7 +6,7 @@ it become layers of the graph; the code of others is followed like that of the l
 runs code that the file names, so it needs the user's trust.
 
 Weights hold random numbers meanwhile, others each time: what the code computes from their values
-comes out different each time, and so is found out when two drawings are compared.
+comes out different each time, and so is found out when two traces are compared.
 """
 
 from __future__ import annotations
@@ -37,59 +37,61 @@ from kprune.runtime.custom_classes import foreign_classes, import_classes
 from kprune.runtime.keras_import import import_keras, quiet
 from kprune.runtime.lambda_code import (
     LAMBDA,
-    draw_by_tensorflow,
     require_registered,
+    trace_by_tensorflow,
     usual_names,
 )
 from kprune.runtime.numbering import numbered
 from kprune.text import clean
-from kprune.tracing.code_graph import Drawing, Held, Part, Tensor, Undrawable, canonical
+from kprune.tracing.code_graph import Held, Part, Tensor, TracedCode, Untraceable, canonical
 
 REBUILT_FROM = ("module", "class_name", "config", "registered_name", "build_config")
 LONGEST = 160
 
 
-class KerasDrawer:
-    """Draws layers with Keras 3. A layer that was drawn in this process is not drawn again.
+class KerasCodeTracer:
+    """Traces layers with Keras 3. A layer that was traced in this process is not traced again.
 
     Args:
-        metadata: the file's; what Keras 2 saved is not drawn.
+        metadata: the file's; what Keras 2 saved is not traced.
     """
 
     def __init__(self, metadata: Mapping[str, Any]) -> None:
         self._version = str(metadata.get("keras_version", "3"))
-        self._drawn: dict[str, tuple[Drawing, ...] | Undrawable] = {}
+        self._traced: dict[str, tuple[TracedCode, ...] | Untraceable] = {}
 
-    def draw(self, spec: dict[str, Any], arguments: Any) -> Sequence[Drawing]:
-        """See `kprune.tracing.code_graph.Drawer`.
+    def trace(self, spec: dict[str, Any], arguments: Any) -> Sequence[TracedCode]:
+        """See `kprune.tracing.code_graph.CodeTracer`.
 
-        Raises: Undrawable; CannotPruneError if the layer's class cannot be imported.
+        Raises: Untraceable; CannotPruneError if the layer's class cannot be imported.
         """
         old = self._version.startswith(("1.", "2."))
         if old and spec["class_name"] != LAMBDA:
-            raise Undrawable("which Keras 2 saved: kprune traces the code of Keras 3's layers only")
+            raise Untraceable(
+                "which Keras 2 saved: kprune traces the code of Keras 3's layers only"
+            )
         spec = {key: spec[key] for key in REBUILT_FROM if key in spec}
         key = json.dumps([spec, map_leaves(repr, arguments)], sort_keys=True, default=repr)
-        if key not in self._drawn:
+        if key not in self._traced:
             import_keras()
             with quiet():
                 classes = import_classes(foreign_classes(spec))
                 try:
-                    self._drawn[key] = (
-                        _draw_lambda(spec, arguments, classes, old=old)
+                    self._traced[key] = (
+                        _trace_lambda(spec, arguments, classes, old=old)
                         if spec["class_name"] == LAMBDA
-                        else _draw(spec, arguments, classes)
+                        else _trace(spec, arguments, classes)
                     )
-                except Undrawable as reason:
-                    self._drawn[key] = reason
+                except Untraceable as reason:
+                    self._traced[key] = reason
                 except KpruneError:
                     raise
                 except Exception as error:  # whatever the user's code raises
                     said = _said(error)
-                    self._drawn[key] = Undrawable(f"whose code cannot be traced ({said})", said)
-        found = self._drawn[key]
-        if isinstance(found, Undrawable):
-            raise Undrawable(str(found), found.error)
+                    self._traced[key] = Untraceable(f"whose code cannot be traced ({said})", said)
+        found = self._traced[key]
+        if isinstance(found, Untraceable):
+            raise Untraceable(str(found), found.error)
         return found
 
 
@@ -104,19 +106,19 @@ def _said(error: Exception) -> str:
     return clean(f"{type(error).__name__}: {first}", LONGEST)
 
 
-def _draw_lambda(
+def _trace_lambda(
     spec: dict[str, Any], arguments: Any, classes: Mapping[str, Any], *, old: bool
-) -> tuple[Drawing, ...]:
-    """Draw a Lambda's function: by Keras 3; by Keras 2 if that wrote it, or if it calls TensorFlow."""
+) -> tuple[TracedCode, ...]:
+    """Trace a Lambda's function: by Keras 3; by Keras 2 if that wrote it, or if it calls TensorFlow."""
 
-    def by_tensorflow() -> tuple[Drawing, ...]:
-        return (draw_by_tensorflow(spec, arguments, old=old),)
+    def by_tensorflow() -> tuple[TracedCode, ...]:
+        return (trace_by_tensorflow(spec, arguments, old=old),)
 
     if old:
         return _twice(by_tensorflow)
     try:
-        return _draw(spec, arguments, classes)
-    except Undrawable:
+        return _trace(spec, arguments, classes)
+    except Untraceable:
         raise
     except Exception:  # whatever the function raises
         try:
@@ -126,17 +128,19 @@ def _draw_lambda(
         raise
 
 
-def _draw(spec: dict[str, Any], arguments: Any, classes: Mapping[str, Any]) -> tuple[Drawing, ...]:
-    """Draw a layer. Raises: Undrawable."""
-    return _twice(lambda: _Sketch(_rebuilt(spec, classes), arguments).drawings())
+def _trace(
+    spec: dict[str, Any], arguments: Any, classes: Mapping[str, Any]
+) -> tuple[TracedCode, ...]:
+    """Trace a layer. Raises: Untraceable."""
+    return _twice(lambda: _Sketch(_rebuilt(spec, classes), arguments).traces())
 
 
-def _twice(draw: Callable[[], tuple[Drawing, ...]]) -> tuple[Drawing, ...]:
-    """Draw twice: what comes out differently is in no file. Raises: Undrawable."""
-    found, again = draw(), draw()
+def _twice(trace: Callable[[], tuple[TracedCode, ...]]) -> tuple[TracedCode, ...]:
+    """Trace twice: what comes out differently is in no file. Raises: Untraceable."""
+    found, again = trace(), trace()
     for one, other in zip(found, again, strict=True):
         if canonical(one.config) != canonical(other.config):
-            raise Undrawable(
+            raise Untraceable(
                 "whose code computes with random numbers or with the values of its weights"
             )
     return found
@@ -155,7 +159,7 @@ def _rebuilt(spec: dict[str, Any], classes: Mapping[str, Any]) -> Any:
 
 @dataclass
 class _Sketch:
-    """One layer, about to be drawn.
+    """One layer, about to be traced.
 
     Attributes:
         layer: the Keras layer, built.
@@ -182,7 +186,7 @@ class _Sketch:
         self._paths = _stored_at(model, self.layer.weights)
         missing = [w.name for w in self.layer.weights if id(w) not in self._paths]
         if missing:
-            raise Undrawable(f"which stores its weight {clean(missing[0])} in a way of its own")
+            raise Untraceable(f"which stores its weight {clean(missing[0])} in a way of its own")
         rng = np.random.default_rng()
         for weight in self.layer.weights:
             if "float" in str(weight.dtype):
@@ -209,20 +213,20 @@ class _Sketch:
             return False
         tensors = _tensors(self.arguments)
         if len(tensors) != 1:
-            raise Undrawable("which takes a mask of time steps, and several tensors")
+            raise Untraceable("which takes a mask of time steps, and several tensors")
         return len(tensors[0].shape) > 2
 
-    def drawings(self) -> tuple[Drawing, ...]:
+    def traces(self) -> tuple[TracedCode, ...]:
         """What the layer does, in each way in which Keras may call it."""
         while True:
             try:
                 if not self.takes_mask:
-                    return (self.draw(),)
-                return self.draw(), self.draw(masked=True)
+                    return (self.trace(),)
+                return self.trace(), self.trace(masked=True)
             except OnConstants as found:
                 self._taken_apart.add(id(found.layer))
 
-    def draw(self, *, masked: bool = False) -> Drawing:
+    def trace(self, *, masked: bool = False) -> TracedCode:
         """Trace `call`, in inference."""
         keras = import_keras()
         inputs = self._inputs()
@@ -255,10 +259,10 @@ class _Sketch:
             outputs = self.layer.call(*args, **kwargs)
         for output in keras.tree.flatten(outputs):
             if not isinstance(output, keras.KerasTensor):
-                raise Undrawable("whose code gives something other than tensors of its inputs")
+                raise Untraceable("whose code gives something other than tensors of its inputs")
         for said, output in zip(self._said, keras.tree.flatten(outputs), strict=True):
             if merged(said, tuple(output.shape)) is None:
-                raise Undrawable(
+                raise Untraceable(
                     f"whose code gives {tuple(output.shape)} where Keras is told {said}"
                 )
         everything = [*inputs, *symbols.values(), *invented, *([mask] if masked else [])]
@@ -270,7 +274,7 @@ class _Sketch:
             for tensor in invented
             if (name := tensor.name)
         )
-        return Drawing(numbered(config), whole, masked, invented=made)
+        return TracedCode(numbered(config), whole, masked, invented=made)
 
     def _part(self, layer: Any, name: str, seen: set[int]) -> Part:
         """The layer as Keras keeps it: its own weights, then the layers inside it."""
@@ -355,10 +359,10 @@ def _called(parent: Any, layer: Any) -> str:
 
 
 def _refuse_weights(graph: Any) -> None:
-    """Raises: Undrawable if a weight is in the graph as a value, of which no label could be cut."""
+    """Raises: Untraceable if a weight is in the graph as a value, of which no label could be cut."""
     keras = import_keras()
     for operation in graph.operations:
         for node in operation._inbound_nodes:
             given = keras.tree.flatten([node.arguments.args, node.arguments.kwargs])
             if any(isinstance(leaf, keras.Variable) for leaf in given):
-                raise Undrawable("whose code uses the weights of a layer inside it directly")
+                raise Untraceable("whose code uses the weights of a layer inside it directly")

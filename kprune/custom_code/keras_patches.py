@@ -1,4 +1,4 @@
-"""What Keras does otherwise while a layer's own code is drawn: each change is undone when its block ends."""
+"""What Keras does otherwise while a layer's own code is traced: each change is undone when its block ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from kprune.runtime.keras_import import import_keras
-from kprune.tracing.code_graph import Undrawable
+from kprune.tracing.code_graph import Untraceable
 
 
 @contextmanager
@@ -167,7 +167,7 @@ def followed(masked: bool, apart: set[int], inside: set[int]) -> AbstractContext
 
     Args:
         apart: ids of Keras's own layers whose code is followed as well.
-        inside: ids of all layers of the layer that is drawn.
+        inside: ids of all layers of the layer that is traced.
     Raises: OnConstants where a layer of Keras's own would have to be.
     """
     keras = import_keras()
@@ -182,7 +182,7 @@ def followed(masked: bool, apart: set[int], inside: set[int]) -> AbstractContext
             return original(self, *args, **kwargs)
         named = inspect.signature(self.call).parameters
         if masked and "mask" in named and kwargs.get("mask") is None:
-            raise Undrawable(f"whose '{self.name}' takes the mask of time steps from Keras")
+            raise Untraceable(f"whose '{self.name}' takes the mask of time steps from Keras")
         if "training" in named:
             kwargs.setdefault("training", False)
         return self.call(*args, **kwargs)

@@ -1,8 +1,8 @@
 """Whether Keras makes of a custom layer, once units are gone, what kprune expects.
 
-The code of such a layer was drawn as a graph, and labels pushed through it. For a choice of units
+The code of such a layer was traced as a graph, and labels pushed through it. For a choice of units
 that graph is rewritten as any Functional model would be: this is what the smaller file needs. Then
-the layer is drawn again, from its config as it will stand in the smaller file, on inputs of the
+the layer is traced again, from its config as it will stand in the smaller file, on inputs of the
 smaller shapes: this is what Keras will make of it. The two have to be the same, operation by
 operation and number by number, and so have the shapes of all weights.
 """
@@ -20,11 +20,11 @@ from kprune.errors import CannotPruneError
 from kprune.graph.model import leaves, map_leaves
 from kprune.labels.closure import Closure, close
 from kprune.labels.labels import Labels
-from kprune.labels.map import LAYER, DrawnCall, LabelMap, Weight
+from kprune.labels.map import LAYER, LabelMap, TracedCall, Weight
 from kprune.labels.nearest import completed
 from kprune.surgery.rewrite import Rewriter
 from kprune.text import clean
-from kprune.tracing.code_graph import Drawer, Tensor, Undrawable, canonical
+from kprune.tracing.code_graph import CodeTracer, Tensor, Untraceable, canonical
 
 # A rule would not help: Keras builds the layer from its code and config, whatever kprune is told.
 OTHERS = (
@@ -37,7 +37,7 @@ OTHERS = (
 class Problem:
     """A layer that Keras would not make as it is needed; `why` goes on after its name and class."""
 
-    call: DrawnCall
+    call: TracedCall
     why: str
 
     @property
@@ -48,16 +48,16 @@ class Problem:
 
 
 @dataclass
-class Proof:
+class RebuildChecker:
     """Holds choices of units against what Keras makes of the custom layers.
 
     Attributes:
-        analysis: of a model in which layers were drawn.
-        drawer: who drew them.
+        analysis: of a model in which layers were traced.
+        code_tracer: what traced them.
     """
 
     analysis: Analysis
-    drawer: Drawer
+    code_tracer: CodeTracer
     _tried: dict[bytes, Problem | None] = field(default_factory=dict)
 
     def require(self, gone: np.ndarray) -> None:
@@ -86,10 +86,10 @@ class Proof:
         return self._tried[key]
 
     def _problems(self, map_: LabelMap, rewriter: Rewriter, gone: np.ndarray) -> Iterator[Problem]:
-        for call in map_.drawn:
+        for call in map_.traced_calls:
             if not _touched(call, gone):
                 continue
-            inner = Rewriter(call.drawing.config, call.map, gone)
+            inner = Rewriter(call.traced.config, call.map, gone)
             wanted = inner.run()
             why = self._differs(call, rewriter, wanted, gone)
             if why:
@@ -97,9 +97,9 @@ class Proof:
             yield from self._problems(call.map, inner, gone)
 
     def _differs(
-        self, call: DrawnCall, rewriter: Rewriter, wanted: dict[str, Any], gone: np.ndarray
+        self, call: TracedCall, rewriter: Rewriter, wanted: dict[str, Any], gone: np.ndarray
     ) -> str:
-        """How a layer that is drawn again differs from what is wanted; "" if it does not."""
+        """How a layer that is traced again differs from what is wanted; "" if it does not."""
 
         shapes = iter(
             [
@@ -113,14 +113,14 @@ class Proof:
             call.described,
         )
         try:
-            drawings = self.drawer.draw(rewriter.new(call.record.layer.spec), arguments)
-        except Undrawable as reason:
+            traces = self.code_tracer.trace(rewriter.new(call.record.layer.spec), arguments)
+        except Untraceable as reason:
             failed = f"which does not take fewer units ({reason.error})"
             return failed if reason.error else str(reason)
-        drawing = next((d for d in drawings if d.masked == call.drawing.masked), None)
-        if drawing is None:
+        traced = next((d for d in traces if d.masked == call.traced.masked), None)
+        if traced is None:
             return "which takes a mask of time steps at some sizes only"
-        again = list(drawing.whole.all_weights())
+        again = list(traced.whole.all_weights())
         for weight, held in zip(call.weights, again, strict=False):
             shape = _shape_left(weight, gone)
             if held.shape != shape:
@@ -130,22 +130,22 @@ class Proof:
                 )
         if len(again) != len(call.weights):
             return f"which Keras builds with {len(again)} weights instead of {len(call.weights)}"
-        if canonical(drawing.config) != canonical(wanted):
+        if canonical(traced.config) != canonical(wanted):
             return "whose code computes with the number of units"
         return ""
 
 
-def settle(analysis: Analysis, drawer: Drawer) -> Proof:
+def settle(analysis: Analysis, code_tracer: CodeTracer) -> RebuildChecker:
     """Freeze the units of which no choice comes out as it is needed.
 
     Every axis on which units stand as they enter such a layer, or that its weights have, is tried
     with some choices; where Keras does not make what is needed, none of its units may go. Choices
     that were not tried are held against Keras when they are carried out.
     """
-    proof = Proof(analysis, drawer)
+    checker = RebuildChecker(analysis, code_tracer)
     groups = analysis.groups
     tried: set[bytes] = set()
-    for call in [call for part in analysis.map.whole() for call in part.drawn]:
+    for call in [call for part in analysis.map.whole() for call in part.traced_calls]:
         for ids in _axes(call):
             units = np.unique(groups.of[ids[ids != 0]])
             if not units.size or units.tobytes() in tried:
@@ -153,15 +153,17 @@ def settle(analysis: Analysis, drawer: Drawer) -> Proof:
             tried.add(units.tobytes())
             free = units[~groups.frozen(("input", "rule"))[units]]
             closures = (_closure(analysis, sample) for sample in _samples(free))
-            problems = (proof.problem(closure.gone) for closure in closures if closure is not None)
+            problems = (
+                checker.problem(closure.gone) for closure in closures if closure is not None
+            )
             problem = next((found for found in problems if found is not None), None)
             if problem is not None:
                 at = problem.call.record.layer.path
                 analysis.map.freeze(units, problem.text, at, OTHERS, subject=LAYER)
-    return proof
+    return checker
 
 
-def _axes(call: DrawnCall) -> Iterator[np.ndarray]:
+def _axes(call: TracedCall) -> Iterator[np.ndarray]:
     """The labels along each axis on which units enter a layer, or that it has itself."""
     for labels in (*leaves(list(call.arguments)), *call.record.held.values()):
         if isinstance(labels, Labels):
@@ -191,7 +193,7 @@ def _closure(analysis: Analysis, ids: np.ndarray) -> Closure | None:
     return completed(close(analysis.groups, chosen), allow_output_change=True) if chosen else None
 
 
-def _touched(call: DrawnCall, gone: np.ndarray) -> bool:
+def _touched(call: TracedCall, gone: np.ndarray) -> bool:
     """Whether any label goes that stands in the layer."""
     tensors = any(gone[labels.all_ids()].any() for labels in call.map.tensors.values())
     return tensors or any(gone[axis.all_ids()].any() for w in call.weights for axis in w.axes)

@@ -1,4 +1,4 @@
-"""Models whose graph exists only in the code of their call(): drawn once on symbolic inputs, as a Functional model.
+"""Models whose graph exists only in the code of their call(): traced once on symbolic inputs, as a Functional model.
 
 The Functional model is made of the very layers of the model, so it has their weights. What its
 author calls them becomes their name: `self.stem = Conv2D(…)` is the layer `stem`.
@@ -23,7 +23,7 @@ EXPORT = "write it as a SavedModel in Keras, model.export('folder'), and give th
 
 
 def functional_model(model: Any) -> Any:
-    """The Functional model that the call() of a model draws, in inference.
+    """The Functional model that tracing the call() of a model gives, in inference.
 
     Args:
         model: a Keras model that was built, neither Functional nor Sequential.
@@ -32,7 +32,7 @@ def functional_model(model: Any) -> Any:
     """
     name = clean(type(model).__name__)
     try:
-        drawn = _draw(model)
+        traced = _trace(model)
     except KpruneError:
         raise
     except Exception as error:  # whatever the user's code raises
@@ -42,7 +42,7 @@ def functional_model(model: Any) -> Any:
             do=EXPORT,
         ) from error
     own = {id(weight): weight for weight in model.weights}
-    for operation in drawn.operations:
+    for operation in traced.operations:
         for node in operation._inbound_nodes:
             for leaf in import_keras().tree.flatten([node.arguments.args, node.arguments.kwargs]):
                 if isinstance(leaf, import_keras().Variable) and id(leaf) in own:
@@ -51,7 +51,7 @@ def functional_model(model: Any) -> Any:
                         why="a graph holds the weights of layers only",
                         do=f"move it into a layer of its own; or {EXPORT}",
                     )
-    return drawn
+    return traced
 
 
 class AsOne:
@@ -71,7 +71,7 @@ def as_one(model: Any) -> AsOne:
     return AsOne(model, list(_shapes(model)))
 
 
-def _draw(model: Any) -> Any:
+def _trace(model: Any) -> Any:
     _name_layers(model)
     shapes = _shapes(model)
     inputs, outputs = _traced(model, shapes, set())

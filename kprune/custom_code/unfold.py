@@ -26,13 +26,13 @@ def plain_model(model: Any) -> tuple[Any, list[str]]:
         model: a Keras model that was built.
     Returns: the plain model (the one given, if it is plain already), and the names of the classes
         that were unfolded.
-    Raises: CannotPruneError if it has no graph, and none can be drawn.
+    Raises: CannotPruneError if it has no graph, and none can be traced.
     """
     unfolding = _Unfolding()
     if is_subclassed(model):
-        drawn = functional_model(model)
+        traced = functional_model(model)
         unfolding.classes.append(type(model).__name__)
-        return unfolding.plain(drawn), unfolding.classes
+        return unfolding.plain(traced), unfolding.classes
     if not _has_graph(model):
         raise CannotPruneError(
             f"a {clean(type(model).__name__)} cannot be flattened",

@@ -271,7 +271,7 @@ class LayerRecord(Struct, eq=False):
     values: str = ""
     opaque: str = ""
     args: tuple[list[Any], dict[str, Any]] | None = None
-    held: dict[str, Labels] = field(default_factory=dict)  # labels of a drawn layer's weights
+    held: dict[str, Labels] = field(default_factory=dict)  # labels of a traced layer's weights
 
     def whole(self) -> Iterator[LayerRecord]:
         """This record and those of all layers inside the layer."""
@@ -280,13 +280,13 @@ class LayerRecord(Struct, eq=False):
             yield from child.whole()
 
 
-class DrawnCall(Struct, eq=False):
+class TracedCall(Struct, eq=False):
     """A call of a layer whose own code was traced as a graph.
 
     Attributes:
         record: what is known of the layer.
         arguments: of the call, Labels in the place of tensors; `described`, shapes and dtypes.
-        drawing: the graph, as `kprune.tracing.code_graph.Drawing`.
+        traced: the graph, as `kprune.tracing.code_graph.TracedCode`.
         map: what tracing it found out.
         weights: the layer's weights in Keras's order, those of the layers inside it among them.
     """
@@ -294,7 +294,7 @@ class DrawnCall(Struct, eq=False):
     record: LayerRecord
     arguments: tuple[list[Any], dict[str, Any]]
     described: Any
-    drawing: Any
+    traced: Any
     map: LabelMap
     weights: list[Weight]
 
@@ -330,7 +330,7 @@ class LabelMap(Struct, eq=False):
         lookups: calls that take values for the numbers of rows.
         token_sources: where these values come from (see `kprune.labels.tokens`).
         several: layers that compute something else once a width is 1.
-        drawn: calls of layers whose own code was traced (see `kprune.tracing.traced_code`).
+        traced_calls: calls of layers whose own code was traced (see `kprune.tracing.traced_code`).
         spoken: by its place, each value in the config that a rule spoke for; a ConfigArray if it is one.
         counted: by its place, each value in the config that counts units. A layer that is called again
             reads the same values, so what they count is tied.
@@ -354,7 +354,7 @@ class LabelMap(Struct, eq=False):
     lookups: list[Lookup] = field(default_factory=list)
     token_sources: list[TokenSource] = field(default_factory=list)
     several: list[Several] = field(default_factory=list)
-    drawn: list[DrawnCall] = field(default_factory=list)
+    traced_calls: list[TracedCall] = field(default_factory=list)
     outer: LabelMap | None = None
     count: int = 1  # the label 0 is taken
     spoken: dict[tuple[int, str | int], ConfigArray | None] = field(default_factory=dict)
@@ -377,7 +377,7 @@ class LabelMap(Struct, eq=False):
     def whole(self) -> Iterator[LabelMap]:
         """This map and those of all graphs inside its layers."""
         yield self
-        for call in self.drawn:
+        for call in self.traced_calls:
             yield from call.map.whole()
 
     def issue(self, size: int) -> np.ndarray:

@@ -160,7 +160,7 @@ def settle_tokens(label_map: LabelMap, files: Collection[str] = ()) -> None:
 
 def _hold_rows_inside(label_map: LabelMap) -> None:
     """Hold the rows of embeddings inside layers whose code was traced: ids are not followed to there."""
-    for call in label_map.drawn:
+    for call in label_map.traced_calls:
         for part in call.map.whole():
             for axis in part.axes.values():
                 if axis.name == TOKENS:

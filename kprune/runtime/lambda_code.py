@@ -1,4 +1,4 @@
-"""The functions of Lambda layers: loaded from a file that the user trusts, and drawn as graphs.
+"""The functions of Lambda layers: loaded from a file that the user trusts, and traced as graphs.
 
 Keras stores a Lambda's function as bytecode, which only unsafe loading runs, and without the names
 of modules that it uses: `ops.abs(a - b)` fails in any program but the one that saved it. The usual
@@ -28,7 +28,7 @@ from kprune.page.result import Note
 from kprune.runtime.keras_import import import_keras, name_of
 from kprune.runtime.numbering import numbered
 from kprune.text import clean
-from kprune.tracing.code_graph import Drawing, Part, Tensor, Undrawable
+from kprune.tracing.code_graph import Part, Tensor, TracedCode, Untraceable
 
 LAMBDA = "Lambda"
 _LOADERS = ("keras.src.utils.python_utils", "tf_keras.src.utils.generic_utils")
@@ -109,14 +109,14 @@ def _with_names(module: ModuleType, names: Mapping[str, Any]) -> Any:
     return func_load
 
 
-def draw_by_tensorflow(spec: dict[str, Any], arguments: Any, *, old: bool) -> Drawing:
+def trace_by_tensorflow(spec: dict[str, Any], arguments: Any, *, old: bool) -> TracedCode:
     """What a Lambda's function does, as a graph of Keras 2.
 
     Args:
         spec: the layer's dict in the config.
         arguments: (args, kwargs) of the call, with a `Tensor` in the place of each tensor.
         old: whether Keras 2 wrote the dict.
-    Raises: Undrawable; whatever the function raises.
+    Raises: Untraceable; whatever the function raises.
     """
     keras2 = _tf_keras()
     layer = _layer(spec, keras2 if old else import_keras())
@@ -134,17 +134,17 @@ def draw_by_tensorflow(spec: dict[str, Any], arguments: Any, *, old: bool) -> Dr
     args, _ = map_leaves(symbol, tuple(arguments))
     expected = inspect.getfullargspec(layer.function).args
     if "mask" in expected:
-        raise Undrawable("whose function takes a mask of time steps")
+        raise Untraceable("whose function takes a mask of time steps")
     training = {"training": False} if "training" in expected else {}
     outputs = layer.function(*args, **layer.arguments, **training)
     for output in _flat(outputs):
         if not keras2.backend.is_keras_tensor(output):
-            raise Undrawable("whose code gives something other than tensors of its inputs")
+            raise Untraceable("whose code gives something other than tensors of its inputs")
     graph = keras2.Model(inputs, outputs, name="code")
     gives = tuple(tuple(output.shape) for output in _flat(outputs))
     _hold_against_declared(layer, arguments[0], gives)
     config = _without_seeds(numbered(json.loads(graph.to_json())))
-    return Drawing(config, Part("", LAMBDA, False, ()), gives=gives)
+    return TracedCode(config, Part("", LAMBDA, False, ()), gives=gives)
 
 
 def _without_seeds(config: dict[str, Any]) -> dict[str, Any]:
@@ -162,21 +162,21 @@ def _seedless(value: Any) -> Any:
 
 
 def _hold_against_declared(layer: Any, args: Any, gives: tuple[Shape, ...]) -> None:
-    """Raises: Undrawable if a function that declares the shapes of the outputs is wrong."""
+    """Raises: Untraceable if a function that declares the shapes of the outputs is wrong."""
     if callable(layer._output_shape):
         shapes = [leaf.shape for leaf in leaves(args) if isinstance(leaf, Tensor)]
         said = layer._output_shape(shapes[0] if len(shapes) == 1 else shapes)
         if len(gives) != 1 or merged(tuple(said), gives[0]) is None:
-            raise Undrawable(f"whose code gives {gives[0]} where its output_shape says {said}")
+            raise Untraceable(f"whose code gives {gives[0]} where its output_shape says {said}")
 
 
 def require_registered(config: Mapping[str, Any], keras: ModuleType) -> None:
-    """Raises: Undrawable if a Lambda's function is one that the file only names, and nobody knows."""
+    """Raises: Untraceable if a Lambda's function is one that the file only names, and nobody knows."""
     function = config.get("function")
     if isinstance(function, dict) and function.get("class_name") == "function":
         name = function.get("config")
         if isinstance(name, str) and keras.saving.get_registered_object(name) is None:
-            raise Undrawable(
+            raise Untraceable(
                 f"whose function '{clean(name)}' is not registered with Keras (have a --rules file import "
                 "and register it)"
             )
@@ -186,7 +186,7 @@ def _tf_keras() -> ModuleType:
     try:
         return importlib.import_module("tf_keras")
     except Exception as error:  # whatever an installation raises
-        raise Undrawable("whose code is traced by tf_keras, which cannot be imported") from error
+        raise Untraceable("whose code is traced by tf_keras, which cannot be imported") from error
 
 
 def _layer(spec: dict[str, Any], keras: ModuleType) -> Any:

@@ -39,7 +39,7 @@ class Search(Struct):
         found.keep(np.flatnonzero(groups.frozen()), "they are tied to units that cannot go")
         for mix in groups.map.mixes:
             found.keep(mix.ids, f"they {mix.why}")
-        for call in (call for part in groups.map.whole() for call in part.drawn):
+        for call in (call for part in groups.map.whole() for call in part.traced_calls):
             # What the code of a layer makes of a constant is not followed.
             why = f"they reach the code of '{call.record.layer.path}'"
             for labels in (*call.map.tensors.values(), *call.record.held.values()):
@@ -111,7 +111,7 @@ def removable(analysis: Analysis, constants: Constants, may_go: np.ndarray | Non
 def _take_back(search: Search, constants: Constants) -> bool:
     """Keep what a layer that stays would miss; readers come before what they read."""
     changed = False
-    for site in reversed(constants.sites.values()):
+    for site in reversed(constants.summing_kernels.values()):
         for labels, why in missed(constants, site, search.gone):
             changed |= search.keep(labels, why)
     return changed

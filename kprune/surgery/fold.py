@@ -78,7 +78,7 @@ def missed(constants: Constants, site: Any, gone: np.ndarray) -> Iterator[tuple[
     """Units that a layer would miss if they went: pairs (labels, why).
 
     Args:
-        site: a `Site`, or what stands among them.
+        site: a `SummingKernel`, or what stands among them.
     """
     rows = site.in_the_way(gone)
     if not rows.size:
@@ -120,7 +120,7 @@ def _all_missed(constants: Constants, closure: Closure) -> Iterator[tuple[np.nda
     for label, why in constants.held.items():
         if gone[label]:
             yield np.array([label]), f"the units there {why}"
-    for site in constants.sites.values():
+    for site in constants.summing_kernels.values():
         yield from missed(constants, site, gone)
 
 
@@ -144,7 +144,7 @@ def removal_with_shares(
     """
     gone = closure.gone
     shares: dict[str, np.ndarray] = {}
-    for site in constants.sites.values():
+    for site in constants.summing_kernels.values():
         share = site.share(constants.read, gone)
         if share is None:
             continue

@@ -25,7 +25,7 @@ from kprune.labels.map import LayerRecord, Visit, Weight
 from kprune.surgery.compact import Search
 from kprune.surgery.constants.constants import Constants
 from kprune.surgery.constants.moving_rules import CROPS, MOVES, POOLS, UPSAMPLING
-from kprune.surgery.constants.summing_kernels import Site
+from kprune.surgery.constants.summing_kernels import SummingKernel
 
 LIMIT = 256 << 20
 """Bytes of the largest tensor that is looked at: what is merged is held in memory."""
@@ -109,8 +109,8 @@ def _able(analysis: Analysis, constants: Constants, search: Search) -> np.ndarra
         for factor in labels.factors:
             if sum(extent > 1 for extent in factor.shape) > 1:
                 unable[factor.ravel()] = True
-    for site in constants.sites.values():
-        if not isinstance(site, Site):  # the scores of an attention
+    for site in constants.summing_kernels.values():
+        if not isinstance(site, SummingKernel):  # the scores of an attention
             unable[site.dims] = unable[site.heads] = True
         elif len(site.axes) != 1 or not site.axes[0].plain:
             for axis in site.axes:
@@ -150,8 +150,8 @@ def _own_slices(
     """Weights with units that they make or work on along an axis: (weight, axis, values)."""
     of = analysis.groups.of
     for weight in analysis.weights:
-        site = constants.sites.get(weight.path)
-        read = site.kernel.inputs if isinstance(site, Site) else ()
+        site = constants.summing_kernels.get(weight.path)
+        read = site.kernel.inputs if isinstance(site, SummingKernel) else ()
         axes = [n for n, axis in enumerate(weight.axes) if axis.factors and n not in read]
         for number in axes:
             if not weight.axes[number].plain:
@@ -171,8 +171,8 @@ def _own_slices(
 
 def _parallel(constants: Constants, merge: Merge) -> bool:
     """Whether both units stand at as many places wherever they are read."""
-    for site in constants.sites.values():
-        if isinstance(site, Site) and site.kernel.grouped is None:
+    for site in constants.summing_kernels.values():
+        if isinstance(site, SummingKernel) and site.kernel.grouped is None:
             ids = site.axes[0].all_ids()
             for keep, drop in zip(merge.keep, merge.drop, strict=True):
                 if (ids == keep).sum() != (ids == drop).sum():
@@ -236,7 +236,9 @@ def _bent(analysis: Analysis, constants: Constants) -> np.ndarray:
     """bool (labels,): units that meet anything through which a factor does not pass."""
     bent = np.zeros(analysis.map.count, bool)
     reading = {
-        site.kernel.weight.layer for site in constants.sites.values() if isinstance(site, Site)
+        site.kernel.weight.layer
+        for site in constants.summing_kernels.values()
+        if isinstance(site, SummingKernel)
     }
     for visit in analysis.map.visits:
         if visit.of_model or visit.layer in reading or _passes_factor(analysis, visit):
@@ -246,8 +248,8 @@ def _bent(analysis: Analysis, constants: Constants) -> np.ndarray:
         for labels in visit.inputs:
             bent[labels.all_ids()] = True
     for weight in analysis.weights:
-        site = constants.sites.get(weight.path)
-        read = site.kernel.inputs if isinstance(site, Site) else ()
+        site = constants.summing_kernels.get(weight.path)
+        read = site.kernel.inputs if isinstance(site, SummingKernel) else ()
         for number, axis in enumerate(weight.axes):
             if number not in read and weight.name not in ("kernel", "bias"):
                 bent[axis.all_ids()] = True
@@ -280,8 +282,8 @@ def _passes_factor(analysis: Analysis, visit: Visit) -> bool:
 def with_sums(source: Source, constants: Constants, edit: Edit, found: list[Merge]) -> Edit:
     """The edit in which what read two units reads one, with the weights of both."""
     tensors = {edited.source: edited for edited in edit.tensors}
-    for path, site in constants.sites.items():
-        if not isinstance(site, Site) or site.kernel.grouped is not None:
+    for path, site in constants.summing_kernels.items():
+        if not isinstance(site, SummingKernel) or site.kernel.grouped is not None:
             continue
         ids = site.axes[0].all_ids()
         pairs = [

@@ -31,8 +31,8 @@ def config_without(
     if own is not None:
         found: dict[str, Any] = own(gone, branches)
         return found
-    if analysis.proof is not None:
-        analysis.proof.require(gone)
+    if analysis.rebuild_check is not None:
+        analysis.rebuild_check.require(gone)
     specs = recompiled(analysis, gone).specs
     return Rewriter(analysis.config, analysis.map, gone).run(branches, specs)
 

@@ -1,4 +1,4 @@
-"""What is drawn of a layer's own code, as data: its graph, its weights, and who draws them."""
+"""What is traced of a layer's own code, as data: its graph, its weights, and who traces them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from kprune.graph.model import Shape
 
 
-class Undrawable(Exception):
+class Untraceable(Exception):
     """A layer's code cannot be traced; the text goes on after "'gate' is a my_package>Gate layer, ".
 
     Attributes:
@@ -31,7 +31,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Held:
-    """A weight of a drawn layer.
+    """A weight of a traced layer.
 
     Attributes:
         name: Keras's name.
@@ -70,7 +70,7 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class Drawing:
+class TracedCode:
     """What a layer does, as a graph.
 
     Attributes:
@@ -90,23 +90,23 @@ class Drawing:
     invented: tuple[Held, ...] = ()
 
 
-class Drawer(Protocol):
-    """Has layers drawn."""
+class CodeTracer(Protocol):
+    """Has layers traced."""
 
-    def draw(self, spec: dict[str, Any], arguments: Any) -> Sequence[Drawing]:
+    def trace(self, spec: dict[str, Any], arguments: Any) -> Sequence[TracedCode]:
         """What a layer does: once for each way in which Keras may call it.
 
         Args:
             spec: the layer's dict in the config.
             arguments: (args, kwargs) of the call, with a `Tensor` in the place of each tensor.
-        Raises: Undrawable.
+        Raises: Untraceable.
         """
 
 
 def canonical(config: dict[str, Any]) -> Any:
     """A graph's config with its names numbered and without what Keras works out anew.
 
-    Two drawings of one layer differ in the names that Keras makes up.
+    Two traces of one layer differ in the names that Keras makes up.
     """
     names: dict[str, str] = {}
 

@@ -16,7 +16,7 @@ import numpy as np
 from kprune.graph.model import leaves, map_leaves
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.map import LayerRecord, Weight
-from kprune.tracing.code_graph import Drawer, Held, Tensor, Undrawable
+from kprune.tracing.code_graph import CodeTracer, Held, Tensor, Untraceable
 from kprune.tracing.layer_call import LayerCall
 
 Path = tuple[str | int, ...]
@@ -34,7 +34,7 @@ class Fields:
 
     call: LayerCall
     record: LayerRecord
-    drawer: Drawer
+    code_tracer: CodeTracer
     described: Any
     made: set[str]
 
@@ -127,10 +127,10 @@ class Fields:
             holder[path[-1]] = number
         spec = {key: value for key, value in layer.spec.items() if key != "build_config"}
         try:
-            drawings = self.drawer.draw({**spec, "config": config}, described)
-        except Undrawable:
+            traces = self.code_tracer.trace({**spec, "config": config}, described)
+        except Untraceable:
             return None
-        return list(drawings[0].whole.all_weights())
+        return list(traces[0].whole.all_weights())
 
 
 def _numbers(config: dict[str, Any]) -> Iterator[tuple[Path, int]]:

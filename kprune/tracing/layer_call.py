@@ -117,7 +117,7 @@ class LayerCall(RuleCall):
         return self.kwargs.get(name, self.config.get(name, default))
 
     @property
-    def in_drawing(self) -> bool:
+    def in_traced_code(self) -> bool:
         """Whether the call stands in the code of a layer, where tensors may be weights, without a batch."""
         return self._map.outer is not None
 

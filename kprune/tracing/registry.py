@@ -26,7 +26,7 @@ from kprune.tracing.layer_call import LayerCall
 from kprune.tracing.tfmot import remedy
 
 if TYPE_CHECKING:
-    from kprune.tracing.code_graph import Drawer
+    from kprune.tracing.code_graph import CodeTracer
 
 RuleFunction = Callable[[LayerCall], Any]
 ANSWERS = ("issues", "passes", "combines", "mixes", "opaque")
@@ -157,7 +157,7 @@ class Rules(Struct, frozen=True):
         operations: classes of `keras.ops` nodes.
         custom: classes from elsewhere, by registered name or plain class name.
         packages: layers of packages that kprune knows, by `package>Class`.
-        drawer: draws the code of layers that have no rule, if the user trusts it.
+        code_tracer: traces the code of layers that have no rule, if the user trusts it.
         traceable: whether it could, if the user did: not in a file of Keras 2.
         ask_packages: fills `custom` with the rules of installed packages, when first called. To look
             for those takes longer than a model's analysis, so that is left until a layer needs it.
@@ -167,7 +167,7 @@ class Rules(Struct, frozen=True):
     operations: Mapping[str, Rule]
     custom: Mapping[str, Rule]
     packages: Mapping[str, Rule] = field(default_factory=dict)
-    drawer: Drawer | None = None
+    code_tracer: CodeTracer | None = None
     traceable: bool = True
     ask_packages: Callable[[], None] | None = None
 

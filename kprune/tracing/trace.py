@@ -178,7 +178,7 @@ class Tracer:
         if layer.model is not None and rule is None:
             outputs = self.run(layer.model, call.xs)
             record.answer = "model"
-        elif rule is None or (rule.code and self.rules.drawer is not None):
+        elif rule is None or (rule.code and self.rules.code_tracer is not None):
             outputs = self._without_rule(call, rule)
         else:
             record.answer, record.values = rule.does, rule.values
@@ -229,22 +229,22 @@ class Tracer:
         Args:
             rule: for a layer that is code, what answers if that cannot be traced.
         """
-        drawer = self.rules.drawer
+        code_tracer = self.rules.code_tracer
         do = self.rules.what_to_do(call.layer)
         if call.layer.is_operation:
             return call.opaque(self.rules.why_not(call.layer), do)
         if rule is None and call.layer.is_builtin:
             return call.opaque(self.rules.why_not(call.layer), do or RULE)
-        if drawer is None:
+        if code_tracer is None:
             why = self.rules.why_not(call.layer)
             return call.opaque(why, do or (TRUST if self.rules.traceable else RULE))
-        from kprune.tracing.code_graph import Undrawable
-        from kprune.tracing.traced_code import DrawnLayer
+        from kprune.tracing.code_graph import Untraceable
+        from kprune.tracing.traced_code import TracedLayer
 
         try:
             call.traced = True
-            return DrawnLayer(self, call, drawer).trace()
-        except Undrawable as reason:
+            return TracedLayer(self, call, code_tracer).trace()
+        except Untraceable as reason:
             call.traced = False
             if rule is not None:
                 call.untraced = str(reason)

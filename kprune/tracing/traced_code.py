@@ -1,13 +1,13 @@
-"""Layers without a rule whose own code was traced: the graph that it draws says what becomes of labels.
+"""Layers without a rule whose own code was traced: the graph of that trace says what becomes of labels.
 
-Keras is not needed here. Whoever draws (`kprune.custom_code.code_tracer`) builds the layer from its config
+Keras is not needed here. Whoever traces (`kprune.custom_code.code_tracer`) builds the layer from its config
 and calls it on symbolic tensors, with symbolic tensors in the place of its weights; what comes out
 is a graph like that of any Functional model, through which labels are pushed as through any other.
 Every axis of every weight has labels of its own to begin with, and what the graph ties together
 says which of them are the channels.
 
 That Keras makes the same graph, only smaller, of the layer once units are gone is not taken for
-granted: `kprune.custom_code.rebuild_check` has it drawn again and compares.
+granted: `kprune.custom_code.rebuild_check` has it traced again and compares.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from kprune.graph.model import Constant, Model, TensorRef, leaves, map_leaves
 from kprune.graph.parse import inner_graph, make_layer
 from kprune.labels.groups import connected
 from kprune.labels.labels import Axis, Labels
-from kprune.labels.map import TOKENS, DrawnCall, LabelMap, LayerRecord, Weight
-from kprune.tracing.code_graph import Drawer, Drawing, Held, Part, Tensor, Undrawable
+from kprune.labels.map import TOKENS, LabelMap, LayerRecord, TracedCall, Weight
+from kprune.tracing.code_graph import CodeTracer, Held, Part, Tensor, TracedCode, Untraceable
 from kprune.tracing.counting_fields import Fields
 from kprune.tracing.layer_call import LayerCall, Tracing
 from kprune.tracing.rule_call import CannotTell
@@ -44,25 +44,25 @@ class CodeTracing(Tracing, Protocol):
     def run(self, model: Model, inputs: list[Labels] | None) -> Any: ...
 
 
-class DrawnLayer:
+class TracedLayer:
     """One call of such a layer."""
 
-    def __init__(self, tracer: CodeTracing, call: LayerCall, drawer: Drawer) -> None:
+    def __init__(self, tracer: CodeTracing, call: LayerCall, code_tracer: CodeTracer) -> None:
         self._tracer, self._map, self._call = tracer, tracer.map, call
         self._record = tracer.map.record(call.layer)
-        self._drawer = drawer
+        self._code_tracer = code_tracer
         self._made: set[str] = set()  # weights whose last axis is that of what they make
 
     def trace(self) -> Any:
-        """What the call gives, in labels. Raises: Undrawable."""
+        """What the call gives, in labels. Raises: Untraceable."""
         described = self._arguments()
-        drawings = self._drawer.draw(self._call.layer.spec, described)
+        traces = self._code_tracer.trace(self._call.layer.spec, described)
         first = len(self._map.ties)
         runs = []
-        for drawing in drawings:
-            map_ = self._map.within(self._graph(drawing))
+        for traced in traces:
+            map_ = self._map.within(self._graph(traced))
             try:
-                outputs = self._run(map_, drawing)
+                outputs = self._run(map_, traced)
             except (
                 CannotTell,
                 DamagedFileError,
@@ -71,37 +71,37 @@ class DrawnLayer:
                 ValueError,
                 IndexError,
             ) as error:
-                raise Undrawable(f"whose code kprune cannot follow ({error})") from error
-            runs.append((drawing, map_, outputs))
+                raise Untraceable(f"whose code kprune cannot follow ({error})") from error
+            runs.append((traced, map_, outputs))
         outputs = runs[0][2]
         for _, _, others in runs[1:]:
             self._same(outputs, others)
         if not self._record.visits:
             self._note_makers(runs[0][1])
         self._name_once(first, [map_ for _, map_, _ in runs])
-        for drawing, map_, _ in runs:
-            weights = self._declare(drawing.whole, map_, self._record)
-            self._map.drawn.append(
-                DrawnCall(
+        for traced, map_, _ in runs:
+            weights = self._declare(traced.whole, map_, self._record)
+            self._map.traced_calls.append(
+                TracedCall(
                     self._record,
                     (self._call.args, self._call.kwargs),
                     described,
-                    drawing,
+                    traced,
                     map_,
                     weights,
                 )
             )
         if not self._record.visits:
-            fields = Fields(self._call, self._record, self._drawer, described, self._made)
-            fields.find(self._map.drawn[-1].weights, _token_rows(runs[0][1]))
+            fields = Fields(self._call, self._record, self._code_tracer, described, self._made)
+            fields.find(self._map.traced_calls[-1].weights, _token_rows(runs[0][1]))
         self._record.answer = "traced"
         return outputs
 
     def _arguments(self) -> Any:
-        """The arguments of the call, for whoever draws."""
+        """The arguments of the call, for whoever traces."""
         call = self._call
         if any(isinstance(leaf, Constant) for leaf in leaves([call.args, call.kwargs])):
-            raise Undrawable("which is called with an array that is written into the config")
+            raise Untraceable("which is called with an array that is written into the config")
         refs: list[Any] = []
         if call.graph_call is not None:
             given = leaves([call.graph_call.args, call.graph_call.kwargs])
@@ -112,30 +112,30 @@ class DrawnLayer:
             if not isinstance(leaf, Labels):
                 return leaf
             if leaf.shape is None:
-                raise Undrawable("which is called on a tensor of unknown shape")
+                raise Untraceable("which is called on a tensor of unknown shape")
             return Tensor(leaf.shape, next(dtypes, None))
 
         # Leaves of dicts are counted by sorted key, and map_leaves goes by the dict's own order.
         return map_leaves(described, _in_order((call.args, call.kwargs)))
 
-    def _graph(self, drawing: Drawing) -> Any:
+    def _graph(self, traced: TracedCode) -> Any:
         try:
-            return inner_graph(drawing.config, self._call.layer)
+            return inner_graph(traced.config, self._call.layer)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise Undrawable(f"whose code makes no graph ({error})") from error
+            raise Untraceable(f"whose code makes no graph ({error})") from error
 
-    def _run(self, map_: LabelMap, drawing: Drawing) -> Any:
+    def _run(self, map_: LabelMap, traced: TracedCode) -> Any:
         tracer = self._tracer.inside(map_)
         given = [
             leaf
             for leaf in leaves([self._call.args, self._call.kwargs])
             if isinstance(leaf, Labels)
         ]
-        made = [held for held in drawing.whole.all_weights() if held.input]
-        held = [self._labels(held) for held in (*made, *drawing.invented)]
-        mask = [Labels(given[0].shape[:2])] if drawing.masked and given[0].shape else []
+        made = [held for held in traced.whole.all_weights() if held.input]
+        held = [self._labels(held) for held in (*made, *traced.invented)]
+        mask = [Labels(given[0].shape[:2])] if traced.masked and given[0].shape else []
         outputs = tracer.run(map_.model, [*given, *held, *mask])
-        shapes = iter(drawing.gives)
+        shapes = iter(traced.gives)
 
         def shaped(labels: Any) -> Any:
             shape = next(shapes, None)
@@ -270,7 +270,7 @@ class DrawnLayer:
             for weight, place in zip(declared, order, strict=True)
         )
         if not fits:
-            raise Undrawable(
+            raise Untraceable(
                 f"whose '{traced.layer.name}' ({traced.layer.kind}) has other weights than "
                 "kprune's rule for it"
             )

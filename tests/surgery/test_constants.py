@@ -7,27 +7,27 @@ import pytest
 
 from kprune.edit import Fill, TensorEdit
 from kprune.labels.labels import Labels
-from kprune.surgery.constants.constant_units import NOTHING, Known, read_off
+from kprune.surgery.constants.constant_units import NOTHING, ConstantUnits, read_off
 
 
 def test_a_unit_is_known_only_if_it_has_one_value_wherever_it_stands():
     ids = np.array([[1, 2, 3], [1, 2, 0]])
     values = np.array([[5.0, 6.0, 7.0], [5.0, 6.5, np.nan]])
-    known = Known.of(ids, values)
+    known = ConstantUnits.of(ids, values)
     assert known.ids.tolist() == [1, 3]
     assert known.values.tolist() == [5.0, 7.0]
-    assert Known.of(np.array([4, 4]), np.array([1.0, np.nan])).ids.size == 0
+    assert ConstantUnits.of(np.array([4, 4]), np.array([1.0, np.nan])).ids.size == 0
 
 
 def test_values_are_found_again_by_label():
-    known = Known.of(np.array([3, 9]), np.array([0.5, -1.0]))
+    known = ConstantUnits.of(np.array([3, 9]), np.array([0.5, -1.0]))
     np.testing.assert_array_equal(known.at(np.array([9, 1, 3, 0])), [-1.0, np.nan, 0.5, np.nan])
     assert np.isnan(NOTHING.at(np.array([1]))).all()
 
 
 def test_values_over_a_tensor_broadcast_as_its_labels_do():
     labels = Labels((None, 4, 4, 3), (np.array([1, 2, 3]).reshape(1, 1, 1, 3),))
-    known = Known.of(np.array([2]), np.array([7.0]))
+    known = ConstantUnits.of(np.array([2]), np.array([7.0]))
     over = known.over(labels)
     assert over.shape == (1, 1, 1, 3)
     assert over[0, 0, 0, 1] == 7.0

@@ -34,7 +34,7 @@ def reshape(call: LayerCall) -> Labels:
     """newshape follows what is left along each axis"""
     target = [None if size is None else int(size) for size in call.argument(1, "newshape")]
     old = call.shape()
-    across = call.in_drawing and None not in old and None not in target
+    across = call.in_traced_code and None not in old and None not in target
     if across:
         # A weight has no batch: its labels are spread out whole, and reshaped.
         before = [size or 0 for size in old]

@@ -10,7 +10,7 @@ from msgspec import Struct
 from kprune.labels.labels import Labels
 
 
-class Known(Struct, frozen=True, eq=False):
+class ConstantUnits(Struct, frozen=True, eq=False):
     """The units of one tensor that are constant.
 
     Attributes:
@@ -22,7 +22,7 @@ class Known(Struct, frozen=True, eq=False):
     values: np.ndarray
 
     @classmethod
-    def of(cls, ids: np.ndarray, values: np.ndarray) -> Known:
+    def of(cls, ids: np.ndarray, values: np.ndarray) -> ConstantUnits:
         """What a tensor's positions say of its units.
 
         Args:
@@ -50,9 +50,9 @@ class Known(Struct, frozen=True, eq=False):
         place = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
         return np.where(self.ids[place] == ids, self.values[place], np.nan)
 
-    def only(self, keep: np.ndarray) -> Known:
+    def only(self, keep: np.ndarray) -> ConstantUnits:
         """Those for which a bool (n,) is True."""
-        return self if keep.all() else Known(self.ids[keep], self.values[keep])
+        return self if keep.all() else ConstantUnits(self.ids[keep], self.values[keep])
 
     def over(self, labels: Labels) -> np.ndarray:
         """The values over a tensor: of its rank, extent 1 where they do not vary."""
@@ -63,19 +63,19 @@ class Known(Struct, frozen=True, eq=False):
         return result
 
 
-NOTHING = Known(np.zeros(0, np.int64), np.zeros(0))
+NOTHING = ConstantUnits(np.zeros(0, np.int64), np.zeros(0))
 
 
-def joined(parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> Known:
+def joined(parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> ConstantUnits:
     """What several runs of positions say together, as (labels, values) pairs."""
     ids, values = [np.zeros(0, np.int64)], [np.zeros(0)]
     for some, given in parts:
         ids.append(some.ravel())
         values.append(np.asarray(given, np.float64).ravel())
-    return Known.of(np.concatenate(ids), np.concatenate(values))
+    return ConstantUnits.of(np.concatenate(ids), np.concatenate(values))
 
 
-def read_off(labels: Labels, values: np.ndarray) -> Known:
+def read_off(labels: Labels, values: np.ndarray) -> ConstantUnits:
     """The units of a tensor that are constant, from its values (NaN where unknown)."""
     parts = []
     for factor in labels.factors:

@@ -1,6 +1,6 @@
 """What layers do to units that always give the same number: a rule for each kind of layer.
 
-Those that sum over units, and so note a `Site`, are in `summing_rules` and `sequence_rules`.
+Those that sum over units, and so note a `SummingKernel`, are in `summing_rules` and `sequence_rules`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,16 @@ from kprune.graph.model import Constant
 from kprune.labels.labels import Labels
 from kprune.labels.map import LayerRecord
 from kprune.rules.shapes import spatial_axes
-from kprune.surgery.constants.constant_units import NOTHING, Known, joined, read_off
-from kprune.surgery.constants.walk import OPERATIONS, At, Constants, Tensor, border, number, rule
+from kprune.surgery.constants.constant_units import NOTHING, ConstantUnits, joined, read_off
+from kprune.surgery.constants.walk import (
+    OPERATIONS,
+    Constants,
+    LayerVisit,
+    Tensor,
+    border,
+    number,
+    rule,
+)
 
 RANKS = (1, 2, 3)
 
@@ -57,14 +65,14 @@ def slides_over_units(labels: Labels, data_format: str | None) -> bool:
 
 
 @rule(*MOVES, table=OPERATIONS)
-def moves(walk: Constants, at: At) -> list[Known]:
+def moves(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     if len(at.xs) != 1:
         return walk.otherwise(at)
     return [walk.even(at.x)] * len(at.outputs)
 
 
 @rule(*POOLS, *CROPS, *UPSAMPLING)
-def channelwise(walk: Constants, at: At) -> list[Known]:
+def channelwise(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     smooth = at.config.get("interpolation", "nearest") not in ("nearest", "bilinear")
     if smooth or slides_over_units(at.x.labels, at.config.get("data_format")):
         return walk.otherwise(at)
@@ -72,12 +80,12 @@ def channelwise(walk: Constants, at: At) -> list[Known]:
 
 
 @rule("MaxPool", "AveragePool", table=OPERATIONS)
-def pool_operation(walk: Constants, at: At) -> list[Known]:
+def pool_operation(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     return channelwise(walk, at)
 
 
 @rule("Mean", "Max", "Amax", "Min", "Amin", table=OPERATIONS)
-def figures(walk: Constants, at: At) -> list[Known]:
+def figures(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     """One figure of many equal numbers is that number."""
     axes = at.config.get("axis")
     if axes is None or at.x.labels.shape is None:
@@ -88,7 +96,7 @@ def figures(walk: Constants, at: At) -> list[Known]:
 
 
 @rule(*(f"ZeroPadding{rank}D" for rank in RANKS))
-def zero_padding(walk: Constants, at: At) -> list[Known]:
+def zero_padding(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     """Zeros beside a constant: what is constant from here on is 0 alone."""
     known = at.x.known
     if not np.any(ints_of(at.config.get("padding", 0))):
@@ -103,12 +111,12 @@ def ints_of(value: object) -> np.ndarray:
 
 
 @rule("Activation", *names(LAYER, operands=lambda count: count == 1))
-def activation(walk: Constants, at: At) -> list[Known]:
+def activation(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     return apply_function(walk, at, at.config)
 
 
 @rule(*FUNCTIONS_OF_ONE, table=OPERATIONS)
-def function_operation(walk: Constants, at: At) -> list[Known]:
+def function_operation(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     if len(at.xs) != 1:
         return walk.otherwise(at)
     # Arguments may stand in the call as well as in the config.
@@ -118,18 +126,20 @@ def function_operation(walk: Constants, at: At) -> list[Known]:
     return apply_function(walk, at, {**at.config, **named})
 
 
-def apply_function(walk: Constants, at: At, parameters: Mapping[str, Any]) -> list[Known]:
+def apply_function(
+    walk: Constants, at: LayerVisit, parameters: Mapping[str, Any]
+) -> list[ConstantUnits]:
     written = written_layer(at.layer.kind, parameters)
     function: Formula | None = written.formula if written is not None else None
     if function is None:
         return walk.otherwise(at)
     known = at.x.known
     with np.errstate(all="ignore"):
-        return [Known.of(known.ids, function(known.values))]
+        return [ConstantUnits.of(known.ids, function(known.values))]
 
 
 @rule("PReLU")
-def prelu(walk: Constants, at: At) -> list[Known]:
+def prelu(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     weight, known = at.weight("alpha"), at.x.known
     along = at.x.labels.last
     if weight is None or not along.plain or not along.factors:
@@ -145,7 +155,7 @@ def prelu(walk: Constants, at: At) -> list[Known]:
 
 
 @rule("BatchNormalization", "SyncBatchNormalization")
-def batch_normalization(walk: Constants, at: At) -> list[Known]:
+def batch_normalization(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     """beta + gamma (x - mean) / sqrt(variance + epsilon), channel by channel"""
     mean, variance = walk.vector(at, "moving_mean"), walk.vector(at, "moving_variance")
     weight = at.weight("moving_mean")
@@ -165,7 +175,7 @@ def batch_normalization(walk: Constants, at: At) -> list[Known]:
 
 
 @rule("LayerScale")
-def layer_scale(walk: Constants, at: At) -> list[Known]:
+def layer_scale(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     gamma, along = walk.vector(at, "gamma"), at.x.labels.last
     if gamma is None or not along.plain or not along.factors:
         return walk.otherwise(at)
@@ -174,7 +184,7 @@ def layer_scale(walk: Constants, at: At) -> list[Known]:
 
 
 @rule("Rescaling")
-def rescaling(walk: Constants, at: At) -> list[Known]:
+def rescaling(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     """scale * x + offset; a scale of 0, as in a mask of kprune's, gives the offset in any case"""
     scale, offset = number(at.config["scale"]), number(at.config["offset"])
     if scale is None or offset is None or at.x.labels.shape is None:
@@ -204,7 +214,7 @@ MERGES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 @rule(*MERGES, "Average", "CustomScaleLayer")
-def merge(walk: Constants, at: At) -> list[Known]:
+def merge(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     if any(x.labels.shape is None for x in at.xs):
         return walk.otherwise(at)
     arrays = [x.known.over(x.labels) for x in at.xs]
@@ -220,7 +230,7 @@ def merge(walk: Constants, at: At) -> list[Known]:
 
 
 @rule(*MERGES, table=OPERATIONS)
-def merge_operation(walk: Constants, at: At) -> list[Known]:
+def merge_operation(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     """The same for keras.ops, where an operand may be a number or an array in the config."""
     arrays = []
     for operand in [*at.args, *at.kwargs.values()]:
@@ -236,7 +246,7 @@ def merge_operation(walk: Constants, at: At) -> list[Known]:
     return [settled(walk, at, MERGES[at.layer.kind](*arrays))]
 
 
-def settled(walk: Constants, at: At, values: np.ndarray) -> Known:
+def settled(walk: Constants, at: LayerVisit, values: np.ndarray) -> ConstantUnits:
     """What a combination leaves known, and why the rest is not."""
     known = read_off(at.outputs[0], values)
     for x in at.xs:
@@ -250,7 +260,7 @@ def settled(walk: Constants, at: At, values: np.ndarray) -> Known:
 
 
 @rule("Concatenate")
-def concatenate(walk: Constants, at: At) -> list[Known]:
+def concatenate(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     """Along the joined axis each part keeps its own; nothing is known of units along others."""
     axis = int(at.config.get("axis", -1))
     if any(x.labels.shape is None for x in at.xs):
@@ -263,7 +273,7 @@ def concatenate(walk: Constants, at: At) -> list[Known]:
 
 
 @rule("Concatenate", "Stack", table=OPERATIONS)
-def concatenate_operation(walk: Constants, at: At) -> list[Known]:
+def concatenate_operation(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     if any(x.labels.shape is None for x in at.xs):
         return walk.otherwise(at)
     if at.layer.kind == "Concatenate":
@@ -275,7 +285,7 @@ def concatenate_operation(walk: Constants, at: At) -> list[Known]:
 
 
 @rule("TimeDistributed")
-def time_distributed(walk: Constants, at: At) -> list[Known]:
+def time_distributed(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     known = walk.even(at.x)
     if at.x.labels.shape is None:
         known = NOTHING
@@ -283,7 +293,7 @@ def time_distributed(walk: Constants, at: At) -> list[Known]:
 
 
 @rule("Bidirectional")
-def bidirectional(walk: Constants, at: At) -> list[Known]:
+def bidirectional(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     if len(at.xs) > 1:
         return walk.otherwise(at)
     ahead = walk.inside(at, "forward_layer", [at.x.known])
@@ -300,7 +310,7 @@ def bidirectional(walk: Constants, at: At) -> list[Known]:
     return [joined([(units[0], merged)]), *ahead[1:], *back[1:]]
 
 
-def both(one: Known, other: Known) -> Known:
+def both(one: ConstantUnits, other: ConstantUnits) -> ConstantUnits:
     return joined([(one.ids, one.values), (other.ids, other.values)])
 
 

@@ -8,16 +8,16 @@ import numpy as np
 
 from kprune.elementwise.written import activation_formula
 from kprune.graph.model import Layer
-from kprune.surgery.constants.constant_units import Known, joined
-from kprune.surgery.constants.summing_kernels import Kernel, Room
+from kprune.surgery.constants.constant_units import ConstantUnits, joined
+from kprune.surgery.constants.summing_kernels import BiasTarget, Kernel
 from kprune.surgery.constants.summing_rules import NO_BIAS, row_values, same
-from kprune.surgery.constants.walk import At, Constants, Tensor, rule
+from kprune.surgery.constants.walk import Constants, LayerVisit, Tensor, rule
 
 # -- recurrent layers ----------------------------------------------------------------------------
 
 
 @rule("SimpleRNN", "LSTM", "GRU")
-def recurrent(walk: Constants, at: At) -> list[Known]:
+def recurrent(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     """A unit is silent for ever if what it would take up is 0: its column of the candidate gate."""
     kernel, inner = at.weight("cell/kernel"), at.weight("cell/recurrent_kernel")
     bias_weight = at.weight("cell/bias")
@@ -26,12 +26,12 @@ def recurrent(walk: Constants, at: At) -> list[Known]:
     units = inner.axes[0].ids
     width, kind = len(units), at.layer.kind
     given = row_values(at.x.labels.last, at.x)
-    room = Room(why=f"'{at.layer.path}' has no bias that could take a constant over")
+    room = BiasTarget(why=f"'{at.layer.path}' has no bias that could take a constant over")
     rows = np.zeros((1, kernel.axes[1].size or 0))
     if bias_weight is not None:
         rows = np.atleast_2d(walk.read(bias_weight.path).astype(np.float64))
         two = len(bias_weight.axes) == 2
-        room = Room([(bias_weight.path, _first_row if two else same)])
+        room = BiasTarget([(bias_weight.path, _first_row if two else same)])
     found = walk.site(at, Kernel(kernel, (0,), (1,)), given, room)
     # The candidate: the third gate of an LSTM and of a GRU, all there is of a SimpleRNN.
     gate = slice(0, width) if kind == "SimpleRNN" else slice(2 * width, 3 * width)
@@ -50,10 +50,10 @@ def recurrent(walk: Constants, at: At) -> list[Known]:
         if kind == "SimpleRNN" and not _masks(walk):
             # Every step gives act(bias), the first one too.
             made = np.where(alone, taken, made)
-    known = Known.of(units, made)
+    known = ConstantUnits.of(units, made)
     walk.make([inner.axes[0]], known)
     # The state before the first step is 0: any other constant is none for the recurrent kernel.
-    never = Room(
+    never = BiasTarget(
         why=f"the state of '{at.layer.path}' is 0 before the first step, and their constant after"
     )
     walk.site(at, Kernel(inner, (0,), (1,)), made, never)
@@ -78,7 +78,7 @@ def _masks(walk: Constants) -> bool:
 
 
 @rule("MultiHeadAttention")
-def multi_head_attention(walk: Constants, at: At) -> list[Known]:
+def multi_head_attention(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     named = dict(zip(("query", "value", "key"), at.args, strict=False))
     named.update(
         {name: value for name, value in at.kwargs.items() if name in ("query", "value", "key")}
@@ -98,25 +98,27 @@ def multi_head_attention(walk: Constants, at: At) -> list[Known]:
         kernel, bias = at.weight(f"{name}_dense/kernel"), at.weight(f"{name}_dense/bias")
         if kernel is None or kernel.axes[0].size is None:
             return walk.otherwise(at)
-        room = Room(
+        room = BiasTarget(
             why=f"the {name} projection of '{at.layer.path}' has no bias to take a constant over"
         )
         added: np.ndarray | float = 0.0
         shape = (kernel.axes[1].size or 0, kernel.axes[2].size or 0)
         if bias is not None:
-            room = Room([(bias.path, _reshaped(shape))])
+            room = BiasTarget([(bias.path, _reshaped(shape))])
             added = walk.read(bias.path).astype(np.float64).ravel()
         values = row_values(given[name].labels.last, given[name])
         found = walk.site(at, Kernel(kernel, (0,), (1, 2)), values, room)
         inner[name] = np.where(found.varying, np.nan, found.constant + added).reshape(shape)
     heads, dims = at.record.axes["heads"].ids, at.record.axes["key_dim"].ids
-    walk.sites[f"{at.layer.path}: scores"] = Scores(
+    walk.summing_kernels[f"{at.layer.path}: scores"] = Scores(
         at.layer.path, heads, dims, inner["query"], inner["key"]
     )
     output, bias = at.weight("output_dense/kernel"), at.weight("output_dense/bias")
     assert output is not None
     room = (
-        Room([(bias.path, same)]) if bias is not None else Room(why=f"'{at.layer.path}' {NO_BIAS}")
+        BiasTarget([(bias.path, same)])
+        if bias is not None
+        else BiasTarget(why=f"'{at.layer.path}' {NO_BIAS}")
     )
     # Attention weights add up to 1, so a value that is the same at every step passes as it is.
     found = walk.site(at, Kernel(output, (0, 1), (2,)), inner["value"].ravel(), room)
@@ -131,7 +133,7 @@ def _reshaped(shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
 
 
 class Scores:
-    """Where query and key are multiplied and summed over a head's dimensions; one of the sites."""
+    """Where query and key are multiplied and summed over a head's dimensions; one of the summing_kernels."""
 
     def __init__(
         self, at: str, heads: np.ndarray, dims: np.ndarray, query: np.ndarray, key: np.ndarray
@@ -140,7 +142,7 @@ class Scores:
         self._missed = ~((query == 0) | (key == 0))  # (heads, dims)
         self.values = np.full(len(dims), np.nan)
         self.padded = np.zeros(len(dims), bool)
-        self.room = Room()
+        self.room = BiasTarget()
 
     def in_the_way(self, gone: np.ndarray) -> np.ndarray:
         missed = self._missed[~gone[self.heads]].any(axis=0)

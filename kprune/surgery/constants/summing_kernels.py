@@ -142,7 +142,7 @@ def _sum(piece: np.ndarray, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return result
 
 
-class Room(Struct):
+class BiasTarget(Struct):
     """Where a constant share can go.
 
     Attributes:
@@ -155,7 +155,7 @@ class Room(Struct):
     why: str = ""
 
 
-class Site(Struct):
+class SummingKernel(Struct):
     """One kernel, at all its calls.
 
     Attributes:
@@ -175,7 +175,7 @@ class Site(Struct):
     padded: np.ndarray
     made: tuple[Axis, ...]
     uses: np.ndarray
-    room: Room
+    room: BiasTarget
 
     def dead_rows(self, gone: np.ndarray) -> np.ndarray:
         """bool (rows,): the rows that go."""

@@ -13,10 +13,10 @@ from kprune.labels.map import Blocks, Weight
 from kprune.rules.effects.contractions import parse_equation
 from kprune.rules.shapes import ints, spatial_axes
 from kprune.sets import without
-from kprune.surgery.constants.constant_units import NOTHING, Known, read_off
+from kprune.surgery.constants.constant_units import NOTHING, ConstantUnits, read_off
 from kprune.surgery.constants.moving_rules import POOLS, slides_over_units
-from kprune.surgery.constants.summing_kernels import Kernel, Room, Scan
-from kprune.surgery.constants.walk import At, Constants, Tensor, border, rule
+from kprune.surgery.constants.summing_kernels import BiasTarget, Kernel, Scan
+from kprune.surgery.constants.walk import Constants, LayerVisit, Tensor, border, rule
 
 RANKS = (1, 2, 3)
 
@@ -43,35 +43,37 @@ def row_values(along: Axis, x: Tensor) -> np.ndarray:
     return x.known.at(along.ids)
 
 
-def room_for(walk: Constants, at: At, bias: Weight | None, columns: np.ndarray) -> Room:
+def bias_target(
+    walk: Constants, at: LayerVisit, bias: Weight | None, columns: np.ndarray
+) -> BiasTarget:
     """Where a layer's constant share can go: into its bias, or a BatchNormalization that reads it.
 
     Args:
         columns: int64 (columns,), the units it makes.
     """
     if bias is not None:
-        return Room([(bias.path, same)])
+        return BiasTarget([(bias.path, same)])
     name = f"'{at.layer.path}' {NO_BIAS}"
     if at.model is None or at.call is None or len(at.record.visits) > 1:
-        return Room(why=name)
+        return BiasTarget(why=name)
     if activation_name(at.config.get("activation")) != "linear":
-        return Room(why=name)
-    room = Room()
+        return BiasTarget(why=name)
+    room = BiasTarget()
     todo = [(at.call.layer, at.call)]
     while todo:
         layer, call = todo.pop()
         readers = walk.consumers(at.model, (layer.name, call.node, 0))
         if not readers:
-            return Room(why=name)
+            return BiasTarget(why=name)
         for reader in readers:
             if reader.kwargs.get("training") is True:
-                return Room(why=name)
+                return BiasTarget(why=name)
             if _passes_shift(walk, reader.layer):
                 todo.append((reader.layer, reader))
                 continue
             target = _normalisation(walk, reader, columns)
             if target is None:
-                return Room(why=name)
+                return BiasTarget(why=name)
             room.targets.append(target)
     return room
 
@@ -102,8 +104,8 @@ def _normalisation(
 
 
 def made_by(
-    walk: Constants, at: At, found: Scan, bias: np.ndarray | None, ids: np.ndarray
-) -> Known:
+    walk: Constants, at: LayerVisit, found: Scan, bias: np.ndarray | None, ids: np.ndarray
+) -> ConstantUnits:
     """The units that a layer makes of constants alone.
 
     Args:
@@ -114,26 +116,26 @@ def made_by(
     if function is None:
         return NOTHING
     sums = found.constant if bias is None else found.constant + bias
-    known = Known.of(ids, np.where(found.varying, np.nan, function(sums)))
+    known = ConstantUnits.of(ids, np.where(found.varying, np.nan, function(sums)))
     walk.make([Axis.of(ids)], known)
     return known
 
 
 @rule("Dense")
-def dense(walk: Constants, at: At) -> list[Known]:
+def dense(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     return weighted(walk, at, (0,), (1,), at.x.labels.last, uneven=False)
 
 
 def weighted(
     walk: Constants,
-    at: At,
+    at: LayerVisit,
     inputs: tuple[int, ...],
     outputs: tuple[int, ...],
     along: Axis,
     *,
     uneven: bool,
     grouped: Blocks | None = None,
-) -> list[Known]:
+) -> list[ConstantUnits]:
     """A kernel over one axis, and a bias."""
     kernel, bias = at.weight("kernel"), at.weight("bias")
     if kernel is None or any(kernel.axes[axis].size is None for axis in (*inputs, *outputs)):
@@ -146,7 +148,7 @@ def weighted(
         at,
         Kernel(kernel, inputs, outputs, grouped),
         values,
-        room_for(walk, at, bias, ids),
+        bias_target(walk, at, bias, ids),
         uneven=uneven,
     )
     return [made_by(walk, at, found, walk.vector(at, "bias"), ids)]
@@ -156,7 +158,7 @@ def weighted(
 
 
 @rule(*(f"Conv{rank}D" for rank in RANKS), *(f"Convolution{rank}D" for rank in RANKS))
-def conv(walk: Constants, at: At) -> list[Known]:
+def conv(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     kernel = at.weight("kernel")
     if kernel is None or slides_over_units(at.x.labels, at.config.get("data_format")):
         return walk.otherwise(at)
@@ -177,11 +179,11 @@ def conv(walk: Constants, at: At) -> list[Known]:
     )
 
 
-def channels_of(at: At) -> int:
+def channels_of(at: LayerVisit) -> int:
     return 1 if at.config.get("data_format") == "channels_first" else at.x.labels.rank - 1
 
 
-def meets_border(at: At) -> bool:
+def meets_border(at: LayerVisit) -> bool:
     """Whether the window of a convolution reaches beyond the tensor, where zeros are put."""
     padding = str(at.config.get("padding", "valid"))
     shape = at.x.labels.shape or ()
@@ -205,7 +207,7 @@ def meets_border(at: At) -> bool:
     *(f"Conv{rank}DTranspose" for rank in RANKS),
     *(f"Convolution{rank}DTranspose" for rank in RANKS),
 )
-def conv_transpose(walk: Constants, at: At) -> list[Known]:
+def conv_transpose(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     """How many windows meet at a place differs from place to place, unless each is alone."""
     kernel = at.weight("kernel")
     if kernel is None or slides_over_units(at.x.labels, at.config.get("data_format")):
@@ -223,7 +225,7 @@ def conv_transpose(walk: Constants, at: At) -> list[Known]:
     *(f"DepthwiseConv{rank}D" for rank in (1, 2)),
     *(f"DepthwiseConvolution{rank}D" for rank in (1, 2)),
 )
-def depthwise_conv(walk: Constants, at: At) -> list[Known]:
+def depthwise_conv(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     """Each output comes from one input alone, so there is nothing to sum up."""
     kernel, labels = at.weight("depthwise_kernel"), at.x.labels
     if kernel is None or slides_over_units(labels, at.config.get("data_format")):
@@ -256,7 +258,7 @@ def depthwise_conv(walk: Constants, at: At) -> list[Known]:
 
 
 @rule("SeparableConv1D", "SeparableConv2D", "SeparableConvolution1D", "SeparableConvolution2D")
-def separable_conv(walk: Constants, at: At) -> list[Known]:
+def separable_conv(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     depthwise, pointwise = at.weight("depthwise_kernel"), at.weight("pointwise_kernel")
     if (
         depthwise is None
@@ -275,10 +277,10 @@ def separable_conv(walk: Constants, at: At) -> list[Known]:
         values = np.where(used & (given != 0), np.nan, values)
     last = len(pointwise.axes) - 1
     ids = pointwise.axes[last].ids
-    room = room_for(walk, at, at.weight("bias"), ids)
+    room = bias_target(walk, at, at.weight("bias"), ids)
     found = walk.site(at, Kernel(pointwise, (last - 1,), (last,)), values, room)
     if uneven:
-        walk.sites[pointwise.path].padded |= used & ~np.isnan(given) & (given != 0)
+        walk.summing_kernels[pointwise.path].padded |= used & ~np.isnan(given) & (given != 0)
     return [made_by(walk, at, found, walk.vector(at, "bias"), ids)]
 
 
@@ -286,7 +288,7 @@ def separable_conv(walk: Constants, at: At) -> list[Known]:
 
 
 @rule("Embedding")
-def embedding(walk: Constants, at: At) -> list[Known]:
+def embedding(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     """A dimension that is the same for every token."""
     weight = at.weight("embeddings")
     if weight is None:
@@ -298,13 +300,13 @@ def embedding(walk: Constants, at: At) -> list[Known]:
         high = most if high is None else np.maximum(high, most)
     assert low is not None and high is not None
     ids = weight.axes[1].ids
-    known = Known.of(ids, np.where(low == high, low, np.nan))
+    known = ConstantUnits.of(ids, np.where(low == high, low, np.nan))
     walk.make([weight.axes[1]], known)
     return [known]
 
 
 @rule("EinsumDense")
-def einsum_dense(walk: Constants, at: At) -> list[Known]:
+def einsum_dense(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     """Where every letter of the kernel is either summed over or new, as in a dense layer."""
     kernel, bias, x = at.weight("kernel"), at.weight("bias"), at.x
     function = activation_formula(at.config.get("activation"))
@@ -324,13 +326,13 @@ def einsum_dense(walk: Constants, at: At) -> list[Known]:
     values = values.transpose([*read, *(axis for axis in range(x.labels.rank) if axis not in read)])
     sizes = [kernel.axes[i].size or 0 for i in summed]
     values = np.broadcast_to(values.reshape(values.shape[: len(read)]), sizes).ravel()
-    room = Room(why=f"'{at.layer.path}' {NO_BIAS}")
+    room = BiasTarget(why=f"'{at.layer.path}' {NO_BIAS}")
     added: np.ndarray | float = 0.0
     extents = [kernel.axes[i].size or 0 for i in fresh]
     names = [letter for letter in output if letter in (at.config.get("bias_axes") or "")]
     if bias is not None and set(names) == {letters[i] for i in fresh}:
         order = [[letters[i] for i in fresh].index(letter) for letter in names]
-        room = Room([(bias.path, lambda shift: shift.reshape(extents).transpose(order))])
+        room = BiasTarget([(bias.path, lambda shift: shift.reshape(extents).transpose(order))])
         added = walk.read(bias.path).astype(np.float64).transpose(np.argsort(order)).ravel()
     found = walk.site(at, Kernel(kernel, summed, fresh), values, room)
     if bias is not None and room.why:

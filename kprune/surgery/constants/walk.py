@@ -2,8 +2,8 @@
 
 A unit whose incoming weights are 0 gives act(bias) whatever the input, a BatchNormalization behind
 it makes another constant of that, and so on through everything that works channel by channel. What
-is known of a tensor is kept by label (`Known`), so layers that only move data hand it on as it is.
-Where a layer sums over units, the walk notes a `Site`: what leaves nothing behind when it goes.
+is known of a tensor is kept by label (`ConstantUnits`), so layers that only move data hand it on as it is.
+Where a layer sums over units, the walk notes a `SummingKernel`: what leaves nothing behind when it goes.
 
 A layer of which nothing is said in `constant_rules` is no obstacle to units that give 0, where its
 labels say that 0 stays 0. Units that give anything else cannot go where they reach it.
@@ -23,18 +23,25 @@ from kprune.graph.parse import INPUT
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.map import LayerRecord, Weight
 from kprune.sets import distinct, without
-from kprune.surgery.constants.constant_units import NOTHING, Known
-from kprune.surgery.constants.summing_kernels import Kernel, Reader, Room, Scan, Site, scan
+from kprune.surgery.constants.constant_units import NOTHING, ConstantUnits
+from kprune.surgery.constants.summing_kernels import (
+    BiasTarget,
+    Kernel,
+    Reader,
+    Scan,
+    SummingKernel,
+    scan,
+)
 
 
 class Tensor(Struct, frozen=True, eq=False):
     """A tensor that goes into a layer: its labels, and what is known of its values."""
 
     labels: Labels
-    known: Known
+    known: ConstantUnits
 
 
-class At(Struct, eq=False):
+class LayerVisit(Struct, eq=False):
     """One call of one layer.
 
     Attributes:
@@ -69,7 +76,7 @@ class At(Struct, eq=False):
         return self.record.weights.get(name)
 
 
-Rule = Callable[["Constants", At], list[Known]]
+Rule = Callable[["Constants", LayerVisit], list[ConstantUnits]]
 
 LAYERS: dict[str, Rule] = {}
 OPERATIONS: dict[str, Rule] = {}
@@ -90,7 +97,7 @@ class Constants:
     """A walk over a model.
 
     Attributes:
-        sites: by the path of a kernel, where units are summed over.
+        summing_kernels: by the path of a kernel, where units are summed over.
         held: by label, why a unit cannot go without a trace, wherever it is constant or not.
         lost: by label, where a constant ceased to be one.
         made: float64 (labels,): what a unit always gives where it is made; NaN for all others.
@@ -100,7 +107,7 @@ class Constants:
     def __init__(self, analysis: Analysis, read: Reader) -> None:
         analysis.require("constants")
         self.analysis, self.read = analysis, read
-        self.sites: dict[str, Any] = {}
+        self.summing_kernels: dict[str, Any] = {}
         self.held: dict[int, str] = {}
         self.lost: dict[int, str] = {}
         self.made = np.full(analysis.map.count, np.nan)
@@ -111,14 +118,14 @@ class Constants:
 
     # -- the walk -------------------------------------------------------------------------------
 
-    def run(self, model: Model, inputs: list[Known] | None) -> list[Known]:
+    def run(self, model: Model, inputs: list[ConstantUnits] | None) -> list[ConstantUnits]:
         """Walk one model, as the labels' tracer did.
 
         Args:
             inputs: what is known of the tensors it is called on; None for the outermost.
         Returns: what is known of its outputs, flattened.
         """
-        found: dict[tuple[str, int, int], Known] = {}
+        found: dict[tuple[str, int, int], ConstantUnits] = {}
         for index, ref in enumerate(leaves(model.inputs)):
             if ref is not None:
                 found[ref.key] = (
@@ -138,8 +145,8 @@ class Constants:
         ]
 
     def _call_in(
-        self, model: Model, call: Call, found: dict[tuple[str, int, int], Known]
-    ) -> list[Known]:
+        self, model: Model, call: Call, found: dict[tuple[str, int, int], ConstantUnits]
+    ) -> list[ConstantUnits]:
         def known(leaf: Any) -> Any:
             return found.get(leaf.key, NOTHING) if isinstance(leaf, TensorRef) else leaf
 
@@ -147,7 +154,7 @@ class Constants:
         kwargs = {name: map_leaves(known, value) for name, value in call.kwargs.items()}
         return self.visit(self.analysis.map.record(call.layer), args, kwargs, model, call)
 
-    def inside(self, at: At, name: str, known: list[Known]) -> list[Known]:
+    def inside(self, at: LayerVisit, name: str, known: list[ConstantUnits]) -> list[ConstantUnits]:
         """Walk a layer that a layer holds."""
         return self.visit(at.record.children[name], list(known), {}, None, None)
 
@@ -158,16 +165,16 @@ class Constants:
         kwargs: dict[str, Any],
         model: Model | None,
         call: Call | None,
-    ) -> list[Known]:
+    ) -> list[ConstantUnits]:
         number = self._visited.get(record.layer, 0)
         self._visited[record.layer] = number + 1
         seen = record.visits[number]
         given = {name: value for name, value in kwargs.items() if name != "mask"}
-        flat = [leaf for leaf in leaves([args, given]) if isinstance(leaf, Known)]
+        flat = [leaf for leaf in leaves([args, given]) if isinstance(leaf, ConstantUnits)]
         if len(flat) < len(seen.inputs):
             # An array that a layer was called on was seen as a tensor, of which nothing is known.
             args, given = (map_leaves(_of_array, held) for held in (args, given))
-            flat = [leaf for leaf in leaves([args, given]) if isinstance(leaf, Known)]
+            flat = [leaf for leaf in leaves([args, given]) if isinstance(leaf, ConstantUnits)]
         if seen.of_model and record.layer.model is not None:
             return self.run(record.layer.model, flat)
         tensors = iter(
@@ -175,12 +182,12 @@ class Constants:
         )
 
         def place(leaf: Any) -> Any:
-            return next(tensors) if isinstance(leaf, Known) else leaf
+            return next(tensors) if isinstance(leaf, ConstantUnits) else leaf
 
         args = [map_leaves(place, arg) for arg in args]
         given = {name: map_leaves(place, given[name]) for name in sorted(given)}
         xs = [leaf for leaf in leaves([args, given]) if isinstance(leaf, Tensor)]
-        at = At(record, xs, seen.outputs, args, given, model, call)
+        at = LayerVisit(record, xs, seen.outputs, args, given, model, call)
         # Called as if it were trained, dropout drops and statistics are the batch's own.
         training = given.get("training") is True
         outputs = self.otherwise(at) if training else self._rule(record)(self, at)
@@ -189,17 +196,17 @@ class Constants:
     def _rule(self, record: LayerRecord) -> Rule:
         layer = record.layer
         if record.values and not record.opaque and not record.weights and not record.children:
-            return Constants.handed_on
+            return Constants.pass_through
         table = self._operations if layer.is_operation else self._rules
         known = layer.is_builtin and not record.opaque and not self.analysis.adapted(record)
         rule = table.get(layer.kind) if known else None
         return rule or Constants.otherwise
 
-    def handed_on(self, at: At) -> list[Known]:
+    def pass_through(self, at: LayerVisit) -> list[ConstantUnits]:
         """A layer that gives what it gets, moved perhaps."""
         return [self.even(at.x)] if len(at.xs) == 1 else self.otherwise(at)
 
-    def otherwise(self, at: At) -> list[Known]:
+    def otherwise(self, at: LayerVisit) -> list[ConstantUnits]:
         """Any other layer: 0 passes where 0 stays 0 by the labels; no other unit may go."""
         name = (
             f"'{at.layer.path}', a {at.layer.kind}, through which kprune does not follow constants"
@@ -222,12 +229,12 @@ class Constants:
         for label in distinct(ids[ids != 0]):
             self.held.setdefault(int(label), why)
 
-    def lose(self, known: Known, kept: Known, why: str) -> None:
+    def lose(self, known: ConstantUnits, kept: ConstantUnits, why: str) -> None:
         """Say why units that were constant are not any more."""
         for label in without(known.ids, kept.ids):
             self.lost.setdefault(int(label), why)
 
-    def even(self, x: Tensor) -> Known:
+    def even(self, x: Tensor) -> ConstantUnits:
         """What is known of a tensor's units, tied ones together.
 
         A layer that folds one axis into another (DepthToSpace, Unstack) gives units that go
@@ -236,23 +243,29 @@ class Constants:
         of, ids = self.analysis.groups.of, distinct(x.labels.all_ids())
         if not len(x.known.ids):
             return NOTHING
-        groups = Known.of(of[ids], x.known.at(ids))
+        groups = ConstantUnits.of(of[ids], x.known.at(ids))
         return x.known.only(~np.isnan(groups.at(of[x.known.ids])))
 
-    def make(self, axes: Iterable[Axis], known: Known) -> None:
+    def make(self, axes: Iterable[Axis], known: ConstantUnits) -> None:
         """Note what units give where they are made."""
         for axis in axes:
             ids = axis.all_ids()
             self.made[ids] = known.at(ids)
         self.made[0] = np.nan
 
-    def vector(self, at: At, name: str) -> np.ndarray | None:
+    def vector(self, at: LayerVisit, name: str) -> np.ndarray | None:
         """A weight of the layer, as floats; None if it has no such weight."""
         weight = at.weight(name)
         return None if weight is None else self.read(weight.path).astype(np.float64)
 
     def site(
-        self, at: At, kernel: Kernel, values: np.ndarray, room: Room, *, uneven: bool = False
+        self,
+        at: LayerVisit,
+        kernel: Kernel,
+        values: np.ndarray,
+        room: BiasTarget,
+        *,
+        uneven: bool = False,
     ) -> Scan:
         """Note that a layer sums over units.
 
@@ -268,12 +281,12 @@ class Constants:
         found = scan(kernel, self.read, values)
         axes = tuple(kernel.weight.axes[axis] for axis in kernel.inputs)
         made = tuple(kernel.weight.axes[axis] for axis in kernel.outputs)
-        before = self.sites.get(kernel.weight.path)
+        before = self.summing_kernels.get(kernel.weight.path)
         if before is not None:
             # A shared layer has one bias for all its calls.
             values = np.where(before.values == values, values, np.nan)
             padded |= before.padded
-        self.sites[kernel.weight.path] = Site(
+        self.summing_kernels[kernel.weight.path] = SummingKernel(
             at.layer.path, kernel, axes, values, padded, made, found.uses, room
         )
         return found
