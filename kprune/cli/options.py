@@ -38,8 +38,8 @@ Trust = Annotated[
     bool,
     Option(
         "--trust",
-        help="Run code that is not Keras's own: of packages that the file names, or in the file "
-        "(Lambda layers, for which Keras's safe mode is then off).",
+        help="Run code that is not part of Keras: code of packages that the file names, and "
+        "code in the file itself (Lambda layers; Keras's safe mode is then off).",
         rich_help_panel=RULES,
     ),
 ]
@@ -79,7 +79,7 @@ class Naming(Struct, frozen=True):
         Option(
             "--layer",
             metavar="LAYER",
-            help="With --units: the same in two parts. With --classes: of which output.",
+            help="With --units: the layer of these units. With --classes: the output layer.",
             autocompletion=complete_layer,
             rich_help_panel=WHICH,
             show_default=False,
@@ -125,7 +125,7 @@ class Choosing(Naming, frozen=True):
         Option(
             "--where",
             metavar="EXPR",
-            help="Units for which it holds: 'mean < 0.1', 'w[0,0,0] < 0'.",
+            help="Units that satisfy EXPR: 'mean < 0.1', 'w[0,0,0] < 0'.",
             rich_help_panel=WHICH,
         ),
     ] = None
@@ -156,7 +156,7 @@ class Choosing(Naming, frozen=True):
         Option(
             "--exclude",
             metavar="LAYER",
-            help="Leave this layer as it is; repeatable.",
+            help="Do not change this layer; repeatable.",
             autocompletion=complete_layer,
             rich_help_panel=WHICH,
             show_default=False,
@@ -275,16 +275,16 @@ class Placing(Struct, frozen=True):
             "--output",
             "-o",
             metavar="PATH",
-            help="Write here, not beside the input (NAME.pruned.EXT; tune: NAME.tuned.EXT); "
+            help="Write here instead of beside the input (NAME.pruned.EXT; tune: NAME.tuned.EXT); "
             "- is standard output.",
             rich_help_panel=WRITTEN,
         ),
     ] = None
     in_place: Annotated[
-        bool, Option("--in-place", help="Write over the input.", rich_help_panel=WRITTEN)
+        bool, Option("--in-place", help="Replace the input.", rich_help_panel=WRITTEN)
     ] = False
     force: Annotated[
-        bool, Option("--force", help="Write over an existing file.", rich_help_panel=WRITTEN)
+        bool, Option("--force", help="Replace an existing file.", rich_help_panel=WRITTEN)
     ] = False
 
 
@@ -293,7 +293,7 @@ class Writing(Placing, frozen=True):
 
     dry_run: Annotated[
         bool,
-        Option("--dry-run", help="Write nothing, report the same.", rich_help_panel=WRITTEN),
+        Option("--dry-run", help="Write nothing; print the same report.", rich_help_panel=WRITTEN),
     ] = False
 
 
@@ -394,13 +394,13 @@ class Reporting(Json, frozen=True):
         Option(
             "--report",
             metavar="FILE",
-            help="Write the JSON report to a file as well.",
+            help="Also write the JSON report to a file.",
             rich_help_panel=REPORTED,
         ),
     ] = None
     quiet: Annotated[
         bool,
-        Option("--quiet", "-q", help="Print the output's path alone.", rich_help_panel=REPORTED),
+        Option("--quiet", "-q", help="Print only the output's path.", rich_help_panel=REPORTED),
     ] = False
 
 

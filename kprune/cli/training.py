@@ -30,7 +30,7 @@ class Learning(Struct, frozen=True):
         Option(
             "--validation",
             metavar="FILE.npz",
-            help="Judge epochs by these; a function as well.",
+            help="Judge epochs by these data; may be a function, too.",
             rich_help_panel=DATA,
         ),
     ] = None
@@ -39,7 +39,7 @@ class Learning(Struct, frozen=True):
         Option(
             "--teacher",
             metavar="MODEL",
-            help="Learn this model's outputs as well (distillation).",
+            help="Also learn this model's outputs (distillation).",
             rich_help_panel=DATA,
         ),
     ] = None
@@ -57,8 +57,8 @@ class Result(Placing, frozen=True):
         bool,
         Option(
             "--resume",
-            help="Go on after the last finished epoch of an interrupted run, which is kept in a "
-            "folder beside the output until that is written.",
+            help="Continue an interrupted run after its last finished epoch, which is kept "
+            "in a folder beside the output until the output is written.",
             rich_help_panel=WRITTEN,
         ),
     ] = False
@@ -67,7 +67,7 @@ class Result(Placing, frozen=True):
         Option(
             "--plot",
             metavar="FILE",
-            help="Draw how it went: an .svg or .png.",
+            help="Plot the training, as .svg or .png.",
             rich_help_panel=REPORTED,
         ),
     ] = None

@@ -22,7 +22,7 @@ DropBranches = Annotated[
     bool,
     Option(
         "--drop-branches",
-        help="A layer may vanish with its branch though only units tied to its own are named.",
+        help="Allow a layer to vanish with its branch even if only units tied to its own are named.",
         rich_help_panel=HOW,
     ),
 ]
@@ -30,7 +30,7 @@ NoCoupled = Annotated[
     bool,
     Option(
         "--no-coupled",
-        help="Refuse if units tied to these would go too.",
+        help="Refuse if units tied to these would also be removed.",
         rich_help_panel=HOW,
     ),
 ]
@@ -45,8 +45,8 @@ def remove(
         Option(
             "--keep-tokens",
             metavar="FILE",
-            help="Rows of an embedding, but for these tokens (or ids): a token a line, JSON or .npy; "
-            "--layer names the embedding.",
+            help="Remove all rows of an embedding except those of these tokens (or ids): one "
+            "per line, JSON or .npy; --layer names the embedding.",
             rich_help_panel=WHICH,
         ),
     ] = None,
@@ -54,7 +54,7 @@ def remove(
         bool,
         Option(
             "--fold",
-            help="Fold what they still give into biases: computes what 'zero' does.",
+            help="Fold the units' remaining output into biases: computes what 'zero' does.",
             rich_help_panel=HOW,
         ),
     ] = False,
@@ -63,7 +63,7 @@ def remove(
         Option(
             "--layers",
             metavar="GLOB",
-            help="Instead of units, whole layers: a residual branch that ends in an Add, or a chain "
+            help="Remove whole layers instead of units: a residual branch that ends in an Add, or a chain "
             "that keeps the shape; repeatable.",
             autocompletion=complete_layer,
             rich_help_panel=WHICH,
@@ -75,7 +75,7 @@ def remove(
         bool,
         Option(
             "--allow-output-change",
-            help="The model's inputs and outputs may change.",
+            help="Allow the model's inputs and outputs to change.",
             rich_help_panel=HOW,
         ),
     ] = False,
@@ -119,7 +119,7 @@ def zero(
         bool,
         Option(
             "--outgoing",
-            help="Also what consumers hold for them: computes what 'remove' would.",
+            help="Also zero the weights that consumers have for them: computes what 'remove' does.",
             rich_help_panel=HOW,
         ),
     ] = False,
@@ -157,7 +157,7 @@ def mask(
         Option(
             "--below",
             metavar="T",
-            help="At run time, zero activations of magnitude under T.",
+            help="At run time, set activations of magnitude below T to 0.",
             rich_help_panel=HOW,
         ),
     ] = None,
@@ -165,9 +165,9 @@ def mask(
     reporting: Reporting,
     common: Reading,
 ) -> None:
-    """Multiply the units' outputs by 0, by stock Keras parts: reversible.
+    """Multiply the units' outputs by 0 with stock Keras layers; reversible.
 
-    Layers without weights can be masked as well. 'kprune unmask' takes the masks out.
+    Layers without weights can be masked as well. 'kprune unmask' removes the masks.
 
     Example: kprune mask model.keras dense_1:3,7,12
     """
@@ -184,7 +184,7 @@ def unmask(
         list[str] | None,
         Argument(
             metavar="LAYER",
-            help="The masked layers; by default all.",
+            help="Masked layers; by default all of them.",
             autocompletion=complete_layer,
             show_default=False,
         ),
@@ -194,7 +194,7 @@ def unmask(
         Option(
             "--layer",
             metavar="LAYER",
-            help="The same as an option.",
+            help="The same, as an option.",
             autocompletion=complete_layer,
             rich_help_panel=WHICH,
             show_default=False,
@@ -204,7 +204,7 @@ def unmask(
     reporting: Reporting,
     common: Reading,
 ) -> None:
-    """Take masks out again: the model is what it was.
+    """Remove masks: the model is again what it was.
 
     Example: kprune unmask model.pruned.keras -o model.keras
     """

@@ -26,7 +26,7 @@ def compact(
         bool,
         Option(
             "--merge",
-            help="Make one of units that are equal, or equal up to a factor.",
+            help="Merge units that are equal, or equal up to a factor.",
             rich_help_panel=HOW,
         ),
     ] = False,
@@ -47,9 +47,9 @@ def compact(
 ) -> None:
     """Remove what is dead or constant: the same outputs, a smaller file.
 
-    Units go whose weights are 0 on their way in or out, that a mask silences,
-    or that give one number whatever comes in, which biases then take over.
-    A unit that would be missed is left, and a note says why.
+    It removes units whose incoming or outgoing weights are 0, units that a mask silences, and
+    units that always give the same number, which is then added to biases. A unit whose removal
+    would change the outputs stays, and a note says why.
 
     Example: kprune compact zeroed.keras -o small.keras
     """

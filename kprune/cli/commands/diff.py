@@ -16,14 +16,14 @@ def diff(
         bool,
         Option(
             "--exit-code",
-            help="Exit with 5 if they differ.",
+            help="Exit with code 5 if the models differ.",
             rich_help_panel=REPORTED,
         ),
     ] = False,
 ) -> int:
     """What differs: layers, units, parameters, FLOPs, bytes, values.
 
-    Values of units that are left are compared with those they had, where kprune made B from A.
+    If kprune made B from A, values of the remaining units are compared with those in A.
 
     Example: kprune diff model.keras model.pruned.keras
     """

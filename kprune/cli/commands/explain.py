@@ -22,7 +22,7 @@ def explain(
         ),
     ] = False,
 ) -> None:
-    """What is removed with these units and why, or why they cannot go.
+    """What is removed with these units and why, or why they cannot be removed.
 
     Example: kprune explain model.keras conv_3:0-7
     """

@@ -8,7 +8,7 @@ from kprune.cli.options import Debug, Json, Trust
 
 
 def flatten(
-    model: Annotated[str, Argument(metavar="MODEL", help="A model of a class of its own.")],
+    model: Annotated[str, Argument(metavar="MODEL", help="A model of a custom class.")],
     as_json: Json,
     trust: Trust = False,
     output: Annotated[
@@ -21,13 +21,13 @@ def flatten(
             show_default=False,
         ),
     ] = None,
-    force: Annotated[bool, Option("--force", help="Write over an existing file.")] = False,
+    force: Annotated[bool, Option("--force", help="Replace an existing file.")] = False,
     debug: Debug = False,
 ) -> int:
-    """Write a model of a class of its own (KerasHub's, or yours) as a plain graph.
+    """Write a model of a custom class (KerasHub's, or yours) as a plain graph.
 
-    A call() that exists in code only is run once, on symbolic inputs. Every other command takes
-    what comes out. The file is loaded again and run beside the original before it is written.
+    A call() that exists only in code is run once, on symbolic inputs. All other commands accept
+    the result. Before it is written, it is loaded again and compared with the original.
 
     Example: kprune flatten bert.keras --trust -o bert.flat.keras
     """

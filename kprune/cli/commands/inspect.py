@@ -15,7 +15,7 @@ def inspect(
         bool,
         Option(
             "--all",
-            help="Show layers without units and weights, too.",
+            help="Also show layers without units and weights.",
             rich_help_panel=REPORTED,
         ),
     ] = False,

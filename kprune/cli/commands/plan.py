@@ -70,7 +70,7 @@ def plan(
         Option(
             "--min-accuracy",
             metavar="A",
-            help="The least of its metric, with one layer cut.",
+            help="The lowest value of its metric with one layer cut.",
             rich_help_panel=MEASURED,
         ),
     ] = None,
@@ -79,7 +79,7 @@ def plan(
         Option(
             "--max-drop",
             metavar="D",
-            help="How much worse its metric may become, say 0.01.",
+            help="How much worse its metric may become, such as 0.01.",
             rich_help_panel=MEASURED,
         ),
     ] = None,
@@ -94,10 +94,12 @@ def plan(
     ] = "remove",
     output: Annotated[
         str | None,
-        Option("--output", "-o", metavar="FILE", help="Write it here.", rich_help_panel=WRITTEN),
+        Option(
+            "--output", "-o", metavar="FILE", help="Write the plan here.", rich_help_panel=WRITTEN
+        ),
     ] = None,
     force: Annotated[
-        bool, Option("--force", help="Write over an existing file.", rich_help_panel=WRITTEN)
+        bool, Option("--force", help="Replace an existing file.", rich_help_panel=WRITTEN)
     ] = False,
     as_json: Json,
     common: Reading,

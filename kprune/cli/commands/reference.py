@@ -15,7 +15,7 @@ def rules(
         list[str] | None,
         Argument(
             metavar="NAME",
-            help="Only these classes, in full; * stands for anything.",
+            help="Show only these classes, in full; * matches anything.",
             show_default=False,
         ),
     ] = None,

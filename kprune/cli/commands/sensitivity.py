@@ -20,7 +20,7 @@ def sensitivity(
         list[str] | None,
         Argument(
             metavar="LAYER",
-            help="Only these layers; * stands for anything.",
+            help="Only these layers; * matches anything.",
             autocompletion=complete_layer,
             show_default=False,
         ),
@@ -38,7 +38,9 @@ def sensitivity(
     ],
     ratios: Annotated[
         str,
-        Option("--ratios", metavar="R,R,…", help="Shares of a layer to take.", rich_help_panel=HOW),
+        Option(
+            "--ratios", metavar="R,R,…", help="Shares of a layer to remove.", rich_help_panel=HOW
+        ),
     ] = "0.1,0.3,0.5,0.7,0.9",
     criterion: Annotated[
         str,
@@ -49,7 +51,7 @@ def sensitivity(
         Option(
             "--metric",
             metavar="NAME",
-            help="Which of the file's own; else the first, else the loss.",
+            help="One of the file's metrics; by default the first, or else the loss.",
             rich_help_panel=HOW,
         ),
     ] = None,
@@ -58,13 +60,13 @@ def sensitivity(
         Option(
             "--seed",
             metavar="N",
-            help="For the criterion random.",
+            help="Seed for the criterion random.",
             rich_help_panel=HOW,
             show_default=False,
         ),
     ] = 0,
     batch_size: Annotated[
-        int, Option("--batch-size", metavar="N", help="Samples run at once.", rich_help_panel=HOW)
+        int, Option("--batch-size", metavar="N", help="Samples per batch.", rich_help_panel=HOW)
     ] = 64,
     jobs: Annotated[
         int,
@@ -72,7 +74,7 @@ def sensitivity(
             "--jobs",
             "-j",
             metavar="N",
-            help="Measure in N processes; -1 is one a core.",
+            help="Measure in N processes; -1: one per core.",
             rich_help_panel=HOW,
         ),
     ] = 1,
@@ -111,20 +113,20 @@ def sensitivity(
     plot: Annotated[
         str | None,
         Option(
-            "--plot", metavar="FILE", help="Draw them, as .svg or .png.", rich_help_panel=WRITTEN
+            "--plot", metavar="FILE", help="Plot them, as .svg or .png.", rich_help_panel=WRITTEN
         ),
     ] = None,
     force: Annotated[
-        bool, Option("--force", help="Write over an existing file.", rich_help_panel=WRITTEN)
+        bool, Option("--force", help="Replace an existing file.", rich_help_panel=WRITTEN)
     ] = False,
     as_json: Json,
     common: Reading,
 ) -> None:
-    """Measure what each layer costs when it alone is cut.
+    """Measure what it costs to cut each layer alone.
 
-    Layers whose units are tied are cut as one. Each cut is made and run in
-    Keras, while all other layers stay whole: ratios put together from such
-    curves are a heuristic, as several cuts cost more than each alone.
+    Layers whose units are tied are cut together. Each cut model is run in Keras, while all other
+    layers stay whole. Ratios combined from such curves are a heuristic: several cuts cost more
+    than each alone.
 
     Example: kprune sensitivity model.keras --data test.npz -o curves.json
     """

@@ -20,7 +20,7 @@ def tune(
         Option(
             "--validation-split",
             metavar="R",
-            help="Else hold back this share [default: 0.1 of a file].",
+            help="Otherwise hold back this share [default: 0.1 of a file].",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -29,7 +29,7 @@ def tune(
     ] = 5,
     batch_size: Annotated[
         int,
-        Option("--batch-size", metavar="N", help="Samples of one step.", rich_help_panel=HOW),
+        Option("--batch-size", metavar="N", help="Samples per step.", rich_help_panel=HOW),
     ] = 32,
     learning_rate: Annotated[
         float | None,
@@ -57,7 +57,7 @@ def tune(
         Option(
             "--patience",
             metavar="N",
-            help="Stop after N epochs without a better one.",
+            help="Stop after N epochs without improvement.",
             rich_help_panel=HOW,
         ),
     ] = None,
@@ -70,8 +70,7 @@ def tune(
         Option(
             "--sparsify",
             metavar="L",
-            help="Penalize groups of units, so that those the model can do without get near zero: "
-            "1e-4 to 1e-2.",
+            help="Penalize groups of units, so that those the model does not need approach zero: 1e-4 to 1e-2.",
             rich_help_panel=HOW,
         ),
     ] = None,
@@ -80,7 +79,7 @@ def tune(
         Option(
             "--seed",
             metavar="N",
-            help="Of the order of samples.",
+            help="Seed for the order of samples.",
             rich_help_panel=HOW,
             show_default=False,
         ),
@@ -89,7 +88,7 @@ def tune(
     reporting: Reporting,
     common: Reading,
 ) -> None:
-    """Train on what is left, in Keras; the best epoch is written.
+    """Fine-tune what is left, in Keras; the best epoch is written.
 
     Loss, metrics, optimizer and its state are the file's own.
 

@@ -20,21 +20,21 @@ def verify(
         Option(
             "--data",
             metavar="FILE.npz",
-            help="Inputs x, and labels y for the accuracy (or all by name); or package.module:function, "
+            help="Inputs x, and targets y for the accuracy (or all by name); or package.module:function, "
             "which is run and returns arrays or a tf.data.Dataset.",
             rich_help_panel=RUN,
         ),
     ] = None,
     samples: Annotated[
         int,
-        Option("--samples", metavar="N", help="How many random inputs.", rich_help_panel=RUN),
+        Option("--samples", metavar="N", help="Number of random inputs.", rich_help_panel=RUN),
     ] = 32,
     seed: Annotated[
         int,
         Option(
             "--seed",
             metavar="N",
-            help="For random inputs.",
+            help="Seed for random inputs.",
             rich_help_panel=RUN,
             show_default=False,
         ),
@@ -44,7 +44,7 @@ def verify(
         Option(
             "--tolerance",
             metavar="T",
-            help="Largest error, relative to an output's magnitude [default: 1e-4].",
+            help="Largest allowed error, relative to an output's magnitude [default: 1e-4].",
             rich_help_panel=RUN,
         ),
     ] = None,
@@ -52,7 +52,7 @@ def verify(
         bool,
         Option(
             "--time",
-            help="Time both as well, in this process: median of calls that take turns, after a "
+            help="Also time both, in this process: the median of alternating calls, after a "
             "warm-up.",
             rich_help_panel=TIME,
         ),
@@ -62,7 +62,7 @@ def verify(
         Option(
             "--batch-sizes",
             metavar="N,N",
-            help="With --time: samples of one call [default: 1,32].",
+            help="With --time: samples per call [default: 1,32].",
             rich_help_panel=TIME,
         ),
     ] = None,
@@ -71,7 +71,7 @@ def verify(
 ) -> int:
     """Run both models in TensorFlow, and compare.
 
-    The pruned one must compute what the original does with its removed units at 0.
+    The pruned model must compute what the original does with its removed units at 0.
 
     Example: kprune verify model.keras small.keras --data test.npz
     """

@@ -55,16 +55,18 @@ OPTIONS: dict[str, Described] = {
         f"{', '.join(_names(data=True)[:-1])} or {_names(data=True)[-1]}.",
         "NAME",
     ),
-    "ratio": Described("This share of each layer.", "R", above=0, below=1),
+    "ratio": Described("Remove this share of each layer.", "R", above=0, below=1),
     "count": Described("Remove N units from each layer.", "N", least=1),
     "threshold": Described("Remove units that score below T.", "T"),
-    "round_to": Described("Leave a multiple of N units.", "N", least=1),
-    "min_units": Described("Leave at least N units.", "N", least=1),
-    "max_ratio": Described("Take at most this share of any layer.", "R", above=0, below=1),
-    "seed": Described("For the criterion random.", "N", least=0),
-    "reduce": Described("One score for tied units: mean, sum, max or l2.", "HOW", words=REDUCTIONS),
+    "round_to": Described("Keep a multiple of N units in each layer.", "N", least=1),
+    "min_units": Described("Keep at least N units in each layer.", "N", least=1),
+    "max_ratio": Described("Remove at most this share of any layer.", "R", above=0, below=1),
+    "seed": Described("Seed for the criterion random.", "N", least=0),
+    "reduce": Described(
+        "How the scores of tied units become one: mean, sum, max or l2.", "HOW", words=REDUCTIONS
+    ),
     "normalize": Described(
-        "Make layers comparable: none, layer-mean, layer-max, layer-gauss or layer-rank.",
+        "Make the scores of layers comparable: none, layer-mean, layer-max, layer-gauss or layer-rank.",
         "HOW",
         words=NORMALIZATIONS,
     ),
@@ -75,14 +77,16 @@ OPTIONS: dict[str, Described] = {
         words=WEIGHTINGS,
     ),
     "global": Described("Rank all layers in one list."),
-    "target_params": Described("As few as it takes to leave 40% or 1.2M parameters.", "N"),
+    "target_params": Described(
+        "Remove as few units as needed to get down to 40% or 1.2M parameters.", "N"
+    ),
     "target_flops": Described("The same in FLOPs.", "N"),
     "target_bytes": Described("The same in bytes.", "N"),
     "classes": Described(
-        "Classes of the output, by name, such as cat,dog; they need class names.", "NAMES"
+        "Classes of the output, by name, such as cat,dog; requires class names.", "NAMES"
     ),
     "class_names": Described(
-        "One name a line, or JSON; 'remove' writes what is left of it as well.", "FILE"
+        "One name per line, or JSON; 'remove' also writes the names that remain.", "FILE"
     ),
     "data": Described(
         "For what depends on activations: an .npz file with x (and y), or package.module:function.",
