@@ -7,7 +7,7 @@ This room holds the data; `kprune.tracing` pushes it.
     combine.py    several tensors element by element, and what that ties
     map.py        LabelMap: units, weights, and what ties, freezes and mixes them
     groups.py     ties, solved: which units stay or go as one
-    closure.py    from chosen units to everything that goes with them, or the reason why it cannot
+    closure.py    from chosen units to everything that is removed with them, or the reason why it cannot be
     branches.py   branches that go as a whole
     additions.py  sums that Keras would take along another axis once a width is 1
     tokens.py     rows of embeddings, and the vocabularies in front of them

@@ -1,4 +1,4 @@
-"""From chosen units to everything that goes with them, or the reason why it cannot."""
+"""From chosen units to everything that is removed with them, or the reason why it cannot be."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kprune.labels.branches import dead_branches
 from kprune.labels.groups import Groups
 from kprune.labels.labels import Labels
 from kprune.labels.map import LAYER, TOKENS, Blocks, Freeze, UnitAxis
-from kprune.labels.paths import reason, road, road_between
+from kprune.labels.paths import path_between, path_to_freeze, reason
 from kprune.sets import distinct, without
 from kprune.text import clean
 
@@ -23,7 +23,7 @@ Units = Mapping[str, np.ndarray]
 
 
 class Closure(Struct, frozen=True, eq=False):
-    """Chosen units with all that goes along.
+    """Chosen units with all that is removed with them.
 
     Attributes:
         groups: the solved ties.
@@ -48,7 +48,7 @@ class Closure(Struct, frozen=True, eq=False):
 
     @property
     def coupled(self) -> dict[str, np.ndarray]:
-        """By address, the units that were not chosen and go along."""
+        """By address, the units that were not chosen and are removed with them."""
         rest = {}
         for address, indices in self.affected.items():
             others = without(indices, self.chosen.get(address, np.zeros(0, np.int64)))
@@ -85,7 +85,7 @@ def check(
         drop_branches: whether a layer may vanish with its branch though not all of its units were chosen.
     Raises:
         FrozenUnitsError: something frozen is among what goes, with the path that leads there.
-        CannotPruneError: `coupled` is False and other units would go along.
+        CannotPruneError: `coupled` is False and other units would be removed as well.
         LastUnitError, NotARectangleError: what is left would not be a layer, or not a block; or a
             layer would vanish that nobody chose to remove whole.
         CannotPruneError: Keras would compute something else, now that a width is 1.
@@ -172,7 +172,11 @@ def _named_tokens(closure: Closure, rows: np.ndarray) -> bool:
 
 def _frozen(closure: Closure, freeze: Freeze, label: int) -> FrozenUnitsError:
     address, index = _who(closure, label)
-    steps = road(closure.groups, closure.groups.map.axes[address], index, freeze) if address else []
+    steps = (
+        path_to_freeze(closure.groups, closure.groups.map.axes[address], index, freeze)
+        if address
+        else []
+    )
     ways = {
         "input": "choose other units, or pass --allow-output-change to change what the model takes",
         "output": "choose other units, or pass --allow-output-change to change what the model gives",
@@ -226,7 +230,7 @@ def refuse_coupled(closure: Closure) -> None:
         for address, indices in closure.coupled.items()
     ]
     raise CannotPruneError(
-        "other units would go along with the chosen ones",
+        "other units would be removed with the chosen ones",
         where=", ".join(parts[:6]) + (" …" if len(parts) > 6 else ""),
         why="they are tied (added or multiplied element by element, or shared), and --no-coupled was given",
         do="leave out --no-coupled, or choose units that are tied to nothing ('kprune explain' tells)",
@@ -287,7 +291,7 @@ def _way_to(closure: Closure, axis: UnitAxis, chosen: np.ndarray) -> list[str]:
     label = int(axis.ids[without(np.arange(len(axis)), chosen)[0]])
     address, index = _who(closure, label)
     if address in closure.chosen and address != axis.address:
-        return road_between(groups, groups.map.axes[address], index, axis)
+        return path_between(groups, groups.map.axes[address], index, axis)
     group = groups.of[label]
     ties = [tie.at for tie in groups.map.ties if (groups.of[tie.a] == group).any()]
     return list(dict.fromkeys([axis.layer.path, *ties]))

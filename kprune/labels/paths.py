@@ -1,4 +1,4 @@
-"""By which road units get from the layer that issues them to the place that holds them."""
+"""The path by which units get from the layer that issues them to the place that holds them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def reason(freeze: Freeze) -> str:
     return why if freeze.subject == LAYER else f"the units there {why}"
 
 
-def road(groups: Groups, axis: UnitAxis, index: int, freeze: Freeze) -> list[str]:
+def path_to_freeze(groups: Groups, axis: UnitAxis, index: int, freeze: Freeze) -> list[str]:
     """Paths of the layers from a unit to where its group is frozen, the nearest way.
 
     A step leads from a call to one that reads what it gives, or back to one that feeds it, as long
@@ -45,12 +45,12 @@ def road(groups: Groups, axis: UnitAxis, index: int, freeze: Freeze) -> list[str
     return steps
 
 
-def road_between(groups: Groups, start: UnitAxis, index: int, end: UnitAxis) -> list[str]:
+def path_between(groups: Groups, start: UnitAxis, index: int, end: UnitAxis) -> list[str]:
     """Paths of the layers from a unit to another layer's units in its group, the nearest way.
 
     Args:
         start, index: the unit that was named.
-        end: the axis of units that goes along with it.
+        end: the axis of units that is removed with it.
     """
     neighbours = _neighbours(groups, int(groups.of[start.ids[index]]))
     if start.layer not in neighbours:
@@ -62,7 +62,7 @@ def road_between(groups: Groups, start: UnitAxis, index: int, end: UnitAxis) -> 
 def _nearest(
     neighbours: Mapping[Layer, list[Layer]], start: Layer, arrived: Callable[[Layer], bool]
 ) -> list[str]:
-    """Paths along the shortest road from a layer to one that will do; the start alone if there is none."""
+    """The layers of the shortest path from a layer to one that will do; the start alone if there is none."""
     came: dict[Layer, Layer | None] = {start: None}
     queue = deque([start])
     last = start

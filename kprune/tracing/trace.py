@@ -317,7 +317,7 @@ def _checked(call: LayerCall, outputs: Any) -> Any:
 
 
 def _apart(outputs: Any, inputs: list[Labels]) -> Any:
-    """Labels that a layer hands on as they are, in arrays of their own: by these a road tells tensors apart."""
+    """Labels that a layer hands on as they are, in arrays of their own: by these a path tells tensors apart."""
     read = {id(factor) for labels in inputs for factor in labels.factors}
 
     def own(leaf: Any) -> Any:

@@ -83,7 +83,7 @@ def remove(
         coupled: whether units tied to the chosen ones may go along.
         allow_output_change: whether the model's inputs and outputs may change.
         keep_tokens: rows of an embedding go, but for these tokens (or ids): a list, or the path of a
-            file. The vocabulary in front goes along; what became of each id is written beside the
+            file. The vocabulary in front is cut as well; what became of each id is written beside the
             result, as NAME.tokens.json.
         drop_branches: whether a layer may vanish with its branch because units tied to its own were
             chosen; else that takes the choice of all its units.

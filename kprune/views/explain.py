@@ -1,4 +1,4 @@
-"""What goes along with some units and why, which weights that cuts, or why they cannot go."""
+"""What is removed with some units and why, which weights that cuts, or why they cannot be removed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kprune.labels.closure import Closure, Units, check, close
 from kprune.labels.groups import FIXED, FREEZES
 from kprune.labels.map import UnitAxis
 from kprune.labels.nearest import completed
-from kprune.labels.paths import road_between
+from kprune.labels.paths import path_between
 from kprune.opened import AnyPath, LiveModel, opened
 from kprune.report.build import lists, removal_notes
 from kprune.sets import distinct
@@ -35,7 +35,7 @@ def explain(
     rules: Iterable[str] = (),
     trust: bool = False,
 ) -> Explanation:
-    """Say what goes along with some units and why, or why they cannot go. Nothing is written.
+    """Say what is removed with some units and why, or why they cannot be removed. Nothing is written.
 
     Args:
         model: path of a model file; `-` for standard input; or a Keras model.
@@ -102,7 +102,7 @@ def _along(closure: Closure, address: str, indices: np.ndarray) -> Along:
     here = np.zeros(groups.map.count, bool)
     here[of] = True
     here[0] = False
-    steps = road_between(groups, start, index, end)
+    steps = path_between(groups, start, index, end)
     ties = [tie.at for tie in groups.map.ties if here[groups.of[tie.a]].any()]
     met = [layer for layer in dict.fromkeys(ties) if layer in steps]
     return Along(address, [int(i) for i in indices], steps, met or list(dict.fromkeys(ties)))

@@ -343,7 +343,7 @@ def test_units_that_would_go_along_are_refused_with_no_coupled(
     assert ran.code == 3
     assert ran.err == as_printed(
         """
-        error: other units would go along with the chosen ones
+        error: other units would be removed with the chosen ones
         where: stem_conv:0,3
         why:   they are tied (added or multiplied element by element, or shared), and --no-coupled was given
         do:    leave out --no-coupled, or choose units that are tied to nothing ('kprune explain' tells)

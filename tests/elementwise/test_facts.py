@@ -58,7 +58,7 @@ def test_a_positive_factor_passes_through_what_is_homogeneous():
 
 
 def test_keras_and_tensorflow_names_of_one_function_agree():
-    """A function's row is its only place, so two roads can differ only where two rows do."""
+    """A function's row is its only place, so two ways can differ only where two rows do."""
     formulas: dict[object, set[bool]] = {}
     for kind in (OPERATION, TENSORFLOW):
         for name in names(kind):

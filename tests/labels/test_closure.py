@@ -91,7 +91,7 @@ def test_units_joined_by_add_stay_or_go_together() -> None:
 
 def test_units_that_would_go_along_are_named_where_none_may() -> None:
     error = refused(CannotPruneError, closed(summed(), a=[0, 2]), coupled=False)
-    assert error.what == "other units would go along with the chosen ones"
+    assert error.what == "other units would be removed with the chosen ones"
     assert error.where == "b:0,2" and "--no-coupled" in error.why
     check(closed(summed(), a=[2], b=[2]), coupled=False)
 

@@ -76,7 +76,7 @@ def test_a_constant_at_a_padded_border_is_left_and_the_note_says_so(tmp_path: Pa
 
 @pytest.mark.parametrize("biases", [False, True], ids=["zeroed biases", "other biases"])
 @pytest.mark.parametrize("padding", ["valid", "same"])
-def test_a_residual_sum_loses_what_is_constant_on_both_roads(padding, biases, tmp_path: Path):
+def test_a_residual_sum_loses_what_is_constant_on_both_paths(padding, biases, tmp_path: Path):
     x = keras.Input((9, 9, 3))
     a = layers.Conv2D(10, 3, padding="same", name="a")(x)
     b = layers.BatchNormalization()(layers.Conv2D(10, 1, padding=padding, name="b")(a))

@@ -309,7 +309,7 @@ def test_two_removals_one_after_the_other_equal_one_removal(tmp_path):
     assert left("2.keras") == left("both.keras") == {"a": [0, 2, 4, 5], "b": [2, 3, 4, 5, 6]}
 
 
-def test_an_empty_choice_among_frozen_layers_names_the_road():
+def test_an_empty_choice_among_frozen_layers_names_the_path():
     x = keras.Input((4,))
     y = layers.Dense(4, name="a")(x)
     model = keras.Model(x, layers.Add(name="sum")([y, x]))

@@ -45,7 +45,7 @@ class Outcome:
 
     Attributes:
         analysis: of the original.
-        chosen: by address, the units that went, without those that went along.
+        chosen: by address, the units that went, without those that were removed with them.
         report: of `remove`.
     """
 
@@ -97,7 +97,7 @@ def some_units(analysis: Analysis, share: float, rng: np.random.Generator) -> Un
 
 
 def _can_go(analysis: Analysis, units: Units, held: np.ndarray) -> bool:
-    """Whether units can go together, and none goes along that is held: bool (labels,)."""
+    """Whether units can go together, and none that is held is removed with them: bool (labels,)."""
     closure = close(analysis.groups, units)
     try:
         check(closure)

@@ -30,7 +30,7 @@ from kprune.saved_model.tracing.values import Value
 from kprune.text import clean
 from kprune.tracing.rule_call import CannotTell
 
-# Operations that read parameters on behalf of others: they stand in no road.
+# Operations that read parameters on behalf of others: they are on no path.
 _SILENT_STEPS = frozenset({"ReadVariableOp", "Identity", "Const", "VarHandleOp", "NoOp"})
 
 # Operations whose outputs are weights, or point to them.

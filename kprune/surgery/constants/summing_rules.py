@@ -23,7 +23,7 @@ RANKS = (1, 2, 3)
 # A number added to what goes in is added to what comes out.
 PASSES_SHIFTS = frozenset((*POOLS, "Concatenate"))
 
-NO_BIAS = "has no bias that could take a constant over, nor a BatchNormalization right behind it"
+NO_BIAS = "has no bias to which a constant could be added, nor a BatchNormalization right behind it"
 
 
 def _passes_shift(walk: Constants, layer: Layer) -> bool:
@@ -89,7 +89,7 @@ def _normalisation(
     along = weight.axes[0]
     if not along.factors or not along.plain:
         return None
-    # Each unit stands there once; else the other place may be where it came by another road.
+    # Each unit stands there once; else the other place may be where it came by another path.
     places = [np.flatnonzero(along.ids == label) for label in columns]
     if any(len(found) != 1 for found in places):
         return None
