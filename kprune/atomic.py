@@ -349,7 +349,7 @@ def new_folder(
     if old and not replaceable(target):
         raise UsageError(
             f"cannot replace {name}",
-            why="the folder holds something else than a model",
+            why="the folder holds something other than a model",
             do=_ELSEWHERE,
         )
     hidden = target.parent / _hidden_name()

@@ -110,9 +110,9 @@ def _check_layers(graph: list[str], listed: list[str]) -> None:
     known = set(listed)
     if [name for name in graph if name in known] != listed:
         raise DamagedFileError(
-            "the weights of the layers stand in another order than the config puts the layers",
+            "the file lists the layers' weights in another order than the config lists the layers",
             where="layer_names",
-            why="Keras goes by the order, so it would give layers each other's weights",
+            why="Keras relies on the order, so it would give layers each other's weights",
             do="check that the file loads in Keras, and save it again there",
         )
 

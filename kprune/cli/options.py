@@ -210,7 +210,7 @@ class Choosing(Naming, frozen=True):
                 if value is not None:
                     option = "--" + name.replace("_", "-")
                     raise UsageError(
-                        f"{option} goes with a criterion",
+                        f"{option} needs a criterion",
                         do=f"say what ranks the units: --criterion l1 {option} {value}".rstrip(),
                     )
             return None
@@ -220,7 +220,8 @@ class Choosing(Naming, frozen=True):
         targets = [Budget(kind, text) for kind, text in self._targets()]
         if len(targets) > 1:
             raise UsageError(
-                f"budgets for {targets[0].kind} and for {targets[1].kind}", do="give one of them"
+                f"budgets of {targets[0].kind} and of {targets[1].kind} cannot be combined",
+                do="give one of them",
             )
         return Choice(
             criterion,
@@ -371,7 +372,7 @@ def amount(text: str, option: str) -> float:
     )
     if found is None:
         raise UsageError(
-            f"{option} is given {text!r}, which is no number",
+            f"{option} is given {text!r}, which is not a number",
             do="write 1300000, 1.3e6 or 1.3M",
         )
     scale = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}[found[2]]

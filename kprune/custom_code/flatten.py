@@ -107,7 +107,7 @@ def flatten(
         if source.has_signatures:
             raise CannotPruneError(
                 f"{clean(str(source.path))} is a SavedModel, whose graph is flat already",
-                do="every other command takes it as it is",
+                do="all other commands accept it as it is",
             )
         refuse_keras2(source)
         path, config = source.path, source.config
@@ -196,7 +196,7 @@ def opened_flat(source: Source) -> Source:
     refuse_keras2(source)
     source.close()
     if path is None:
-        raise UsageError("a model of a class of its own must be a file", do="name its path")
+        raise UsageError("a model of a custom class must be a file", do="name its path")
     folder = tempfile.TemporaryDirectory(prefix="kprune-")
     try:
         written = os.path.join(folder.name, "flat.keras")

@@ -111,7 +111,7 @@ def _traced(model: Any, shapes: Mapping[str, Any], whole: set[int]) -> tuple[Any
     if unknown:
         raise CannotPruneError(
             f"the call() of a {clean(type(model).__name__)} also takes '{clean(unknown[0])}'",
-            why="the file says the shape of its first argument alone",
+            why="the file gives the shape of its first argument only",
             do=f"have it take all its tensors in one list or dict; or {EXPORT}",
         )
     with _followed():

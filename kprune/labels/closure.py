@@ -108,8 +108,9 @@ def _check_additions(closure: Closure) -> None:
         if addition.goes_astray(closure.gone):
             raise CannotPruneError(
                 f"'{clean(addition.layer.path)}' would add along the wrong axis",
-                why="one unit would be left of what it adds, and keras.ops.add takes an operand of "
-                "which only one size is not 1 for a bias, and adds that along the last axis or axis 1",
+                why="one unit of what it adds would be left, and keras.ops.add takes "
+                "an operand with only one size other than 1 for a bias, which it adds "
+                "along the last axis or axis 1",
                 do="keep two units",
             )
 

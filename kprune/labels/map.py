@@ -387,7 +387,7 @@ class LabelMap(Struct, eq=False):
         if self.count + size > MOST_LABELS:
             raise DamagedFileError(
                 "the model's config does not describe a model",
-                why=f"it speaks of {size} units in one place, which no weights file holds",
+                why=f"it mentions {size} units in one place, more than any weights file holds",
             )
         ids = np.arange(self.count, self.count + size, dtype=np.int64)
         self.count += size

@@ -80,7 +80,7 @@ def check_plot(path: str | os.PathLike[str]) -> None:
     if Path(path).suffix.lower() not in SUFFIXES:
         raise UsageError(
             f"a plot cannot be written to {shown(path)}",
-            why="its name says no kind of picture",
+            why="its name does not say which kind of picture",
             do="name a file that ends in .svg or .png",
         )
     check_place(path)

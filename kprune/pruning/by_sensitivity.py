@@ -31,7 +31,7 @@ def good_enough(
     """
     if curves is None:
         raise UsageError(
-            "a wanted accuracy goes with measured curves",
+            "a wanted accuracy needs measured curves",
             do="measure them (kprune sensitivity MODEL --data FILE.npz -o FILE.json), and give --sensitivity FILE.json",
         )
     if selection.units or selection.layers or not selection.by_spec:

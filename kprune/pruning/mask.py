@@ -76,8 +76,8 @@ def masking(
         raise UsageError("no unit is chosen", do="write LAYER:INDICES, such as dense_1:3,7,12")
     if below is not None and not below > 0:
         raise UsageError(
-            f"a threshold of {below:g}",
-            why="magnitudes are never under 0",
+            f"the threshold must be positive, got {below:g}",
+            why="magnitudes are never below 0",
             do="give --below a positive number",
         )
     selected = {
@@ -105,9 +105,7 @@ def unmasking(analysis: Analysis, layers: Sequence[str] | None) -> Change:
     edit, freed = analysis.masks.unmask(analysis, paths)
     if not freed:
         raise UsageError(
-            "the model has no mask to take out"
-            if paths is None
-            else "none of these layers is masked"
+            "the model has no mask to remove" if paths is None else "none of these layers is masked"
         )
     none = {path: np.zeros(0, np.int64) for path in freed}
     notes = tuple(dropped_state(analysis, edit))

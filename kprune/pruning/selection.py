@@ -131,9 +131,7 @@ class Selection(Struct, frozen=True, dict=True):
         }
         given = [option for option, value in ways.items() if value is not None]
         if len(given) > 1:
-            raise UsageError(
-                f"{given[0]} and {given[1]} are two ways to choose", do="give one of them"
-            )
+            raise UsageError(f"{given[0]} and {given[1]} cannot be combined", do="give one of them")
         chosen = resolve(analysis, specs_from(self.units), statistics) if self.units else {}
         notes: list[Note] = []
         more: Units = {}
@@ -175,11 +173,13 @@ class Selection(Struct, frozen=True, dict=True):
                 do=held[0].do or "give the layer a rule (--rules my_layers.py), or name units",
             )
         if self.where is not None:
-            return UsageError("no unit is chosen", why="the expression holds for none that may go")
+            return UsageError(
+                "no unit is chosen", why="the expression holds for no unit that may be removed"
+            )
         return UsageError(
             "no unit is chosen",
-            why="this much of a layer is less than a unit of it, or none may go",
-            do="ask for more, or allow more to go (--min-units, --max-ratio, --exclude)",
+            why="this share of a layer is less than one unit, or none may be removed",
+            do="ask for more, or allow more to be removed (--min-units, --max-ratio, --exclude)",
         )
 
     def _by_class(self, analysis: Analysis) -> Units:

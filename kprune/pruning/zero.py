@@ -43,7 +43,7 @@ def zeroing(
         if analysis.map.axes[address].name == "features":
             raise CannotPruneError(
                 f"'{clean(address)}' is the model's input, which has no weights to zero",
-                do="use 'kprune remove --allow-output-change' to take input features away",
+                do="use 'kprune remove --allow-output-change' to remove input features",
             )
     changed: Units = chosen
     if outgoing:

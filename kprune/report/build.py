@@ -90,7 +90,7 @@ def dropped_state(analysis: Analysis, edit: Edit) -> list[Note]:
 def fold_notes(layers: Iterable[str], coupled: Units) -> list[Note]:
     """Which layers took constants over, and which units that were not chosen count as zeroed."""
     notes = [
-        Note("folded", path, f"'{clean(path)}' takes over what the removed units always gave")
+        Note("folded", path, f"'{clean(path)}' now includes what the removed units always gave")
         for path in dict.fromkeys(layers)
     ]
     for address, indices in coupled.items():

@@ -96,7 +96,7 @@ def rnn(call: LayerCall) -> Any:
     config = call.config
     shape = call.shape()
     if len(shape) != 3 or len(call.xs) > 1:
-        raise CannotTell("is called with states of its own, or on a tensor that is no sequence")
+        raise CannotTell("is called with states of its own, or on a tensor that is not a sequence")
     spec = config["cell"]
     stacked = spec["class_name"] == "StackedRNNCells"
     cells = spec["config"]["cells"] if stacked else [spec]

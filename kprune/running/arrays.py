@@ -107,7 +107,7 @@ def _named(
         return Arrays(named, {} if y is None else _by_name(y, outputs, Y))
     except (TypeError, ValueError) as error:
         raise UsageError(
-            f"{source.said} holds something that is no array",
+            f"{source.said} holds something that is not an array",
             why=clean(error, 200),
             do="give arrays of numbers, alike in all but the number of samples",
         ) from error

@@ -168,7 +168,7 @@ def loss_for(keras: Any, live: Any, train: Examples) -> tuple[Any, list[Any], st
     """
     if not isinstance(train.labels, np.ndarray):  # a structure of them
         raise UsageError(
-            "the file does not say by which loss it is trained, and the labels have several parts",
+            "the file does not say which loss it is trained with, and the targets have several parts",
             do="give --loss, or save the model compiled",
         )
     first = train.first_batch()

@@ -38,9 +38,9 @@ _CANNOT = {
         do="work on the .keras or .h5 file that it was exported from",
     ),
     "whole layers": Cannot(
-        "whole layers are not taken out of a SavedModel",
-        why="it is a graph of operations, in which a layer is no part of its own",
-        do="take them out of the .keras or .h5 file, and export that",
+        "whole layers cannot be removed from a SavedModel",
+        why="it is a graph of operations, in which layers are not separate parts",
+        do="remove them from the .keras or .h5 file, and export that",
     ),
     "repair": Cannot(
         "a SavedModel is not refitted",

@@ -153,7 +153,7 @@ def _home(kind: str, spec: dict[str, Any]) -> tuple[str, str | None]:
         return _MODULES[kind]
     if kind not in LAYERS.rules:
         name = spec.get("name") or spec["config"].get("name") or kind
-        raise _refused(f"'{clean(name)}' is a {clean(kind)}, which is no layer of Keras's own")
+        raise _refused(f"'{clean(name)}' is a {clean(kind)}, which is not a layer of Keras")
     return _LAYERS, None
 
 

@@ -135,7 +135,7 @@ def _check_inner_order(analysis: Analysis, after: list[str]) -> None:
         kept = set(before) & set(after)
         if [path for path in before if path in kept] != [path for path in after if path in kept]:
             raise CannotPruneError(
-                f"the layers of '{clean(layer.path)}' would come into another order",
+                f"the layers of '{clean(layer.path)}' would be in another order",
                 where=clean(layer.path),
                 why="a legacy .h5 stores the tensors of a nested model in the order of its layers",
                 do="load the model in Keras, save it as .keras, and prune that",

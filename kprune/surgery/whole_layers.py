@@ -167,7 +167,7 @@ def _refused(layers: Sequence[Layer], why: str, do: str = "", where: str = "") -
     names = ", ".join(f"'{clean(layer.path)}'" for layer in layers[:_MOST_NAMED])
     more = f" and {len(layers) - _MOST_NAMED} more layers" if len(layers) > _MOST_NAMED else ""
     return CannotPruneError(
-        f"{names}{more} cannot be taken out",
+        f"{names}{more} cannot be removed as whole layers",
         where=where,
         why=why,
         do=do or "name a residual branch that ends in an Add, or a chain that keeps the shape",
@@ -263,8 +263,8 @@ class _Rewiring:
         changed = [ref for ref in self.outputs if ref.key in self.found.instead]
         if self.outermost and changed and not allow_output_change:
             raise FrozenUnitsError(
-                f"'{clean(self.model.path + changed[0].layer)}' gives what the model gives",
-                why="without it the model's outputs are others",
+                f"'{clean(self.model.path + changed[0].layer)}' is an output of the model",
+                why="without it the model's outputs would be different",
                 do="leave it in, or pass --allow-output-change",
             )
         return self.found

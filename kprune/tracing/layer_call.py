@@ -146,7 +146,9 @@ class LayerCall(RuleCall):
             number = int(number)
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             name = ".".join(str(part) for part in path)
-            raise damaged_config(self.layer, f"{name} is {number!r}, which is no number of units")
+            raise damaged_config(
+                self.layer, f"{name} is {number!r}, which is not a number of units"
+            )
         return number
 
     def issue(self, size: int, axis: str = "units", *, default: bool | None = None) -> np.ndarray:
@@ -245,7 +247,7 @@ class LayerCall(RuleCall):
             field = constant if isinstance(constant, str) else constant[0]
             found = array_at(self.config, field)
             if found is None:
-                raise CannotTell(f"has a {field} that is no array")
+                raise CannotTell(f"has a {field} that is not an array")
             constant = found
         placed = tuple(_axis(axis) for axis in axes)
         array = ConfigArray(self.layer, constant, placed, shape, initial)

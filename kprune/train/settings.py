@@ -58,22 +58,21 @@ class Settings:
         if self.epochs < 1 or self.batch_size < 1:
             raise UsageError("epochs and batch size must be at least 1")
         if self.patience is not None and self.patience < 1:
-            raise UsageError(
-                f"a patience of {self.patience}", why="the first epoch would never be trained"
-            )
+            raise UsageError(f"the patience must be at least 1, got {self.patience}")
         if not 0 <= self.seed < MAX_SEED:
             raise UsageError(f"the seed must lie between 0 and 2**32 - 1, got {self.seed}")
         if self.validation_split is not None and not 0 <= self.validation_split < 1:
             raise UsageError(
-                f"a validation split of {self.validation_split:g}",
-                why="it must lie between 0 and 1",
+                "the validation split must be at least 0 and less than 1, "
+                f"got {self.validation_split:g}"
             )
         if self.sparsify is not None and not 0 < self.sparsify < math.inf:
             raise UsageError(
-                f"--sparsify {self.sparsify:g}", do="give a positive number, such as 1e-4"
+                f"--sparsify must be positive, got {self.sparsify:g}",
+                do="write a number such as 1e-4",
             )
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise UsageError(
-                f"a learning rate of {self.learning_rate:g}",
-                do="give a positive number, such as 1e-4",
+                f"the learning rate must be positive, got {self.learning_rate:g}",
+                do="write a number such as 1e-4",
             )

@@ -73,14 +73,14 @@ class Sparsity:
         if not self.groups:
             raise CannotPruneError(
                 "there is no unit to make sparse",
-                why="none of the model's units can go",
+                why="none of the model's units can be removed",
                 do="leave out --sparsify ('kprune inspect' tells what holds them)",
             )
         self._shares = _shares(analysis.weights, variables, numbers, self.groups)
         if not self._shares:
             raise CannotPruneError(
                 "there is no unit to make sparse",
-                why="no weight of units that can go is trained (trainable is false)",
+                why="no weight of units that can be removed is trainable",
                 do="leave out --sparsify, or set trainable in Keras and save that",
             )
         self._sizes = self._sizes_of_norms()

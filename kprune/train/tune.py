@@ -107,7 +107,13 @@ def tune(
         if history is None:
             checkpoint.refuse_if_there(force=force)
             if resume:
-                notes.append(Note("resume", "", "there was nothing to resume: training began anew"))
+                notes.append(
+                    Note(
+                        "resume",
+                        "",
+                        "there was nothing to resume: training started from the beginning",
+                    )
+                )
         before = 0 if history is None else history.last
         history = history or History()
         training, train_notes = _prepared(
@@ -236,7 +242,9 @@ def _prepared(
     if share is None:
         share = 0.0 if validation is not None or data.is_dataset else HOLD_BACK
     elif share and validation is not None:
-        raise UsageError("--validation and --validation-split both", do="give one of them")
+        raise UsageError(
+            "--validation and --validation-split cannot be combined", do="give one of them"
+        )
     size, seed = settings.batch_size, settings.seed
     analysis = analyse(source, rules)
     classes = classes_left(analysis, output_names(live))

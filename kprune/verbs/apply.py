@@ -75,7 +75,7 @@ def apply_plan(
     if len(plan.steps) > 1:
         if isinstance(model, LiveModel):
             raise UsageError(
-                "a plan of several steps goes with a model file", do="save the model first"
+                "a plan of several steps needs a model file", do="save the model first"
             )
         return _in_turn(model, plan, base, target, tuple(rules), drop_branches, repair, trust)
     with opened(model, rules=rules, trust=trust) as it:

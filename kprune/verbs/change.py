@@ -159,8 +159,8 @@ def _whole(names: Sequence[str], selection: Selection, *, fold: bool) -> list[st
     """The layers that go as a whole. Raises: UsageError if units are chosen beside them, or no layer is named."""
     if not selection.empty or fold:
         raise UsageError(
-            "whole layers and units are two removals",
-            do="take the layers out first, and choose units of what is left; a plan has a step for each",
+            "whole layers and units cannot be removed in one step",
+            do="remove the layers first, then choose units of what is left; a plan can have a step for each",
         )
     if not names:
         raise UsageError("no layer is named", do="write --layers 'block_3_*'")

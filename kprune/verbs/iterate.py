@@ -116,7 +116,13 @@ def iterate(
         work.remove()
     notes = list(run.notes)
     if resume and not resumed:
-        notes.append(Note("resume", "", "there was nothing to resume: the first round began anew"))
+        notes.append(
+            Note(
+                "resume",
+                "",
+                "there was nothing to resume: the first round started from the beginning",
+            )
+        )
     found = Iteration(
         input=os.fspath(model),
         output=target,

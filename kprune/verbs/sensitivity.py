@@ -160,7 +160,7 @@ def _checked(ratios: Sequence[float], batch_size: int, jobs: int | None) -> list
     if batch_size < 1:
         raise UsageError(f"a batch must hold at least 1 sample, got {batch_size}")
     if jobs == 0:
-        raise UsageError("0 jobs measure nothing", do="give 1 or more, or -1 for one a core")
+        raise UsageError("the number of jobs must be at least 1, or -1 for one per core, got 0")
     return sorted({float(ratio) for ratio in ratios})
 
 
@@ -345,7 +345,7 @@ def _evaluated(where: _Place, it: Opened, parameters: int, folder: str) -> _Meas
     if where.metric is not None and known.get(where.metric) is None:
         raise UsageError(
             f"the model has no metric '{clean(where.metric)}' to go by",
-            why="of some metrics nobody says whether more is better"
+            why="for some metrics it is not known whether higher is better"
             if where.metric in known
             else "",
             do=f"choose one of {', '.join(clean(name) for name in known if known[name] is not None)}",

@@ -26,10 +26,12 @@ Call = Callable[[], object]
 
 
 def check_sizes(sizes: Sequence[int]) -> None:
-    """Raises: UsageError for a batch size that is none."""
+    """Raises: UsageError for a batch size below 1."""
     for size in sizes:
         if size < 1:
-            raise UsageError(f"a batch of {size} samples", do="give sizes such as 1,32,256")
+            raise UsageError(
+                f"a batch size must be at least 1, got {size}", do="give sizes such as 1,32,256"
+            )
 
 
 def time_models(

@@ -84,7 +84,9 @@ def verify(
         CheckError if plain Keras does not load the pruned file.
     """
     if samples < 1 or batch_size < 1:
-        raise UsageError("at least one sample has to be run", do="give --samples a positive number")
+        raise UsageError(
+            "the number of samples must be at least 1", do="give --samples a positive number"
+        )
     if seed < 0:
         raise UsageError(f"the seed must be at least 0, got {seed}")
     check_sizes(time)

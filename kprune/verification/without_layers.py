@@ -39,7 +39,9 @@ def taken_out(analysis: Analysis, steps: Sequence[Step]) -> WholeLayers | None:
         layers = whole_layers_named(analysis, quoted)
         whole = find_whole_layers(analysis, layers, allow_output_change=True)
     except KpruneError as error:
-        raise Unexplained(f"layers that it lost cannot be taken out here: {error.what}") from error
+        raise Unexplained(
+            f"layers that it lost cannot be removed as whole layers here: {error.what}"
+        ) from error
     _check_units(analysis, whole, steps)
     return whole
 

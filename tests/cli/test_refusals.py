@@ -79,8 +79,8 @@ USAGE = [
         "remove model.keras --criterion l1 --ratio 0.001",
         """
         error: no unit is chosen
-        why:   this much of a layer is less than a unit of it, or none may go
-        do:    ask for more, or allow more to go (--min-units, --max-ratio, --exclude)
+        why:   this share of a layer is less than one unit, or none may be removed
+        do:    ask for more, or allow more to be removed (--min-units, --max-ratio, --exclude)
         """,
     ),
     (
@@ -94,7 +94,7 @@ USAGE = [
         "remove model.keras --where mean>9",
         """
         error: no unit is chosen
-        why:   the expression holds for none that may go
+        why:   the expression holds for no unit that may be removed
         """,
     ),
     (
@@ -116,7 +116,7 @@ USAGE = [
     (
         "remove model.keras conv_1:1 --reduce max",
         """
-        error: --reduce goes with a criterion
+        error: --reduce needs a criterion
         do:    say what ranks the units: --criterion l1 --reduce max
         """,
     ),
@@ -139,14 +139,14 @@ USAGE = [
     (
         "remove model.keras --criterion l1 --threshold nan",
         """
-        error: a threshold of nan
-        why:   nothing scores less than that
+        error: the threshold is not a number
+        why:   no score is below nan
         """,
     ),
     (
         "remove model.keras --ratio 0.5",
         """
-        error: --ratio goes with a criterion
+        error: --ratio needs a criterion
         do:    say what ranks the units: --criterion l1 --ratio 0.5
         """,
     ),
@@ -159,7 +159,7 @@ USAGE = [
     (
         "remove model.keras --where mean<0 --criterion l1 --count 1",
         """
-        error: --where and --criterion are two ways to choose
+        error: --where and --criterion cannot be combined
         do:    give one of them
         """,
     ),
@@ -187,7 +187,7 @@ USAGE = [
     (
         "remove model.keras conv_1:0 --max-parameters many",
         """
-        error: --max-parameters is given 'many', which is no number
+        error: --max-parameters is given 'many', which is not a number
         do:    write 1300000, 1.3e6 or 1.3M
         """,
     ),
@@ -229,15 +229,15 @@ USAGE = [
     (
         "mask model.keras conv_1 --below -1",
         """
-        error: a threshold of -1
-        why:   magnitudes are never under 0
+        error: the threshold must be positive, got -1
+        why:   magnitudes are never below 0
         do:    give --below a positive number
         """,
     ),
     (
         "unmask model.keras",
         """
-        error: the model has no mask to take out
+        error: the model has no mask to remove
         """,
     ),
     (
@@ -318,7 +318,7 @@ CANNOT = [
         "zero model.keras image:0",
         """
         error: 'image' is the model's input, which has no weights to zero
-        do:    use 'kprune remove --allow-output-change' to take input features away
+        do:    use 'kprune remove --allow-output-change' to remove input features
         """,
     ),
 ]

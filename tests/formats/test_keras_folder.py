@@ -119,7 +119,7 @@ def test_force_never_replaces_a_folder_that_is_no_model(model: Path, tmp_path: P
     documents = tmp_path / "documents"
     documents.mkdir()
     (documents / "thesis.txt").write_text("years of work")
-    with pytest.raises(UsageError, match="something else than a model"):
+    with pytest.raises(UsageError, match="something other than a model"):
         write(model, documents, force=True)
     assert left_in(documents) == {"thesis.txt"}
 

@@ -17,7 +17,7 @@ from kprune.errors import (
 )
 from kprune.labels.branches import dead_branches
 from kprune.labels.closure import Closure, check, close, is_rectangle
-from kprune.labels.paths import road_between
+from kprune.labels.paths import path_between
 from tests.small_models import Network, analysed, layer, residual, sequential
 
 
@@ -213,10 +213,10 @@ def test_a_branch_that_something_else_reads_stays() -> None:
     assert error.what == "all 2 units of 'p' would go"
 
 
-def test_the_road_between_tied_layers_is_the_nearest() -> None:
+def test_the_path_between_tied_layers_is_the_nearest() -> None:
     model = analysed(residual(3, width=4))
     axes = model.map.axes
-    assert road_between(model.groups, axes["block1_2"], 0, axes["block2_2"]) == [
+    assert path_between(model.groups, axes["block1_2"], 0, axes["block2_2"]) == [
         "block1_2", "block1_bn2", "block1_add", "block1_out",
         "block2_add", "block2_bn2", "block2_2",
     ]  # fmt: skip

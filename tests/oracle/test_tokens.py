@@ -279,7 +279,7 @@ def test_a_file_of_tokens_that_are_none_is_refused(told: Path, tmp_path: Path) -
 
 
 def test_a_mask_is_put_on_what_an_embedding_gives(told: Path) -> None:
-    with pytest.raises(kprune.UsageError, match="'tokens' is no axis of that"):
+    with pytest.raises(kprune.UsageError, match="'tokens' is not an axis of it"):
         kprune.mask(told, "emb.tokens:2", dry_run=True)
 
 

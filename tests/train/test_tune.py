@@ -131,7 +131,7 @@ def test_a_teacher_is_learned_from(
         ({"epochs": 0}, "must be at least 1"),
         ({"validation_split": 1.0}, "validation split"),
         ({"learning_rate": -1.0}, "learning rate"),
-        ({"patience": 0}, "a patience of 0"),
+        ({"patience": 0}, "the patience must be at least 1, got 0"),
         ({"seed": -1}, "the seed must lie between 0 .*, got -1"),
         ({"seed": 2**32}, "the seed must lie between 0 .*, got 4294967296"),
         ({"optimizer": "sgdd"}, "cannot be compiled"),

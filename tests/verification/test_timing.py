@@ -93,5 +93,5 @@ def test_a_model_with_a_fixed_batch_is_timed_with_that_one_alone(tmp_path: Any) 
     with pytest.raises(kprune.UsageError, match="batches of 4 samples only") as refused:
         kprune.verify(tmp_path / "m.keras", tmp_path / "m.keras", time=[1, 32])
     assert refused.value.do == "give --batch-sizes 4"
-    with pytest.raises(kprune.UsageError, match="a batch of 0 samples"):
+    with pytest.raises(kprune.UsageError, match="a batch size must be at least 1, got 0"):
         kprune.verify(tmp_path / "m.keras", tmp_path / "m.keras", time=[0])

@@ -102,7 +102,7 @@ def _sizes(wanted: bool, text: str | None) -> list[int]:
     """The batch sizes to time. Raises: UsageError for text that lists none."""
     if not wanted:
         if text is not None:
-            raise UsageError("--batch-sizes goes with --time", do="add --time")
+            raise UsageError("--batch-sizes needs --time", do="add --time")
         return []
     if text is None:
         from kprune.verification.timing import SIZES

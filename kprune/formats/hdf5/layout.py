@@ -116,7 +116,7 @@ def check_layout(layout: Layout, fd: int, start: int, name: str) -> None:
         raise FileError(
             f"what was written to {name} does not read back, so it was thrown away",
             why=why,
-            do="look after the disk, then run the command again",
+            do="check the disk, then run the command again",
         )
 
 

@@ -122,7 +122,7 @@ class _Walk:
         if kind.get_class() not in numbers or (
             kind.get_class() == h5t.STRING and kind.is_variable_str()
         ):
-            raise self._refused(path, "holds something else than numbers of a fixed size")
+            raise self._refused(path, "holds something other than numbers of a fixed size")
         size = kind.get_size()
         if size < 1:
             raise self._bad(path, f"its numbers have {size} bytes")

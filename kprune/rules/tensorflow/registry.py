@@ -143,7 +143,7 @@ def whole_number(call: LayerCall, name: str, default: int | None = None) -> int:
     """An argument that must be a number in the config. Raises: CannotTell if it is anything else."""
     value = argument(call, name, default)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise CannotTell(f"is steered by {name}, which is no number in the config")
+        raise CannotTell(f"is steered by {name}, which is not a number in the config")
     return value
 
 

@@ -121,7 +121,7 @@ class ClassNames:
             (axis, *_) = axes_named(analysis, parse_layer(layer))
             if axis not in outputs:
                 raise UnknownLayerError(
-                    f"'{clean(layer)}' is not an output layer, so its units are no classes",
+                    f"'{clean(layer)}' is not an output layer, so its units are not classes",
                     do="name one of " + ", ".join(quoted(axis.address) for axis in outputs)
                     if outputs
                     else "",
@@ -131,7 +131,7 @@ class ClassNames:
             raise UsageError(
                 f"{self.called} has {count} name{'s' * (count != 1)},"
                 f" and layer '{clean(axis.address)}' {len(axis)} units",
-                do="give one name a line, in the order of the model's outputs",
+                do="give one name per line, in the order of the model's outputs",
             )
         return axis
 
@@ -163,7 +163,7 @@ def class_names(given: Names) -> ClassNames:
         text = content_of(os.fspath(given), what="class names").decode("utf-8")
     except UnicodeDecodeError as error:
         raise DamagedFileError(
-            f"{called} is no list of class names", why=f"byte {error.start} is not UTF-8 text"
+            f"{called} is not a list of class names", why=f"byte {error.start} is not UTF-8 text"
         ) from None
     if (file is not None and file.suffix == ".json") or text.lstrip(_BLANK).startswith("["):
         return _from_json(text, file, called)

@@ -57,9 +57,9 @@ def rows_left_out(
             known = [ids[item] for item in listed if item in ids]
             if not known:
                 raise UsageError(
-                    f"none of the tokens that are to stay is known to '{clean(lookup.layer.path)}'",
-                    why=f"its vocabulary holds such as {', '.join(quoted(str(it)) for it in tokens[-3:])}",
-                    do="list tokens as they stand in the vocabulary, one a line",
+                    f"none of the tokens to keep is known to '{clean(lookup.layer.path)}'",
+                    why=f"its vocabulary has tokens such as {', '.join(quoted(str(it)) for it in tokens[-3:])}",
+                    do="list tokens as they stand in the vocabulary, one per line",
                 )
             if len(known) < len(listed):
                 text = f"{len(listed) - len(known):,} of {len(listed):,} listed tokens are not in the vocabulary"
@@ -105,15 +105,15 @@ def rows_of_tokens(
     unknown = [str(token) for token in listed if str(token) not in ids]
     if unknown:
         raise UsageError(
-            f"{quoted(unknown[0])} in {called} is no token that '{clean(lookup.layer.path)}' knows",
-            why=f"its vocabulary holds such as {', '.join(quoted(str(it)) for it in tokens[-3:])}",
-            do="list tokens as they stand in the vocabulary, one a line; or rows by their numbers",
+            f"{quoted(unknown[0])} in {called} is not a token that '{clean(lookup.layer.path)}' knows",
+            why=f"its vocabulary has tokens such as {', '.join(quoted(str(it)) for it in tokens[-3:])}",
+            do="list tokens as they stand in the vocabulary, one per line; or rows by their numbers",
         )
     return np.unique(np.array([ids[str(token)] for token in listed], np.int64))
 
 
 def _none_listed() -> UsageError:
-    return UsageError("no token is listed that is to stay", do="list those that stay, one a line")
+    return UsageError("no token to keep is listed", do="list those to keep, one per line")
 
 
 def _axis(analysis: Analysis, layer: str | None) -> UnitAxis:
@@ -192,7 +192,7 @@ def _listed(kept: Kept, *, numbers: bool) -> list[Any]:
     try:
         return [int(item) for item in items]
     except ValueError:
-        raise SpecError("the tokens that are to stay are no whole numbers") from None
+        raise SpecError("the tokens to keep are not whole numbers") from None
 
 
 def _of_text(content: bytes, called: str, *, is_json: bool) -> list[Any]:
@@ -200,7 +200,7 @@ def _of_text(content: bytes, called: str, *, is_json: bool) -> list[Any]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DamagedFileError(
-            f"{called} is no list of tokens", why=f"byte {error.start} is not UTF-8 text"
+            f"{called} is not a list of tokens", why=f"byte {error.start} is not UTF-8 text"
         ) from None
     if not is_json:
         return [line for line in text.splitlines() if line]

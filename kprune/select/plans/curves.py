@@ -168,13 +168,13 @@ def read_curves(path: str | os.PathLike[str]) -> Curves:
         curves = msgspec.json.decode(text, type=Curves)
     except msgspec.DecodeError as error:  # of text that is no JSON, and of JSON that is no curves
         raise FileError(
-            f"{name} is not a file of 'kprune sensitivity'",
+            f"{name} was not written by 'kprune sensitivity'",
             why=clean(error, 200),
             do="make one: kprune sensitivity MODEL --data FILE.npz -o FILE.json",
         ) from error
     every = [curves.baseline, *(p.metrics for c in curves.candidates for p in c.points)]
     if any(curves.metric not in metrics for metrics in every):
-        raise FileError(f"{name} lacks figures of its own metric, '{clean(curves.metric)}'")
+        raise FileError(f"{name} has no values of its own metric, '{clean(curves.metric)}'")
     return curves
 
 

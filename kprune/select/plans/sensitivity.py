@@ -36,13 +36,14 @@ class Wanted:
     def __post_init__(self) -> None:
         if (self.min_accuracy is None) == (self.max_drop is None):
             raise UsageError(
-                "a plan from --sensitivity goes by the accuracy that is wanted",
+                "a plan from --sensitivity needs the accuracy that is wanted",
                 do="give one of --min-accuracy A and --max-drop D",
             )
         if self.max_drop is not None and not self.max_drop >= 0:
             raise UsageError(
-                f"a drop of {self.max_drop:g}", why="it is how much worse the metric may become",
-                do="give --max-drop a number such as 0.01",
+                f"--max-drop must be at least 0, got {self.max_drop:g}",
+                why="it is how much worse the metric may become",
+                do="give a number such as 0.01",
             )  # fmt: skip
 
     def floor(self, curves: Curves) -> float:
@@ -55,7 +56,7 @@ class Wanted:
         assert self.min_accuracy is not None
         if not curves.higher_is_better:
             raise UsageError(
-                f"the curves are of '{clean(curves.metric)}', of which less is better",
+                f"the curves are of '{clean(curves.metric)}', for which lower is better",
                 do="say how much it may rise with --max-drop, or measure an accuracy "
                 "(kprune sensitivity --metric)",
             )
@@ -74,7 +75,7 @@ def within(
         analysis: the model, which must be the one that was measured.
         left_out: addresses; candidates with any of them stay whole.
     Returns: sorted int64 indices by address; and for each candidate what to expect of it.
-    Raises: UsageError if the curves are of another model, CheckError if nothing may go.
+    Raises: UsageError if the curves were measured on another model, CheckError if nothing may go.
     """
     _check_same(curves, analysis)
     floor = wanted.floor(curves)
@@ -148,7 +149,7 @@ def _check_same(curves: Curves, analysis: Analysis) -> None:
 
 def _another(curves: Curves, why: str) -> UsageError:
     return UsageError(
-        "the curves are of another model",
+        "the curves were measured on another model",
         where=clean(curves.model, 300),
         why=why,
         do="measure this model: kprune sensitivity MODEL --data FILE.npz -o FILE.json",

@@ -191,7 +191,7 @@ class _Reader:
         event = self.events[position]
         self.nodes += 1
         if self.nodes > len(self.events) + MAX_ALIASED:
-            raise self.error(f"more than {MAX_ALIASED} values by way of aliases", event)
+            raise self.error(f"more than {MAX_ALIASED} values through aliases", event)
         if len(path) > MAX_DEPTH:
             raise self.error(TOO_DEEP, event)
         anchor = getattr(event, "anchor", None)

@@ -73,5 +73,5 @@ class Budget:
             f"{self.amount} {self.kind} cannot be reached",
             why=f"with every unit that may go, {least:,.0f} of {measure.whole:,.0f} {self.kind} are left "
             f"({100 * least / measure.whole:.1f} %); the budget is {self.goal(measure.whole):,.0f}",
-            do="ask for less, or allow more to go (--min-units, --max-ratio, --exclude)",
+            do="ask for less, or allow more to be removed (--min-units, --max-ratio, --exclude)",
         )

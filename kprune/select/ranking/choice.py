@@ -70,7 +70,7 @@ class Choice(RankOptions, frozen=True):
         for name in ("ratio", "max_ratio", "count", "round_to", "min_units", "seed"):
             check_number(name, getattr(self, name))
         if self.threshold is not None and np.isnan(self.threshold):
-            raise UsageError("a threshold of nan", why="nothing scores less than that")
+            raise UsageError("the threshold is not a number", why="no score is below nan")
         for ratio in self.per_layer.values():
             check_number("ratio", ratio)
         for name, meant in (("a budget", self.target), ("one list of all layers", self.together)):

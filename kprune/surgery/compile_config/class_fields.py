@@ -283,5 +283,5 @@ def _refuse_unknown(config: dict[str, Any], last: ClassesLeft) -> None:
         about = ("class" in word or "label" in word) and (number or isinstance(value, (list, dict)))
         if about or (isinstance(value, list) and len(value) == last.before):
             raise CannotFollow(
-                f"has an option '{clean(name, 40)}', which may speak of the classes as they were"
+                f"has an option '{clean(name, 40)}', which may refer to the classes as they were"
             )

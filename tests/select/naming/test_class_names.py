@@ -70,7 +70,7 @@ def test_the_file_without_a_class_is_the_file_otherwise(
         (b'{"cat": 0}', SpecError, "does not hold a list of class names"),
         (b'["cat", 3]', SpecError, "does not hold a list of class names"),
         (b'["cat"', SpecError, "is not JSON"),
-        (b"cat\n\xff\xfe", DamagedFileError, "is no list of class names"),
+        (b"cat\n\xff\xfe", DamagedFileError, "is not a list of class names"),
     ],
 )
 def test_a_file_without_names_is_refused(

@@ -72,7 +72,7 @@ def test_of_a_loss_less_is_better(curves: Curves, resnet: Analysis) -> None:
     assert taken(loss, resnet, max_drop=0.2) == {
         "stem_conv": [0, 1, 2], "block_1_2_conv": [0, 1, 2], "block_2_1_conv": [0, 1, 2],
     }  # fmt: skip
-    with pytest.raises(UsageError, match="of which less is better"):
+    with pytest.raises(UsageError, match="for which lower is better"):
         taken(loss, resnet, min_accuracy=0.8)
 
 

@@ -209,7 +209,7 @@ def test_aliases_cannot_multiply_without_bound():
     lines += [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]" for i in range(1, 20)]
     started = time.perf_counter()
     message = refused("\n".join(lines))
-    assert message.startswith("error: more than 100000 values by way of aliases in plan.yaml")
+    assert message.startswith("error: more than 100000 values through aliases in plan.yaml")
     assert time.perf_counter() - started < 5
 
 
