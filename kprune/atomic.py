@@ -26,6 +26,7 @@ from typing import NoReturn
 
 from kprune.errors import FileError, UsageError
 from kprune.faults import file_error, shown, writing
+from kprune.types import AnyPath
 
 STANDARD_OUTPUT = "-"
 _CHUNK = 1 << 20
@@ -60,7 +61,7 @@ class NewFile(ABC):
 
 
 @contextmanager
-def new_file(output: str | os.PathLike[str], *, force: bool) -> Iterator[NewFile]:
+def new_file(output: AnyPath, *, force: bool) -> Iterator[NewFile]:
     """Begin a file; only `commit` makes it stay.
 
     Args:
@@ -95,7 +96,7 @@ def _exists(output: object) -> UsageError:
     return UsageError(f"{shown(str(output))} exists already", do=f"{_ELSEWHERE}, or add --force")
 
 
-def _place(output: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None]:
+def _place(output: AnyPath) -> tuple[Path, os.stat_result | None]:
     """Where something will stand, and what stands there now."""
     target = Path(os.path.realpath(output))
     try:
@@ -106,7 +107,7 @@ def _place(output: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None]
         raise file_error(error, "write", shown(output)) from error
 
 
-def check_output(output: str | os.PathLike[str], *, force: bool) -> None:
+def check_output(output: AnyPath, *, force: bool) -> None:
     """Called before long work whose result is to go there.
 
     Raises: UsageError if something is there and may not be replaced; FileError if there is no place.
@@ -133,7 +134,7 @@ def check_standard_output() -> None:
         )
 
 
-def write_bytes(output: str | os.PathLike[str], data: bytes, *, force: bool) -> None:
+def write_bytes(output: AnyPath, data: bytes, *, force: bool) -> None:
     """Write a file of these bytes; see `new_file`."""
     with new_file(output, force=force) as file:
         put(file, data)
@@ -323,7 +324,7 @@ class NewFolder:
 
 @contextmanager
 def new_folder(
-    output: str | os.PathLike[str], *, force: bool, replaceable: Callable[[Path], bool]
+    output: AnyPath, *, force: bool, replaceable: Callable[[Path], bool]
 ) -> Iterator[NewFolder]:
     """Begin a folder; only `commit` makes it stay.
 

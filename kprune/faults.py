@@ -14,6 +14,7 @@ from pathlib import Path
 
 from kprune.errors import DamagedFileError, FileError, KpruneError
 from kprune.text import clean
+from kprune.types import AnyPath
 
 # All that zipfile, json and h5py were seen to raise on damaged input, 40 000 mutations long.
 PARSER_FAULTS = (
@@ -125,13 +126,13 @@ def _reason(error: BaseException) -> str:
     return text or type(error).__name__
 
 
-def shown(path: str | os.PathLike[str]) -> str:
+def shown(path: AnyPath) -> str:
     """How messages call a file: by its path, fit to be printed; of a long one the end."""
     text = clean(os.fspath(path), 10_000)
     return text if len(text) <= _LONGEST_PATH else "…" + text[1 - _LONGEST_PATH :]
 
 
-def check_place(path: str | os.PathLike[str]) -> None:
+def check_place(path: AnyPath) -> None:
     """Raises: FileError if no file can be written there; before work is done, not after."""
     place = Path(path)
     error = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,8 +15,7 @@ from kprune import formats
 from kprune.analysis.analysis import Analysis
 from kprune.formats import Source
 from kprune.graph.parse import holds_graph
-
-AnyPath = str | os.PathLike[str]
+from kprune.types import AnyPath
 
 
 @runtime_checkable

@@ -17,11 +17,12 @@ from kprune.faults import shown
 from kprune.rules import ENTRY_POINTS, builtin
 from kprune.text import clean
 from kprune.tracing.registry import CUSTOM, Rules
+from kprune.types import AnyPath
 
 _loaded: dict[str, ModuleType] = {}
 
 
-def load_rules(files: Iterable[str | os.PathLike[str]] = ()) -> Rules:
+def load_rules(files: Iterable[AnyPath] = ()) -> Rules:
     """Every rule: kprune's own, those in some files, and those of installed packages where one is needed.
 
     A rules file is Python code, and is run. Model files never name one: only the user does.

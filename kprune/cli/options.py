@@ -17,6 +17,12 @@ from kprune.text import clean
 if TYPE_CHECKING:
     from kprune.select.naming.specs import Spec
 
+SAMPLES = (
+    "x and y (or all by name); or package.module:function, which is run and returns arrays or a "
+    "tf.data.Dataset."
+)
+"""The help of an option that takes data with targets."""
+
 WHICH = "Which units"
 RANKED = "Which units, by rank"
 WRITTEN = "What is written"

@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Struct
 from typer import Argument, Option
 
-from kprune.cli.options import REPORTED, WRITTEN, Placing, announce
+from kprune.cli.options import REPORTED, SAMPLES, WRITTEN, Placing, announce
 
 DATA = "What it learns from"
 
@@ -20,8 +20,7 @@ class Learning(Struct, frozen=True):
         Option(
             "--data",
             metavar="FILE.npz",
-            help="x and y (or all by name); or package.module:function, which is run and returns "
-            "arrays or a tf.data.Dataset.",
+            help=SAMPLES,
             rich_help_panel=DATA,
         ),
     ]

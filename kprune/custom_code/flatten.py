@@ -27,6 +27,7 @@ from kprune.runtime.keras_import import import_keras, quiet
 from kprune.runtime.keras_runtime import run
 from kprune.runtime.lambda_code import usual_names
 from kprune.text import clean
+from kprune.types import AnyPath
 
 TOLERANCE = 1e-5
 # Tried in turn for sizes left open: convolutions need large ones, tables of positions small ones.
@@ -77,8 +78,8 @@ class FlattenReport(Result, frozen=True, kw_only=True):
 
 
 def flatten(
-    model: str | os.PathLike[str],
-    output: str | os.PathLike[str] | None = None,
+    model: AnyPath,
+    output: AnyPath | None = None,
     *,
     trust: bool = False,
     force: bool = False,
@@ -141,9 +142,7 @@ class Flat(NamedTuple):
     parameters: int
 
 
-def write_flat(
-    path: str | os.PathLike[str], config: dict[str, Any], written: str, *, trust: bool
-) -> Flat:
+def write_flat(path: AnyPath, config: dict[str, Any], written: str, *, trust: bool) -> Flat:
     """Write a model of a class of its own as a plain `.keras`, load that again and compare.
 
     Args:
@@ -217,7 +216,7 @@ def refuse_keras2(source: Source) -> None:
         )
 
 
-def _load(path: str | os.PathLike[str], objects: dict[str, Any], *, trust: bool) -> Any:
+def _load(path: AnyPath, objects: dict[str, Any], *, trust: bool) -> Any:
     """Load with Keras. Lambda layers are forbidden unless the file is trusted."""
     keras = import_keras()
     try:

@@ -20,9 +20,10 @@ from kprune.formats.lines import without_lines
 from kprune.formats.opening import OpenFile, open_file
 from kprune.formats.outcome import Outcome, require_sound, resolve
 from kprune.formats.outcome import layout as outcome_layout
-from kprune.formats.source import Progress, Source, json_bytes, json_object
+from kprune.formats.source import Source, json_bytes, json_object
 from kprune.formats.zip.keras_zip import CONFIG, METADATA, WEIGHTS
 from kprune.text import clean
+from kprune.types import AnyPath, Progress
 
 
 def open_source(folder: Path) -> Source:
@@ -115,9 +116,7 @@ class KerasFolder(Source):
         texts = {CONFIG: json_bytes(edit.config), METADATA: json_bytes(edit.metadata)}
         return {name: text for name, text in texts.items() if name in self._files}
 
-    def write(
-        self, edit: Edit, output: str | os.PathLike[str], force: bool, progress: Progress | None
-    ) -> int:
+    def write(self, edit: Edit, output: AnyPath, force: bool, progress: Progress | None) -> int:
         own = Path(os.path.realpath(self.folder))
         if own in Path(os.path.realpath(output)).parents:
             inside = f"{shown(output)} lies inside the model"

@@ -17,7 +17,8 @@ from kprune.edit import Edit
 from kprune.errors import UsageError
 from kprune.faults import file_error, shown
 from kprune.formats.opening import STANDARD_INPUT, OpenFile, open_file
-from kprune.formats.source import Progress, Source
+from kprune.formats.source import Source
+from kprune.types import AnyPath, Progress
 
 
 class Format(Struct, frozen=True):
@@ -75,7 +76,7 @@ SUFFIXES = frozenset(suffix for kind in FORMATS for suffix in kind.suffixes)
 _HEAD = 32
 
 
-def open_model(path: str | os.PathLike[str], *, trust: bool = False) -> Source:
+def open_model(path: AnyPath, *, trust: bool = False) -> Source:
     """Open a model file or folder. This reads its config and where its weights lie, no weights.
 
     Args:
@@ -109,7 +110,7 @@ def open_model(path: str | os.PathLike[str], *, trust: bool = False) -> Source:
 # What is no model is told apart by a module that only such files need.
 
 
-def _refuse_missing(path: str | os.PathLike[str]) -> None:
+def _refuse_missing(path: AnyPath) -> None:
     from kprune.formats import lookalikes
 
     if missing := lookalikes.refuse_missing(path):
@@ -149,7 +150,7 @@ def _opener(kind: Format) -> Callable[..., Source]:
 def write_model(
     source: Source,
     edit: Edit,
-    output: str | os.PathLike[str],
+    output: AnyPath,
     *,
     force: bool = False,
     progress: Progress | None = None,
@@ -172,12 +173,12 @@ def write_model(
     return source.write(edit, output, force, progress)
 
 
-def suffix_of(path: str | os.PathLike[str]) -> str:
+def suffix_of(path: AnyPath) -> str:
     """What the name of a file ends in, in small letters: `.keras`; "" for a name without suffix."""
     return Path(path).suffix.lower()
 
 
-def refuse_other_format(source: Source, output: str | os.PathLike[str] | None) -> None:
+def refuse_other_format(source: Source, output: AnyPath | None) -> None:
     """Raises: UsageError if an output's name asks for a format into which its model is not converted."""
     own = next(kind for kind in FORMATS if kind.name == source.format)
     suffix = "" if output is None else suffix_of(output)
@@ -186,7 +187,7 @@ def refuse_other_format(source: Source, output: str | os.PathLike[str] | None) -
     raise UsageError(f"a {own.called} is not written as {suffix}", why=own.why_kept, do=own.instead)
 
 
-def default_output(path: str | os.PathLike[str]) -> Path:
+def default_output(path: AnyPath) -> Path:
     """Where the result goes if nobody says: `model.keras` gives `model.pruned.keras` beside it.
 
     Raises: UsageError for standard input, which has no name.

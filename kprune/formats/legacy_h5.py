@@ -26,8 +26,9 @@ from kprune.formats.lookalikes import refuse_hdf5
 from kprune.formats.opening import OpenFile
 from kprune.formats.outcome import Outcome, require_sound, resolve
 from kprune.formats.outcome import attributes as outcome_attributes
-from kprune.formats.source import Order, Progress, Source, json_bytes, json_object
+from kprune.formats.source import Order, Source, json_bytes, json_object
 from kprune.text import clean
+from kprune.types import AnyPath, Progress
 
 WEIGHTS = "model_weights"
 OPTIMIZER = "optimizer_weights"
@@ -151,9 +152,7 @@ class LegacyH5(Source):
     def output_size(self, edit: Edit) -> int:
         return self._plan(edit)[1].size
 
-    def write(
-        self, edit: Edit, output: str | os.PathLike[str], force: bool, progress: Progress | None
-    ) -> int:
+    def write(self, edit: Edit, output: AnyPath, force: bool, progress: Progress | None) -> int:
         with new_file(output, force=force) as new:
             outcome, layout = self._plan(edit)
             with writing(new.name):

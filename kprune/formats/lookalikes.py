@@ -17,6 +17,7 @@ from kprune.errors import FileError
 from kprune.faults import shown
 from kprune.formats.opening import OpenFile
 from kprune.text import clean
+from kprune.types import AnyPath
 
 CONFIG, WEIGHTS, GRAPH = "config.json", "model.weights.h5", "saved_model.pb"
 
@@ -362,7 +363,7 @@ def _holds_model(path: Path) -> bool:
     return path.suffix in (".keras", ".h5", ".hdf5") and path.is_file()
 
 
-def refuse_missing(path: str | os.PathLike[str]) -> FileError | None:
+def refuse_missing(path: AnyPath) -> FileError | None:
     """The refusal of a checkpoint named by its prefix, which is no file; None for what is not there."""
     name = os.fspath(path)
     if not os.path.isfile(f"{name}.index"):

@@ -15,10 +15,11 @@ from kprune.formats import stream
 from kprune.formats.hdf5.layout import Layout, check_layout, lay_out
 from kprune.formats.hdf5.tensors import Hdf5Weights
 from kprune.formats.outcome import Outcome, attributes, require_sound, resolve
-from kprune.formats.source import Progress, json_bytes
+from kprune.formats.source import json_bytes
 from kprune.formats.zip import records as zip_records
 from kprune.formats.zip.keras_zip import CONFIG, METADATA, WEIGHTS
 from kprune.formats.zip.records import NewMember
+from kprune.types import AnyPath, Progress
 
 if TYPE_CHECKING:
     from kprune.checking import Outline
@@ -41,9 +42,7 @@ class NewKeras(Struct):
         _, _, _, members = self._plan(edit)
         return _size(members)
 
-    def write(
-        self, edit: Edit, output: str | os.PathLike[str], force: bool, progress: Progress | None
-    ) -> int:
+    def write(self, edit: Edit, output: AnyPath, force: bool, progress: Progress | None) -> int:
         """Carry out an edit whose config and paths are those of a `.keras` file.
 
         Returns: bytes written.

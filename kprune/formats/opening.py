@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 from kprune.errors import FileError
 from kprune.faults import damaged, file_error, shown, writing
+from kprune.types import AnyPath
 
 STANDARD_INPUT = "-"
 _CHUNK = 1 << 20
@@ -130,7 +131,7 @@ class Window(io.RawIOBase):
         return count
 
 
-def open_file(path: str | os.PathLike[str]) -> OpenFile:
+def open_file(path: AnyPath) -> OpenFile:
     """Open a file, or spool a pipe into an unnamed temporary file.
 
     Args:

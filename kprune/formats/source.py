@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import builtins
 import json
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -17,12 +16,11 @@ from msgspec import Struct
 from kprune.edit import Edit
 from kprune.errors import Cannot
 from kprune.faults import damaged, parsing
+from kprune.types import AnyPath, Progress
 
 if TYPE_CHECKING:
     from kprune.checking import Outline
 
-Progress = Callable[[int, int], None]
-"""Called now and then with (bytes done, bytes in all)."""
 
 BLOCK = 4 << 20
 """Bytes of one block of `Source.blocks`, unless told otherwise."""
@@ -148,9 +146,7 @@ class Source(ABC):
         return self.weights.blocks(path, limit)
 
     @abstractmethod
-    def write(
-        self, edit: Edit, output: str | os.PathLike[str], force: bool, progress: Progress | None
-    ) -> int:
+    def write(self, edit: Edit, output: AnyPath, force: bool, progress: Progress | None) -> int:
         """Carry out an edit; see `kprune.formats.write_model`."""
 
     @abstractmethod

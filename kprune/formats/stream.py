@@ -25,7 +25,8 @@ from kprune.formats.hdf5.layout import Layout
 from kprune.formats.hdf5.tensors import Hdf5Weights
 from kprune.formats.opening import Window
 from kprune.formats.outcome import Outcome
-from kprune.formats.source import Progress, Tensor
+from kprune.formats.source import Tensor
+from kprune.types import Progress
 
 SPAN = 1 << 20
 _SMALL_GAP = 1 << 16  # reading on is cheaper than a second read

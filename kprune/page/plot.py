@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from kprune.errors import UsageError
 from kprune.faults import check_place, shown
 from kprune.packages import imported, pip_install
 from kprune.text import clean
+from kprune.types import AnyPath
 
 SUFFIXES = (".svg", ".png")
 INCHES = 6.4, 3.6  # of one panel
@@ -71,7 +71,7 @@ class Panel:
     mark: tuple[float, str] | None = None
 
 
-def check_plot(path: str | os.PathLike[str]) -> None:
+def check_plot(path: AnyPath) -> None:
     """Called before the work that is to be drawn.
 
     Raises: UsageError for a name that ends in neither .svg nor .png, FileError if no file can be
@@ -87,7 +87,7 @@ def check_plot(path: str | os.PathLike[str]) -> None:
     _import_matplotlib()
 
 
-def draw(path: str | os.PathLike[str], panels: Sequence[Panel]) -> None:
+def draw(path: AnyPath, panels: Sequence[Panel]) -> None:
     """Draw panels, one above the other, whole or not at all. A file that is there is replaced.
 
     Args:

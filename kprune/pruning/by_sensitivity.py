@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 
 from kprune.analysis.analysis import Analysis
@@ -13,12 +11,13 @@ from kprune.pruning.selection import Selection
 from kprune.select.naming.resolve import excluded
 from kprune.select.plans.curves import Curves, read_curves
 from kprune.select.plans.sensitivity import Wanted, within
+from kprune.types import AnyPath
 
 
 def good_enough(
     analysis: Analysis,
     selection: Selection,
-    curves: Curves | str | os.PathLike[str] | None,
+    curves: Curves | AnyPath | None,
     *,
     min_accuracy: float | None,
     max_drop: float | None,

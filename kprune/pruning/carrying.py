@@ -17,15 +17,14 @@ from kprune.errors import CheckError, UsageError
 from kprune.faults import shown
 from kprune.formats import Source, default_output, write_model
 from kprune.formats.known import SUFFIXES, refuse_other_format, suffix_of
-from kprune.opened import AnyPath, LiveModel, Opened, open_model
+from kprune.opened import LiveModel, Opened, open_model
 from kprune.page.result import Note
 from kprune.report.build import build
 from kprune.report.change import Change
 from kprune.report.names_left import NamesLeft
 from kprune.report.report import Report
 from kprune.surgery.relocate import with_names
-
-Progress = Callable[[int, int], None]
+from kprune.types import AnyPath, Progress
 
 
 class Target(Struct, frozen=True):

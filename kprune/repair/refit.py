@@ -24,10 +24,11 @@ from kprune.repair.pairs import Pair
 from kprune.repair.recurrent import is_recurrent
 from kprune.repair.streams.observing import Captured, observed
 from kprune.repair.streams.room import Room
-from kprune.repair.streams.row_stream import ROWS, Progress
+from kprune.repair.streams.row_stream import ROWS
 from kprune.repair.streams.steps import Key, Place, Program, Step, layers_in
 from kprune.repair.streams.values import Values, samples_at_once
 from kprune.repair.unrepaired import Left, Why
+from kprune.types import Progress
 
 Way = Literal["lstsq", "bias", "bn"]
 Call = tuple[Step, Step]

@@ -36,6 +36,7 @@ from kprune.running.sources import DataSource
 from kprune.runtime.keras_import import import_keras
 from kprune.runtime.keras_runtime import is_compiled, keras_layer, load, output_names
 from kprune.text import clean
+from kprune.types import Progress
 
 MOMENTS = ("activation_mean", "activation_std", "activation_absmax", "apoz")
 NAMES = (*MOMENTS, "taylor", "hessian")
@@ -45,8 +46,6 @@ FOLLOWING = frozenset("BatchNormalization Activation ReLU LeakyReLU ELU PReLU".s
 # Outputs beyond this many are followed as random combinations, not one by one.
 OUTPUTS = 64
 PROJECTIONS = 32
-
-Progress = Callable[[int, int], None]
 
 
 def observed(analysis: Analysis, axis: UnitAxis) -> tuple[Layer, int, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from kprune.errors import FileError, UsageError
 from kprune.faults import shown
 from kprune.running.sources import Given, is_array
 from kprune.text import clean
+from kprune.types import AnyPath
 
 Shape = Sequence[int | None]
 Named = dict[str, np.ndarray]
@@ -140,7 +140,7 @@ def fits(have: Shape, want: Shape) -> bool:
     return len(have) == len(want) and all(w in (None, h) for w, h in zip(want, have, strict=True))
 
 
-def read_npz(path: str | os.PathLike[str]) -> Named:
+def read_npz(path: AnyPath) -> Named:
     """Every array in an .npz file. Nothing in it is executed (no pickles).
 
     Raises: FileError if it cannot be read.

@@ -15,6 +15,7 @@ from msgspec import Struct
 from kprune.errors import CannotPruneError, UsageError
 from kprune.faults import shown
 from kprune.text import clean
+from kprune.types import AnyPath
 
 
 class Batches(Protocol):
@@ -156,7 +157,7 @@ def _is_callable(data: Any) -> TypeGuard[Callable[[], Any]]:
     return callable(data) and not hasattr(data, "__iter__") and not hasattr(data, "__getitem__")
 
 
-def is_function(data: str | os.PathLike[str]) -> bool:
+def is_function(data: AnyPath) -> bool:
     """Whether data are named as `package.module:function`, and not as a file that is there."""
     text = os.fspath(data)
     return _FUNCTION.fullmatch(text) is not None and not os.path.lexists(text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,8 +16,7 @@ from kprune.runtime.custom_classes import foreign_classes, import_classes
 from kprune.runtime.keras_import import import_keras, name_of, quiet, reason_of
 from kprune.runtime.lambda_code import runs_lambdas
 from kprune.text import clean
-
-Progress = Callable[[int, int], None]
+from kprune.types import Progress
 
 # Keras tells formats apart by the name; a folder must not end in `.keras`.
 SUFFIXES = {"keras": ".keras", "h5": ".h5"}

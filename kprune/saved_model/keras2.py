@@ -24,7 +24,7 @@ from kprune.atomic import new_folder
 from kprune.edit import Edit
 from kprune.errors import CannotPruneError, DamagedFileError, UsageError
 from kprune.faults import file_error, shown, writing
-from kprune.formats.source import Order, Progress, Source, Tensor
+from kprune.formats.source import Order, Source, Tensor
 from kprune.runtime.custom_classes import Foreign, import_classes
 from kprune.runtime.keras_import import quiet
 from kprune.runtime.tensorflow_runtime import tf_keras
@@ -39,6 +39,7 @@ from kprune.saved_model.files.contents import (
 )
 from kprune.saved_model.files.graph_check import require_sound
 from kprune.text import clean
+from kprune.types import AnyPath, Progress
 
 METADATA = "keras_metadata.pb"
 NOTE = "assets.extra/kprune.json"
@@ -135,9 +136,7 @@ class Keras2Source(Source):
         require_classes(self.folder, self._unknown)
         return self.bytes - self._inner.bytes + self._inner.output_size(edit)
 
-    def write(
-        self, edit: Edit, output: str | os.PathLike[str], force: bool, progress: Progress | None
-    ) -> int:
+    def write(self, edit: Edit, output: AnyPath, force: bool, progress: Progress | None) -> int:
         own = Path(os.path.realpath(self.folder))
         if own in Path(os.path.realpath(output)).parents:
             raise UsageError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from kprune.dtypes import as_float, from_float
 from kprune.edit import Edit, TensorEdit
 from kprune.errors import CannotPruneError
 from kprune.formats.source import Source
-from kprune.labels.closure import Closure
+from kprune.labels.closure import Closure, Units
 from kprune.labels.groups import Groups
 from kprune.sets import distinct, without
 from kprune.surgery.constants.constants import Constants, border
@@ -22,8 +22,6 @@ from kprune.surgery.remove import cut_weight
 from kprune.surgery.remove import remove as remove_edit
 from kprune.surgery.zero import zero
 from kprune.text import clean
-
-Units = Mapping[str, np.ndarray]
 
 
 def reader(source: Source, edit: Edit | None = None) -> Reader:
@@ -37,7 +35,7 @@ def reader(source: Source, edit: Edit | None = None) -> Reader:
 def fold(source: Source, analysis: Analysis, closure: Closure) -> tuple[Edit, list[str], Units]:
     """The edit that removes units and leaves the model computing what `zero` would make of it.
 
-    Units that go along with the chosen ones are left as they are where that is enough (a depthwise
+    Units that are removed with the chosen ones are left as they are where that is enough (a depthwise
     filter of a zeroed channel gives a constant by itself), and else count as zeroed too (the other
     summand of a residual sum).
 

@@ -18,8 +18,8 @@ from kprune.labels.labels import Axis, Labels
 from kprune.labels.map import LayerRecord, Weight
 from kprune.tracing.code_graph import CodeTracer, Held, Tensor, Untraceable
 from kprune.tracing.layer_call import LayerCall
+from kprune.types import KeyPath
 
-Path = tuple[str | int, ...]
 _OTHER = ("name", "dtype", "trainable")  # entries that every layer has
 
 
@@ -59,7 +59,7 @@ class Fields:
 
     # -- units of its own -----------------------------------------------------------------------
 
-    def _own(self, path: Path, ids: np.ndarray) -> None:
+    def _own(self, path: KeyPath, ids: np.ndarray) -> None:
         name = ".".join(map(str, path))
         self.call.adopt("units" if name in ("units", "filters") else name, ids)
         self.call.size(path, ids)
@@ -85,7 +85,7 @@ class Fields:
         found = leaves([self.call.args, self.call.kwargs])
         return [leaf for leaf in found if isinstance(leaf, Labels)]
 
-    def _of_input(self, weights: list[Weight], ids: np.ndarray, same: Sequence[Path]) -> None:
+    def _of_input(self, weights: list[Weight], ids: np.ndarray, same: Sequence[KeyPath]) -> None:
         """Find which numbers have to go down with the units that come in, if any.
 
         Args:
@@ -116,7 +116,7 @@ class Fields:
 
         return map_leaves(fewer, self.described)
 
-    def _built(self, changed: dict[Path, int], described: Any) -> list[Held] | None:
+    def _built(self, changed: dict[KeyPath, int], described: Any) -> list[Held] | None:
         """The weights that the layer has with some other numbers; None if it does not work with them."""
         layer = self.call.layer
         config = copy.deepcopy(layer.config)
@@ -133,7 +133,7 @@ class Fields:
         return list(traces[0].whole.all_weights())
 
 
-def _numbers(config: dict[str, Any]) -> Iterator[tuple[Path, int]]:
+def _numbers(config: dict[str, Any]) -> Iterator[tuple[KeyPath, int]]:
     """Every whole number in a config that may count units, and where it stands."""
     for name, value in config.items():
         if name in _OTHER:

@@ -22,7 +22,7 @@ from kprune.faults import shown
 from kprune.formats import Source, default_output, write_model
 from kprune.formats.known import refuse_other_format
 from kprune.labels.map import TOKENS, adapted_layers
-from kprune.opened import AnyPath, analyse, open_model, opened
+from kprune.opened import analyse, open_model, opened
 from kprune.page.plot import check_plot, draw
 from kprune.page.result import Note
 from kprune.pruning.carrying import Target, write_file
@@ -45,6 +45,7 @@ from kprune.train.sparsity import Sparsity
 from kprune.train.tune_loop import OnEpoch, Training
 from kprune.train.tune_result import Tuning, panels
 from kprune.train.work_folder import fingerprint
+from kprune.types import AnyPath
 
 HOLD_BACK = 0.1  # of an .npz file, unless something else is said
 

@@ -17,7 +17,7 @@ from kprune.analysis.counts import count
 from kprune.errors import CheckError, FileError, KpruneError, PlanError, UsageError
 from kprune.faults import file_error, shown
 from kprune.formats import Source
-from kprune.opened import AnyPath, LiveModel, Opened, opened
+from kprune.opened import LiveModel, Opened, opened
 from kprune.pruning.carrying import Target, write
 from kprune.pruning.steps import Asked
 from kprune.report.change import Change
@@ -28,6 +28,7 @@ from kprune.report.token_ids import TokenIds
 from kprune.select.plans.backends import BACKENDS
 from kprune.select.plans.plan import Plan, Step, failed_expectations, parse_plan
 from kprune.surgery.provenance import KEY
+from kprune.types import AnyPath
 
 if TYPE_CHECKING:
     from kprune.pruning.repairing import Repair

@@ -28,11 +28,12 @@ from typing import (
 )
 
 from kprune.errors import UsageError
-from kprune.opened import AnyPath, LiveModel
-from kprune.pruning.carrying import Progress, Target
+from kprune.opened import LiveModel
+from kprune.pruning.carrying import Target
 from kprune.pruning.selection import Selection
 from kprune.report.report import Report
 from kprune.running.sources import DataSource
+from kprune.types import AnyPath, Progress
 
 if TYPE_CHECKING:
     from kprune.select.ranking.choice import Choice

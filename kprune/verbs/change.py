@@ -15,7 +15,7 @@ from kprune.analysis.counts import count
 from kprune.errors import UsageError
 from kprune.labels.closure import check as check_closure
 from kprune.labels.closure import close
-from kprune.opened import AnyPath, LiveModel, Opened, opened
+from kprune.opened import LiveModel, Opened, opened
 from kprune.page.result import Note
 from kprune.pruning.carrying import write
 from kprune.pruning.selection import Selection, statistics_of
@@ -23,6 +23,7 @@ from kprune.report.change import Change
 from kprune.report.report import Report
 from kprune.running.sources import DataSource
 from kprune.text import clean
+from kprune.types import AnyPath
 from kprune.verbs.arguments import (
     Changing,
     Selecting,

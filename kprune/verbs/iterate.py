@@ -16,7 +16,7 @@ from kprune.analysis.counts import count
 from kprune.atomic import check_output
 from kprune.errors import CheckError, PlanError
 from kprune.faults import shown
-from kprune.opened import AnyPath, analyse, open_model
+from kprune.opened import analyse, open_model
 from kprune.page.plot import Curve, Panel, check_plot, draw
 from kprune.page.result import Note
 from kprune.report.report import Report
@@ -32,6 +32,7 @@ from kprune.train.sparsity import NEAR_ZERO, PENALTY
 from kprune.train.tune import judged, target_of, tune, write_as_it_is
 from kprune.train.tune_loop import HELD_BACK, OnEpoch
 from kprune.train.work_folder import fingerprint
+from kprune.types import AnyPath
 from kprune.verbs.apply import plan_text
 from kprune.verbs.change import remove
 from kprune.verbs.iterate_result import End, Iteration, Round

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from kprune.errors import CannotPruneError, ExpressionError, UsageError
 from kprune.labels.closure import Units, check, close
 from kprune.labels.groups import connected
 from kprune.labels.map import TOKENS, UnitAxis
-from kprune.opened import AnyPath, Opened, analyse, open_model, opened
+from kprune.opened import Opened, analyse, open_model, opened
 from kprune.packages import imported
 from kprune.pruning.carrying import Target, write_file
 from kprune.pruning.remove import removal
@@ -40,11 +40,11 @@ from kprune.select.ranking.ranks import blockwise
 from kprune.select.ranking.statistics import Statistics
 from kprune.sets import distinct
 from kprune.text import clean
+from kprune.types import AnyPath, Progress
 
 RATIOS = (0.1, 0.3, 0.5, 0.7, 0.9)
 ALL = 1 - 1e-9  # as a ratio: every unit but the last
 DIGITS = 6  # beyond them a float depends on how many threads summed it up
-Progress = Callable[[int, int], None]
 
 
 def sensitivity(

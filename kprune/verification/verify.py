@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from kprune.errors import CannotPruneError, CheckError, KpruneError, SetupError,
 from kprune.formats import Source
 from kprune.graph.model import TensorRef, leaves
 from kprune.labels.labels import Labels
-from kprune.opened import AnyPath, analyse, open_model
+from kprune.opened import analyse, open_model
 from kprune.page.result import Note
 from kprune.pruning.lost import Lost
 from kprune.running.classes import Classes, ignored_numbers
@@ -31,6 +31,7 @@ from kprune.runtime.keras_runtime import load, output_names, run
 from kprune.runtime.lambda_code import trusted
 from kprune.surgery.whole_layers import WholeLayers
 from kprune.text import clean
+from kprune.types import AnyPath, Progress
 from kprune.verification.compare import (
     HALF_TOLERANCE,
     TOLERANCE,
@@ -45,8 +46,6 @@ from kprune.verification.timing import check_sizes, time_models
 from kprune.verification.token_inputs import TokenInputs
 from kprune.verification.verify_result import ParameterCount, Verification
 from kprune.verification.without_layers import hand_through, taken_out, written_without
-
-Progress = Callable[[int, int], None]
 
 
 def verify(

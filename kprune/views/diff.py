@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,16 +14,15 @@ from kprune.edit import TensorEdit
 from kprune.formats import Source
 from kprune.graph.model import Model
 from kprune.graph.stores import is_state
-from kprune.opened import AnyPath, LiveModel, Opened, opened
+from kprune.opened import LiveModel, Opened, opened
 from kprune.page.result import Note
 from kprune.report.facts import facts
 from kprune.surgery.provenance import KEY
 from kprune.surgery.remove import cut_weight
+from kprune.types import AnyPath, Progress
 from kprune.views.difference import Difference, LayerDiff, WeightDiff
 from kprune.views.fields import FieldChange, connections, field_changes, model_changes
 from kprune.views.values import Compared, compare
-
-Progress = Callable[[int, int], None]
 
 _SUMMED = (
     "units_before",

@@ -16,11 +16,12 @@ from kprune.labels.groups import FIXED, FREEZES
 from kprune.labels.map import UnitAxis
 from kprune.labels.nearest import completed
 from kprune.labels.paths import path_between
-from kprune.opened import AnyPath, LiveModel, opened
+from kprune.opened import LiveModel, opened
 from kprune.report.build import lists, removal_notes
 from kprune.sets import distinct
 from kprune.surgery.remove import cut_weight
 from kprune.surgery.rewrite import config_without
+from kprune.types import AnyPath
 from kprune.views.explanation import Along, Explanation, Refusal, WeightCut
 from kprune.views.fields import FieldChange, field_changes
 

@@ -17,13 +17,14 @@ from kprune.graph.parse import INPUT, declared_shape
 from kprune.graph.stores import is_state
 from kprune.labels.map import UnitAxis, adapted_layers
 from kprune.labels.paths import reason
-from kprune.opened import AnyPath, LiveModel, Opened, opened
+from kprune.opened import LiveModel, Opened, opened
 from kprune.report.facts import facts
 from kprune.sets import distinct
 from kprune.surgery.mask import masked_layer
 from kprune.surgery.optimizer import find_slots, optimizer_of
 from kprune.surgery.provenance import KEY
 from kprune.text import clean
+from kprune.types import AnyPath
 from kprune.views.inspection import AxisFacts, Carried, Inspection, LayerFacts
 
 

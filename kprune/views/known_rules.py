@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
@@ -11,6 +10,7 @@ from msgspec import Meta, Struct
 from kprune.page.page import Page
 from kprune.text import clean
 from kprune.tracing.registry import Rule
+from kprune.types import AnyPath
 
 TITLES = {
     "custom": "Layers from your own rules",
@@ -39,7 +39,7 @@ class KnownRule(Struct, frozen=True):
     source: Annotated[str, Meta(description="for a custom rule, the file that holds it")]
 
 
-def known_rules(files: Iterable[str | os.PathLike[str]] = ()) -> list[KnownRule]:
+def known_rules(files: Iterable[AnyPath] = ()) -> list[KnownRule]:
     """Every rule, by kind and name; those of installed packages, too.
 
     Args:

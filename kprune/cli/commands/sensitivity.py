@@ -5,7 +5,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from kprune.cli.complete import complete_layer
-from kprune.cli.options import WHICH, WRITTEN, Json, Model, Reading, announce
+from kprune.cli.options import SAMPLES, WHICH, WRITTEN, Json, Model, Reading, announce
 from kprune.errors import UsageError
 from kprune.page.page import Page
 from kprune.page.result import Result
@@ -31,8 +31,7 @@ def sensitivity(
         Option(
             "--data",
             metavar="FILE.npz",
-            help="x and y (or all by name); or package.module:function, which is run and returns "
-            "arrays or a tf.data.Dataset.",
+            help=SAMPLES,
             rich_help_panel=HOW,
         ),
     ],

@@ -27,11 +27,12 @@ from kprune.formats.lines import without_lines
 from kprune.formats.opening import OpenFile, spooled
 from kprune.formats.outcome import Outcome, require_sound, resolve
 from kprune.formats.outcome import layout as outcome_layout
-from kprune.formats.source import Progress, Source, json_bytes, json_object
+from kprune.formats.source import Source, json_bytes, json_object
 from kprune.formats.zip import records as zip_records
 from kprune.formats.zip.checks import Member, checked_members
 from kprune.formats.zip.records import NewMember
 from kprune.text import clean
+from kprune.types import AnyPath, Progress
 
 CONFIG = "config.json"
 METADATA = "metadata.json"
@@ -125,9 +126,7 @@ class KerasZip(Source):
     def output_size(self, edit: Edit) -> int:
         return self._plan(edit).size
 
-    def write(
-        self, edit: Edit, output: str | os.PathLike[str], force: bool, progress: Progress | None
-    ) -> int:
+    def write(self, edit: Edit, output: AnyPath, force: bool, progress: Progress | None) -> int:
         with new_file(output, force=force) as new:  # first, since it refuses a wrong output at once
             plan = self._plan(edit)
             with writing(new.name):

@@ -7,7 +7,7 @@ moment. Both are followed exactly from one group to the next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from msgspec import Struct
@@ -16,13 +16,12 @@ from kprune.repair.ordering.candidates import Candidates
 from kprune.repair.ordering.covariances import Observation, Read
 from kprune.repair.ordering.linear_part import LinearPart, parts_of
 from kprune.repair.ordering.savings import Savings
+from kprune.types import Progress
 
 RIDGE, RIDGE_OF_FEW, FEW = 1e-3, 1e-2, 100
 """The ridge, and the one for fewer than so many inputs."""
 BITS = 33
 """Costs are compared by so many binary digits, 10 decimal ones: the rest hangs on how sums are rounded."""
-
-Progress = Callable[[int, int], None]
 
 
 class Limits(Struct, frozen=True):

@@ -13,8 +13,9 @@ from kprune.repair.consumers import Consumer, consumers_of, variables_of
 from kprune.repair.following import Following
 from kprune.repair.ordering.covariances import Covariance, Observation
 from kprune.repair.streams.room import Room
-from kprune.repair.streams.row_stream import Progress, stream_rows
+from kprune.repair.streams.row_stream import stream_rows
 from kprune.repair.streams.steps import Program, Step, layers_in
+from kprune.types import Progress
 
 MEMORY = 4 << 30
 """Bytes for covariances and tensors, unless somebody says otherwise."""

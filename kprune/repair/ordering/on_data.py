@@ -17,10 +17,10 @@ from kprune.repair.inputs import repair_inputs
 from kprune.repair.ordering.covariances import Observation
 from kprune.repair.ordering.fisher import information_of
 from kprune.repair.ordering.observations import MEMORY, observe
-from kprune.repair.streams.row_stream import Progress
 from kprune.running.sources import DataSource
 from kprune.runtime.keras_import import import_keras
 from kprune.runtime.keras_runtime import load
+from kprune.types import Progress
 
 
 @dataclass(eq=False)

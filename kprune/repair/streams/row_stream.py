@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 
 import numpy as np
@@ -14,11 +14,10 @@ from kprune.repair.streams.observing import Captured, observed
 from kprune.repair.streams.room import Room
 from kprune.repair.streams.steps import Program, Step
 from kprune.repair.streams.values import Values, samples_at_once
+from kprune.types import Progress
 
 ROWS = 64 << 20
 """Bytes of rows that are made at once."""
-
-Progress = Callable[[int, int], None]
 
 
 def stream_rows(

@@ -16,7 +16,7 @@ from kprune.atomic import new_folder
 from kprune.edit import Edit, TensorEdit
 from kprune.errors import UsageError
 from kprune.faults import file_error, shown, writing
-from kprune.formats.source import Progress, Source, Tensor
+from kprune.formats.source import Source, Tensor
 from kprune.runtime.tensorflow_runtime import tensorflow
 from kprune.saved_model.analysis import GraphAnalysis, analyse
 from kprune.saved_model.files.checkpoint import Checkpoint, as_tensor
@@ -36,6 +36,7 @@ from kprune.saved_model.files.rewrite import carry_out
 from kprune.saved_model.masks import put_in, take_out
 from kprune.saved_model.tracing.find_weights import Found, find_parameters
 from kprune.saved_model.tracing.graph import constant
+from kprune.types import AnyPath, Progress
 
 KERAS_METADATA = "keras_metadata.pb"
 NOTE = "assets.extra/kprune.json"
@@ -150,9 +151,7 @@ class SavedModelSource(Source):
 
     # -- writing --------------------------------------------------------------------------------
 
-    def write(
-        self, edit: Edit, output: str | os.PathLike[str], force: bool, progress: Progress | None
-    ) -> int:
+    def write(self, edit: Edit, output: AnyPath, force: bool, progress: Progress | None) -> int:
         own = Path(os.path.realpath(self.folder))
         if own in Path(os.path.realpath(output)).parents:
             raise UsageError(

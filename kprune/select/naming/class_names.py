@@ -12,19 +12,20 @@ from pathlib import Path
 import numpy as np
 
 from kprune.analysis.analysis import Analysis
-from kprune.errors import DamagedFileError, SpecError, UnknownLayerError, UsageError
+from kprune.errors import SpecError, UnknownLayerError, UsageError
 from kprune.faults import shown
 from kprune.labels.map import UnitAxis
 from kprune.pointing import did_you_mean, quoted
-from kprune.select.naming.index_files import content_of
+from kprune.select.naming.index_files import content_of, json_of, text_of
 from kprune.select.naming.layer_names import axes_named
 from kprune.select.naming.specs import parse_layer
 from kprune.text import clean
+from kprune.types import AnyPath
 
 _BLANK = "\ufeff \t\r\n"
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
-Names = str | os.PathLike[str] | Sequence[str]
+Names = AnyPath | Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -159,12 +160,8 @@ def class_names(given: Names) -> ClassNames:
         return ClassNames(tuple(map(str, given)))
     file = None if os.fspath(given) == "-" else Path(given)
     called = "standard input" if file is None else shown(file)
-    try:
-        text = content_of(os.fspath(given), what="class names").decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DamagedFileError(
-            f"{called} is not a list of class names", why=f"byte {error.start} is not UTF-8 text"
-        ) from None
+    content = content_of(os.fspath(given), what="class names")
+    text = text_of(content, called, what="class names", encoding="utf-8")  # written back as it is
     if (file is not None and file.suffix == ".json") or text.lstrip(_BLANK).startswith("["):
         return _from_json(text, file, called)
     lines = tuple(line for line in _LINE.findall(text) if line.strip(_BLANK))
@@ -172,10 +169,7 @@ def class_names(given: Names) -> ClassNames:
 
 
 def _from_json(text: str, file: Path | None, called: str) -> ClassNames:
-    try:
-        value = json.loads(text.removeprefix("\ufeff"))
-    except (ValueError, RecursionError) as error:
-        raise SpecError(f"{called} is not JSON", why=clean(str(error), 200)) from None
+    value = json_of(text.removeprefix("\ufeff"), called)
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise SpecError(f"{called} does not hold a list of class names", do='write ["cat", "dog"]')
     laid_out = "\n" in text.strip()

@@ -8,12 +8,13 @@ JSON     a list of numbers, or of true and false, one per unit
 from __future__ import annotations
 
 import io
+import json
 import re
 import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from kprune.select.naming.indices import (
     malformed,
     units_text,
 )
+from kprune.text import clean
 
 MAX_BYTES = 64 << 20  # far above any list of units; keeps /dev/zero from filling the memory
 
@@ -69,12 +71,7 @@ def read_indices(name: str, base: Path | None = None) -> Indices:
     )
     if content.startswith(b"\x93NUMPY") or name.endswith(".npy"):
         return _from_npy(content, called)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DamagedFileError(
-            f"{called} is not a list of units", why=f"byte {error.start} is not UTF-8 text"
-        ) from None
+    text = text_of(content, called, what="units")
     if name.endswith(".json") or text.lstrip().startswith("["):
         return _from_json(text, called)
     return _from_text(text, called)
@@ -106,6 +103,31 @@ def content_of(name: str, base: Path | None = None, *, what: str, do: str = "") 
     return content
 
 
+def text_of(content: bytes, called: str, *, what: str, encoding: str = "utf-8-sig") -> str:
+    """The text of such a file, by default without a byte order mark.
+
+    Args:
+        called: how messages name the file.
+        what: what it lists.
+        encoding: `utf-8` leaves a byte order mark where it is.
+    Raises: DamagedFileError if it is not UTF-8.
+    """
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise DamagedFileError(
+            f"{called} is not a list of {what}", why=f"byte {error.start} is not UTF-8 text"
+        ) from None
+
+
+def json_of(text: str, called: str) -> Any:
+    """The JSON value in such a file. Raises: SpecError if it is not JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"{called} is not JSON", why=clean(str(error), 200)) from None
+
+
 def _rest_of_standard_input() -> bytes:
     if sys.stdin is None:  # closed by whoever started kprune
         raise OSError("it is closed")
@@ -133,8 +155,6 @@ def _from_text(text: str, called: str) -> Indices:
 
 
 def _from_json(text: str, called: str) -> Indices:
-    import json
-
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:

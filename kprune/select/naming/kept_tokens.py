@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,19 +10,20 @@ from typing import Any
 import numpy as np
 
 from kprune.analysis.analysis import Analysis
-from kprune.errors import DamagedFileError, SpecError, UsageError
+from kprune.errors import SpecError, UsageError
 from kprune.faults import shown
 from kprune.formats import Source
 from kprune.labels.map import TOKENS, TokenSource, UnitAxis
 from kprune.labels.tokens import tokens_of
 from kprune.page.result import Note
 from kprune.pointing import quoted
-from kprune.select.naming.index_files import content_of, read_indices
+from kprune.select.naming.index_files import content_of, json_of, read_indices, text_of
 from kprune.select.naming.layer_names import axes_named
 from kprune.select.naming.specs import LayerName, parse_layer
 from kprune.text import clean
+from kprune.types import AnyPath
 
-Kept = str | os.PathLike[str] | Sequence[str] | Sequence[int] | np.ndarray
+Kept = AnyPath | Sequence[str] | Sequence[int] | np.ndarray
 """The path of a file, or tokens (or ids) themselves."""
 
 
@@ -196,18 +196,10 @@ def _listed(kept: Kept, *, numbers: bool) -> list[Any]:
 
 
 def _of_text(content: bytes, called: str, *, is_json: bool) -> list[Any]:
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DamagedFileError(
-            f"{called} is not a list of tokens", why=f"byte {error.start} is not UTF-8 text"
-        ) from None
+    text = text_of(content, called, what="tokens")
     if not is_json:
         return [line for line in text.splitlines() if line]
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SpecError(f"{called} is not JSON", why=clean(str(error), 200)) from None
+    value = json_of(text, called)
     if not isinstance(value, list) or not all(type(item) in (str, int) for item in value):
         raise SpecError(f"{called} does not hold a list of tokens", do='write ["cat", "dog"]')
     return value

@@ -6,7 +6,6 @@ that choosing from it needs neither the data nor TensorFlow.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +18,7 @@ from kprune.page.page import Page
 from kprune.page.plot import Curve, Panel
 from kprune.page.result import Result, result_schema
 from kprune.text import clean, metric_text
+from kprune.types import AnyPath
 
 AT_ONCE = 6  # ratios in one table, so that it fits 80 columns
 
@@ -154,7 +154,7 @@ def panel(found: Curves) -> Panel:
     return Panel([whole, *curves], "units removed, %", found.metric, title)
 
 
-def read_curves(path: str | os.PathLike[str]) -> Curves:
+def read_curves(path: AnyPath) -> Curves:
     """Read what `kprune sensitivity -o` wrote.
 
     Raises: FileError if it cannot be read, or is something else.

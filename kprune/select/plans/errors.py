@@ -20,17 +20,18 @@ from kprune.select.plans.structs import (
     Plan,
     Step,
 )
-from kprune.select.plans.yaml_text import Document, Path
+from kprune.select.plans.yaml_text import Document
 from kprune.select.ranking.options import WORDS as RANKED
 from kprune.text import clean
+from kprune.types import KeyPath
 
-Part = tuple[Path, Any, type[msgspec.Struct]]
+Part = tuple[KeyPath, Any, type[msgspec.Struct]]
 
 
 def refuse_nothing(document: Document) -> None:
     """Raises: PlanError for a key without a value, which the schema would take for its default."""
 
-    def look(data: Any, path: Path) -> None:
+    def look(data: Any, path: KeyPath) -> None:
         if data is None:
             raise document.error(f"no value for {called(path)}", *path)
         if isinstance(data, (dict, list)):
@@ -131,7 +132,7 @@ def explained(
     return document.error(message, *path)
 
 
-def _place(error: msgspec.ValidationError, data: Any) -> tuple[str, Path]:
+def _place(error: msgspec.ValidationError, data: Any) -> tuple[str, KeyPath]:
     """The message without msgspec's path, and that path with the layer's name, which it omits."""
     message, _, shown = str(error).rpartition(" - at `$")
     if not message:
@@ -154,7 +155,7 @@ def _fails_with(message: str, value: Any) -> bool:
     return False
 
 
-def called(path: Path) -> str:
+def called(path: KeyPath) -> str:
     """What a sentence calls the part at `path`."""
     if not path:
         return "the plan"

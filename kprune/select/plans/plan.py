@@ -43,13 +43,13 @@ from kprune.select.plans.structs import (
 from kprune.select.plans.yaml_text import (
     COLUMNS,
     Document,
-    Path,
     read_yaml,
     wrap_flow,
     write_flow,
     write_key,
     write_scalar,
 )
+from kprune.types import KeyPath
 
 __all__ = [
     "BACKENDS",
@@ -102,7 +102,7 @@ def _check_texts(plan: Plan, document: Document) -> None:
     """Raises: PlanError for a layer name, indices or an expression that do not parse."""
     for count, step in enumerate(plan.steps):
         for name, value in step.layers.items():
-            path: Path = ("steps", count, "layers", name)
+            path: KeyPath = ("steps", count, "layers", name)
             try:
                 parse_layer(name)
                 if value == EVERY and step.below is not None:

@@ -16,8 +16,8 @@ import yaml
 from kprune.errors import PlanError
 from kprune.pointing import point_at, quoted
 from kprune.text import clean
+from kprune.types import KeyPath
 
-Path = tuple[str | int, ...]
 Event = Any  # of yaml: which attributes it has depends on its kind, and the kinds on libyaml
 
 MAX_BYTES = 2 << 20  # a list of 100,000 units is 0.7 MB
@@ -48,7 +48,7 @@ class Document:
     """
 
     data: Any
-    places: Mapping[Path, tuple[int, int]]
+    places: Mapping[KeyPath, tuple[int, int]]
     name: str
     text: str
 
@@ -80,7 +80,7 @@ def plan_error(
     )
 
 
-def read_yaml(text: str, name: str, *, as_text: Callable[[Path], bool]) -> Document:
+def read_yaml(text: str, name: str, *, as_text: Callable[[KeyPath], bool]) -> Document:
     """Read one YAML document.
 
     Args:
@@ -151,10 +151,10 @@ class _Reader:
     """Builds the data from the events, which still have the lines, duplicate keys and aliases."""
 
     def __init__(
-        self, events: list[Event], name: str, text: str, as_text: Callable[[Path], bool]
+        self, events: list[Event], name: str, text: str, as_text: Callable[[KeyPath], bool]
     ) -> None:
         self.events, self.name, self.text, self.as_text = events, name, text, as_text
-        self.places: dict[Path, tuple[int, int]] = {(): (0, 0)}
+        self.places: dict[KeyPath, tuple[int, int]] = {(): (0, 0)}
         self.anchors: dict[str, int] = {}  # at which event each stands
         self.nodes = 0
 
@@ -182,7 +182,7 @@ class _Reader:
                 if anchor is not None:
                     self.anchors[anchor] = position
 
-    def node(self, position: int, path: Path, inside: frozenset[str]) -> tuple[Any, int]:
+    def node(self, position: int, path: KeyPath, inside: frozenset[str]) -> tuple[Any, int]:
         """The data that starts at event `position`, and the position behind it.
 
         Args:
@@ -218,7 +218,9 @@ class _Reader:
             return self.sequence(position + 1, path, inside)
         return self.mapping(position + 1, path, inside)
 
-    def sequence(self, position: int, path: Path, inside: frozenset[str]) -> tuple[list[Any], int]:
+    def sequence(
+        self, position: int, path: KeyPath, inside: frozenset[str]
+    ) -> tuple[list[Any], int]:
         items: list[Any] = []
         while not _is(self.events[position], "SequenceEnd"):
             here = (*path, len(items))
@@ -228,7 +230,7 @@ class _Reader:
         return items, position + 1
 
     def mapping(
-        self, position: int, path: Path, inside: frozenset[str]
+        self, position: int, path: KeyPath, inside: frozenset[str]
     ) -> tuple[dict[str, Any], int]:
         result: dict[str, Any] = {}
         while not _is(event := self.events[position], "MappingEnd"):
@@ -245,7 +247,7 @@ class _Reader:
             result[key], position = self.node(position + 1, here, inside)
         return result, position + 1
 
-    def note(self, path: Path, position: int) -> None:
+    def note(self, path: KeyPath, position: int) -> None:
         mark = self.events[position].start_mark
         self.places[path] = (mark.line, mark.column)
 
