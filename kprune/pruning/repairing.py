@@ -7,7 +7,7 @@ it goes into the edit that writes the file, like any other change of values.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +32,7 @@ from kprune.select.ranking.options import WAYS, Way
 from kprune.surgery.optimizer import find_slots
 from kprune.surgery.provenance import with_repair
 from kprune.text import clean
+from kprune.types import Progress
 
 MEMORY = 2 << 30
 """Bytes that may be kept at once; see `kprune.repair`."""
@@ -41,8 +42,6 @@ NEAR = 0.01
 
 _SOLVED: Mapping[str, Literal["bias", "bn"]] = {"bias": "bias", "bn": "bn"}
 """What is solved for, where that is not the weights."""
-
-Progress = Callable[[int, int], None]
 
 
 class Repair(Struct, frozen=True, eq=False):

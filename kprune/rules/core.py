@@ -8,7 +8,6 @@ from kprune.dtypes import quantizes
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.tokens import STAYS
 from kprune.rules.activations import activate
-from kprune.rules.effects.contractions import parse_equation
 from kprune.rules.lora import adapters, has_adapters
 from kprune.rules.shapes import positions
 from kprune.tracing.layer_call import LayerCall
@@ -93,7 +92,7 @@ def reversible_embedding(call: LayerCall) -> Labels:
 @LAYERS.rule("EinsumDense", does="issues")
 def einsum_dense(call: LayerCall) -> Labels:
     """units: the kernel's letters that only the output has; letters of the input are summed or kept"""
-    from kprune.rules.operations.contractions import parse_equation
+    from kprune.rules.effects.contractions import parse_equation
 
     if is_quantized(call):
         raise_quantized(call)

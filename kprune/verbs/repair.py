@@ -10,11 +10,12 @@ from msgspec.structs import replace
 
 from kprune.edit import Edit
 from kprune.errors import UsageError
-from kprune.opened import AnyPath, LiveModel, opened
+from kprune.opened import LiveModel, opened
 from kprune.pruning.carrying import write
 from kprune.report.change import Change
 from kprune.report.report import Report
 from kprune.running.sources import DataSource
+from kprune.types import AnyPath
 from kprune.verbs.arguments import Writing, reading_of, refuse_others, target_of
 
 if TYPE_CHECKING:
