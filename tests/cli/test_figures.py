@@ -66,7 +66,7 @@ def test_amounts_are_read_as_they_are_written(text: str, number: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "-1", "1.3X", "M", "1e", "nan", "inf", "1.3.4"])
 def test_what_is_no_amount_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="which is no number"):
+    with pytest.raises(UsageError, match="which is not a number"):
         amount(text, "--max-bytes")
 
 
