@@ -17,7 +17,6 @@ from kprune.labels.paths import reason
 from kprune.opened import Opened
 from kprune.page.result import Note
 from kprune.report.names_left import NamesLeft
-from kprune.running.sources import DataSource
 from kprune.select.naming.indices import Where
 from kprune.select.naming.layer_names import axes_named, is_glob
 from kprune.select.naming.resolve import excluded, indices_of, resolve, specs_from
@@ -30,6 +29,7 @@ from kprune.text import clean
 if TYPE_CHECKING:
     from kprune.formats import Source
     from kprune.labels.map import UnitAxis
+    from kprune.running.sources import DataSource
     from kprune.select.naming.class_names import ClassNames, Names
     from kprune.select.naming.kept_tokens import Kept
     from kprune.select.ranking.choice import Choice

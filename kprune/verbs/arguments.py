@@ -32,10 +32,10 @@ from kprune.opened import LiveModel
 from kprune.pruning.carrying import Target
 from kprune.pruning.selection import Selection
 from kprune.report.report import Report
-from kprune.running.sources import DataSource
 from kprune.types import AnyPath, Progress
 
 if TYPE_CHECKING:
+    from kprune.running.sources import DataSource
     from kprune.select.ranking.choice import Choice
 
 P = ParamSpec("P")

@@ -21,7 +21,6 @@ from kprune.pruning.carrying import write
 from kprune.pruning.selection import Selection, statistics_of
 from kprune.report.change import Change
 from kprune.report.report import Report
-from kprune.running.sources import DataSource
 from kprune.text import clean
 from kprune.types import AnyPath
 from kprune.verbs.arguments import (
@@ -37,6 +36,7 @@ from kprune.verbs.arguments import (
 
 if TYPE_CHECKING:
     from kprune.pruning.repairing import Repair
+    from kprune.running.sources import DataSource
     from kprune.select.naming.kept_tokens import Kept
     from kprune.select.plans.curves import Curves
     from kprune.select.plans.plan import Plan

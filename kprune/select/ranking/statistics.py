@@ -6,7 +6,7 @@ Every tensor is read once, in blocks, so memory does not grow with it; only `w` 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from msgspec import Struct, field
@@ -15,10 +15,12 @@ from kprune.analysis.analysis import Analysis
 from kprune.dtypes import as_float
 from kprune.errors import ExpressionError, MissingStatisticError
 from kprune.labels.map import TOKENS, UnitAxis, Weight
-from kprune.repair.ordering.covariances import Observation
 from kprune.select.naming.names import BATCHNORM_NAMES, DATA_NAMES, OUTGOING_NAMES, WEIGHT_NAMES
 from kprune.surgery.zero import incoming
 from kprune.text import clean
+
+if TYPE_CHECKING:
+    from kprune.repair.ordering.covariances import Observation
 
 MOMENTS = WEIGHT_NAMES - {"index", "w", "bias"}
 # What is neither taken in nor handed on; vector_u is the direction in which a kernel is longest.
