@@ -247,10 +247,12 @@ _WITHOUT_RANK = ("data", "classes", "class_names")
 
 def announce(option: str, data: str | None) -> None:
     """Say so if an option's data come from a function of the user's, which is run."""
+    if data is None:
+        return
     from kprune.page.streams import say
     from kprune.running.sources import is_function
 
-    if data is not None and is_function(data):
+    if is_function(data):
         module, _, function = clean(data, 200).partition(":")
         say(f"note: {option} runs your code: it imports {module} and calls {function}()")
 
