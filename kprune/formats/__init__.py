@@ -1,19 +1,19 @@
 """What is on disk: model files opened, and written anew with an `Edit` carried out.
 
-    known.py         which formats there are; open_model, write_model, default_output
-    lookalikes.py    what is taken for a model and is none, and what to do about it
-    source.py        Source and Tensor: an opened model, its tensors not read yet
-    zip/             the `.keras` file
-    keras_folder.py  the same, unzipped
-    new_keras.py     one made of another file's tensors
-    legacy_h5.py     the `.h5` of whole models
-    hdf5/            HDF5 as Keras writes it
-    lines.py         vocabularies beside the weights, without some of their lines
-    outcome.py       an Edit held against a file: the objects of the output
-    cut.py           one tensor, cut block by block
-    crc.py           checksums of parts
-    stream.py        bytes from file to file by a few threads, checked and cut on the way
-    opening.py       files and pipes opened for reading
+    registry.py        which formats there are; open_model, write_model, default_output
+    lookalikes.py      what is taken for a model and is none, and what to do about it
+    source.py          Source and Tensor: an opened model, its tensors not read yet
+    zip/               the `.keras` file
+    keras_folder.py    the same, unzipped
+    new_keras.py       one made of another file's tensors
+    legacy_h5.py       the `.h5` of whole models
+    hdf5/              HDF5 as Keras writes it
+    lines.py           vocabularies beside the weights, without some of their lines
+    output_tensors.py  an Edit held against a file: the objects of the output
+    cut.py             one tensor, cut block by block
+    crc.py             checksums of parts
+    stream.py          bytes from file to file by a few threads, checked and cut on the way
+    opening.py         files and pipes opened for reading
 
 Nothing here imports TensorFlow or knows what a layer is. A file is only ever data: nothing in it is
 executed, no link in it is followed, and no size in it is believed before it was held against the
@@ -21,7 +21,7 @@ bytes that are there.
 """
 
 from kprune.dtypes import as_float, from_float
-from kprune.formats.known import default_output, open_model, write_model
+from kprune.formats.registry import default_output, open_model, write_model
 from kprune.formats.source import Source, Tensor
 
 __all__ = [

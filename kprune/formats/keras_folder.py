@@ -18,8 +18,8 @@ from kprune.formats.hdf5.layout import Layout, check_layout
 from kprune.formats.hdf5.tensors import Hdf5Weights
 from kprune.formats.lines import without_lines
 from kprune.formats.opening import OpenFile, open_file
-from kprune.formats.outcome import Outcome, require_sound, resolve
-from kprune.formats.outcome import layout as outcome_layout
+from kprune.formats.output_tensors import Outcome, require_sound, resolve
+from kprune.formats.output_tensors import layout as outcome_layout
 from kprune.formats.source import Source, json_bytes, json_object
 from kprune.formats.zip.keras_zip import CONFIG, METADATA, WEIGHTS
 from kprune.text import clean

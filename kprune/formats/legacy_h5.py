@@ -24,8 +24,8 @@ from kprune.formats.hdf5.layout import Layout, check_layout, lay_out
 from kprune.formats.hdf5.tensors import Hdf5Weights
 from kprune.formats.lookalikes import refuse_hdf5
 from kprune.formats.opening import OpenFile
-from kprune.formats.outcome import Outcome, require_sound, resolve
-from kprune.formats.outcome import attributes as outcome_attributes
+from kprune.formats.output_tensors import Outcome, require_sound, resolve
+from kprune.formats.output_tensors import attributes as outcome_attributes
 from kprune.formats.source import Order, Source, json_bytes, json_object
 from kprune.text import clean
 from kprune.types import AnyPath, Progress

@@ -1,6 +1,6 @@
 """What is taken for a model and is none that kprune reads: told by its content, with what helps.
 
-A file is looked at here only after it turned out to be of no format in `kprune.formats.known`, so
+A file is looked at here only after it turned out to be of no format in `kprune.formats.registry`, so
 the way of models pays nothing for it. Nothing is unpacked, and nothing in a pickle is run.
 """
 

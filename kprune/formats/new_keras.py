@@ -14,7 +14,7 @@ from kprune.faults import writing
 from kprune.formats import stream
 from kprune.formats.hdf5.layout import Layout, check_layout, lay_out
 from kprune.formats.hdf5.tensors import Hdf5Weights
-from kprune.formats.outcome import Outcome, attributes, require_sound, resolve
+from kprune.formats.output_tensors import Outcome, attributes, require_sound, resolve
 from kprune.formats.source import json_bytes
 from kprune.formats.zip import records as zip_records
 from kprune.formats.zip.keras_zip import CONFIG, METADATA, WEIGHTS

@@ -24,7 +24,7 @@ from kprune.formats import crc, cut
 from kprune.formats.hdf5.layout import Layout
 from kprune.formats.hdf5.tensors import Hdf5Weights
 from kprune.formats.opening import Window
-from kprune.formats.outcome import Outcome
+from kprune.formats.output_tensors import Outcome
 from kprune.formats.source import Tensor
 from kprune.types import Progress
 

@@ -16,7 +16,7 @@ from kprune.edit import Edit
 from kprune.errors import CheckError, UsageError
 from kprune.faults import shown
 from kprune.formats import Source, default_output, write_model
-from kprune.formats.known import SUFFIXES, refuse_other_format, suffix_of
+from kprune.formats.registry import SUFFIXES, refuse_other_format, suffix_of
 from kprune.opened import LiveModel, Opened, open_model
 from kprune.page.result import Note
 from kprune.report.build import build

@@ -72,7 +72,7 @@ class Keras2Source(Source):
         """The model as a legacy `.h5`. Made when it is first asked for: only then is it known
         whether the file is trusted, and have files with rules registered the classes they define.
         """
-        from kprune.formats.known import open_model
+        from kprune.formats.registry import open_model
 
         check_code(self.folder, self.trusted)
         model = load(self.folder)

@@ -20,7 +20,7 @@ from kprune.edit import Edit
 from kprune.errors import UsageError
 from kprune.faults import shown
 from kprune.formats import Source, default_output, write_model
-from kprune.formats.known import refuse_other_format
+from kprune.formats.registry import refuse_other_format
 from kprune.labels.map import TOKENS, adapted_layers
 from kprune.opened import analyse, open_model, opened
 from kprune.page.plot import check_plot, draw

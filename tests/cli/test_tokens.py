@@ -75,7 +75,11 @@ def test_in_place_the_table_stands_beside_the_model(
         (["emb.tokens:1"], 3, "what 'look' does not know"),
         (["emb.tokens:9"], 2, "no unit 9"),
         (["--keep-tokens", "nothing.txt"], 4, "cannot read the tokens"),
-        (["--keep-tokens", "m.keras", "--criterion", "l1", "--ratio", "0.5"], 2, "cannot be combined"),
+        (
+            ["--keep-tokens", "m.keras", "--criterion", "l1", "--ratio", "0.5"],
+            2,
+            "cannot be combined",
+        ),
         (["--keep-tokens", "m.keras", "--layer", "flat"], 2, "has no units of its own"),
     ],
 )

@@ -21,8 +21,8 @@ from kprune.formats.hdf5.moved import moved
 from kprune.formats.hdf5.plain import read_plain
 from kprune.formats.hdf5.tensors import Hdf5Weights
 from kprune.formats.opening import open_file
-from kprune.formats.outcome import layout as layout_of
-from kprune.formats.outcome import resolve
+from kprune.formats.output_tensors import layout as layout_of
+from kprune.formats.output_tensors import resolve
 
 TYPES = ("f2", "f4", "f8", "i1", "i4", "u8")
 

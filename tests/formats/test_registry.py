@@ -12,7 +12,7 @@ import pytest
 
 from kprune.errors import FileError, UsageError
 from kprune.formats import default_output, open_model
-from kprune.formats.known import FORMATS
+from kprune.formats.registry import FORMATS
 from tests.formats.making import some_tensors, write_folder, write_keras
 
 
