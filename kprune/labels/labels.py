@@ -200,6 +200,21 @@ class Labels(Struct, frozen=True, eq=False):
             return tuple(ones[-1:])
         return axes
 
+    def cut(self, values: np.ndarray, gone: np.ndarray) -> np.ndarray:
+        """A tensor's values at the positions that are left.
+
+        Args:
+            values: (samples, …), of this tensor's shape.
+            gone: bool (labels,).
+        """
+        if self.shape is None:
+            return values
+        for axis in range(1, values.ndim):
+            dead = self.axis(axis).dead(gone)
+            if dead.any():
+                values = values.compress(~dead, axis)
+        return values
+
     def move(
         self, function: Callable[[np.ndarray], np.ndarray], shape: Shape, *, spread: bool = False
     ) -> Labels:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from msgspec import Struct
@@ -17,14 +17,18 @@ from msgspec.structs import replace
 
 from kprune.dtypes import from_float
 from kprune.edit import Edit, TensorEdit
-from kprune.errors import UsageError
+from kprune.errors import CannotPruneError, UsageError
 from kprune.formats import write_model
+from kprune.graph.model import TensorRef, leaves
+from kprune.labels.labels import Labels
+from kprune.labels.map import TOKENS
 from kprune.opened import Opened, opened
 from kprune.page.result import Note
-from kprune.repair.inputs import SAMPLES, repair_inputs
+from kprune.repair.inputs import SAMPLES, Inputs, repair_inputs
 from kprune.report.change import Change
-from kprune.report.repaired import Kernel, Left, Repaired, why_left
-from kprune.running.divergence import divergence, kinds_of
+from kprune.report.repaired import Judged, Kernel, Left, Repaired, why_left
+from kprune.running.divergence import divergence, is_distribution, kinds_of
+from kprune.running.metrics import measured
 from kprune.running.sources import DataSource
 from kprune.runtime.keras_import import import_keras
 from kprune.runtime.keras_runtime import load, output_names, run
@@ -36,6 +40,9 @@ from kprune.types import Progress
 
 MEMORY = 2 << 30
 """Bytes that may be kept at once; see `kprune.repair`."""
+
+BATCH = 64
+"""Inputs that are run at once where all that counts is what the models give."""
 
 NEAR = 0.01
 """The divergence (KL, in nats) at which no other choice of units is tried."""
@@ -94,6 +101,7 @@ def repaired(it: Opened, change: Change, how: Repair) -> Change:
     it.analysis.require("repair")
     if change.gone is None:
         return change  # nothing went
+    _refuse_other_inputs(it, change.gone)
     with tempfile.TemporaryDirectory(prefix="kprune-") as folder:
         place = Path(folder) / f"left{it.source.path.suffix if it.source.path else '.keras'}"
         write_model(it.source, change.edit, place)
@@ -108,6 +116,17 @@ def repaired(it: Opened, change: Change, how: Repair) -> Change:
         notes=(*change.notes, *repair_notes(found)),
         repaired=found,
     )
+
+
+def _refuse_other_inputs(it: Opened, gone: np.ndarray) -> None:
+    """Raises: CannotPruneError where the two models do not take the same inputs."""
+    for axis in it.analysis.map.axes.values():
+        if axis.name in ("features", TOKENS) and gone[axis.ids].any():
+            raise CannotPruneError(
+                f"what is left is not refitted, since inputs go: '{clean(axis.address)}'",
+                why="both models are run on the same inputs",
+                do="remove these first, without --repair, and then the others",
+            )
 
 
 def nearest(it: Opened, changes: Iterable[Change], how: Repair) -> Change:
@@ -127,7 +146,7 @@ def nearest(it: Opened, changes: Iterable[Change], how: Repair) -> Change:
 
 
 def _distance(change: Change) -> float:
-    return 0.0 if change.repaired is None else change.repaired.repaired.distance
+    return 0.0 if change.repaired is None else change.repaired.repaired.divergence.distance
 
 
 def repair_notes(found: Repaired) -> tuple[Note, ...]:
@@ -161,11 +180,11 @@ def refitted(
     from kprune.repair.streams.steps import Program
     from kprune.repair.unrepaired import left_out
 
-    keras = import_keras()
-    original, pruned = load(it.source, folder, compiled=True), load(left.source, folder)
+    original, pruned = (load(model.source, folder, compiled=True) for model in (it, left))
     inputs = repair_inputs(original, how.inputs, how.samples)
-    arrays = keras.tree.flatten(inputs)
-    cut = run(pruned, inputs, batch_size=64)
+    arrays = import_keras().tree.flatten(inputs.fitting)
+    judge = _Judge(it, original, inputs, gone)
+    cut = judge.of(pruned)
     before, after = variables_of(original, it.analysis), variables_of(pruned, left.analysis)
     old = {key: np.array(place.variable) for key, place in after.items()}
     pairs = pairs_of(consumers_of(original, before), before, after, pruned, gone)
@@ -182,8 +201,6 @@ def refitted(
             progress=how.progress,
         )
         refit.run()
-        wanted, made = refit.before.outputs(), refit.after.outputs()
-    names, kinds = output_names(original), kinds_of(original)
     values = {
         place.weight.path: np.array(place.variable)
         for key, place in after.items()
@@ -193,10 +210,59 @@ def refitted(
         way=how.said,
         inputs=len(arrays[0]),
         kernels=[Kernel(row.name, row.before, row.after) for row in refit.refitted],
-        cut=divergence(names, wanted, cut, kinds),
-        repaired=divergence(names, wanted, made, kinds),
+        judged=judge.count,
+        apart=inputs.apart,
+        cut=cut,
+        repaired=judge.of(pruned),
         left=[Left(row.name, row.why) for row in refit.left],
     )
+
+
+class _Judge:
+    """Says how far a pruned model is from the original, on inputs that it was not fitted on if there are any."""
+
+    def __init__(self, it: Opened, original: Any, inputs: Inputs, gone: np.ndarray) -> None:
+        self.inputs = inputs.judging
+        self.labels = inputs.labels
+        self.count = len(import_keras().tree.flatten(self.inputs)[0])
+        self.names, self.kinds = output_names(original), kinds_of(original)
+        whole = run(original, self.inputs, batch_size=BATCH)
+        self.wanted = [
+            _left_of(values, labels, gone)
+            for values, labels in zip(whole, _output_labels(it), strict=True)
+        ]
+        self.renumbered = any(
+            one.shape != other.shape for one, other in zip(whole, self.wanted, strict=True)
+        )
+        self.metrics = self._metrics(original, whole)
+
+    def of(self, model: Any) -> Judged:
+        """What can be said of a pruned model."""
+        made = run(model, self.inputs, batch_size=BATCH)
+        found = divergence(self.names, self.wanted, made, self.kinds)
+        return Judged(found, self._metrics(model, made))
+
+    def _metrics(self, model: Any, outputs: list[np.ndarray]) -> dict[str, float]:
+        """Metrics, where there are labels, and classes have the numbers that they had."""
+        if self.labels is None or self.renumbered:
+            return {}
+        return measured(model, self.inputs, outputs, self.labels, {}, cut=False)
+
+
+def _output_labels(it: Opened) -> list[Labels]:
+    """The labels of the model's outputs."""
+    analysis = it.analysis
+    refs = [leaf for leaf in leaves(analysis.model.outputs) if isinstance(leaf, TensorRef)]
+    tensors = analysis.map.tensors
+    return [tensors.get((analysis.model.path, *ref.key), Labels(None)) for ref in refs]
+
+
+def _left_of(values: np.ndarray, labels: Labels, gone: np.ndarray) -> np.ndarray:
+    """An output over the units that are left; probabilities sum to 1 over them."""
+    found = labels.cut(values, gone)
+    if found.shape == values.shape or not is_distribution(values):
+        return found
+    return np.asarray(found / np.maximum(found.sum(axis=-1, keepdims=True), 1e-30))
 
 
 def with_values(edit: Edit, left: Opened, values: Mapping[str, np.ndarray]) -> Edit:

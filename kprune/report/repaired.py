@@ -50,12 +50,25 @@ def why_left(why: Why) -> str:
     return _WHY[why]
 
 
+class Judged(Struct, frozen=True):
+    """How far a pruned model is from the original.
+
+    Attributes:
+        divergence: of its outputs.
+        metrics: where there are labels.
+    """
+
+    divergence: Divergence
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
 class Repaired(Struct, frozen=True):
     """What came of a repair.
 
     Attributes:
         way: `lstsq`, `noise`, `bias` or `bn`.
         inputs: on how many.
+        judged: on how many the models were compared; apart: whether these are others.
         kernels: those that were refitted, in the order of the model.
         left: layers that were not, though units of theirs went.
         cut, repaired: how far the outputs are from the original's, before and after.
@@ -64,8 +77,10 @@ class Repaired(Struct, frozen=True):
     way: str
     inputs: int
     kernels: list[Kernel]
-    cut: Divergence
-    repaired: Divergence
+    judged: int
+    apart: bool
+    cut: Judged
+    repaired: Judged
     left: list[Left] = field(default_factory=list)
 
 
@@ -79,7 +94,9 @@ def show_repaired(found: Repaired, on: Page) -> None:
             ["~refitted", ">error, cut", ">repaired"],
             [(clean(row.name), f"{row.before:.1%}", f"{row.after:.1%}", None) for row in shown],
         )
-    what = (
-        f"{found.inputs:,} made-up inputs" if found.way == "noise" else f"{found.inputs:,} inputs"
-    )
-    on.print(f"on {what}: cut {found.cut.text}; repaired {found.repaired.text}")
+    kind = "made-up inputs" if found.way == "noise" else "inputs"
+    others = f", judged on {found.judged:,} others" if found.apart else ""
+    on.print(f"refitted on {found.inputs:,} {kind}{others}")
+    for word, judged in (("cut", found.cut), ("repaired", found.repaired)):
+        figures = "".join(f", {name} {value:.4g}" for name, value in judged.metrics.items())
+        on.print(f"{word + ':':<10}{judged.divergence.text}{figures}")

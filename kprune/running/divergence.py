@@ -116,6 +116,12 @@ class Divergence(Struct, frozen=True):
         return "; ".join(f"{name}: {output.text}" for name, output in self.outputs.items())
 
 
+def is_distribution(values: np.ndarray, axis: int = -1) -> bool:
+    """Whether an axis holds probabilities, as a softmax gives them."""
+    real = values.astype(np.float64)
+    return bool((real >= 0).all() and np.allclose(real.sum(axis=axis), 1.0, atol=1e-2))
+
+
 def divergence(
     names: Sequence[str],
     original: Sequence[np.ndarray],

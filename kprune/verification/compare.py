@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from kprune.labels.labels import Labels
 from kprune.page.result import Note
 from kprune.verification.replay import Unexplained
 from kprune.verification.verify_result import OutputDifference
@@ -18,23 +17,6 @@ def unexplained(reason: Unexplained) -> Note:
     """What a reader should know where the pruned file does not say what was done to it."""
     text = f"compared with the original as it is, where removed units count: {reason}"
     return Note("direct", "", text)
-
-
-def cut_along(values: np.ndarray, labels: Labels, gone: np.ndarray) -> np.ndarray:
-    """Values of a tensor at the positions that are left."""
-    if labels.shape is None:
-        return values
-    for axis in range(1, values.ndim):
-        dead = labels.axis(axis).dead(gone)
-        if dead.any():
-            values = values.compress(~dead, axis)
-    return values
-
-
-def is_distribution(values: np.ndarray, axis: int = -1) -> bool:
-    """Whether an axis holds probabilities, as a softmax gives them."""
-    real = values.astype(np.float64)
-    return bool((real >= 0).all() and np.allclose(real.sum(axis=axis), 1.0, atol=1e-2))
 
 
 def difference(

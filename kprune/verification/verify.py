@@ -22,6 +22,7 @@ from kprune.page.result import Note
 from kprune.pruning.lost import Lost
 from kprune.running.classes import Classes, ignored_numbers
 from kprune.running.data import data_for
+from kprune.running.divergence import is_distribution
 from kprune.running.inputs import at, fixed_batch, random_inputs, whole_batches
 from kprune.running.metrics import measured, removed_classes
 from kprune.running.noise import is_random, without_noise
@@ -35,9 +36,7 @@ from kprune.types import AnyPath, Progress
 from kprune.verification.compare import (
     HALF_TOLERANCE,
     TOLERANCE,
-    cut_along,
     difference,
-    is_distribution,
     unexplained,
 )
 from kprune.verification.masked_original import silenced_original
@@ -331,7 +330,7 @@ class _Both:
         renormalised: list[str] = []
         for name, ref, values in zip(names, refs, full, strict=True):
             labels = analysis.map.tensors.get((analysis.model.path, *ref.key), Labels(None))
-            cut = cut_along(values, labels, known.gone)
+            cut = labels.cut(values, known.gone)
             for axis, keep in _lost_along(labels, known.gone):
                 kept = np.flatnonzero(keep)
                 # A number below the classes' new count is that of another class now.
@@ -414,9 +413,7 @@ def _cut_inputs(analysis: Analysis, gone: np.ndarray, inputs: Any) -> Any:
     if len(refs) != len(arrays):
         return inputs
     cut = [
-        cut_along(
-            array, analysis.map.tensors.get((analysis.model.path, *ref.key), Labels(None)), gone
-        )
+        analysis.map.tensors.get((analysis.model.path, *ref.key), Labels(None)).cut(array, gone)
         for ref, array in zip(refs, arrays, strict=True)
     ]
     return tree.pack_sequence_as(inputs, cut)

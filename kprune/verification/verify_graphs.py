@@ -22,6 +22,7 @@ from kprune.opened import analyse
 from kprune.page.result import Note
 from kprune.pruning.lost import Mask
 from kprune.running.arrays import arrays_of
+from kprune.running.divergence import is_distribution
 from kprune.running.sources import DataSource, given, named
 from kprune.runtime.keras_import import quiet
 from kprune.runtime.tensorflow_runtime import tensorflow
@@ -32,9 +33,7 @@ from kprune.surgery.zero import zero, zero_through
 from kprune.text import clean
 from kprune.verification.compare import (
     TOLERANCE,
-    cut_along,
     difference,
-    is_distribution,
     unexplained,
 )
 from kprune.verification.masked_graphs import Signature, silenced
@@ -92,7 +91,7 @@ def verify_saved_models(
             )
         runs, inputs, number, expected = models.expected(name, inputs, repeat=arrays is None)
         small = {
-            key: cut_along(value, _labels(analysis, before, name, key, "inputs"), gone)
+            key: _labels(analysis, before, name, key, "inputs").cut(value, gone)
             for key, value in inputs.items()
         }
         got = runs.run(models.pruned.signatures[name], small, clean(after.path))
@@ -102,7 +101,7 @@ def verify_saved_models(
         for key in sorted(expected):
             label = key if len(models.names) == 1 else f"{name}/{key}"
             full, result = expected[key], got.get(key)
-            left = cut_along(full, _labels(analysis, before, name, key, "outputs"), gone)
+            left = _labels(analysis, before, name, key, "outputs").cut(full, gone)
             if left.shape != full.shape and is_distribution(full):
                 left = left / left.sum(axis=-1, keepdims=True)
                 renormalised = True

@@ -91,5 +91,5 @@ class OnData:
                 )
             with tempfile.TemporaryDirectory() as folder:
                 model = load(self.source, Path(folder), compiled=True)
-            self._loaded = model, repair_inputs(model, self.data)
+            self._loaded = model, repair_inputs(model, self.data).fitting
         return self._loaded
