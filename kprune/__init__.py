@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from kprune.train.tune import tune
     from kprune.verbs.change import apply, compact, mask, plan, remove, unmask, zero
     from kprune.verbs.iterate import iterate
+    from kprune.verbs.repair import repair
     from kprune.verbs.sensitivity import sensitivity
     from kprune.verification.verify import verify
     from kprune.version import __version__
@@ -86,6 +87,7 @@ __all__ = [
     "mask",
     "plan",
     "remove",
+    "repair",
     "rule",
     "sensitivity",
     "tune",
@@ -106,6 +108,7 @@ _HOMES = {
     "explain": "kprune.views.explain",
     "inspect": "kprune.views.inspect",
     "iterate": "kprune.verbs.iterate",
+    "repair": "kprune.verbs.repair",
     "sensitivity": "kprune.verbs.sensitivity",
     "tune": "kprune.train.tune",
     "verify": "kprune.verification.verify",

@@ -25,7 +25,7 @@ ROOMS = """
     graph labels tracing rules
     checking formats
     analysis surgery
-    runtime running repair custom_code saved_model
+    runtime running refitting custom_code saved_model
     opened
     select report pruning views
     verification train

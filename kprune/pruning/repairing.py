@@ -1,6 +1,6 @@
 """Refitting what is left of a model before it is written: `--repair`, and `kprune repair`.
 
-Both models are loaded by Keras, `kprune.repair` refits the kernels of the pruned one, and what came of
+Both models are loaded by Keras, `kprune.refitting` refits the kernels of the pruned one, and what came of
 it goes into the edit that writes the file, like any other change of values.
 """
 
@@ -24,7 +24,7 @@ from kprune.labels.labels import Labels
 from kprune.labels.map import TOKENS
 from kprune.opened import Opened, opened
 from kprune.page.result import Note
-from kprune.repair.inputs import SAMPLES, Inputs, repair_inputs
+from kprune.refitting.inputs import SAMPLES, Inputs, repair_inputs
 from kprune.report.change import Change
 from kprune.report.repaired import Judged, Kernel, Left, Repaired, why_left
 from kprune.running.divergence import divergence, is_distribution, kinds_of
@@ -39,7 +39,7 @@ from kprune.text import clean
 from kprune.types import Progress
 
 MEMORY = 2 << 30
-"""Bytes that may be kept at once; see `kprune.repair`."""
+"""Bytes that may be kept at once; see `kprune.refitting`."""
 
 BATCH = 64
 """Inputs that are run at once where all that counts is what the models give."""
@@ -172,13 +172,13 @@ def refitted(
         folder: a temporary one.
     Returns: the new values of weights, by their paths in the pruned file; and what came of it.
     """
-    from kprune.repair.consumers import consumers_of, variables_of
-    from kprune.repair.moments import ridge_for
-    from kprune.repair.pairs import pairs_of
-    from kprune.repair.refit import Refit
-    from kprune.repair.streams.room import Room
-    from kprune.repair.streams.steps import Program
-    from kprune.repair.unrepaired import left_out
+    from kprune.refitting.consumers import consumers_of, variables_of
+    from kprune.refitting.moments import ridge_for
+    from kprune.refitting.pairs import pairs_of
+    from kprune.refitting.refit import Refit
+    from kprune.refitting.streams.room import Room
+    from kprune.refitting.streams.steps import Program
+    from kprune.refitting.unrepaired import left_out
 
     original, pruned = (load(model.source, folder, compiled=True) for model in (it, left))
     inputs = repair_inputs(original, how.inputs, how.samples)
@@ -186,7 +186,7 @@ def refitted(
     judge = _Judge(it, original, inputs, gone)
     cut = judge.of(pruned)
     before, after = variables_of(original, it.analysis), variables_of(pruned, left.analysis)
-    old = {key: np.array(place.variable) for key, place in after.items()}
+    old = {key: np.asarray(place.variable).copy() for key, place in after.items()}
     pairs = pairs_of(consumers_of(original, before), before, after, pruned, gone)
     with Room(how.memory) as room:
         refit = Refit(
@@ -202,7 +202,7 @@ def refitted(
         )
         refit.run()
     values = {
-        place.weight.path: np.array(place.variable)
+        place.weight.path: np.asarray(place.variable).copy()
         for key, place in after.items()
         if not np.array_equal(old[key], np.asarray(place.variable), equal_nan=True)
     }

@@ -51,7 +51,7 @@ def statistics_of(
 
     if data is None and not made_up:
         return Statistics(it.analysis, it.source)
-    from kprune.repair.ordering.on_data import OnData
+    from kprune.refitting.ordering.on_data import OnData
     from kprune.running.activations import Activations
 
     return Statistics(

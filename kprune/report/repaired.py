@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct, field
 
 from kprune.page.page import Page
-from kprune.repair.unrepaired import Why
+from kprune.refitting.unrepaired import Why
 from kprune.running.divergence import Divergence
 from kprune.text import clean
 
@@ -26,7 +26,7 @@ class Kernel(Struct, frozen=True):
 
 
 class Left(Struct, frozen=True):
-    """A layer whose weights stay as the cut left them. `why`: see `kprune.repair.unrepaired.Why`."""
+    """A layer whose weights stay as the cut left them. `why`: see `kprune.refitting.unrepaired.Why`."""
 
     name: str
     why: Why

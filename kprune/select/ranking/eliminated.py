@@ -10,11 +10,11 @@ from msgspec import Struct
 from kprune.errors import UsageError
 from kprune.labels.groups import Groups
 from kprune.labels.map import UnitAxis
-from kprune.repair.ordering.candidates import Candidates
-from kprune.repair.ordering.covariances import Observation
-from kprune.repair.ordering.elimination import Limits, eliminate, ridge_for
-from kprune.repair.ordering.readers import Reader, read_elsewhere
-from kprune.repair.ordering.savings import Savings
+from kprune.refitting.ordering.candidates import Candidates
+from kprune.refitting.ordering.covariances import Observation
+from kprune.refitting.ordering.elimination import Limits, eliminate, ridge_for
+from kprune.refitting.ordering.readers import Reader, read_elsewhere
+from kprune.refitting.ordering.savings import Savings
 from kprune.select.ranking.statistics import Observing, Statistics
 from kprune.text import clean
 

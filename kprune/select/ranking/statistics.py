@@ -20,7 +20,7 @@ from kprune.surgery.zero import incoming
 from kprune.text import clean
 
 if TYPE_CHECKING:
-    from kprune.repair.ordering.covariances import Observation
+    from kprune.refitting.ordering.covariances import Observation
 
 MOMENTS = WEIGHT_NAMES - {"index", "w", "bias"}
 # What is neither taken in nor handed on; vector_u is the direction in which a kernel is longest.

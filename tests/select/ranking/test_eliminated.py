@@ -13,13 +13,13 @@ from kprune.analysis.analysis import Analysis
 from kprune.errors import ExpressionError, UsageError
 from kprune.labels.closure import check, close
 from kprune.pruning.amounts import measure_of
-from kprune.repair.ordering.covariances import Observation
+from kprune.refitting.ordering.covariances import Observation
 from kprune.select.ranking.budget import Budget
 from kprune.select.ranking.choice import Choice
 from kprune.select.ranking.choose import Chosen, choose, prunable_axes
 from kprune.select.ranking.criteria import LayerUnits, scores
 from kprune.select.ranking.statistics import Statistics
-from tests.repair.ordering.linear_maps import cost, maps_of
+from tests.refitting.ordering.linear_maps import cost, maps_of
 from tests.small_models import Arrays, Network, analysed, arrays, layer, residual, sequential
 
 

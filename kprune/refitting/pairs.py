@@ -10,9 +10,9 @@ import numpy as np
 from msgspec import Struct
 
 from kprune.labels.map import Weight
-from kprune.repair.consumers import Consumer, Variable, WeightKey
-from kprune.repair.kernels import KernelKind, Layout, constant_of
-from kprune.repair.recurrent import is_recurrent
+from kprune.refitting.consumers import Consumer, Variable, WeightKey
+from kprune.refitting.kernels import KernelKind, Layout, constant_of
+from kprune.refitting.recurrent import is_recurrent
 
 
 class Pair(Struct, frozen=True, eq=False):

@@ -13,12 +13,12 @@ import numpy as np
 import kprune
 from kprune.labels.closure import close
 from kprune.opened import opened
-from kprune.repair.consumers import consumers_of, variables_of
-from kprune.repair.pairs import pairs_of
-from kprune.repair.refit import Refit, Way
-from kprune.repair.streams.room import Room
-from kprune.repair.streams.steps import Program
-from kprune.repair.unrepaired import left_out
+from kprune.refitting.consumers import consumers_of, variables_of
+from kprune.refitting.pairs import pairs_of
+from kprune.refitting.refit import Refit, Way
+from kprune.refitting.streams.room import Room
+from kprune.refitting.streams.steps import Program
+from kprune.refitting.unrepaired import left_out
 
 EXACT = 1e-7
 """A ridge that holds weights where nothing else does, and else does not show."""

@@ -15,8 +15,8 @@ from msgspec import Struct
 from kprune.analysis.analysis import Analysis
 from kprune.dtypes import as_float
 from kprune.labels.map import Weight
-from kprune.repair.kernels import KernelKind, Layout, has_constant, kind_of
-from kprune.repair.recurrent import is_recurrent
+from kprune.refitting.kernels import KernelKind, Layout, has_constant, kind_of
+from kprune.refitting.recurrent import is_recurrent
 from kprune.runtime.keras_runtime import keras_layer
 
 Labelled = tuple[np.ndarray, ...]

@@ -10,7 +10,7 @@ import numpy as np
 from kprune.analysis.analysis import Analysis
 from kprune.labels.groups import Groups
 from kprune.labels.map import LabelMap
-from kprune.repair.ordering.covariances import Covariance, Observation
+from kprune.refitting.ordering.covariances import Covariance, Observation
 from tests.labels.test_groups import label_map
 
 Labels = tuple[np.ndarray, ...]

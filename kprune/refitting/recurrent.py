@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from kprune.repair.moments import Fit, Moments, bytes_for
-from kprune.repair.streams.observing import Captured
-from kprune.repair.streams.room import Entry, Room
+from kprune.refitting.moments import Fit, Moments, bytes_for
+from kprune.refitting.streams.observing import Captured
+from kprune.refitting.streams.room import Entry, Room
 
 CELLS = {"SimpleRNNCell": 1, "LSTMCell": 4, "GRUCell": 3}
 """How many times a cell's units stand side by side on the columns of its kernels."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kprune.repair.moments import Moments, Rows, Sums, bytes_for, sums_for
+from kprune.refitting.moments import Moments, Rows, Sums, bytes_for, sums_for
 
 RIDGE = 1e-2
 

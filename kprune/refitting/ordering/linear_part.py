@@ -16,8 +16,8 @@ from msgspec import Struct
 
 from kprune.labels.labels import Axis
 from kprune.labels.map import LabelMap
-from kprune.repair.ordering.candidates import Candidates, spelled_out
-from kprune.repair.ordering.covariances import Observation, Read
+from kprune.refitting.ordering.candidates import Candidates, spelled_out
+from kprune.refitting.ordering.covariances import Observation, Read
 from kprune.sets import distinct
 
 PENDING = 128

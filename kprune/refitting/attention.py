@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from kprune.repair.moments import Moments
-from kprune.repair.pairs import Pair
+from kprune.refitting.moments import Moments
+from kprune.refitting.pairs import Pair
 
 
 def key_layer(query: Any, layers: list[Any]) -> Any:

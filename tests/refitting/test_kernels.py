@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kprune.repair.kernels import (
+from kprune.refitting.kernels import (
     constant_of,
     has_constant,
     kind_of,

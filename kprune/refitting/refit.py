@@ -15,19 +15,19 @@ from typing import Any, Literal
 import numpy as np
 from msgspec import Struct
 
-from kprune.repair import recurrent
-from kprune.repair.attention import KeySums, key_layer, queries_for
-from kprune.repair.following import Following, undone
-from kprune.repair.kernels import constant_of, has_constant, pieces, put_constant
-from kprune.repair.moments import Fit, Means, Sums, bytes_for, sums_for
-from kprune.repair.pairs import Pair
-from kprune.repair.recurrent import is_recurrent
-from kprune.repair.streams.observing import Captured, observed
-from kprune.repair.streams.room import Room
-from kprune.repair.streams.row_stream import ROWS
-from kprune.repair.streams.steps import Key, Place, Program, Step, layers_in
-from kprune.repair.streams.values import Values, samples_at_once
-from kprune.repair.unrepaired import Left, Why
+from kprune.refitting import recurrent
+from kprune.refitting.attention import KeySums, key_layer, queries_for
+from kprune.refitting.following import Following, undone
+from kprune.refitting.kernels import constant_of, has_constant, pieces, put_constant
+from kprune.refitting.moments import Fit, Means, Sums, bytes_for, sums_for
+from kprune.refitting.pairs import Pair
+from kprune.refitting.recurrent import is_recurrent
+from kprune.refitting.streams.observing import Captured, observed
+from kprune.refitting.streams.room import Room
+from kprune.refitting.streams.row_stream import ROWS
+from kprune.refitting.streams.steps import Key, Place, Program, Step, layers_in
+from kprune.refitting.streams.values import Values, samples_at_once
+from kprune.refitting.unrepaired import Left, Why
 from kprune.types import Progress
 
 Way = Literal["lstsq", "bias", "bn"]

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from msgspec import Struct
 
-from kprune.repair.ordering.candidates import Candidates
-from kprune.repair.ordering.covariances import Observation, Read
-from kprune.repair.ordering.linear_part import LinearPart, parts_of
-from kprune.repair.ordering.savings import Savings
+from kprune.refitting.ordering.candidates import Candidates
+from kprune.refitting.ordering.covariances import Observation, Read
+from kprune.refitting.ordering.linear_part import LinearPart, parts_of
+from kprune.refitting.ordering.savings import Savings
 from kprune.types import Progress
 
 RIDGE, RIDGE_OF_FEW, FEW = 1e-3, 1e-2, 100

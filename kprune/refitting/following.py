@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from msgspec import Struct, field
 
-from kprune.repair.kernels import KernelKind
-from kprune.repair.streams.steps import Key, Place, Program, Step
+from kprune.refitting.kernels import KernelKind
+from kprune.refitting.streams.steps import Key, Place, Program, Step
 
 HANDS_ON = frozenset(("Dropout", "Identity", "ActivityRegularization", "SpatialDropout1D",
                       "SpatialDropout2D", "SpatialDropout3D", "GaussianNoise", "GaussianDropout"))  # fmt: skip

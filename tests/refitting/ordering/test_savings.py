@@ -9,8 +9,8 @@ import pytest
 
 from kprune.analysis.analysis import Analysis
 from kprune.analysis.counts import count
-from kprune.repair.ordering.candidates import Candidates
-from kprune.repair.ordering.savings import Savings
+from kprune.refitting.ordering.candidates import Candidates
+from kprune.refitting.ordering.savings import Savings
 from tests.small_models import Network, analysed, arrays, layer, residual, sequential
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from kprune.repair.consumers import Consumer
-from kprune.repair.streams.observing import observed
+from kprune.refitting.consumers import Consumer
+from kprune.refitting.streams.observing import observed
 from kprune.running.compiling import losses_of
 from kprune.running.inputs import at
 from kprune.runtime.keras_import import import_keras

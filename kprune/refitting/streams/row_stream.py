@@ -7,13 +7,13 @@ from contextlib import ExitStack, suppress
 
 import numpy as np
 
-from kprune.repair import recurrent
-from kprune.repair.consumers import Consumer
-from kprune.repair.kernels import pieces
-from kprune.repair.streams.observing import Captured, observed
-from kprune.repair.streams.room import Room
-from kprune.repair.streams.steps import Program, Step
-from kprune.repair.streams.values import Values, samples_at_once
+from kprune.refitting import recurrent
+from kprune.refitting.consumers import Consumer
+from kprune.refitting.kernels import pieces
+from kprune.refitting.streams.observing import Captured, observed
+from kprune.refitting.streams.room import Room
+from kprune.refitting.streams.steps import Program, Step
+from kprune.refitting.streams.values import Values, samples_at_once
 from kprune.types import Progress
 
 ROWS = 64 << 20

@@ -13,10 +13,10 @@ from msgspec.structs import replace
 from kprune.analysis.analysis import Analysis
 from kprune.errors import CannotPruneError
 from kprune.formats import Source
-from kprune.repair.inputs import repair_inputs
-from kprune.repair.ordering.covariances import Observation
-from kprune.repair.ordering.fisher import information_of
-from kprune.repair.ordering.observations import MEMORY, observe
+from kprune.refitting.inputs import repair_inputs
+from kprune.refitting.ordering.covariances import Observation
+from kprune.refitting.ordering.fisher import information_of
+from kprune.refitting.ordering.observations import MEMORY, observe
 from kprune.running.sources import DataSource
 from kprune.runtime.keras_import import import_keras
 from kprune.runtime.keras_runtime import load

@@ -13,10 +13,10 @@ from keras import layers
 import kprune
 from kprune.errors import CannotPruneError
 from kprune.opened import analyse, open_model
-from kprune.repair.ordering.covariances import Observation
-from kprune.repair.ordering.fisher import information_of
-from kprune.repair.ordering.observations import observe
-from kprune.repair.ordering.on_data import OnData
+from kprune.refitting.ordering.covariances import Observation
+from kprune.refitting.ordering.fisher import information_of
+from kprune.refitting.ordering.observations import observe
+from kprune.refitting.ordering.on_data import OnData
 from kprune.select.ranking.choice import Choice
 
 pytestmark = pytest.mark.oracle

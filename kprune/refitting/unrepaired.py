@@ -10,9 +10,9 @@ from msgspec import Struct
 
 from kprune.analysis.analysis import Analysis
 from kprune.labels.map import Weight
-from kprune.repair.consumers import Variable, WeightKey
-from kprune.repair.kernels import KINDS, kind_of
-from kprune.repair.recurrent import CELLS
+from kprune.refitting.consumers import Variable, WeightKey
+from kprune.refitting.kernels import KINDS, kind_of
+from kprune.refitting.recurrent import CELLS
 
 Why = Literal[
     "variables", "adapted", "quantized", "stateful", "cell", "class", "equation", "calls", "memory"

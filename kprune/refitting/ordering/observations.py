@@ -9,12 +9,12 @@ import numpy as np
 from msgspec import Struct
 
 from kprune.analysis.analysis import Analysis
-from kprune.repair.consumers import Consumer, consumers_of, variables_of
-from kprune.repair.following import Following
-from kprune.repair.ordering.covariances import Covariance, Observation
-from kprune.repair.streams.room import Room
-from kprune.repair.streams.row_stream import stream_rows
-from kprune.repair.streams.steps import Program, Step, layers_in
+from kprune.refitting.consumers import Consumer, consumers_of, variables_of
+from kprune.refitting.following import Following
+from kprune.refitting.ordering.covariances import Covariance, Observation
+from kprune.refitting.streams.room import Room
+from kprune.refitting.streams.row_stream import stream_rows
+from kprune.refitting.streams.steps import Program, Step, layers_in
 from kprune.types import Progress
 
 MEMORY = 4 << 30

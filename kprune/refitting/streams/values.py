@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from kprune.repair.streams.room import Entry, Room
-from kprune.repair.streams.steps import Place, Program, Step
+from kprune.refitting.streams.room import Entry, Room
+from kprune.refitting.streams.steps import Place, Program, Step
 
 CHUNK = 64 << 20
 """Bytes that the largest tensor of a chunk takes."""

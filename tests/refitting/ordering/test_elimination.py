@@ -13,11 +13,11 @@ import pytest
 from kprune.analysis.analysis import Analysis
 from kprune.analysis.counts import count
 from kprune.labels.groups import Groups
-from kprune.repair.ordering.candidates import Candidates
-from kprune.repair.ordering.covariances import Covariance, Observation
-from kprune.repair.ordering.elimination import Limits, Order, eliminate
-from kprune.repair.ordering.savings import Savings
-from tests.repair.ordering.linear_maps import (
+from kprune.refitting.ordering.candidates import Candidates
+from kprune.refitting.ordering.covariances import Covariance, Observation
+from kprune.refitting.ordering.elimination import Limits, Order, eliminate
+from kprune.refitting.ordering.savings import Savings
+from tests.refitting.ordering.linear_maps import (
     Map,
     alone,
     along,

@@ -10,7 +10,7 @@ from msgspec import Struct
 from kprune.analysis.analysis import Analysis
 from kprune.labels.labels import Axis
 from kprune.labels.map import Weight
-from kprune.repair.ordering.candidates import Candidates
+from kprune.refitting.ordering.candidates import Candidates
 from kprune.surgery.optimizer import find_slots
 
 

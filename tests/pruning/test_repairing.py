@@ -1,0 +1,243 @@
+"""`--repair` and `kprune repair`, from file to file: how near the result comes, and what is in it."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kprune
+from kprune.errors import CannotPruneError, UsageError
+from kprune.select.plans.plan import parse_plan
+from kprune.select.ranking.budget import Budget
+from kprune.select.ranking.choice import Choice
+from tests.formats.making import contents
+
+HALF = Choice("obs", target=Budget("parameters", "50%"))
+UNITS = {"hidden_1": list(range(40)), "hidden_2": list(range(30))}
+
+
+@pytest.fixture(scope="module")
+def mlp(samples: Path) -> Path:
+    return samples / "digits_mlp.keras"
+
+
+@pytest.fixture(scope="module")
+def unlabelled(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "unlabelled.npz"
+    np.savez(path, x=np.load(samples / "digits_train.npz")["x"][:256])
+    return path
+
+
+def accuracy(path: Path, samples: Path) -> float:
+    import keras
+
+    test = np.load(samples / "digits_test.npz")
+    model = keras.models.load_model(path, compile=False)
+    return float((np.asarray(model(test["x"])).argmax(axis=1) == test["y"]).mean())
+
+
+def last_step(path: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(path) as archive:
+        found: dict[str, Any] = json.loads(archive.read("metadata.json"))["kprune"]["plan"][
+            "steps"
+        ][-1]
+    return found
+
+
+def weights(path: Path) -> dict[str, np.ndarray]:
+    return {name: value for name, value in contents(path).items() if name.startswith("layers/")}
+
+
+def test_half_of_a_model_goes_and_its_accuracy_stays(
+    mlp: Path, samples: Path, unlabelled: Path, tmp_path: Path
+) -> None:
+    cut, repaired = tmp_path / "cut.keras", tmp_path / "repaired.keras"
+    kprune.remove(mlp, UNITS, output=cut)
+    report = kprune.remove(mlp, UNITS, output=repaired, repair=True, data=unlabelled)
+    whole = accuracy(mlp, samples)
+    assert accuracy(cut, samples) < whole - 0.05
+    assert accuracy(repaired, samples) > whole - 0.015
+    found = report.repaired
+    assert found is not None and found.way == "lstsq" and found.inputs == 256 and not found.left
+    assert [row.name for row in found.kernels] == ["hidden_2", "classes"]
+    assert found.cut.divergence.distance > 10 * found.repaired.divergence.distance
+    assert not report.exact
+
+
+def test_a_second_layer_is_the_least_squares_solution_of_numpy(
+    mlp: Path, unlabelled: Path, tmp_path: Path
+) -> None:
+    """The layer behind the first: its inputs are exact, so its weights can be told by numpy alone."""
+    import keras
+
+    from kprune.refitting.moments import ridge_for
+
+    out = tmp_path / "out.keras"
+    kprune.remove(mlp, {"hidden_1": UNITS["hidden_1"]}, output=out, repair=True, data=unlabelled)
+    model = keras.models.load_model(mlp, compile=False)
+    x = np.load(unlabelled)["x"]
+    first, second = (model.get_layer(name) for name in ("hidden_1", "hidden_2"))
+    h = np.maximum(x.reshape(len(x), -1) @ np.asarray(first.kernel) + np.asarray(first.bias), 0)
+    z = (h @ np.asarray(second.kernel) + np.asarray(second.bias)).astype(np.float64)
+    kept = np.setdiff1d(np.arange(h.shape[1]), UNITS["hidden_1"])
+    rows = h[:, kept].astype(np.float64)
+    centred, targets = rows - rows.mean(axis=0), z - z.mean(axis=0)
+    scale = np.sqrt((centred**2).mean(axis=0))
+    prior = np.asarray(second.kernel, np.float64)[kept]
+    pull = np.sqrt(ridge_for(len(x)) * len(x)) * np.diag(scale)
+    wanted, *_ = np.linalg.lstsq(
+        np.concatenate([centred, pull]), np.concatenate([targets, pull @ prior]), rcond=None
+    )
+    found = keras.models.load_model(out, compile=False).get_layer("hidden_2")
+    alive = scale > 0  # an input that is always the same has no say: its weights stay
+    np.testing.assert_allclose(np.asarray(found.kernel)[alive], wanted[alive], atol=2e-4)
+    np.testing.assert_array_equal(np.asarray(found.kernel)[~alive], prior[~alive].astype("f4"))
+    np.testing.assert_allclose(
+        np.asarray(found.bias),
+        z.mean(axis=0) - rows.mean(axis=0) @ np.asarray(found.kernel),
+        atol=2e-3,
+    )
+
+
+def test_a_file_that_was_cut_before_becomes_what_it_would_have_been(
+    mlp: Path, unlabelled: Path, tmp_path: Path
+) -> None:
+    at_once, cut, later = (tmp_path / f"{name}.keras" for name in ("at_once", "cut", "later"))
+    kprune.remove(mlp, UNITS, output=at_once, repair=True, data=unlabelled)
+    kprune.remove(mlp, UNITS, output=cut)
+    report = kprune.repair(mlp, cut, output=later, data=unlabelled)
+    assert report.command == "repair"
+    one, other = contents(at_once), contents(later)
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+    assert last_step(later) == last_step(at_once)
+    assert last_step(later)["repair"] == "lstsq"
+
+
+def test_the_same_command_gives_the_same_bytes(mlp: Path, unlabelled: Path, tmp_path: Path) -> None:
+    one, other = tmp_path / "one.keras", tmp_path / "other.keras"
+    for path in (one, other):
+        kprune.remove(mlp, choice=HALF, output=path, repair=True, data=unlabelled)
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_slots_of_the_optimizer_are_zero_where_weights_were_rewritten(
+    mlp: Path, unlabelled: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.keras"
+    kprune.remove(mlp, {"hidden_2": UNITS["hidden_2"]}, output=out, repair=True, data=unlabelled)
+    before, after = contents(mlp), contents(out)
+    momenta = [name for name in after if name.startswith("optimizer/") and after[name].ndim == 2]
+    rewritten = [name for name in momenta if after[name].shape[1] == 10]
+    first = [name for name in momenta if after[name].shape == before[name].shape]
+    assert len(rewritten) == 2 and len(first) == 2
+    assert all(before[name].any() and not after[name].any() for name in rewritten)
+    assert all(np.array_equal(before[name], after[name]) for name in first)
+
+
+def test_without_data_inputs_are_made_up(mlp: Path, samples: Path, tmp_path: Path) -> None:
+    cut, out = tmp_path / "cut.keras", tmp_path / "out.keras"
+    kprune.remove(mlp, UNITS, output=cut)
+    report = kprune.remove(mlp, UNITS, output=out, repair=True)
+    assert report.repaired is not None and report.repaired.way == "noise"
+    assert accuracy(out, samples) > accuracy(cut, samples) + 0.03
+
+
+@pytest.mark.parametrize("way", ["bias", "bn"])
+def test_the_cheap_ways_change_no_kernel(
+    way: str, samples: Path, unlabelled: Path, tmp_path: Path
+) -> None:
+    cnn, cut, out = samples / "digits_cnn.keras", tmp_path / "cut.keras", tmp_path / "out.keras"
+    kprune.remove(cnn, {"conv_2": range(12)}, output=cut)
+    report = kprune.repair(cnn, cut, output=out, way=way, data=unlabelled)  # type: ignore[arg-type]
+    before, after = weights(cut), weights(out)
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert changed and all(before[name].ndim == 1 for name in changed)
+    assert report.repaired is not None
+    assert report.repaired.repaired.divergence.distance < report.repaired.cut.divergence.distance
+
+
+def test_classes_that_are_left_are_refitted_too(
+    mlp: Path, unlabelled: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.keras"
+    report = kprune.remove(mlp, {**UNITS, "classes": [3]}, output=out, repair=True, data=unlabelled)
+    assert report.repaired is not None
+    assert report.repaired.repaired.divergence.agreement > 0.97  # type: ignore[operator]
+
+
+def test_a_plan_may_ask_for_it_in_a_step(mlp: Path, unlabelled: Path, tmp_path: Path) -> None:
+    text = (
+        "version: 1\nsteps:\n  - {backend: remove, layers: {hidden_1: 0-39}, repair: true, "
+        f"data: {unlabelled}}}\n"
+    )
+    plan, by_plan, by_hand = tmp_path / "plan.yaml", tmp_path / "a.keras", tmp_path / "b.keras"
+    plan.write_text(text)
+    kprune.apply(mlp, plan, output=by_plan)
+    kprune.remove(
+        mlp, {"hidden_1": UNITS["hidden_1"]}, output=by_hand, repair=True, data=unlabelled
+    )
+    for name, value in contents(by_hand).items():
+        np.testing.assert_array_equal(contents(by_plan)[name], value, err_msg=name)
+
+
+def test_apply_refits_what_steps_leave_that_say_nothing_of_it(
+    mlp: Path, unlabelled: Path, tmp_path: Path
+) -> None:
+    steps = [
+        {"backend": "remove", "layers": {"hidden_1": "0-9"}, "repair": False},
+        {"backend": "remove", "layers": {"hidden_2": "0-9"}},
+    ]
+    plan = parse_plan(json.dumps({"version": 1, "steps": steps}))
+    out = tmp_path / "out.keras"
+    kprune.apply(mlp, plan, output=out, repair="lstsq", data=unlabelled)
+    with zipfile.ZipFile(out) as archive:
+        own = json.loads(archive.read("metadata.json"))["kprune"]["plan"]["steps"]
+    assert [step.get("repair") for step in own] == [None, "lstsq"]
+
+
+def test_a_live_model_comes_back_smaller_and_near(mlp: Path, unlabelled: Path) -> None:
+    import keras
+
+    model = keras.models.load_model(mlp, compile=False)
+    x = np.load(unlabelled)["x"]
+    small = kprune.remove(model, UNITS, repair=True, data=x)
+    cut = kprune.remove(model, UNITS)
+    wanted = np.asarray(model(x))
+    assert small.count_params() == cut.count_params()
+    assert (
+        np.abs(np.asarray(small(x)) - wanted).mean()
+        < 0.2 * np.abs(np.asarray(cut(x)) - wanted).mean()
+    )
+
+
+def test_what_cannot_be_refitted_is_refused_and_nothing_is_written(
+    mlp: Path, unlabelled: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.keras"
+    with pytest.raises(UsageError, match="needs inputs"):
+        kprune.remove(mlp, UNITS, output=out, repair="lstsq")
+    with pytest.raises(UsageError, match="there is no repair 'magic'"):
+        kprune.remove(mlp, UNITS, output=out, repair="magic")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="not what kprune left"):
+        kprune.repair(mlp, mlp, output=out, data=unlabelled)
+    assert not out.exists()
+
+
+def test_made_up_tokens_are_refused(tmp_path: Path) -> None:
+    import keras
+
+    inputs = keras.Input((6,), dtype="int32")
+    x = keras.layers.Embedding(20, 8)(inputs)
+    x = keras.layers.Dense(8, name="a")(keras.layers.Flatten()(x))
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    path = tmp_path / "tokens.keras"
+    model.save(path)
+    with pytest.raises(CannotPruneError, match="no inputs can be made up"):
+        kprune.remove(path, {"a": [1]}, repair=True)
