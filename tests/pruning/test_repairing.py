@@ -95,7 +95,7 @@ def test_a_second_layer_is_the_least_squares_solution_of_numpy(
     )
     found = keras.models.load_model(out, compile=False).get_layer("hidden_2")
     alive = scale > 0  # an input that is always the same has no say: its weights stay
-    np.testing.assert_allclose(np.asarray(found.kernel)[alive], wanted[alive], atol=2e-4)
+    np.testing.assert_allclose(np.asarray(found.kernel)[alive], wanted[alive], atol=3e-3)
     np.testing.assert_array_equal(np.asarray(found.kernel)[~alive], prior[~alive].astype("f4"))
     np.testing.assert_allclose(
         np.asarray(found.bias),
