@@ -342,11 +342,24 @@ def test_a_dry_run_writes_nothing_and_says_the_same(exported, tmp_path):
     assert abs(dry.output.bytes - real.output.bytes) < 2000
 
 
-def test_folding_is_refused(exported, tmp_path):
-    with pytest.raises(CannotPruneError, match="folded"):
-        kprune.remove(
-            exported("digits_mlp"), {"hidden_1": [0]}, fold=True, output=tmp_path / "small"
-        )
+UNFIT = {
+    "constants are not folded": lambda path: kprune.remove(path, {"hidden_1": [0]}, fold=True),
+    "whole layers are not taken out": lambda path: kprune.remove(path, whole_layers=["hidden_1"]),
+    "rows of embeddings are removed from Keras files": lambda path: kprune.remove(
+        path, keep_tokens=["a"]
+    ),
+    "units of a SavedModel are not merged": lambda path: kprune.compact(path, merge=True),
+    "sensitivity of a SavedModel cannot be measured": lambda path: kprune.sensitivity(
+        path, data="none.npz"
+    ),
+    "format savedmodel cannot be trained on": lambda path: kprune.tune(path, data="none.npz"),
+}
+
+
+@pytest.mark.parametrize("what", UNFIT)
+def test_what_a_graph_of_operations_cannot_be_put_to_is_refused(exported, what):
+    with pytest.raises(CannotPruneError, match=what):
+        UNFIT[what](exported("digits_mlp"))
 
 
 # -- damage ---------------------------------------------------------------------------------------
