@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from kprune.labels.labels import Axis, Labels
 
 
-@dataclass(frozen=True, eq=False)
-class Number:
+class Number(Struct, frozen=True, eq=False):
     """One element of an integer tensor.
 
     Attributes:

@@ -174,9 +174,9 @@ REFUSED |= {
     "version: 1\nsteps:\n- backend: zero\n  exclude: [a]": said(
         "a step without 'layers'", 3, "- backend: zero", 2,
         "do:    write layers: {dense_1: [3, 7, 12]}"),
-    "version: 1\nsteps:\n- {backend: compact, data: x.npz}": said(
-        "'data' with backend 'compact'", 3, "- {backend: compact, data: x.npz}", 21,
-        "do:    'data' goes with backend: zero or mask or remove"),
+    "version: 1\nsteps:\n- {backend: compact, exclude: [a]}": said(
+        "'exclude' with backend 'compact'", 3, "- {backend: compact, exclude: [a]}", 21,
+        "do:    'exclude' goes with backend: zero or mask or remove"),
     HEAD + "a: [1]\n    classes: [cat]": said(
         "'classes' without 'class_names'", 6, "    classes: [cat]", 4,
         "do:    write class_names: labels.txt, the names in the order of the model's outputs"),

@@ -90,7 +90,7 @@ def test_the_schema_accepts_what_the_parser_accepts(plan):
 
 
 BEYOND_A_SCHEMA = (
-    "outgoing: true", ".nan", '"": [1]', "a: 3,x", "meen", "oops", "below: 0.1", "data: x", "a lot",
+    "outgoing: true", ".nan", '"": [1]', "a: 3,x", "meen", "oops", "below: 0.1", "compact, exclude", "a lot",
     "global: true", "target_bytes: 9k", "target_flops: 5M", "classes: cat",
 )  # fmt: skip
 
