@@ -9,6 +9,7 @@ import numpy as np
 from msgspec import Struct
 
 from kprune.analysis.analysis import Analysis
+from kprune.errors import CannotPruneError
 from kprune.refitting.consumers import Consumer, consumers_of, variables_of
 from kprune.refitting.following import Following
 from kprune.refitting.ordering.covariances import Covariance, Observation
@@ -43,7 +44,11 @@ def observe(
         progress: called with (calls made, calls in all).
     Raises: CannotPruneError for another kind of model.
     """
-    program = Program.of(model)
+    try:
+        program = Program.of(model)
+    except CannotPruneError as error:
+        error.do = "use another criterion, or convert the model"
+        raise
     consumers = consumers_of(model, variables_of(model, analysis))
     centred = _constants_do_no_harm(program, consumers)
     places = _places(consumers, memory // 4)

@@ -12,7 +12,8 @@ from keras import layers
 
 import kprune
 from kprune.errors import CannotPruneError
-from kprune.opened import analyse, open_model
+from kprune.opened import analyse, open_model, opened
+from kprune.pruning.selection import statistics_of
 from kprune.refitting.ordering.covariances import Observation
 from kprune.refitting.ordering.fisher import information_of
 from kprune.refitting.ordering.observations import observe
@@ -193,6 +194,16 @@ def test_a_recurrent_layer_counts_as_much_as_the_others_on_average(tmp_path: Pat
     recurrent, *others = found
     assert recurrent.weights is None and recurrent.importance > 0
     assert all(one.weights is not None and one.importance == 1 for one in others)
+
+
+def test_where_there_are_no_data_inputs_are_made_up(network: Any, tmp_path: Path) -> None:
+    network.save(tmp_path / "model.keras")
+    with opened(tmp_path / "model.keras") as it:
+        observed = statistics_of(it, made_up=True).observed
+        assert observed is not None and observed.samples == 256
+        names = [one.consumer.name for one in observed.observations("relmean")]
+        assert names == ["biased", "normed", "bare", "hidden", "out"]
+        assert statistics_of(it).observed is None
 
 
 def rescaled(model: Any, factors: np.ndarray) -> Any:

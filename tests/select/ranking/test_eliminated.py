@@ -17,7 +17,7 @@ from kprune.refitting.ordering.covariances import Observation
 from kprune.select.ranking.budget import Budget
 from kprune.select.ranking.choice import Choice
 from kprune.select.ranking.choose import Chosen, choose, prunable_axes
-from kprune.select.ranking.criteria import LayerUnits, scores
+from kprune.select.ranking.scoring import LayerUnits, scores
 from kprune.select.ranking.statistics import Statistics
 from tests.refitting.ordering.linear_maps import cost, maps_of
 from tests.small_models import Arrays, Network, analysed, arrays, layer, residual, sequential
