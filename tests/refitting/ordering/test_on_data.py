@@ -14,6 +14,7 @@ import kprune
 from kprune.errors import CannotPruneError
 from kprune.opened import analyse, open_model, opened
 from kprune.pruning.selection import statistics_of
+from kprune.refitting.inputs import SAMPLES
 from kprune.refitting.ordering.covariances import Observation
 from kprune.refitting.ordering.fisher import information_of
 from kprune.refitting.ordering.observations import observe
@@ -200,7 +201,7 @@ def test_where_there_are_no_data_inputs_are_made_up(network: Any, tmp_path: Path
     network.save(tmp_path / "model.keras")
     with opened(tmp_path / "model.keras") as it:
         observed = statistics_of(it, made_up=True).observed
-        assert observed is not None and observed.samples == 256
+        assert observed is not None and observed.samples == SAMPLES
         names = [one.consumer.name for one in observed.observations("relmean")]
         assert names == ["biased", "normed", "bare", "hidden", "out"]
         assert statistics_of(it).observed is None
