@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,6 +30,16 @@ class Wishes(Protocol):
     def metric(self) -> str | None: ...
     @property
     def learning_rate(self) -> float | None: ...
+
+
+@dataclass(frozen=True)
+class ByMetric:
+    """The wish to judge by a metric, as `compile_for` takes wishes."""
+
+    metric: str | None
+    optimizer: str | None = None
+    loss: str | None = None
+    learning_rate: float | None = None
 
 
 def compile_for(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,7 @@ def measured(
     classes: Mapping[str, Classes],
     *,
     cut: bool,
+    compiling: Callable[[Any, Examples], None] | None = None,
 ) -> dict[str, float]:
     """Metrics of one model, over the samples whose class is still there.
 
@@ -70,6 +71,7 @@ def measured(
             by their names.
         classes: by output, which of its classes are left, if some went.
         cut: whether the model has only the classes that are left.
+        compiling: compiles the model for what it is judged by, if not for what its file says.
     Returns: what the model was compiled with, by name; else `accuracy` for classes, and
         `mean_squared_error` for anything else.
     Raises: UsageError if the labels do not fit the model.
@@ -85,9 +87,12 @@ def measured(
         name: classes[name].renumbered(own[known]) if cut and name in classes else own[known]
         for name, own in parts.items()
     }
+    x, y = at(inputs, known), chosen if isinstance(labels, dict) else chosen[names[0]]
+    if compiling is not None:
+        size = len(known)
+        compiling(model, Examples({"x": x, "y": y, "batch_size": size}, y, size, "the data"))
     if is_compiled(model):
-        y: Any = chosen if isinstance(labels, dict) else chosen[names[0]]
-        return _compiled(model, y, x=at(inputs, known), y=y)
+        return _compiled(model, y, x=x, y=y)
     found = {}
     for name, output in zip(names, outputs, strict=True):
         if name in chosen:
@@ -140,6 +145,25 @@ def directions(model: Any, names: Iterable[str]) -> dict[str, bool | None]:
         return (True if name.endswith(_UP) else None) if up is None else up
 
     return {name: direction(name) for name in names}
+
+
+def decisive(directions: Mapping[str, bool | None], metric: str | None = None) -> str:
+    """The metric to go by: the one that is asked for, else the first of which somebody knows
+    whether more is better, the loss after all others.
+
+    Raises: UsageError if there is no such metric, or nobody knows that of it.
+    """
+    known = [name for name, up in directions.items() if up is not None]
+    if metric is None and known:
+        return next((name for name in known if name != "loss"), known[0])
+    if metric in known:
+        return str(metric)
+    named = next(iter(directions), "") if metric is None else metric
+    raise UsageError(
+        f"the model has no metric '{clean(named)}' to go by",
+        why="of some metrics nobody says whether more is better" if named in directions else "",
+        do=f"choose one of {', '.join(map(clean, known)) or 'those that Keras has'}",
+    )
 
 
 def _compiled(model: Any, labels: Any, **arguments: Any) -> dict[str, float]:

@@ -14,6 +14,8 @@ from kprune.version import __version__
 KEY = "kprune"
 WHOLE_LAYERS = "whole_layers"
 """The key of a step that takes whole layers out, instead of units."""
+REPAIR = "repair"
+"""The key of a step after which what was left was refitted: whatever it says, values are no longer the original's."""
 
 
 def with_provenance(

@@ -25,7 +25,7 @@ from kprune.pruning.remove import removal
 from kprune.pruning.selection import statistics_of
 from kprune.running.classes import classes_left
 from kprune.running.examples import examples
-from kprune.running.metrics import directions, evaluated
+from kprune.running.metrics import decisive, directions, evaluated
 from kprune.running.sources import DataSource, held, is_function, named
 from kprune.runtime.keras_import import import_keras
 from kprune.runtime.keras_runtime import load, output_names
@@ -126,7 +126,7 @@ def sensitivity(
     }
     measured = _measure_all(where, [{}, *different.values()], jobs, progress)
     baseline, of = measured[0], dict(zip(different, measured[1:], strict=True))
-    name = metric or _default_metric(baseline)
+    name = decisive(baseline.directions, metric)
     return Curves(
         model=os.fspath(model),
         parameters=parameters,
@@ -342,21 +342,10 @@ def _evaluated(where: _Place, it: Opened, parameters: int, folder: str) -> _Meas
     given, _ = examples(live, where.data, where.batch_size, hold_back=0.0, seed=0, classes=classes)
     figures = evaluated(live, given)
     known = directions(live, figures)
-    if where.metric is not None and known.get(where.metric) is None:
-        raise UsageError(
-            f"the model has no metric '{clean(where.metric)}' to go by",
-            why="for some metrics it is not known whether higher is better"
-            if where.metric in known
-            else "",
-            do=f"choose one of {', '.join(clean(name) for name in known if known[name] is not None)}",
-        )
+    if where.metric is not None:
+        decisive(known, where.metric)  # refuses one that there is not
     rounded = {name: float(f"{value:.{DIGITS}g}") for name, value in figures.items()}
     return _Measured(rounded, known, given.count, parameters)
-
-
-def _default_metric(baseline: _Measured) -> str:
-    known = [name for name, up in baseline.directions.items() if up is not None]
-    return next((name for name in known if name != "loss"), known[0])
 
 
 def _candidate(cut: _Cut, of: Mapping[str, _Measured]) -> Candidate:

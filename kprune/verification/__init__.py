@@ -2,6 +2,9 @@
 
 verify.py           `kprune verify`
 verify_result.py    what it found
+gates.py            limits that it has to keep
+repaired.py         a file that was refitted
+cut_tensors.py      inputs and outputs of which some are gone
 compare.py          how far outputs are apart
 masked_original.py  the reference: the original with every pruned unit masked
 replay.py           which units those are, from what the file says of its past

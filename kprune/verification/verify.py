@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,19 @@ from kprune.analysis.analysis import Analysis
 from kprune.analysis.counts import count
 from kprune.errors import CannotPruneError, CheckError, KpruneError, SetupError, UsageError
 from kprune.formats import Source
-from kprune.graph.model import TensorRef, leaves
-from kprune.labels.labels import Labels
 from kprune.opened import analyse, open_model
 from kprune.page.result import Note
 from kprune.pruning.lost import Lost
-from kprune.running.classes import Classes, ignored_numbers
+from kprune.running.compiling import ByMetric, compile_for
 from kprune.running.data import data_for
-from kprune.running.divergence import is_distribution
+from kprune.running.divergence import divergence, kinds_of
+from kprune.running.examples import Examples
 from kprune.running.inputs import at, fixed_batch, random_inputs, whole_batches
-from kprune.running.metrics import measured, removed_classes
+from kprune.running.metrics import directions, measured, removed_classes
 from kprune.running.noise import is_random, without_noise
 from kprune.running.sources import DataSource
 from kprune.runtime.keras_import import import_keras, name_of
-from kprune.runtime.keras_runtime import load, output_names, run
+from kprune.runtime.keras_runtime import is_compiled, keras_of, load, output_names, run
 from kprune.runtime.lambda_code import trusted
 from kprune.surgery.whole_layers import WholeLayers
 from kprune.text import clean
@@ -39,7 +38,16 @@ from kprune.verification.compare import (
     difference,
     unexplained,
 )
+from kprune.verification.cut_tensors import CutOutputs, cut_inputs, cut_outputs, inexact
+from kprune.verification.gates import NO_LIMITS, Gates
 from kprune.verification.masked_original import silenced_original
+from kprune.verification.repaired import (
+    Steps,
+    changed_beyond_repair,
+    changed_text,
+    is_repaired,
+    steps_after,
+)
 from kprune.verification.replay import Unexplained, lost, steps_between
 from kprune.verification.timing import check_sizes, time_models
 from kprune.verification.token_inputs import TokenInputs
@@ -60,6 +68,11 @@ def verify(
     rules: Iterable[str] = (),
     trust: bool = False,
     progress: Progress | None = None,
+    metric: str | None = None,
+    max_drop: float | None = None,
+    min_agreement: float | None = None,
+    min: Mapping[str, float] = NO_LIMITS,
+    max: Mapping[str, float] = NO_LIMITS,
 ) -> Verification:
     """Run both models in plain Keras and compare the pruned one with what it should compute.
 
@@ -67,6 +80,9 @@ def verify(
     Zeroed and masked units are silenced as their backend means it. What was done is read from the
     pruned file's own metadata, and replayed on the original; a file without it is compared with the
     original as it is.
+
+    A file that was repaired computes something else, and is to come near the original as it is. How
+    near it comes is measured; limits say how near is near enough. They hold for any other file as well.
 
     Args:
         data: inputs, and labels for metrics; see `DataSource`.
@@ -78,6 +94,11 @@ def verify(
         rules: files with rules for layers that kprune does not know, where pruning needed them.
         trust: whether code that is not Keras's own may be run to read and load the models.
         progress: called with (samples done, samples in all).
+        metric: judge by this metric of Keras's instead of those of the file.
+        max_drop: how much worse the metric may be than the original's: `metric`, or the first of
+            which Keras knows whether more is better.
+        min_agreement: the least share of samples of which both give the same class.
+        min, max: by name, the least or the most that a metric of the pruned model may be.
     Raises: UsageError, CannotPruneError if a model needs code that is not there, FileError;
         CheckError if plain Keras does not load the pruned file.
     """
@@ -88,6 +109,10 @@ def verify(
     if seed < 0:
         raise UsageError(f"the seed must be at least 0, got {seed}")
     check_sizes(time)
+    gates = Gates(max_drop, min_agreement, min, max)
+    gates.check(data=data is not None)
+    if metric is not None and data is None:
+        raise UsageError("--metric goes with --data", do="add --data FILE.npz with x and y")
     with (
         open_model(original, trust=trust) as before,
         open_model(pruned, trust=trust) as after,
@@ -101,6 +126,12 @@ def verify(
         if before.has_signatures and after.has_signatures:
             from kprune.verification.verify_graphs import verify_saved_models
 
+            if gates or metric is not None:
+                raise CannotPruneError(
+                    "SavedModels are not judged by metrics or limits",
+                    why="their files say neither loss nor metrics",
+                    do="verify the .keras files that they were exported from",
+                )
             return verify_saved_models(
                 before,
                 after,
@@ -113,7 +144,25 @@ def verify(
                 rules=rules,
             )
         with closing(_Both(before, after, Path(folder), list(rules))) as both:
-            return both.compare(data, samples, seed, tolerance, batch_size, time, progress)
+            asked = _Asked(
+                data, samples, seed, tolerance, batch_size, time, progress, metric, gates
+            )
+            return both.compare(asked)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The arguments of `verify`."""
+
+    data: DataSource | None
+    samples: int
+    seed: int
+    tolerance: float | None
+    batch_size: int
+    time: Sequence[int]
+    progress: Progress | None
+    metric: str | None
+    gates: Gates
 
 
 @dataclass
@@ -142,34 +191,33 @@ class _Both:
         if self.base is not self.before:
             self.base.close()
 
-    def compare(
-        self,
-        data: DataSource | None,
-        samples: int,
-        seed: int,
-        tolerance: float | None,
-        batch_size: int,
-        time: Sequence[int],
-        progress: Progress | None,
-    ) -> Verification:
+    def compare(self, asked: _Asked) -> Verification:
         analysis, known = self._known()
-        original = load(self.before, self.folder, compiled=data is not None)
-        small = self._load_pruned(compiled=data is not None)
-        given = data_for(original, data) if data is not None else None
-        inputs = given.inputs if given is not None else random_inputs(original, samples, seed)
+        steps = steps_after(self.before.metadata, self.after.metadata)
+        repaired = is_repaired(steps)
+        compiled = asked.data is not None
+        original = load(self.before, self.folder, compiled=compiled)
+        small = self._load_pruned(compiled=compiled)
+        given = data_for(original, asked.data) if asked.data is not None else None
+        inputs = (
+            random_inputs(original, asked.samples, asked.seed) if given is None else given.inputs
+        )
         fixed = fixed_batch(original)
         labels = None if given is None else given.labels
+        if given is not None and asked.gates.needs_metrics:
+            given.needed_labels("limits of metrics need labels")
         tokens = None
         if analysis is not None and known is not None:
             tokens = TokenInputs(analysis, known.gone)
         if tokens:
             if given is None:
-                inputs = tokens.drawn(inputs, self.before, seed)
+                inputs = tokens.drawn(inputs, self.before, asked.seed)
             else:
                 inputs, labels, told = tokens.comparable(inputs, labels, self.before)
                 self.notes += told
         inputs, number = whole_batches(inputs, fixed)
-        batch_size = fixed or batch_size
+        batch_size = fixed or asked.batch_size
+        tolerance = asked.tolerance
         if tolerance is None:
             tolerance = max(
                 [
@@ -178,77 +226,125 @@ class _Both:
                 ]
             )
         self.notes += trusted(self.before, self.after)
-        wants_metrics = given is not None and given.labels is not None
-        other = known is not None and (self.whole is not None or not known.nothing)
-        steps = _Steps(progress, number, 2 + (wants_metrics and other))
+        silenced = not repaired and known is not None
+        other = silenced and (self.whole is not None or (known is not None and not known.nothing))
+        progress = _Steps(asked.progress, number, 2 + (other and given is not None))
 
         small_inputs = inputs
-        exact, classes = True, dict[str, Classes]()
+        exact, quiet = not repaired, False
         reference = original
         if analysis is not None and known is not None:
-            small_inputs = _cut_inputs(analysis, known.gone, inputs)
-            if not known.nothing:
+            small_inputs = cut_inputs(analysis, known.gone, inputs)
+            if silenced and not known.nothing:
                 reference = silenced_original(self.base, analysis, known, self.folder)
-            elif self.whole is not None:
+            elif silenced and self.whole is not None:
                 reference = load(self.base, self.folder)
             if self.whole is not None:
                 self._check_without_layers(self.whole, inputs, batch_size, tolerance)
+            if repaired:
+                self._check_untouched(analysis, known, steps)
         if tokens:
             small_inputs = tokens.renumbered(small_inputs)
-            self.notes += (unsure := tokens.forget(reference, drawn=given is None))
-            exact = not unsure
-        full = run(reference, inputs, batch_size=batch_size, progress=steps.next())
-        got = run(small, small_inputs, batch_size=batch_size, progress=steps.next())
+            if silenced:
+                self.notes += (unsure := tokens.forget(reference, drawn=given is None))
+                exact = exact and not unsure
+        full = run(reference, inputs, batch_size=batch_size, progress=progress.next())
+        got = run(small, small_inputs, batch_size=batch_size, progress=progress.next())
         if not _alike(full, got, tolerance) and is_random(reference, inputs, full, batch_size):
+            quiet = True
             with without_noise():
                 full = self._fixed(reference, inputs, batch_size)
                 got = run(small, small_inputs, batch_size=batch_size)
-        expected = full
+        names = output_names(original)
+        expected = CutOutputs(full)
         if analysis is not None and known is not None:
-            expected, classes, whole = self._expected(analysis, known, full, output_names(original))
-            exact = exact and whole
+            expected = cut_outputs(analysis, known.gone, full, names)
+            self.notes += expected.notes
+            if silenced:
+                self.notes += (mixed := inexact(analysis, known.gone, expected.renormalised))
+                exact = exact and not mixed
+        classes = expected.classes
         outputs = [
-            difference(name, one, other, tolerance)
-            for name, one, other in zip(output_names(small), got, expected, strict=True)
+            difference(name, one, two, tolerance)
+            for name, one, two in zip(output_names(small), got, expected.values, strict=True)
         ]
-        metrics = None
-        if given is not None and given.labels is not None:
-            first = (
-                full
-                if reference is original
-                else run(original, inputs, batch_size=batch_size, progress=steps.next())
-            )
+        alike = all(output.relative is not None for output in outputs)
+        first, whole = full, expected.values  # of the original as it is
+        if given is not None and reference is not original:
+            with without_noise() if quiet else nullcontext():
+                first = run(original, inputs, batch_size=batch_size, progress=progress.next())
+            if analysis is not None and known is not None:
+                whole = cut_outputs(analysis, known.gone, first, names).values
+        apart = None
+        if alike and (given is not None or repaired):
+            apart = divergence(names, whole, got, kinds_of(original))
+        metrics, known_directions = None, dict[str, bool | None]()
+        if labels is not None:
             labels = at(labels, slice(number))
+            compiling = self._compiling(asked.metric)
             metrics = {
-                "before": measured(original, inputs, first, labels, classes, cut=False),
-                "after": measured(small, small_inputs, got, labels, classes, cut=True),
+                "before": measured(
+                    original, inputs, first, labels, classes, cut=False, compiling=compiling
+                ),
+                "after": measured(
+                    small, small_inputs, got, labels, classes, cut=True, compiling=compiling
+                ),
             }
-            self.notes += removed_classes(labels, classes, output_names(original))
+            # A metric that is asked for is the one to go by, and not the loss beside it.
+            names_of = [it for it in metrics["after"] if asked.metric is None or it != "loss"]
+            known_directions = directions(small, names_of)
+            self.notes += removed_classes(labels, classes, names)
         parameters = {
             "original": self._count(self.before, original),
             "pruned": self._count(self.after, small),
         }
         equal = all(output.equal for output in outputs)
-        if not equal and not exact and all(output.relative is not None for output in outputs):
+        if not equal and not exact and alike:
             equal = all(np.isfinite(array).all() for array in got)
+        gates = [] if apart is None else asked.gates.judged(metrics, known_directions, apart)
+        if repaired and not gates:
+            self.notes.append(_unjudged(given is not None))
         self.notes += [Note("wrong", "", text) for text in self.wrong]
-        timed = time_models(original, small, inputs, small_inputs, time, only=fixed)
+        timed = time_models(original, small, inputs, small_inputs, asked.time, only=fixed)
+        computes = equal and not self.wrong
         return Verification(
             original=str(self.before.path),
             pruned=str(self.after.path),
-            passed=equal and not self.wrong,
-            against="original" if known is None else "masked original",
+            passed=computes and all(gate.passed for gate in gates),
+            computes=computes,
+            against="masked original" if silenced else "original",
             exact=exact,
             tolerance=tolerance,
             samples=number,
-            seed=None if given is not None else seed,
+            seed=None if given is not None else asked.seed,
             data=None if given is None else given.name,
             outputs=outputs,
             parameters=parameters,
+            repaired=repaired,
+            divergence=None if apart is None else apart.outputs,
+            gates=gates,
             metrics=metrics,
             notes=self.notes,
             time=timed or None,
         )
+
+    def _compiling(self, metric: str | None) -> Callable[[Any, Examples], None] | None:
+        """What compiles a model for a metric beside its loss; None if it is judged by its own."""
+        if metric is None:
+            return None
+        keras, wishes = keras_of(self.before), ByMetric(metric)
+
+        def compile_(model: Any, given: Examples) -> None:
+            compile_for(keras, model, given, wishes, said=is_compiled(model))
+
+        return compile_
+
+    def _check_untouched(self, analysis: Analysis, known: Lost, steps: Steps) -> None:
+        """Hold the weights that no repair changes against those of the original."""
+        left = analyse(self.after, self.rules)
+        changed = changed_beyond_repair(self.base, analysis, self.after, left, known.gone, steps)
+        if changed:
+            self.wrong.append(changed_text(changed))
 
     def _fixed(self, reference: Any, inputs: Any, batch_size: int) -> list[np.ndarray]:
         """What a model gives without noise. Raises: CannotPruneError if it is random all the same."""
@@ -320,48 +416,6 @@ class _Both:
                 do=error.do,
             ) from error
 
-    def _expected(
-        self, analysis: Analysis, known: Lost, full: list[np.ndarray], names: list[str]
-    ) -> tuple[list[np.ndarray], dict[str, Classes], bool]:
-        """What the pruned model should give, the classes it has by output, whether to float rounding."""
-        refs = [leaf for leaf in leaves(analysis.model.outputs) if isinstance(leaf, TensorRef)]
-        expected: list[np.ndarray] = []
-        classes: dict[str, Classes] = {}
-        renormalised: list[str] = []
-        for name, ref, values in zip(names, refs, full, strict=True):
-            labels = analysis.map.tensors.get((analysis.model.path, *ref.key), Labels(None))
-            cut = labels.cut(values, known.gone)
-            for axis, keep in _lost_along(labels, known.gone):
-                kept = np.flatnonzero(keep)
-                # A number below the classes' new count is that of another class now.
-                taken = {*kept.tolist(), *range(len(kept))}
-                void = ignored_numbers(analysis, len(expected), taken)
-                classes[name] = Classes(kept, labels.rank, axis, void)
-                if is_distribution(values, axis):
-                    cut = cut / cut.sum(axis=axis, keepdims=True)
-                    renormalised.append(ref.layer)
-                    self.notes.append(
-                        Note(
-                            "renormalised",
-                            clean(ref.layer),
-                            f"'{clean(ref.layer)}' is compared over the {len(kept)} classes left",
-                        )
-                    )
-            expected.append(cut)
-        exact = True
-        for mix in analysis.map.mixes:
-            hit = int(known.gone[mix.ids].sum())
-            if hit and mix.at.partition("/")[0] not in renormalised:
-                exact = False
-                self.notes.append(
-                    Note(
-                        "inexact",
-                        mix.at,
-                        f"differences are expected: {hit} removed units {clean(mix.why, 300)}",
-                    )
-                )
-        return expected, classes, exact
-
     def _count(self, source: Source, model: Any) -> ParameterCount:
         own = count(analyse(source, self.rules)).parameters if _holds_graph(source) else -1
         keras_count = int(model.count_params())
@@ -386,6 +440,14 @@ class _Steps:
         return lambda done, _all: report(offset + done, total)
 
 
+def _unjudged(data: bool) -> Note:
+    """What a reader should know of figures that no limit judges."""
+    text = "how near it comes to the original is not judged: --min-agreement or --max-drop says how near is near enough"
+    if not data:
+        text = "random inputs show that it runs, and not how near it comes to the original on data: give --data"
+    return Note("repaired", "", text)
+
+
 def _holds_graph(source: Source) -> bool:
     config = source.config.get("config")
     return isinstance(config, dict) and isinstance(config.get("layers"), list)
@@ -393,30 +455,6 @@ def _holds_graph(source: Source) -> bool:
 
 def _compute_dtypes(model: Any) -> set[str]:
     return {str(getattr(layer, "compute_dtype", "float32")) for layer in model._flatten_layers()}
-
-
-def _lost_along(labels: Labels, gone: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """The axes of a tensor, counted from the end, that lost something; bool (size,) for what is left."""
-    if labels.shape is None:
-        return
-    for axis in range(1 - labels.rank, 0):
-        dead = labels.axis(labels.rank + axis).dead(gone)
-        if dead.any():
-            yield axis, ~dead
-
-
-def _cut_inputs(analysis: Analysis, gone: np.ndarray, inputs: Any) -> Any:
-    """Inputs without the features that were removed."""
-    tree = import_keras().tree
-    refs = [leaf for leaf in leaves(analysis.model.inputs) if isinstance(leaf, TensorRef)]
-    arrays = tree.flatten(inputs)
-    if len(refs) != len(arrays):
-        return inputs
-    cut = [
-        analysis.map.tensors.get((analysis.model.path, *ref.key), Labels(None)).cut(array, gone)
-        for ref, array in zip(refs, arrays, strict=True)
-    ]
-    return tree.pack_sequence_as(inputs, cut)
 
 
 def _alike(one: list[np.ndarray], other: list[np.ndarray], tolerance: float) -> bool:

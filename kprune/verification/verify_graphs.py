@@ -122,12 +122,14 @@ def verify_saved_models(
             )
             for mix in hit
         ]
+    computes = all(
+        output.equal or (not exact and output.relative is not None) for output in outputs
+    )
     return Verification(
         original=str(before.path),
         pruned=str(after.path),
-        passed=all(
-            output.equal or (not exact and output.relative is not None) for output in outputs
-        ),
+        passed=computes,
+        computes=computes,
         against=models.reference.against,
         exact=exact,
         tolerance=limit,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from kprune.page.figures import counted, duration, shape
 from kprune.page.page import Page
 from kprune.page.result import Result
+from kprune.running.divergence import Divergence, OutputDivergence
 from kprune.text import clean
+from kprune.verification.gates import Gate
 
 
 class OutputDifference(Struct, frozen=True):
@@ -53,9 +55,13 @@ class Verification(Result, frozen=True, kw_only=True):
 
     Attributes:
         against: what the pruned model was compared with: `masked original`, or `original` where
-            the file does not say what was pruned.
+            it was repaired, or the file does not say what was pruned.
         exact: whether the two should be equal to float rounding; if not, differences do not fail.
-        passed: whether nothing was found that should not be.
+        passed: whether nothing was found that should not be, and every gate holds.
+        repaired: whether what was left was refitted: it is judged by `divergence`, then.
+        divergence: by output, how far the pruned model is from the original as it is; None if that
+            was not run.
+        gates: the limits that were given, and whether they hold.
         metrics: with labelled data, `before` and `after`, by name.
         time: an entry a batch size; None if it was not asked for.
     """
@@ -63,6 +69,10 @@ class Verification(Result, frozen=True, kw_only=True):
     original: str
     pruned: str
     passed: bool
+    computes: Annotated[
+        bool,
+        Meta(description="whether it gives what it should; it passes if all gates hold as well"),
+    ]
     against: str
     exact: bool
     tolerance: float
@@ -73,49 +83,93 @@ class Verification(Result, frozen=True, kw_only=True):
     parameters: dict[str, ParameterCount]
     metrics: dict[str, dict[str, float]] | None
     time: list[Timing] | None = None
+    repaired: bool = False
+    divergence: dict[str, OutputDivergence] | None = None
+    gates: list[Gate] = field(default_factory=list)
     command: str = "verify"
+
+    @property
+    def failures(self) -> list[Gate]:
+        """The limits that do not hold."""
+        return [gate for gate in self.gates if not gate.passed]
 
     def show(self, on: Page) -> None:
         verdict = ("passed", "bold green") if self.passed else ("FAILED", "bold red")
-        on.print(f"{verdict[0]}: {_statement(self)}", style=verdict[1], wrap=False)
+        said = [gate.text for gate in self.failures] + [_statement(self)]
+        on.print(f"{verdict[0]}: {said[0]}", style=verdict[1], wrap=False)
+        for text in said[1:]:
+            on.print(f"        {text}", wrap=False)
         on.print()
-        on.table(
-            ["~output", "shape", ">largest difference", ">relative", ""],
-            [
-                (
-                    clean(output.name),
-                    shape(output.shape, batch=False),
-                    "" if output.max_difference is None else f"{output.max_difference:.3g}",
-                    "" if output.relative is None else f"{output.relative:.3g}",
-                    "equal" if output.equal else "differs",
-                    None if output.equal else "red" if not self.passed else None,
-                )
-                for output in self.outputs
-            ],
-        )
+        if self.repaired and self.divergence is not None:
+            _show_divergence(on, self)
+        else:
+            _show_differences(on, self)
         on.print()
         inputs = (
             f"from {clean(self.data)}" if self.data is not None else f"random, seed {self.seed}"
         )
         rows = [
             ("inputs", f"{self.samples:,}, {inputs}"),
-            ("tolerance", f"{self.tolerance:g}, relative to an output's largest magnitude"),
         ]
+        if not self.repaired:
+            text = f"{self.tolerance:g}, relative to an output's largest magnitude"
+            rows.append(("tolerance", text))
         for name, count in self.parameters.items():
             agree = "" if count.keras == count.kprune else f"; kprune counts {count.kprune:,}"
             rows.append((name, f"{counted(count.keras, 'parameter')} by Keras's count{agree}"))
         rows += _metrics(self)
+        if self.divergence is not None and not self.repaired:
+            rows.append(("distance", f"{Divergence(self.divergence).text}, original as it is"))
         on.texts(rows)
         if self.time:
             on.print()
             _show_times(on, self.time)
 
 
+def _show_differences(on: Page, found: Verification) -> None:
+    on.table(
+        ["~output", "shape", ">largest difference", ">relative", ""],
+        [
+            (
+                clean(output.name),
+                shape(output.shape, batch=False),
+                "" if output.max_difference is None else f"{output.max_difference:.3g}",
+                "" if output.relative is None else f"{output.relative:.3g}",
+                "equal" if output.equal else "differs",
+                None if output.equal else "red" if not found.passed else None,
+            )
+            for output in found.outputs
+        ],
+    )
+
+
+def _show_divergence(on: Page, found: Verification) -> None:
+    apart = found.divergence or {}
+    on.table(
+        ["~output", "shape", ">agreement", ">KL", ">relative error"],
+        [
+            (
+                clean(output.name),
+                shape(output.shape, batch=False),
+                "" if own.agreement is None else f"{100 * own.agreement:.2f} %",
+                "" if own.kl is None else f"{own.kl:.3g}",
+                f"{own.relative_error:.3g}",
+                None,
+            )
+            for output, own in zip(found.outputs, apart.values(), strict=True)
+        ],
+    )
+
+
 def _statement(found: Verification) -> str:
+    if found.repaired:
+        if found.divergence is None:
+            return "the repaired model does not give outputs like the original's"
+        return f"repaired, and so not equal to the original: {Divergence(found.divergence).text}"
     what = "the original with its pruned units silenced"
     if found.against == "original":
         what = "the original as it is"
-    if not found.passed:
+    if not found.computes:
         return f"the pruned model does not compute what {what} does"
     if not found.exact:
         return f"the pruned model runs; what {what} gives need not be equal"

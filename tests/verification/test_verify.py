@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import zipfile
 
-import h5py
 import keras
 import pytest
 from keras import layers
@@ -15,26 +13,9 @@ from kprune.errors import CheckError, UsageError
 from kprune.verbs.change import mask, remove, unmask, zero
 from kprune.verification.verify import verify
 from tests.running.making import saved, small_model
+from tests.verification.rewriting import rewritten
 
 pytestmark = pytest.mark.oracle
-
-
-def rewritten(path, *, config=None, metadata=None, weights=None):
-    """Change a file's parts in place, behind kprune's back."""
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    for name, change in (("config.json", config), ("metadata.json", metadata)):
-        if change is not None:
-            value = json.loads(members[name])
-            members[name] = json.dumps(change(value) or value).encode()
-    if weights is not None:
-        buffer = io.BytesIO(members["model.weights.h5"])
-        with h5py.File(buffer, "r+") as file:
-            weights(file)
-        members["model.weights.h5"] = buffer.getvalue()
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
 
 
 def kinds(found):

@@ -8,6 +8,7 @@ from kprune.cli.options import Json, Reading, announce
 from kprune.errors import UsageError
 
 RUN = "How they are run"
+LIMITS = "Limits (exit code 5 where one does not hold; they need --data)"
 TIME = "How long they take"
 
 
@@ -66,14 +67,63 @@ def verify(
             rich_help_panel=TIME,
         ),
     ] = None,
+    metric: Annotated[
+        str | None,
+        Option(
+            "--metric",
+            metavar="NAME",
+            help="Judge by this metric of Keras's, not by those of the file.",
+            rich_help_panel=LIMITS,
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        Option(
+            "--max-drop",
+            metavar="D",
+            help="The metric may be worse than the original's by no more than this, such as 0.02.",
+            rich_help_panel=LIMITS,
+        ),
+    ] = None,
+    least: Annotated[
+        list[str] | None,
+        Option(
+            "--min",
+            metavar="METRIC=V",
+            help="At least this, such as accuracy=0.97; repeatable.",
+            rich_help_panel=LIMITS,
+            show_default=False,
+        ),
+    ] = None,
+    most: Annotated[
+        list[str] | None,
+        Option(
+            "--max",
+            metavar="METRIC=V",
+            help="At most this, such as loss=0.3; repeatable.",
+            rich_help_panel=LIMITS,
+            show_default=False,
+        ),
+    ] = None,
+    min_agreement: Annotated[
+        float | None,
+        Option(
+            "--min-agreement",
+            metavar="A",
+            help="Both must give the same class for this share of samples; no labels are needed.",
+            rich_help_panel=LIMITS,
+        ),
+    ] = None,
     as_json: Json,
     common: Reading,
 ) -> int:
     """Run both models in TensorFlow, and compare.
 
-    The pruned model must compute what the original does with its removed units at 0.
+    The pruned model must compute what the original does with its removed units at 0. One that was
+    repaired computes something else: it is held against the original as it is, by how often both give
+    the same class, and by limits that are given.
 
-    Example: kprune verify model.keras small.keras --data test.npz
+    Example: kprune verify model.keras small.keras --data test.npz --max-drop 0.01
     """
     from kprune.cli.output import present
     from kprune.cli.progress import Progress
@@ -90,6 +140,11 @@ def verify(
             seed=seed,
             tolerance=tolerance,
             time=sizes,
+            metric=metric,
+            max_drop=max_drop,
+            min_agreement=min_agreement,
+            min=_limits("--min", least),
+            max=_limits("--max", most),
             rules=common.rules or (),
             trust=common.trust,
             progress=progress,
@@ -114,3 +169,17 @@ def _sizes(wanted: bool, text: str | None) -> list[int]:
         raise UsageError(
             f"--batch-sizes is given {text!r}", do="write sizes such as 1,32,256"
         ) from None
+
+
+def _limits(option: str, texts: list[str] | None) -> dict[str, float]:
+    """Metrics and their limits. Raises: UsageError for text of another form."""
+    found = {}
+    for text in texts or []:
+        name, _, value = text.rpartition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            name = ""
+        if not name:
+            raise UsageError(f"{option} is given {text!r}", do=f"write {option} accuracy=0.97")
+    return found
