@@ -118,8 +118,8 @@ class Verification(Result, frozen=True, kw_only=True):
             agree = "" if count.keras == count.kprune else f"; kprune counts {count.kprune:,}"
             rows.append((name, f"{counted(count.keras, 'parameter')} by Keras's count{agree}"))
         rows += _metrics(self)
-        if self.divergence is not None and not self.repaired:
-            rows.append(("distance", f"{Divergence(self.divergence).text}, original as it is"))
+        if not self.repaired:
+            rows += _distances(self)
         on.texts(rows)
         if self.time:
             on.print()
@@ -184,6 +184,21 @@ def _metrics(found: Verification) -> list[tuple[str, str]]:
         for name, value in before.items()
         if name in after
     ]
+
+
+def _distances(found: Verification) -> list[tuple[str, str]]:
+    """How far a model that was not repaired is from the original as it is."""
+    apart = found.divergence or {}
+    rows = []
+    for name, output in apart.items():
+        of = f" of '{clean(name)}'" if len(apart) > 1 else ""
+        if output.agreement is None or output.kl is None:
+            text = f"{output.relative_error:.3g}{of}, relative to the original as it is"
+            rows.append(("error", text))
+        else:
+            share = f"{100 * output.agreement:.2f} %{of}"
+            rows.append(("agreement", f"{share} with the original as it is, KL {output.kl:.3g}"))
+    return rows
 
 
 def _show_times(on: Page, times: list[Timing]) -> None:

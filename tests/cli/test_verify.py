@@ -70,3 +70,43 @@ def test_batch_sizes_that_say_nothing_are_refused(kprune: Kprune, model: Path) -
     for words in (["--batch-sizes", "8"], ["--time", "--batch-sizes", "8,x"]):
         ran = kprune("verify", model, model, *words)
         assert (ran.code, ran.err.partition(" ")[0]) == (2, "error:")
+
+
+def test_each_limit_that_does_not_hold_is_told_in_a_line(
+    kprune: Kprune, model: Path, samples: Path
+) -> None:
+    kprune("remove", model, "conv_3:0-7", "-o", "small.keras")
+    data = samples / "digits_test.npz"
+    base = ("verify", model, "small.keras", "--data", data)
+    ran = kprune(*base, "--max-drop", "0.001", "--min", "accuracy=0.999", "--min-agreement", "1")
+    assert ran.code == 5
+    first, second, third, fourth = ran.out.splitlines()[:4]
+    assert re.match(r"FAILED: accuracy got worse by 0\.\d+, more than 0\.001 \(--max-drop\)", first)
+    assert re.match(r" +accuracy is 0\.\d+, less than 0\.999 \(--min\)", second)
+    assert re.match(r" +agreement is 0\.\d+, less than 1 \(--min-agreement\)", third)
+    assert fourth.strip().startswith("the pruned model computes what the original with its ")
+    ran = kprune(*base, "--max-drop", "0.9", "--max", "loss=99", "--json")
+    assert ran.code == 0 and ran.json["passed"] is True
+    assert [(gate["gate"], gate["metric"]) for gate in ran.json["gates"]] == [
+        ("max_drop", "accuracy"),
+        ("max", "loss"),
+    ]
+
+
+def test_limits_that_cannot_be_read_or_have_no_data_are_refused(
+    kprune: Kprune, model: Path
+) -> None:
+    for words in (["--min", "accuracy"], ["--max", "=3"], ["--max", "loss=much"]):
+        ran = kprune("verify", model, model, "--data", "d.npz", *words)
+        assert ran.code == 2 and f"{words[0]} is given" in ran.err
+    ran = kprune("verify", model, model, "--min-agreement", "0.9")
+    assert ran.code == 2 and "limits go with data" in ran.err
+
+
+def test_code_that_makes_the_data_is_announced(kprune: Kprune, model: Path, samples: Path) -> None:
+    Path("own_samples.py").write_text(
+        f"import numpy as np\ndef some():\n    return np.load({str(samples / 'digits_test.npz')!r})['x'][:5]\n"
+    )
+    ran = kprune("verify", model, model, "--data", "own_samples:some")
+    assert ran.code == 0 and "5, from own_samples:some" in ran.out
+    assert "--data runs your code: it imports own_samples and calls some()" in ran.err
