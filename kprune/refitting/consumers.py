@@ -17,7 +17,6 @@ from kprune.dtypes import as_float
 from kprune.labels.map import Weight
 from kprune.refitting.kernels import KernelKind, Layout, has_constant, kind_of
 from kprune.refitting.recurrent import is_recurrent
-from kprune.runtime.keras_runtime import keras_layer
 
 Labelled = tuple[np.ndarray, ...]
 Read = Callable[[str], np.ndarray]
@@ -46,6 +45,8 @@ def variables_of(model: Any, analysis: Analysis) -> dict[WeightKey, Variable]:
     Args:
         analysis: of the file that the model is of.
     """
+    from kprune.runtime.keras_runtime import keras_layer  # reports load this module as well
+
     found: dict[WeightKey, Variable] = {}
     for record in analysis.map.records.values():
         named = {
