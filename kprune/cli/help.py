@@ -11,10 +11,8 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from kprune.select.ranking.options import WAYS
-
-ALONE = {"--repair": ("best", *WAYS)}
-"""Options with a word or without: what they mean without, and the words."""
+ALONE = ("--repair",)
+"""Options that take a word, or stand without one."""
 
 Rows = Iterable[tuple[str, tuple[str, str]]]
 
@@ -39,10 +37,10 @@ def with_words(arguments: list[str]) -> list[str]:
     for argument in waiting:
         if argument == "--":
             return [*found, argument, *waiting]
-        words = ALONE.get(argument)
-        if words is None:
+        if argument not in ALONE:
             found.append(argument)
             continue
+        words = _words()
         following = next(waiting, None)
         if following in words:
             found.append(f"{argument}={following}")
@@ -50,6 +48,13 @@ def with_words(arguments: list[str]) -> list[str]:
             rest = [] if following is None else [following]
             return [*found, f"{argument}={words[0]}", *with_words([*rest, *waiting])]
     return found
+
+
+def _words() -> tuple[str, ...]:
+    """What `--repair` means without a word, and the words that it takes."""
+    from kprune.select.ranking.options import WAYS
+
+    return ("best", *WAYS)
 
 
 def parameter_rows(command: Any, ctx: Any) -> Rows:

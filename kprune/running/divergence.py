@@ -15,10 +15,6 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from kprune.running.compiling import losses_of
-from kprune.running.inputs import operation_of
-from kprune.runtime.keras_runtime import is_compiled, output_names
-
 SMALLEST = 1e-9
 """No probability counts as less: that of a model that is sure, and wrong, is rounded to 0."""
 WHOLE = 1e-3
@@ -147,6 +143,10 @@ def divergence(
 
 def kinds_of(model: Any) -> dict[str, Kind]:
     """How the outputs of a Keras model are compared, as far as its last layers and its losses tell."""
+    # Reports, which say how far models are apart, need nothing that runs them.
+    from kprune.running.compiling import losses_of
+    from kprune.runtime.keras_runtime import is_compiled, output_names
+
     names = output_names(model)
     losses = losses_of(model) if is_compiled(model) else [None] * len(names)
     found = {}
@@ -162,6 +162,8 @@ _BY_ACTIVATION = {"softmax": Kind.CLASSES, "sigmoid": Kind.ANSWERS}
 
 def _last_activation(tensor: Any) -> str:
     """The name of the activation that gives a tensor; "" if none does, or along an axis of its own."""
+    from kprune.running.inputs import operation_of
+
     layer = operation_of(tensor._keras_history)
     if hasattr(layer, "layers"):  # a model inside the model
         return _last_activation(layer.outputs[tensor._keras_history.tensor_index])
