@@ -23,12 +23,12 @@ def grouped(function: Callable[..., Any]) -> Callable[..., Any]:
         def remove(model: Model, write: Writing): ...     # kprune remove MODEL -o PATH
 
     Args:
-        function: its parameters have types (no strings: see `kprune.cli.commands`) and names that
+        function: its parameters have types (strings are evaluated, which takes time: see `kprune.cli.commands`) and names that
             no field of its groups has.
     """
     groups: dict[str, type[Struct]] = {}
     parameters: list[inspect.Parameter] = []
-    for parameter in inspect.signature(function).parameters.values():
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
         kind = parameter.annotation
         if not _is_group(kind):
             parameters.append(_parameter(parameter.name, kind, parameter.default))

@@ -1,7 +1,5 @@
 """kprune repair"""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
