@@ -23,8 +23,8 @@ def grouped(function: Callable[..., Any]) -> Callable[..., Any]:
         def remove(model: Model, write: Writing): ...     # kprune remove MODEL -o PATH
 
     Args:
-        function: its parameters have types (strings are evaluated, which takes time: see `kprune.cli.commands`) and names that
-            no field of its groups has.
+        function: its parameters have types (strings are evaluated, which takes time: see
+            `kprune.cli.commands`) and names that no field of its groups has.
     """
     groups: dict[str, type[Struct]] = {}
     parameters: list[inspect.Parameter] = []
