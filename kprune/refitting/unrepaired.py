@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from msgspec import Struct
 
 from kprune.analysis.analysis import Analysis
 from kprune.labels.map import Weight
-from kprune.refitting.consumers import Variable, WeightKey
-from kprune.refitting.kernels import KINDS, kind_of
-from kprune.refitting.recurrent import CELLS
+
+if TYPE_CHECKING:
+    from kprune.refitting.consumers import Variable, WeightKey
 
 Why = Literal[
     "variables", "adapted", "quantized", "stateful", "cell", "class", "equation", "calls", "memory"
@@ -80,6 +80,10 @@ def _sums_over(weight: Weight, gone: np.ndarray) -> bool:
 
 def _why(owner: Any, runs: Mapping[int, Any]) -> Why | None:
     """Why a layer's kernel is none that can be refitted; None if it can."""
+    # Reports name the reasons, and need nothing of what finds them.
+    from kprune.refitting.kernels import KINDS, kind_of
+    from kprune.refitting.recurrent import CELLS
+
     if id(owner) in runs:
         return _why_of_cell(owner, runs[id(owner)])
     if owner is None:
@@ -96,6 +100,8 @@ def _why(owner: Any, runs: Mapping[int, Any]) -> Why | None:
 
 
 def _why_of_cell(cell: Any, layer: Any) -> Why | None:
+    from kprune.refitting.recurrent import CELLS
+
     if getattr(layer, "stateful", False):
         return "stateful"
     own = type(cell).__module__.startswith("keras.")
