@@ -27,7 +27,7 @@ WHICH = "Which units"
 RANKED = "Which units, by rank"
 WRITTEN = "What is written"
 REPORTED = "What is reported"
-REPAIR = "What is left"
+REPAIR = "Refitting what is left"
 LIMITS = "Limits (a larger result is not written: exit code 5)"
 RULES = "Layers of your own"
 
@@ -306,26 +306,40 @@ class Writing(Placing, frozen=True):
     ] = False
 
 
+RepairData = Annotated[
+    str | None,
+    Option(
+        "--data",
+        metavar="FILE",
+        help="Inputs to refit on: an .npz file with x, or package.module:function; labels are not needed.",
+        rich_help_panel=REPAIR,
+    ),
+]
+
+
+MemoryOption = Annotated[
+    str | None,
+    Option(
+        "--memory",
+        metavar="N",
+        help="Keep at most this many bytes of what passes between layers, such as 4G; "
+        "the rest waits on disk.",
+        rich_help_panel=REPAIR,
+    ),
+]
+
+
 class Memory(Struct, frozen=True):
     """What a repair may keep."""
 
-    memory: Annotated[
-        str | None,
-        Option(
-            "--memory",
-            metavar="N",
-            help="Keep at most so many bytes of what passes between layers, such as 4G; "
-            "the rest waits on disk.",
-            rich_help_panel=REPAIR,
-        ),
-    ] = None
+    memory: MemoryOption = None
 
     def arguments(self) -> dict[str, Any]:
         """As the library's functions take it. Raises: UsageError for what is no number."""
-        return {} if self.memory is None else {"memory": int(amount(self.memory, "--memory"))}
+        return memory_of(self.memory)
 
 
-class Repairing(Memory, frozen=True):
+class Repairing(Struct, frozen=True):
     """Whether what is left is refitted, and how."""
 
     repair: Annotated[
@@ -339,11 +353,16 @@ class Repairing(Memory, frozen=True):
             autocompletion=lambda incomplete: [way for way in WAYS if way.startswith(incomplete)],
         ),
     ] = None
+    memory: MemoryOption = None
 
     def arguments(self) -> dict[str, Any]:
         """As the library's functions take them. Raises: UsageError for a memory that is no number."""
-        repair = True if self.repair == "best" else self.repair
-        return {"repair": repair, **super().arguments()}
+        return {"repair": True if self.repair == "best" else self.repair, **memory_of(self.memory)}
+
+
+def memory_of(text: str | None) -> dict[str, int]:
+    """The argument `memory` that an option gives, if it is given."""
+    return {} if text is None else {"memory": int(amount(text, "--memory"))}
 
 
 class Limiting(Struct, frozen=True):

@@ -7,15 +7,14 @@ from typer import Option
 
 from kprune.cli.commands.change import HOW, changed
 from kprune.cli.options import (
-    REPAIR,
     Limiting,
     Model,
     Reading,
+    RepairData,
     Repairing,
     Reporting,
     Writing,
     announce,
-    described,
 )
 
 
@@ -39,7 +38,7 @@ def compact(
         ),
     ] = False,
     repairing: Repairing,
-    data: Annotated[str | None, described("data", REPAIR)] = None,
+    data: RepairData = None,
     writing: Writing,
     limiting: Limiting,
     reporting: Reporting,

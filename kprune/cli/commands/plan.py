@@ -6,7 +6,6 @@ from typer import Argument, Option
 
 from kprune.cli.commands.change import DropBranches, changed
 from kprune.cli.options import (
-    REPAIR,
     WHICH,
     WRITTEN,
     Choosing,
@@ -14,11 +13,11 @@ from kprune.cli.options import (
     Limiting,
     Model,
     Reading,
+    RepairData,
     Repairing,
     Reporting,
     Writing,
     announce,
-    described,
 )
 
 MEASURED = "Which units, by what was measured (one layer at a time: a heuristic)"
@@ -30,7 +29,7 @@ def apply(
     *,
     drop_branches: DropBranches = False,
     repairing: Repairing,
-    data: Annotated[str | None, described("data", REPAIR)] = None,
+    data: RepairData = None,
     writing: Writing,
     limiting: Limiting,
     reporting: Reporting,

@@ -1,22 +1,19 @@
 """kprune repair"""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
 from kprune.cli.commands.change import changed
-from kprune.cli.options import REPAIR, Limiting, Memory, Reading, Reporting, Writing, described
+from kprune.cli.options import REPAIR, Limiting, Memory, Reading, RepairData, Reporting, Writing
 from kprune.select.ranking.options import WAYS
-
-if TYPE_CHECKING:
-    from kprune.report.report import Report
 
 
 def repair(
     original: Annotated[str, Argument(metavar="ORIGINAL", help="The model before units went.")],
     pruned: Annotated[str, Argument(metavar="PRUNED", help="What kprune left of it.")],
     *,
-    data: Annotated[str | None, described("data", REPAIR)] = None,
+    data: RepairData = None,
     way: Annotated[
         str | None,
         Option(
@@ -40,7 +37,7 @@ def repair(
     """
     from kprune.verbs.repair import repair as carry_out
 
-    def repaired(model: str, **arguments: Any) -> Report:
+    def repaired(model: str, **arguments: Any) -> Any:
         return carry_out(original, model, **arguments)
 
     changed(
