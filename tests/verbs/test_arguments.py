@@ -17,7 +17,7 @@ from kprune.train.settings import Settings, TrainingOptions
 ROOT = Path(kprune.__file__).parents[1]
 WORKS_ON = {"model", "units", "plan", "layers", "original", "pruned", "a", "b"}
 VERBS = """
-    apply compact diff explain inspect iterate mask plan remove sensitivity tune unmask verify zero
+    apply compact diff explain inspect iterate mask plan remove repair sensitivity tune unmask verify zero
 """.split()
 
 
