@@ -42,6 +42,11 @@ _CANNOT = {
         why="it is a graph of operations, in which layers are not separate parts",
         do="remove them from the .keras or .h5 file, and export that",
     ),
+    "observe layers": Cannot(
+        "what a SavedModel's layers are given cannot be observed",
+        why="it is run as one graph of operations",
+        do="choose units by another criterion, or in the .keras file, and export that",
+    ),
     "repair": Cannot(
         "a SavedModel is not refitted",
         why="it is a graph of operations, in which a layer's kernel is not looked at alone",

@@ -344,9 +344,12 @@ def test_a_dry_run_writes_nothing_and_says_the_same(exported, tmp_path):
 
 UNFIT = {
     "constants are not folded": lambda path: kprune.remove(path, {"hidden_1": [0]}, fold=True),
-    "whole layers are not taken out": lambda path: kprune.remove(path, whole_layers=["hidden_1"]),
+    "whole layers cannot be removed": lambda path: kprune.remove(path, whole_layers=["hidden_1"]),
     "rows of embeddings are removed from Keras files": lambda path: kprune.remove(
         path, keep_tokens=["a"]
+    ),
+    "what a SavedModel's layers are given cannot be observed": lambda path: kprune.plan(
+        path, choice=kprune.Choice("obs", ratio=0.5), data=np.zeros((2, 64), np.float32)
     ),
     "units of a SavedModel are not merged": lambda path: kprune.compact(path, merge=True),
     "sensitivity of a SavedModel cannot be measured": lambda path: kprune.sensitivity(

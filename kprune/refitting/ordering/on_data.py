@@ -11,7 +11,6 @@ import numpy as np
 from msgspec.structs import replace
 
 from kprune.analysis.analysis import Analysis
-from kprune.errors import CannotPruneError
 from kprune.formats import Source
 from kprune.refitting.inputs import repair_inputs
 from kprune.refitting.ordering.covariances import Observation
@@ -83,12 +82,7 @@ class OnData:
     def _model(self) -> tuple[Any, Any]:
         """The model, and inputs in the structure in which it takes them."""
         if self._loaded is None:
-            if self.analysis.model.kind == "SavedModel":
-                raise CannotPruneError(
-                    "what a SavedModel's layers are given cannot be observed",
-                    why="it is run as one graph of operations",
-                    do="choose units by another criterion, or in the .keras file, and export that",
-                )
+            self.analysis.require("observe layers")
             with tempfile.TemporaryDirectory() as folder:
                 model = load(self.source, Path(folder), compiled=True)
             self._loaded = model, repair_inputs(model, self.data).fitting
