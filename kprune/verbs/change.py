@@ -22,7 +22,7 @@ from kprune.pruning.selection import Selection, statistics_of
 from kprune.report.change import Change
 from kprune.report.report import Report
 from kprune.text import clean
-from kprune.types import AnyPath
+from kprune.types import AnyPath, Progress
 from kprune.verbs.arguments import (
     Changing,
     Selecting,
@@ -68,6 +68,7 @@ def remove(
     whole_layers: Sequence[str] | None = None,
     repair: Way | bool | None = None,
     memory: int | None = None,
+    on_refit: Progress | None = None,
     **arguments: Unpack[Changing],
 ) -> Report | LiveModel:
     """Remove units physically, with every consequence.
@@ -94,6 +95,7 @@ def remove(
             (labels are not needed), `noise` on inputs that are made up, `bias`, `bn`; True for the
             best that the data allow. See `kprune.pruning.repairing.Repair`.
         memory: bytes that a repair may keep at once of what passes between layers.
+        on_refit: called during a repair with (calls of layers made, calls in all).
         rules: files with rules for layers that kprune does not know.
         trust: whether code that is not Keras's own may be run to read the model.
     Returns: the Report; for a Keras model, the smaller Keras model.
@@ -102,7 +104,7 @@ def remove(
     selection = replace(selection_of(units, arguments), keep_tokens=keep_tokens)
     names = None if whole_layers is None else _whole(whole_layers, selection, fold=fold)
     target, data = target_of(arguments), arguments.get("data")
-    how = _repair_of(repair, data, memory)
+    how = _repair_of(repair, data, memory, on_refit)
     with opened(model, **reading_of(arguments)) as it:
         if names is not None:
             from kprune.pruning.remove import taking_out
@@ -128,14 +130,19 @@ def remove(
 
 
 def _repair_of(
-    repair: Way | bool | None, data: DataSource | None, memory: int | None
+    repair: Way | bool | None,
+    data: DataSource | None,
+    memory: int | None,
+    on_refit: Progress | None,
 ) -> Repair | None:
     """How what is left is refitted, if that is asked for."""
     if not repair:
         return None
     from kprune.pruning.repairing import MEMORY, Repair
 
-    return Repair(None if repair is True else repair, data, memory=memory or MEMORY)
+    return Repair(
+        None if repair is True else repair, data, memory=memory or MEMORY, progress=on_refit
+    )
 
 
 def _refitted(it: Opened, changes: Iterable[Change], how: Repair | None) -> Change:
@@ -251,6 +258,7 @@ def compact(
     repair: Way | bool | None = None,
     data: DataSource | None = None,
     memory: int | None = None,
+    on_refit: Progress | None = None,
     **arguments: Unpack[Writing],
 ) -> Report | LiveModel:
     """Remove every unit that nothing would miss: the model computes the same, to rounding.
@@ -262,7 +270,7 @@ def compact(
         merge: also make one of units that are equal, or equal up to a positive factor where the
             activation lets that through.
         check: run the original and the result in plain Keras before the result replaces anything.
-        repair, data, memory: see `remove`. What was refitted is not checked: the report says how
+        repair, data, memory, on_refit: see `remove`. What was refitted is not checked: the report says how
             near it comes.
         model, output, …: see `remove`.
     Returns: the Report; for a Keras model, the smaller Keras model.
@@ -273,7 +281,9 @@ def compact(
 
     target = target_of(arguments)
     with opened(model, **reading_of(arguments)) as it:
-        change = _refitted(it, [compacting(it, merge=merge)], _repair_of(repair, data, memory))
+        change = _refitted(
+            it, [compacting(it, merge=merge)], _repair_of(repair, data, memory, on_refit)
+        )
         return write_compacted(it, change, target, check=check and change.repaired is None)
 
 
@@ -286,6 +296,7 @@ def apply(
     repair: Way | bool | None = None,
     data: DataSource | None = None,
     memory: int | None = None,
+    on_refit: Progress | None = None,
     **arguments: Unpack[Writing],
 ) -> Report | LiveModel:
     """Carry out a plan: its steps one after the other, each on what the one before it left.
@@ -293,7 +304,7 @@ def apply(
     Args:
         plan: a Plan, or the path of a YAML file.
         drop_branches: see `remove`; for every step that removes units.
-        repair, data, memory: see `remove`; for steps that say nothing of it themselves, or name no
+        repair, data, memory, on_refit: see `remove`; for steps that say nothing of it themselves, or name no
             data.
         model, output, …: see `remove`.
     Returns: the Report of the last step, with the input of the first.
@@ -305,7 +316,7 @@ def apply(
     loaded, base = load_plan(plan)
     return apply_plan(
         model, loaded, base, target_of(arguments),
-        drop_branches=drop_branches, repair=_repair_of(repair, data, memory),
+        drop_branches=drop_branches, repair=_repair_of(repair, data, memory, on_refit),
         **reading_of(arguments),
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ from kprune.pruning.carrying import write
 from kprune.report.change import Change
 from kprune.report.report import Report
 from kprune.running.sources import DataSource
-from kprune.types import AnyPath
+from kprune.types import AnyPath, Progress
 from kprune.verbs.arguments import Writing, reading_of, refuse_others, target_of
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def repair(
     data: DataSource | None = None,
     way: Way | None = None,
     memory: int | None = None,
+    on_refit: Progress | None = None,
     **arguments: Unpack[Writing],
 ) -> Report:
     """Refit what is left of a model that was pruned before to what the original gives.
@@ -40,6 +41,7 @@ def repair(
         data: inputs; labels are not needed.
         way: `lstsq`, `noise`, `bias` or `bn`; None for the best that the data allow.
         memory: bytes that may be kept at once of what passes between layers.
+        on_refit: called with (calls of layers made, calls in all).
         output, in_place, force, dry_run, limits, progress, rules, trust: see `kprune.remove`.
     Returns: the Report; its input is the pruned file.
     Raises: UsageError if the second is not made of the first by removing units; CannotPruneError,
@@ -50,7 +52,7 @@ def repair(
     from kprune.verification.replay import Unexplained, lost
 
     refuse_others("repair", Writing, arguments)
-    how = Repair(way, data, memory=memory or MEMORY)
+    how = Repair(way, data, memory=memory or MEMORY, progress=on_refit)
     target, reading = target_of(arguments), reading_of(arguments)
     with (
         opened(original, **reading) as it,

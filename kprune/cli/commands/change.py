@@ -229,7 +229,10 @@ def changed(
         from kprune.faults import check_place
 
         check_place(reporting.report)
-    with Progress("writing") as progress:
+    refits = "repair" in options or "way" in options
+    with Progress("writing") as progress, Progress("refitting", bytes_=False) as refitting:
+        if refits:
+            options["on_refit"] = refitting
         report = carry_out(
             model,
             output=writing.output,
