@@ -19,6 +19,7 @@ from kprune.refitting import recurrent
 from kprune.refitting.attention import KeySums, key_layer, queries_for
 from kprune.refitting.following import Following, undone
 from kprune.refitting.kernels import constant_of, has_constant, pieces, put_constant
+from kprune.refitting.left import Left, Why
 from kprune.refitting.moments import Fit, Means, Sums, bytes_for, sums_for
 from kprune.refitting.pairs import Pair
 from kprune.refitting.recurrent import is_recurrent
@@ -27,7 +28,6 @@ from kprune.refitting.streams.room import Room
 from kprune.refitting.streams.row_stream import ROWS
 from kprune.refitting.streams.steps import Key, Place, Program, Step, layers_in
 from kprune.refitting.streams.values import Values, samples_at_once
-from kprune.refitting.unrepaired import Left, Why
 from kprune.types import Progress
 
 Way = Literal["lstsq", "bias", "bn"]
@@ -87,6 +87,7 @@ class Refit:
         self.same = set(pruned.inputs)  # tensors that are what they are in the original
         self.writer = {place: step for step in original.steps for place in step.writes}
         self.fitted: set[int] = set()
+        self.known: dict[Key, list[Pair]] = {}
         self.keys: dict[int, tuple[KeySums, np.ndarray]] = {}
         self.calls = self._calls()
         self.refitted: list[Refitted] = []
@@ -105,9 +106,13 @@ class Refit:
         return found
 
     def _pairs_in(self, step: Step) -> list[Pair]:
-        old = self.of_key.get(step.key)
-        layers = [] if old is None else layers_in(old)
-        return [self.pairs[id(layer)] for layer in layers if id(layer) in self.pairs]
+        if step.key not in self.known:
+            old = self.of_key.get(step.key)
+            layers = [] if old is None else layers_in(old)
+            self.known[step.key] = [
+                self.pairs[id(layer)] for layer in layers if id(layer) in self.pairs
+            ]
+        return self.known[step.key]
 
     def run(self) -> None:
         """Make all calls of the pruned model, and refit every kernel before its own."""
@@ -124,11 +129,20 @@ class Refit:
                 self.left.append(Left(pair.consumer.name, "calls"))
 
     def _next(self, waiting: Sequence[Step]) -> Step:
-        """The first call that can be made, and whose kernels have all that they are used on."""
+        """The first call that can be made without a fit, else whose kernels have all that they are used on.
+
+        What follows a kernel is then known when another branch of a sum is fitted.
+        """
         ready = [step for step in waiting if self.after.holds(step.reads)]
+        unfitted = {
+            step.key: [pair for pair in self._pairs_in(step) if id(pair) not in self.fitted]
+            for step in ready
+        }
         for step in ready:
-            shared = [pair for pair in self._pairs_in(step) if id(pair) not in self.fitted]
-            calls = [call for pair in shared for _, call in self.calls[id(pair)]]
+            if not unfitted[step.key] or self.way == "bn":
+                return step
+        for step in ready:
+            calls = [call for pair in unfitted[step.key] for _, call in self.calls[id(pair)]]
             if all(self.after.holds(call.reads) for call in calls):
                 return step
         return ready[0]

@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, cast
 
 import numpy as np
-from msgspec import Struct
 
 from kprune.analysis.analysis import Analysis
 from kprune.labels.map import Weight
-
-if TYPE_CHECKING:
-    from kprune.refitting.consumers import Variable, WeightKey
-
-Why = Literal[
-    "variables", "adapted", "quantized", "stateful", "cell", "class", "equation", "calls", "memory"
-]
-"""Why a layer is left as it was cut.
-
-variables: which of Keras's variables its weights are cannot be told.
-adapted, quantized: its kernel is changed on the way, by adapters of LoRA or by its type.
-stateful: it keeps its state from one batch to the next.
-cell: a recurrent layer runs another cell than LSTM's, GRU's or SimpleRNN's, or several.
-class: no kernel of its class is known: a layer of a package, of the user, a ConvLSTM.
-equation: an EinsumDense is no sum for each place and column.
-calls: it is not called, or not as often as in the original, or its calls cannot be told apart.
-memory: its least squares take more than may be taken.
-"""
-
-
-class Left(Struct, frozen=True):
-    """A layer that is left as it was cut. `name`: its path, and what in it, where it has several kernels."""
-
-    name: str
-    why: Why
+from kprune.refitting.consumers import Variable, WeightKey
+from kprune.refitting.kernels import KINDS, kind_of
+from kprune.refitting.left import Left, Why
+from kprune.refitting.recurrent import CELLS
+from kprune.runtime.keras_runtime import keras_layer
 
 
 def left_out(
@@ -58,10 +37,10 @@ def left_out(
                 if not _sums_over(weight, gone) or not analysis.is_stored(weight):
                     continue
                 place = variables.get((weight.layer.path, key))
-                why = "variables" if place is None else _why(place.owner, runs)
+                path = weight.layer.path
+                why = _why_unknown(model, path) if place is None else _why(place.owner, runs)
                 if why is not None:
-                    name = weight.layer.path
-                    found.setdefault(name, Left(name, why))
+                    found.setdefault(path, Left(path, why))
     return list(found.values())
 
 
@@ -81,9 +60,6 @@ def _sums_over(weight: Weight, gone: np.ndarray) -> bool:
 def _why(owner: Any, runs: Mapping[int, Any]) -> Why | None:
     """Why a layer's kernel is none that can be refitted; None if it can."""
     # Reports name the reasons, and need nothing of what finds them.
-    from kprune.refitting.kernels import KINDS, kind_of
-    from kprune.refitting.recurrent import CELLS
-
     if id(owner) in runs:
         return _why_of_cell(owner, runs[id(owner)])
     if owner is None:
@@ -99,9 +75,20 @@ def _why(owner: Any, runs: Mapping[int, Any]) -> Why | None:
     return "equation" if type(owner).__name__ in KINDS else "class"
 
 
-def _why_of_cell(cell: Any, layer: Any) -> Why | None:
-    from kprune.refitting.recurrent import CELLS
+def _why_unknown(model: Any, path: str) -> Why:
+    """Why the weights of a layer are not among Keras's: one that is adapted or quantized has more of them."""
+    try:
+        layer = keras_layer(model, path)
+    except (AttributeError, StopIteration):
+        return "variables"
+    changed = {"adapted": "lora_enabled", "quantized": "quantization_mode"}
+    for why, name in changed.items():
+        if getattr(layer, name, None):
+            return cast(Why, why)
+    return "variables"
 
+
+def _why_of_cell(cell: Any, layer: Any) -> Why | None:
     if getattr(layer, "stateful", False):
         return "stateful"
     own = type(cell).__module__.startswith("keras.")

@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct, field
 
 from kprune.page.page import Page
-from kprune.refitting.unrepaired import Why
+from kprune.refitting.left import Why
 from kprune.running.divergence import Divergence
 from kprune.text import clean
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,18 +67,28 @@ def cut(
     run: bool = True,
     **how: Any,
 ) -> Cut:
-    """Remove units by kprune, and refit what is left. `inputs` as Keras flattens them."""
+    """Remove units by kprune, and refit what is left. `inputs` as Keras flattens them.
+
+    Args:
+        units: none for a copy of the model.
+        run: whether to refit at once.
+        how: more of `kprune.remove`.
+    """
     import keras
 
     with tempfile.TemporaryDirectory() as name:
         path, small = Path(name) / "model.keras", Path(name) / "small.keras"
         model.save(path)
-        report = kprune.remove(path, dict(units), output=small, **how)
+        if units:
+            changed = kprune.remove(path, dict(units), output=small, **how).changed
+        else:
+            changed = dict(units)
+            shutil.copy(path, small)
         pruned = keras.models.load_model(small, compile=False)
         with opened(path) as before, opened(small) as after:
             analysis = before.analysis
-            changed = {name: np.array(gone) for name, gone in report.changed.items()}
-            gone = close(analysis.groups, changed).gone
+            indices = {name: np.array(gone) for name, gone in changed.items()}
+            gone = close(analysis.groups, indices).gone
             variables = variables_of(model, analysis)
             left = variables_of(pruned, after.analysis)
             pairs = pairs_of(consumers_of(model, variables), variables, left, pruned, gone)
@@ -108,7 +119,7 @@ def twin(layer: Any, unit: int = 1, of: int = 0) -> None:
     for variable in layer.weights:
         if variable.name in ("depthwise_kernel",) and name.startswith("Separable"):
             continue  # its inputs'
-        array = np.array(variable)
+        array = np.asarray(variable).copy()
         axis = array.ndim - 1
         if name.endswith("Transpose") and variable.name == "kernel":
             axis -= 1
@@ -117,6 +128,36 @@ def twin(layer: Any, unit: int = 1, of: int = 0) -> None:
         for gate in range(GATES.get(name, 1)):
             moved[gate * width + unit] = moved[gate * width + of]
         variable.assign(array)
+
+
+def least_squares(
+    x: np.ndarray,
+    z: np.ndarray,
+    prior: np.ndarray,
+    shift: np.ndarray,
+    *,
+    ridge: float,
+    free: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (D, M) and shift by `lstsq`: one more equation for each input holds its weights.
+
+    sqrt(ridge * A_jj * n) w_j = sqrt(ridge * A_jj * n) w_j' with n rows, and A_jj the variance of the
+    input, or its mean square where the shift stays.
+    """
+    x, z = x.astype(np.float64), z.astype(np.float64)
+    power = x.var(axis=0) if free else (x**2).mean(axis=0)
+    held = np.diag(np.sqrt(ridge * power * len(x)))
+    if free:
+        ones, none = np.ones((len(x), 1)), np.zeros((len(held), 1))
+        left = np.block([[x, ones], [held, none]])
+        found = np.linalg.lstsq(left, np.concatenate([z, held @ prior]), rcond=None)[0]
+        return found[:-1], found[-1]
+    left, right = np.concatenate([x, held]), np.concatenate([z - shift, held @ prior])
+    return np.linalg.lstsq(left, right, rcond=None)[0], shift
+
+
+def weights(model: Any) -> dict[str, np.ndarray]:
+    return {variable.path: np.asarray(variable) for variable in model.weights}
 
 
 def outputs(model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:

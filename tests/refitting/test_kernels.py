@@ -15,6 +15,8 @@ from kprune.refitting.kernels import (
     put_constant,
 )
 
+pytestmark = pytest.mark.oracle
+
 
 def built(layer: Any, shape: tuple[int, ...]) -> tuple[Any, np.ndarray]:
     """A layer with random weights, and a random input of 3 samples."""

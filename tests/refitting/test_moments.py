@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
-from kprune.refitting.moments import Moments, Rows, Sums, bytes_for, sums_for
+from kprune.refitting.moments import Means, Moments, Rows, Sums, bytes_for, sums_for
+from tests.refitting.making import least_squares
 
 RIDGE = 1e-2
 
 
-def stated(
-    x: np.ndarray, z: np.ndarray, prior: np.ndarray, shift: np.ndarray, *, free: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weights and shift of one part by lstsq: one more equation for each input holds its weights.
-
-    sqrt(ridge * A_jj * n) w_j = sqrt(ridge * A_jj * n) w_j' with n rows, and A_jj the variance of the
-    input, or its mean square where the shift stays.
-    """
-    x, z = x.astype(np.float64), z.astype(np.float64)
-    power = x.var(axis=0) if free else (x**2).mean(axis=0)
-    held = np.diag(np.sqrt(RIDGE * power * len(x)))
-    ones = np.ones((len(x), 1))
-    none = np.zeros((len(held), 1))
-    if free:
-        left = np.block([[x, ones], [held, none]])
-        right = np.concatenate([z, held @ prior])
-        found = np.linalg.lstsq(left, right, rcond=None)[0]
-        return found[:-1], found[-1]
-    left = np.concatenate([x, held])
-    right = np.concatenate([z - shift, held @ prior])
-    return np.linalg.lstsq(left, right, rcond=None)[0], shift
+stated = partial(least_squares, ridge=RIDGE)
 
 
 def problem(
@@ -92,6 +75,21 @@ def test_an_infinite_ridge_moves_the_shift_alone(kind: type) -> None:
     assert np.array_equal(fit.matrix, prior)
     np.testing.assert_allclose(fit.shift, (z - x @ prior).mean(axis=1), rtol=1e-4, atol=1e-4)
     assert fit.after < fit.before
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_means_give_what_moments_give_for_the_shift_alone(free: bool) -> None:
+    x, z, prior, shift = problem(40, 6)
+    means, moments = Means(prior, shift), Moments(prior.shape)
+    for sums in (means, moments):
+        sums.add(x[:, :25], z[:, :25])
+        sums.add(x[:, 25:], z[:, 25:])
+    fits = [sums.fit(prior, shift, ridge=np.inf, free=free) for sums in (means, moments)]
+    np.testing.assert_allclose(fits[0].shift, fits[1].shift, rtol=1e-4, atol=1e-4)
+    assert np.array_equal(fits[0].matrix, prior)
+    for name in ("before", "after"):
+        one, other = (getattr(fit, name) for fit in fits)
+        assert one == pytest.approx(other, rel=1e-3)
 
 
 @pytest.mark.parametrize("free", [True, False])

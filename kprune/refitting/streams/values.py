@@ -61,14 +61,6 @@ class Values:
         """One chunk of all that a step reads."""
         return [self.get(place, chunk) for place in step.reads]
 
-    def put(self, step: Step, outputs: Sequence[Sequence[Any]]) -> None:
-        """Keep what a step gave, its outputs for each chunk, and drop what nobody reads any more."""
-        for number, place in enumerate(step.writes):
-            if self._readers.get(place):
-                self._held[place] = [self._room.take(given[number]) for given in outputs]
-        for place in dict.fromkeys(step.reads):
-            self.release(place)
-
     def keep(self, place: Place) -> None:
         """Have a tensor stay until it is released once more."""
         self._readers[place] = self._readers.get(place, 0) + 1
@@ -81,8 +73,18 @@ class Values:
                 self._room.drop(entry)
 
     def run(self, step: Step) -> None:
-        """Make one call, for all samples."""
-        self.put(step, [self._call(step, n) for n in range(len(self.chunks))])
+        """Make one call, for all samples, and drop what nobody reads any more."""
+        read = [
+            (number, place) for number, place in enumerate(step.writes) if self._readers.get(place)
+        ]
+        kept: dict[Place, list[Entry]] = {place: [] for _, place in read}
+        for n in range(len(self.chunks)):
+            outputs = self._call(step, n)
+            for number, place in read:
+                kept[place].append(self._room.take(outputs[number]))
+        self._held.update(kept)
+        for place in dict.fromkeys(step.reads):
+            self.release(place)
 
     def _call(self, step: Step, chunk: int) -> list[Any]:
         from keras.src.backend import get_keras_mask

@@ -1,0 +1,29 @@
+"""A layer that is left as it was cut, and the kinds of reasons."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+Why = Literal[
+    "variables", "adapted", "quantized", "stateful", "cell", "class", "equation", "calls", "memory"
+]
+"""Why a layer is left as it was cut.
+
+variables: which of Keras's variables its weights are cannot be told.
+adapted, quantized: its kernel is changed on the way, by adapters of LoRA or by its type.
+stateful: it keeps its state from one batch to the next.
+cell: a recurrent layer runs another cell than LSTM's, GRU's or SimpleRNN's, or several; a ConvLSTM.
+class: no kernel of its class is known: a layer of a package, or of the user.
+equation: an EinsumDense is no sum for each place and column.
+calls: it is not called, or not as often as in the original, or its calls cannot be told apart.
+memory: its least squares take more than may be taken.
+"""
+
+
+class Left(Struct, frozen=True):
+    """A layer that is left as it was cut. `name`: its path, and what in it, where it has several kernels."""
+
+    name: str
+    why: Why
