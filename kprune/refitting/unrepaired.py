@@ -59,7 +59,6 @@ def _sums_over(weight: Weight, gone: np.ndarray) -> bool:
 
 def _why(owner: Any, runs: Mapping[int, Any]) -> Why | None:
     """Why a layer's kernel is none that can be refitted; None if it can."""
-    # Reports name the reasons, and need nothing of what finds them.
     if id(owner) in runs:
         return _why_of_cell(owner, runs[id(owner)])
     if owner is None:
