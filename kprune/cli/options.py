@@ -27,7 +27,7 @@ WHICH = "Which units"
 RANKED = "Which units, by rank"
 WRITTEN = "What is written"
 REPORTED = "What is reported"
-REPAIR = "Refitting what is left"
+REPAIR = "Refitting what is left, and the criterion obs"
 LIMITS = "Limits (a larger result is not written: exit code 5)"
 RULES = "Layers of your own"
 
@@ -317,26 +317,23 @@ RepairData = Annotated[
 ]
 
 
-MemoryOption = Annotated[
-    str | None,
-    Option(
-        "--memory",
-        metavar="N",
-        help="Keep at most this many bytes of what passes between layers, such as 4G; "
-        "the rest waits on disk.",
-        rich_help_panel=REPAIR,
-    ),
-]
-
-
 class Memory(Struct, frozen=True):
-    """What a repair may keep."""
+    """What may be kept of what passes between layers."""
 
-    memory: MemoryOption = None
+    memory: Annotated[
+        str | None,
+        Option(
+            "--memory",
+            metavar="N",
+            help="Keep at most this many bytes of what passes between layers, and of sums over it "
+            "(default 4G); tensors beyond it wait on disk.",
+            rich_help_panel=REPAIR,
+        ),
+    ] = None
 
-    def arguments(self) -> dict[str, Any]:
+    def bytes(self) -> int | None:
         """As the library's functions take it. Raises: UsageError for what is no number."""
-        return memory_of(self.memory)
+        return None if self.memory is None else int(amount(self.memory, "--memory"))
 
 
 class Repairing(Struct, frozen=True):
@@ -353,16 +350,11 @@ class Repairing(Struct, frozen=True):
             autocompletion=lambda incomplete: [way for way in WAYS if way.startswith(incomplete)],
         ),
     ] = None
-    memory: MemoryOption = None
 
-    def arguments(self) -> dict[str, Any]:
-        """As the library's functions take them. Raises: UsageError for a memory that is no number."""
-        return {"repair": True if self.repair == "best" else self.repair, **memory_of(self.memory)}
-
-
-def memory_of(text: str | None) -> dict[str, int]:
-    """The argument `memory` that an option gives, if it is given."""
-    return {} if text is None else {"memory": int(amount(text, "--memory"))}
+    @property
+    def way(self) -> Any:
+        """As the library's functions take it."""
+        return True if self.repair == "best" else self.repair
 
 
 class Limiting(Struct, frozen=True):

@@ -25,6 +25,7 @@ from kprune.labels.map import TOKENS
 from kprune.opened import Opened, opened
 from kprune.page.result import Note
 from kprune.refitting.inputs import SAMPLES, Inputs, repair_inputs
+from kprune.refitting.streams.room import MEMORY
 from kprune.report.change import Change
 from kprune.report.repaired import Judged, Kernel, Left, Repaired, why_left
 from kprune.running.divergence import divergence, is_distribution, kinds_of
@@ -37,9 +38,6 @@ from kprune.surgery.optimizer import find_slots
 from kprune.surgery.provenance import with_repair
 from kprune.text import clean
 from kprune.types import Progress
-
-MEMORY = 2 << 30
-"""Bytes that may be kept at once; see `kprune.refitting`."""
 
 BATCH = 64
 """Inputs that are run at once where all that counts is what the models give."""
@@ -59,7 +57,7 @@ class Repair(Struct, frozen=True, eq=False):
             biases alone, `bn` measures the statistics of BatchNormalization anew; None for the
             best that the data allow.
         data: inputs; labels are not needed.
-        memory: bytes that may be kept at once.
+        memory: bytes that may be kept at once; by default `MEMORY`.
         samples: how many inputs are used at most.
         progress: called with (calls made, calls in all).
     Raises: UsageError for a way that there is not, or that needs data.
@@ -67,7 +65,7 @@ class Repair(Struct, frozen=True, eq=False):
 
     way: Way | None = None
     data: DataSource | None = None
-    memory: int = MEMORY
+    memory: int | None = None
     samples: int = SAMPLES
     progress: Progress | None = None
 
@@ -134,15 +132,17 @@ def nearest(it: Opened, changes: Iterable[Change], how: Repair) -> Change:
 
     Those behind one that comes near enough are not tried.
     """
-    best: Change | None = None
+    found: list[Change] = []
     for change in changes:
-        found = repaired(it, change, how)
-        if best is None or _distance(found) < _distance(best):
-            best = found
-        if _distance(best) < NEAR:
+        found.append(repaired(it, change, how))
+        if _distance(found[-1]) < NEAR:
             break
-    assert best is not None
-    return best
+    best = min(found, key=_distance)
+    if best is found[0]:
+        return best
+    figures = f"{_distance(best):.3g} against {_distance(found[0]):.3g}"
+    text = f"equal ratios in all layers come nearer to the original than one list of all units: {figures}"
+    return replace(best, notes=(*best.notes, Note("equal-ratios", "", text)))
 
 
 def _distance(change: Change) -> float:
@@ -188,7 +188,7 @@ def refitted(
     before, after = variables_of(original, it.analysis), variables_of(pruned, left.analysis)
     old = {key: np.asarray(place.variable).copy() for key, place in after.items()}
     pairs = pairs_of(consumers_of(original, before), before, after, pruned, gone)
-    with Room(how.memory) as room:
+    with Room(how.memory or MEMORY) as room:
         refit = Refit(
             Program.of(original),
             Program.of(pruned),

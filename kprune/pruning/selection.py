@@ -39,26 +39,32 @@ NARROW = 0.1  # a layer that keeps a smaller share of its units than this is poi
 
 
 def statistics_of(
-    it: Opened, data: DataSource | None = None, *, made_up: bool = False
+    it: Opened,
+    data: DataSource | None = None,
+    *,
+    made_up: bool = False,
+    memory: int | None = None,
 ) -> Statistics:
     """What is known of each unit: of its weights, and if there are data of what it gives, and to whom.
 
     Args:
         data: on which the model is run in TensorFlow, as far as it is asked for.
         made_up: whether, where there are no data, inputs may be made up for the criterion obs.
+        memory: bytes that it may keep at once.
     """
     from kprune.select.ranking.statistics import Statistics
 
     if data is None and not made_up:
         return Statistics(it.analysis, it.source)
     from kprune.refitting.ordering.on_data import OnData
+    from kprune.refitting.streams.room import MEMORY
     from kprune.running.activations import Activations
 
     return Statistics(
         it.analysis,
         it.source,
         None if data is None else Activations(it.source, it.analysis, data),
-        OnData(it.source, it.analysis, data),
+        OnData(it.source, it.analysis, data, memory=memory or MEMORY),
     )
 
 

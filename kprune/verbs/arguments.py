@@ -68,6 +68,7 @@ class Selecting(Analysing, total=False):
     """Which units; see `Selection`.
 
     data: inputs (and labels), for criteria and expressions on activations; see `DataSource`.
+    memory: bytes that the criterion obs may keep at once.
     """
 
     layers: Sequence[str] | None
@@ -77,6 +78,7 @@ class Selecting(Analysing, total=False):
     class_names: AnyPath | Sequence[str] | None
     exclude: Sequence[str]
     data: DataSource | None
+    memory: int | None
 
 
 class Changing(Selecting, Writing, total=False):
@@ -151,7 +153,7 @@ def reading_of(arguments: Analysing | Mapping[str, Any]) -> Analysing:
 
 def selection_of(units: Any, arguments: Mapping[str, Any]) -> Selection:
     """What `units` and the arguments of `Selecting` choose."""
-    return Selection(units, **_of(Selecting, arguments, but=("rules", "trust", "data")))
+    return Selection(units, **_of(Selecting, arguments, but=("rules", "trust", "data", "memory")))
 
 
 def target_of(arguments: Mapping[str, Any]) -> Target:

@@ -67,7 +67,6 @@ def remove(
     drop_branches: bool = False,
     whole_layers: Sequence[str] | None = None,
     repair: Way | bool | None = None,
-    memory: int | None = None,
     on_refit: Progress | None = None,
     **arguments: Unpack[Changing],
 ) -> Report | LiveModel:
@@ -94,7 +93,8 @@ def remove(
         repair: refit what is left to what the original gives: `lstsq` on the inputs of `data`
             (labels are not needed), `noise` on inputs that are made up, `bias`, `bn`; True for the
             best that the data allow. See `kprune.pruning.repairing.Repair`.
-        memory: bytes that a repair may keep at once of what passes between layers.
+        memory: bytes that the criterion obs and a repair may keep at once of what passes between
+            layers, and of sums over it.
         on_refit: called during a repair with (calls of layers made, calls in all).
         rules: files with rules for layers that kprune does not know.
         trust: whether code that is not Keras's own may be run to read the model.
@@ -103,7 +103,7 @@ def remove(
     """
     selection = replace(selection_of(units, arguments), keep_tokens=keep_tokens)
     names = None if whole_layers is None else _whole(whole_layers, selection, fold=fold)
-    target, data = target_of(arguments), arguments.get("data")
+    target, data, memory = target_of(arguments), arguments.get("data"), arguments.get("memory")
     how = _repair_of(repair, data, memory, on_refit)
     with opened(model, **reading_of(arguments)) as it:
         if names is not None:
@@ -111,9 +111,7 @@ def remove(
 
             change = taking_out(it.analysis, names, allow_output_change=allow_output_change)
             return write(it, _refitted(it, [change], how), target)
-        statistics = statistics_of(
-            it, None if how and how.inputs is None else data, made_up=bool(how)
-        )
+        statistics = statistics_of(it, data, made_up=how is not None, memory=memory)
         changes = (
             _removal(
                 it,
@@ -138,11 +136,9 @@ def _repair_of(
     """How what is left is refitted, if that is asked for."""
     if not repair:
         return None
-    from kprune.pruning.repairing import MEMORY, Repair
+    from kprune.pruning.repairing import Repair
 
-    return Repair(
-        None if repair is True else repair, data, memory=memory or MEMORY, progress=on_refit
-    )
+    return Repair(None if repair is True else repair, data, memory=memory, progress=on_refit)
 
 
 def _refitted(it: Opened, changes: Iterable[Change], how: Repair | None) -> Change:
@@ -198,7 +194,9 @@ def zero(
 
     selection, target = selection_of(units, arguments), target_of(arguments)
     with opened(model, **reading_of(arguments)) as it:
-        chosen, notes = selection.resolve(it.analysis, statistics_of(it, arguments.get("data")))
+        chosen, notes = selection.resolve(
+            it.analysis, statistics_of(it, arguments.get("data"), memory=arguments.get("memory"))
+        )
         change = zeroing(it, chosen, notes, outgoing=outgoing, silence=silence, coupled=coupled)
         return write(it, change, target)
 
@@ -223,7 +221,7 @@ def mask(
 
     selection, target = selection_of(units, arguments), target_of(arguments)
     with opened(model, **reading_of(arguments)) as it:
-        statistics = statistics_of(it, arguments.get("data"))
+        statistics = statistics_of(it, arguments.get("data"), memory=arguments.get("memory"))
         return write(it, masking(it.analysis, statistics, [selection], below=below), target)
 
 
@@ -377,7 +375,10 @@ def planned(
     with opened(model, **reading_of(arguments)) as it:
         selection = selection_of(units, arguments)
         if sensitivity is None and min_accuracy is None and max_drop is None:
-            chosen, notes = selection.resolve(it.analysis, statistics_of(it, arguments.get("data")))
+            chosen, notes = selection.resolve(
+                it.analysis,
+                statistics_of(it, arguments.get("data"), memory=arguments.get("memory")),
+            )
         else:
             from kprune.pruning.by_sensitivity import good_enough
 

@@ -47,12 +47,12 @@ def repair(
     Raises: UsageError if the second is not made of the first by removing units; CannotPruneError,
         FileError.
     """
-    from kprune.pruning.repairing import MEMORY, Repair, refitted, repair_notes, with_values
+    from kprune.pruning.repairing import Repair, refitted, repair_notes, with_values
     from kprune.surgery.provenance import with_repair
     from kprune.verification.replay import Unexplained, lost
 
     refuse_others("repair", Writing, arguments)
-    how = Repair(way, data, memory=memory or MEMORY, progress=on_refit)
+    how = Repair(way, data, memory=memory, progress=on_refit)
     target, reading = target_of(arguments), reading_of(arguments)
     with (
         opened(original, **reading) as it,

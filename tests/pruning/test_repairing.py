@@ -241,3 +241,38 @@ def test_made_up_tokens_are_refused(tmp_path: Path) -> None:
     model.save(path)
     with pytest.raises(CannotPruneError, match="no inputs can be made up"):
         kprune.remove(path, {"a": [1]}, repair=True)
+
+
+def test_equal_ratios_are_taken_where_they_come_nearer_and_the_report_says_so(
+    mlp: Path, unlabelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kprune.pruning import repairing
+
+    tried = []
+
+    def refit(*args: Any) -> Any:
+        values, found = refitted(*args)
+        tried.append(found.repaired.divergence.distance)
+        return values, found
+
+    refitted = repairing.refitted
+    monkeypatch.setattr(repairing, "refitted", refit)
+    small = Choice("obs", target=Budget("parameters", "15%"))
+    report = kprune.remove(
+        mlp, choice=small, output=tmp_path / "out.keras", repair=True, data=unlabelled
+    )
+    assert len(tried) == 2 and report.repaired is not None
+    assert report.repaired.repaired.divergence.distance == min(tried)
+    said = any(note.kind == "equal-ratios" for note in report.notes)
+    assert said == (tried[1] < tried[0])
+
+
+def test_a_kernel_whose_sums_are_too_large_for_the_memory_is_named(
+    mlp: Path, unlabelled: Path, tmp_path: Path
+) -> None:
+    report = kprune.remove(
+        mlp, UNITS, output=tmp_path / "out.keras", repair=True, data=unlabelled, memory=20_000
+    )
+    assert report.repaired is not None
+    assert [(row.name, row.why) for row in report.repaired.left] == [("hidden_2", "memory")]
+    assert any(note.kind == "not-repaired" and "--memory" in note.text for note in report.notes)

@@ -9,6 +9,7 @@ from kprune.cli.options import (
     WHICH,
     Choosing,
     Limiting,
+    Memory,
     Model,
     Reading,
     Repairing,
@@ -81,6 +82,7 @@ def remove(
     ] = False,
     drop_branches: DropBranches = False,
     repairing: Repairing,
+    memory: Memory,
     writing: Writing,
     limiting: Limiting,
     reporting: Reporting,
@@ -107,7 +109,8 @@ def remove(
         coupled=not no_coupled,
         allow_output_change=allow_output_change,
         drop_branches=drop_branches,
-        **repairing.arguments(),
+        repair=repairing.way,
+        memory=memory.bytes(),
     )  # fmt: skip
 
 
@@ -132,6 +135,7 @@ def zero(
         ),
     ] = False,
     no_coupled: NoCoupled = False,
+    memory: Memory,
     writing: Writing,
     reporting: Reporting,
     common: Reading,
@@ -145,6 +149,7 @@ def zero(
     changed(
         carry_out, model, writing, reporting, common,
         **choosing.selection(), outgoing=outgoing, silence=silence, coupled=not no_coupled,
+        memory=memory.bytes(),
     )  # fmt: skip
 
 
@@ -161,6 +166,7 @@ def mask(
             rich_help_panel=HOW,
         ),
     ] = None,
+    memory: Memory,
     writing: Writing,
     reporting: Reporting,
     common: Reading,
@@ -174,7 +180,16 @@ def mask(
     from kprune.verbs.change import mask as carry_out
 
     selection = choosing.selection(bare=below is not None)
-    changed(carry_out, model, writing, reporting, common, **selection, below=below)
+    changed(
+        carry_out,
+        model,
+        writing,
+        reporting,
+        common,
+        **selection,
+        below=below,
+        memory=memory.bytes(),
+    )
 
 
 def unmask(

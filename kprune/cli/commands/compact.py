@@ -8,6 +8,7 @@ from typer import Option
 from kprune.cli.commands.change import HOW, changed
 from kprune.cli.options import (
     Limiting,
+    Memory,
     Model,
     Reading,
     RepairData,
@@ -38,6 +39,7 @@ def compact(
         ),
     ] = False,
     repairing: Repairing,
+    memory: Memory,
     data: RepairData = None,
     writing: Writing,
     limiting: Limiting,
@@ -62,5 +64,5 @@ def compact(
     changed(
         carry_out, model, writing, reporting, common,
         limits=limiting.limits(), merge=merge, check=not no_check, data=data,
-        **repairing.arguments(),
+        repair=repairing.way, memory=memory.bytes(),
     )  # fmt: skip

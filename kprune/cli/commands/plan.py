@@ -11,6 +11,7 @@ from kprune.cli.options import (
     Choosing,
     Json,
     Limiting,
+    Memory,
     Model,
     Reading,
     RepairData,
@@ -29,6 +30,7 @@ def apply(
     *,
     drop_branches: DropBranches = False,
     repairing: Repairing,
+    memory: Memory,
     data: RepairData = None,
     writing: Writing,
     limiting: Limiting,
@@ -47,7 +49,7 @@ def apply(
     changed(
         carry_out, model, writing, reporting, common,
         plan=plan, limits=limiting.limits(), drop_branches=drop_branches, data=data,
-        **repairing.arguments(),
+        repair=repairing.way, memory=memory.bytes(),
     )  # fmt: skip
 
 
@@ -91,6 +93,7 @@ def plan(
             rich_help_panel=WHICH,
         ),
     ] = "remove",
+    memory: Memory,
     output: Annotated[
         str | None,
         Option(
@@ -116,6 +119,7 @@ def plan(
     made, notes = planned(
         model,
         **choosing.selection(),
+        memory=memory.bytes(),
         sensitivity=sensitivity,
         min_accuracy=min_accuracy,
         max_drop=max_drop,

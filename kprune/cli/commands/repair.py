@@ -42,5 +42,5 @@ def repair(
 
     changed(
         repaired, pruned, writing, reporting, common,
-        data=data, way=way, limits=limiting.limits(), **memory.arguments(),
+        data=data, way=way, limits=limiting.limits(), memory=memory.bytes(),
     )  # fmt: skip

@@ -13,13 +13,11 @@ from kprune.errors import CannotPruneError
 from kprune.refitting.consumers import Consumer, consumers_of, variables_of
 from kprune.refitting.following import Following
 from kprune.refitting.ordering.covariances import Covariance, Observation
-from kprune.refitting.streams.room import Room
+from kprune.refitting.streams.room import MEMORY, Room
 from kprune.refitting.streams.row_stream import stream_rows
 from kprune.refitting.streams.steps import Program, Step, layers_in
 from kprune.types import Progress
 
-MEMORY = 4 << 30
-"""Bytes for covariances and tensors, unless somebody says otherwise."""
 NOISE = 1e-10
 """A variance under this share of the mean square is rounding of float32."""
 

@@ -15,7 +15,8 @@ from kprune.formats import Source
 from kprune.refitting.inputs import repair_inputs
 from kprune.refitting.ordering.covariances import Observation
 from kprune.refitting.ordering.fisher import information_of
-from kprune.refitting.ordering.observations import MEMORY, observe
+from kprune.refitting.ordering.observations import observe
+from kprune.refitting.streams.room import MEMORY
 from kprune.running.sources import DataSource
 from kprune.runtime.keras_import import import_keras
 from kprune.runtime.keras_runtime import load

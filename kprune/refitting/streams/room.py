@@ -19,6 +19,9 @@ from typing import Any
 
 import numpy as np
 
+MEMORY = 4 << 30
+"""Bytes that may be kept at once, unless somebody says otherwise."""
+
 
 class Entry:
     """A tensor that is kept, in memory or in a file. `mask`: Keras's, if the tensor has one."""
