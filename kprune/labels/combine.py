@@ -103,7 +103,7 @@ def _standing(operand: Labels, result: Combined) -> Labels:
         return operand
     result.stuck.extend(factor.ravel() for factor in nowhere)
     kept = tuple(factor for factor in operand.factors if operand.support(factor))
-    return Labels(operand.shape, kept, operand.silent)
+    return Labels(operand.shape, kept, operand.keeps_zero)
 
 
 def units_stand_on(operand: Labels, shape: Shape) -> frozenset[int]:
@@ -127,7 +127,8 @@ def _silent(operands: Sequence[Labels], shape: Shape) -> bool:
     axes = [units_stand_on(operand, shape) for operand in operands]
     everywhere = frozenset().union(*axes)
     return all(
-        operand.silent and own == everywhere for operand, own in zip(operands, axes, strict=True)
+        operand.keeps_zero and own == everywhere
+        for operand, own in zip(operands, axes, strict=True)
     )
 
 

@@ -105,14 +105,14 @@ class Labels(Struct, frozen=True, eq=False):
     Attributes:
         shape: the tensor's own, batch first; None if it is not known.
         factors: int64 arrays of the tensor's rank, extent 1 where they do not vary.
-        silent: whether a unit all of whose weights are 0 gives 0 here, so that a sum over the units
-            loses nothing with it. After a sigmoid it gives 0.5, and the sum does.
+        keeps_zero: whether a unit all of whose weights are 0 gives 0 here, so that removing it changes
+            no sum over the units. After a sigmoid it gives 0.5, and the sum changes.
         numbers: for a tensor of sizes, what is known of each: an object array of `Number`.
     """
 
     shape: Shape | None
     factors: Factors = ()
-    silent: bool = True
+    keeps_zero: bool = True
     numbers: Any = None
 
     @property
@@ -174,7 +174,7 @@ class Labels(Struct, frozen=True, eq=False):
                 extents = [1] * len(shape)
                 extents[axis] = factor.shape[1]
                 own.append(factor.reshape(extents))
-        return Labels(shape, (*own, *kept), silent=not kept)
+        return Labels(shape, (*own, *kept), keeps_zero=not kept)
 
     def with_last(self, new: Axis | np.ndarray, shape: Shape | None = None) -> Labels:
         return self.with_axis(-1, new, shape)
@@ -189,7 +189,7 @@ class Labels(Struct, frozen=True, eq=False):
                 for factor in self.factors
                 if not any(axis in self.support(factor) for axis in axes)
             ),
-            self.silent,
+            self.keeps_zero,
         )
 
     def support(self, factor: np.ndarray) -> tuple[int, ...]:
@@ -226,7 +226,7 @@ class Labels(Struct, frozen=True, eq=False):
             spread: whether the operation needs the factors at the tensor's full shape.
         """
         moved = (function(self.spread(f) if spread else f) for f in self.factors)
-        return Labels(shape, tuple(fold(factor) for factor in moved), self.silent)
+        return Labels(shape, tuple(fold(factor) for factor in moved), self.keeps_zero)
 
     def spread(self, factor: np.ndarray) -> np.ndarray:
         """A factor broadcast to the tensor's full shape (batch 1).
@@ -238,10 +238,11 @@ class Labels(Struct, frozen=True, eq=False):
         return np.broadcast_to(factor, (1, *(size or 1 for size in self.shape[1:])))
 
     def with_shape(self, shape: Shape | None) -> Labels:
-        return Labels(shape, self.factors, self.silent, self.numbers)
+        return Labels(shape, self.factors, self.keeps_zero, self.numbers)
 
-    def with_silence(self, silent: bool) -> Labels:
-        return Labels(self.shape, self.factors, silent)
+    def with_keeps_zero(self, keeps_zero: bool) -> Labels:
+        """The same labels, of values at which a unit without weights gives 0, or need not."""
+        return Labels(self.shape, self.factors, keeps_zero)
 
     @property
     def size(self) -> int:

@@ -28,9 +28,9 @@ def activate(call: LayerCall, labels: Labels, field: str = "activation") -> Labe
             f"are normalised against each other by the {name} of {call.layer.path!r}",
             kind="softmax",
         )
-        return labels.with_silence(False)
+        return labels.with_keeps_zero(False)
     function = elementwise_activation(call.config, field)
-    return labels.with_silence(labels.silent and function.keeps_zero)
+    return labels.with_keeps_zero(labels.keeps_zero and function.keeps_zero)
 
 
 def elementwise_activation(config: dict[str, Any], field: str) -> Written:
@@ -56,7 +56,9 @@ def activation(call: LayerCall) -> Labels:
 )
 def elementwise(call: LayerCall) -> Labels:
     function = written_layer(call.kind, call.config)
-    return call.x.with_silence(call.x.silent and function is not None and function.keeps_zero)
+    return call.x.with_keeps_zero(
+        call.x.keeps_zero and function is not None and function.keeps_zero
+    )
 
 
 @LAYERS.rule("PReLU", does="passes")
@@ -76,4 +78,4 @@ def softmax(call: LayerCall) -> Labels:
     for axis in [axes] if isinstance(axes, int) else axes:
         why = f"are normalised against each other by {call.layer.path!r}"
         call.mix(call.x.axis(axis), why, kind="softmax")
-    return call.x.with_silence(False)
+    return call.x.with_keeps_zero(False)

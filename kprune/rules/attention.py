@@ -101,7 +101,7 @@ def multi_head_attention(call: LayerCall) -> Any:
     output = Labels(shape).with_last(width)
     if call.argument(5, "return_attention_scores"):
         scores = Labels((shape[0], len(heads), *shape[1:-1], *call.shape(key)[1:-1]))
-        return [output, scores.with_axis(1, heads).with_silence(False)]
+        return [output, scores.with_axis(1, heads).with_keeps_zero(False)]
     return output
 
 
@@ -182,7 +182,7 @@ def grouped_query_attention(call: LayerCall) -> Any:
     output = Labels(shape).with_last(width)
     if call.argument(5, "return_attention_scores"):
         scores = Labels((shape[0], len(heads), shape[1], call.shape(key)[1]))
-        return [output, scores.with_axis(1, heads).with_silence(False)]
+        return [output, scores.with_axis(1, heads).with_keeps_zero(False)]
     return output
 
 
@@ -198,7 +198,7 @@ def attention(call: LayerCall) -> Any:
     call.weight("concat_score_weight", when=call.config.get("score_mode") == "concat")
     scores = contract(call, [(query, "bqd"), (key, "bkd")], "bqk")
     if (additive or call.config.get("score_mode") == "concat") and not (
-        query.silent and key.silent
+        query.keeps_zero and key.keeps_zero
     ):
         call.mix(
             query.last,
@@ -221,7 +221,7 @@ def dot(call: LayerCall) -> Labels:
     right = ["b", *string.ascii_uppercase[1 : other.rank]]
     first, second = axes[0] % one.rank, axes[1] % other.rank
     right[second] = left[first]
-    if call.config.get("normalize") and not (one.silent and other.silent):
+    if call.config.get("normalize") and not (one.keeps_zero and other.keeps_zero):
         call.mix(one.axis(first), f"are normalised together by {call.layer.path!r}")
     output = "".join(letter for letter in dict.fromkeys([*left, *right]) if letter != left[first])
     result = contract(call, [(one, "".join(left)), (other, "".join(right))], output)

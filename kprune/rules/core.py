@@ -79,7 +79,7 @@ def reversible_embedding(call: LayerCall) -> Labels:
     x, shape = call.x, call.shape()
     if call.argument(1, "reverse", False):
         call.tie(x.last, units)
-        if not x.silent:
+        if not x.keeps_zero:
             call.mix(units, f"are summed into logits by {call.layer.path!r}")
         return Labels((*shape[:-1], len(rows))).with_last(rows)
     call.looked_up(x)
@@ -157,7 +157,7 @@ def einsum_dense(call: LayerCall) -> Labels:
             result.with_axis(output.index(letter), axes[letter], result.shape).factors[0]
         )
     # With a bias a position along an axis of the input gives the bias, not 0.
-    labels = Labels(result.shape, tuple(factors), silent=not carried.factors or not bias)
+    labels = Labels(result.shape, tuple(factors), keeps_zero=not carried.factors or not bias)
     return activate(call, labels)
 
 
@@ -192,7 +192,7 @@ def unchanged(call: LayerCall) -> Labels:
 def masking(call: LayerCall) -> Labels:
     """masks a time step if all units are mask_value; a unit that gives 0 is not missed where that is 0"""
     value = call.config.get("mask_value", 0.0)
-    if not call.x.silent or not isinstance(value, (int, float)) or value != 0:
+    if not call.x.keeps_zero or not isinstance(value, (int, float)) or value != 0:
         call.mix(call.x.last, f"decide together which time steps {call.layer.path!r} masks")
     return call.x
 

@@ -16,8 +16,8 @@ def merge(call: LayerCall) -> Labels:
     ranks = {len(call.shape(x)) for x in call.xs}
     if len(ranks) > 1:
         raise CannotTell("merges tensors of different ranks")
-    silent = call.gives_zero(LAYER, call.kind, call.xs, {})
-    return call.combine(call.xs).with_silence(silent)
+    keeps_zero = call.gives_zero(LAYER, call.kind, call.xs, {})
+    return call.combine(call.xs).with_keeps_zero(keeps_zero)
 
 
 @LAYERS.rule("Concatenate", does="combines")

@@ -37,7 +37,7 @@ def layer_normalization(call: LayerCall) -> Labels:
     call.weight("beta", *along, when=call.config["center"] and not rms)
     for axis in along:
         call.mix(axis, f"share the mean and variance that {call.layer.path!r} takes")
-    return call.x.with_silence(bool(call.config["scale"] or rms))
+    return call.x.with_keeps_zero(bool(call.config["scale"] or rms))
 
 
 @LAYERS.rule("GroupNormalization", does="mixes")
@@ -63,7 +63,7 @@ def group_normalization(call: LayerCall) -> Labels:
         )
     if call.config["groups"] != -1:
         call.blocks("groups", channels.ids.reshape(groups, -1))
-    return call.x.with_silence(bool(call.config["scale"]))
+    return call.x.with_keeps_zero(bool(call.config["scale"]))
 
 
 @LAYERS.rule("RMSNormalization", does="mixes")
@@ -82,7 +82,7 @@ def unit_normalization(call: LayerCall) -> Labels:
     """divides by the norm over an axis, in which a unit that gives 0 is not missed"""
     axes = call.config.get("axis", -1)
     for axis in [axes] if isinstance(axes, int) else axes:
-        if not call.x.silent:
+        if not call.x.keeps_zero:
             call.mix(call.x.axis(axis), f"share the norm that {call.layer.path!r} takes")
     return call.x
 
@@ -111,7 +111,7 @@ def normalization(call: LayerCall) -> Labels:
                     field,
                     *(call.x.axis(a) if n != 1 else 1 for a, n in zip(last, sizes, strict=True)),
                 )
-    return call.x.with_silence(False)
+    return call.x.with_keeps_zero(False)
 
 
 def _only(axis: int | list[int]) -> int:

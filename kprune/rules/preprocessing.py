@@ -29,7 +29,7 @@ def rescaling(call: LayerCall) -> Labels:
         rank = len(call.shape())
         axes = [call.x.axis(rank - depth + i) if size != 1 else 1 for i, size in enumerate(sizes)]
         call.constant(field, *axes)
-    return call.x.with_silence(call.x.silent and not np.any(_number(call.config["offset"])))
+    return call.x.with_keeps_zero(call.x.keeps_zero and not np.any(_number(call.config["offset"])))
 
 
 def _number(value: Any) -> Any:
@@ -67,8 +67,8 @@ def positions_change(call: LayerCall) -> Labels:
     x = call.hold_axes(call.x, spatial, f"stand along an axis that {call.layer.path!r} changes")
     sizes = [call.config.get("height"), call.config.get("width")]
     if call.kind in ("CenterCrop", "RandomCrop", "Resizing") and None not in sizes:
-        return x.with_shape(replaced(shape, spatial[-2:], sizes)).with_silence(False)
-    return x.with_silence(False)
+        return x.with_shape(replaced(shape, spatial[-2:], sizes)).with_keeps_zero(False)
+    return x.with_keeps_zero(False)
 
 
 def _hold(reason: str, names: list[str]) -> None:

@@ -79,9 +79,9 @@ def recurrent(call: LayerCall, gates: int, states: int, bias_rows: int = 1) -> A
             call.combine([state, initial])
         else:
             call.freeze(initial, f"are passed to {call.layer.path!r} as a state of another rank")
-    state = state.with_silence(activation.keeps_zero)
+    state = state.with_keeps_zero(activation.keeps_zero)
     if config.get("return_sequences"):
-        output = Labels((shape[0], shape[1], len(units)), (units[None, None, :],), state.silent)
+        output = Labels((shape[0], shape[1], len(units)), (units[None, None, :],), state.keeps_zero)
     else:
         output = state
     return [output, *[state] * states] if config.get("return_state") else output
@@ -108,20 +108,20 @@ def rnn(call: LayerCall) -> Any:
     x = call.hold_axes(call.x, [1], f"stand along the time axis of {call.layer.path!r}").last
     fed = x
     outputs, states = np.zeros(0, np.int64), []
-    silent = True
+    keeps_zero = True
     for number, (cell, store) in enumerate(zip(cells, stores, strict=True)):
         last = number == len(cells) - 1
-        outputs, count, silent = _cell(
+        outputs, count, keeps_zero = _cell(
             call, cell, store, x, shape[1] or 1, "units" if last else f"cell_{number}"
         )
-        states.append([Labels((shape[0], len(outputs)), (outputs[None, :],), silent)] * count)
+        states.append([Labels((shape[0], len(outputs)), (outputs[None, :],), keeps_zero)] * count)
         call.rebuilt(cell, x, Axis.of(outputs))
         x = Axis.of(outputs)
     if stacked:
         call.rebuilt(spec, fed)
     state = states[-1][0]
     if config.get("return_sequences"):
-        output = Labels((shape[0], shape[1], len(outputs)), (outputs[None, None, :],), silent)
+        output = Labels((shape[0], shape[1], len(outputs)), (outputs[None, None, :],), keeps_zero)
     else:
         output = state
     if not config.get("return_state"):
@@ -205,9 +205,9 @@ def conv_lstm(call: LayerCall) -> Any:
         "bias", columns, when=config.get("use_bias", True), uses=uses, flops=1, out=0, at="cell"
     )
     one = replaced(step, [*spatial, channels], [*sizes, len(filters)])
-    silent = activation.keeps_zero
-    state = Labels(one).with_axis(channels, filters, one).with_silence(silent)
+    keeps_zero = activation.keeps_zero
+    state = Labels(one).with_axis(channels, filters, one).with_keeps_zero(keeps_zero)
     whole = (one[0], shape[1], *one[1:])
-    sequence = Labels(whole).with_axis(channels + 1, filters, whole).with_silence(silent)
+    sequence = Labels(whole).with_axis(channels + 1, filters, whole).with_keeps_zero(keeps_zero)
     output = sequence if config.get("return_sequences") else state
     return [output, state, state] if config.get("return_state") else output

@@ -35,14 +35,14 @@ def dead_units(source: Source, analysis: GraphAnalysis) -> np.ndarray:
             there[of] = True
             some[of[alive]] = True
     held = groups.frozen() | groups.mixed()
-    loud = _groups(analysis, traced.loud)
+    nonzero = _groups(analysis, traced.nonzero)
     summed = _groups(analysis, traced.summed)
     roots = np.arange(count) == groups.of
     named = np.zeros(count, bool)
     named[groups.of[groups.owner >= 0]] = True
     ignored = read & ~read_alive & ~summed
-    silent = made & ~made_alive & ~loud
-    chosen = roots & named & ~held & (ignored | silent)
+    always_zero = made & ~made_alive & ~nonzero
+    chosen = roots & named & ~held & (ignored | always_zero)
     chosen[0] = False
     return _that_can_go(analysis, chosen)
 

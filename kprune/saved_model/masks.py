@@ -1,4 +1,4 @@
-"""Masks in a graph: what a layer gives, multiplied by a constant with 0 where a unit is silenced.
+"""Masks in a graph: what a layer gives, multiplied by a constant with 0 where a unit is masked.
 
 A layer of a graph is the nodes under its name, or, where a model has no names, those that its
 weights go into and the activation behind them. What it gives are the tensors of these nodes that
@@ -110,7 +110,7 @@ def _edit(
                 do="use 'kprune zero', which needs no such place",
             )
         for place in found:
-            hit = silent(analysis, place, axis, indices)
+            hit = positions_of(analysis, place, axis, indices)
             masks.append(
                 {
                     "layer": path,
@@ -118,7 +118,7 @@ def _edit(
                     "node": place.node,
                     "output": place.output,
                     "shape": [len(hit), *[1] * (place.rank - 1 - place.axis)],
-                    "silent": [int(i) for i in np.flatnonzero(hit)],
+                    "masked": [int(i) for i in np.flatnonzero(hit)],
                     "below": below,
                     "readers": list(place.readers),
                 }
@@ -126,7 +126,7 @@ def _edit(
     return Edit({**analysis.config, "masks": masks}, analysis.metadata)
 
 
-def silent(
+def positions_of(
     analysis: GraphAnalysis, place: Place, axis: UnitAxis, indices: np.ndarray | None
 ) -> np.ndarray:
     """bool, along the axis of a place: where a layer's units stand.
@@ -308,10 +308,10 @@ class _Graph:
                 "output",
             )
 
-        silent = np.zeros(one["shape"], bool)
-        silent.reshape(-1)[one["silent"]] = True
+        masked = np.zeros(one["shape"], bool)
+        masked.reshape(-1)[one["masked"]] = True
         if one["below"] is None:
-            factor = const("values", (~silent).astype(dtype.as_numpy_dtype))
+            factor = const("values", (~masked).astype(dtype.as_numpy_dtype))
         else:
             size = self.text(add(f"{base}/abs", "Abs", [source], shape, T=kind), "y")
             large = self.text(
@@ -325,8 +325,8 @@ class _Graph:
                 "z",
             )
             factor = self.text(add(f"{base}/cast", "Cast", [large], shape, SrcT=10, DstT=kind), "y")
-            if not silent.all():
-                others = const("values", (~silent).astype(dtype.as_numpy_dtype))
+            if not masked.all():
+                others = const("values", (~masked).astype(dtype.as_numpy_dtype))
                 factor = self.text(
                     add(f"{base}/others", "Maximum", [factor, others], shape, T=kind), "z"
                 )

@@ -279,7 +279,7 @@ class LayerCall(RuleCall):
             if axis.factors
             for factor in tensor.with_axis(number, axis, constant.shape).factors
         ]
-        return Labels(constant.shape, tuple(factors), silent=not constant.value.any())
+        return Labels(constant.shape, tuple(factors), keeps_zero=not constant.value.any())
 
     def made_tensor(self, argument: Any) -> Any:
         """An argument, with a tensor in the place of an array in the config."""

@@ -97,7 +97,7 @@ def regrouped(call: RuleCall, x: Labels, old: Shape, new: Shape) -> Labels:
         new: the shape that it gets.
     """
     if not x.factors:
-        return Labels(new, (), x.silent)
+        return Labels(new, (), x.keeps_zero)
     found = match(old, new)
     i, j = found.heads
     inner = [size for sizes, _ in found.runs for size in sizes]
@@ -111,7 +111,7 @@ def regrouped(call: RuleCall, x: Labels, old: Shape, new: Shape) -> Labels:
         x, range(len(head)), f"stand along an axis that {call.layer.path!r} folds with others"
     )
     factors = tuple(fold(_moved(f, len(head), j, found, new)) for f in x.factors)
-    return Labels(new, factors, x.silent)
+    return Labels(new, factors, x.keeps_zero)
 
 
 def _refined(factor: np.ndarray, head: int, split: tuple[int, int] | None) -> np.ndarray:

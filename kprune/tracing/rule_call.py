@@ -273,7 +273,7 @@ class RuleCall:
                 ]
                 self.tie(np.broadcast_to(first, factor.shape).ravel(), factor.ravel())
                 factors.append(first)
-        return Labels(x.shape, tuple(factors), x.silent)
+        return Labels(x.shape, tuple(factors), x.keeps_zero)
 
     def collapse(self, x: Labels, axes: Iterable[int]) -> Labels:
         """The labels of a tensor of which some axes were brought down to size 1.
@@ -300,7 +300,7 @@ class RuleCall:
                 )
                 extents = [factor.shape[axis] if axis in left else 1 for axis in range(x.rank)]
                 factors.append(self._map.derive(np.ascontiguousarray(members)).reshape(extents))
-        return Labels(shape, tuple(factors), x.silent)
+        return Labels(shape, tuple(factors), x.keeps_zero)
 
     def combine(self, operands: Sequence[Labels]) -> Labels:
         """The labels of an element-wise function of several tensors, whose units are tied position by position."""
@@ -345,5 +345,5 @@ def _ids(where: Axis | np.ndarray) -> np.ndarray:
 def _known(operand: Any, stands: bool) -> Any:
     """What is known of an operand where a unit is gone; `stands` tells whether the unit stands in it."""
     if isinstance(operand, Labels):
-        return ZERO if stands and operand.silent else ANYTHING
+        return ZERO if stands and operand.keeps_zero else ANYTHING
     return ANYTHING if operand is None else operand

@@ -323,7 +323,7 @@ def _apart(outputs: Any, inputs: list[Labels]) -> Any:
     def own(leaf: Any) -> Any:
         if not isinstance(leaf, Labels) or not any(id(factor) in read for factor in leaf.factors):
             return leaf
-        return Labels(leaf.shape, tuple(factor[...] for factor in leaf.factors), leaf.silent)
+        return Labels(leaf.shape, tuple(factor[...] for factor in leaf.factors), leaf.keeps_zero)
 
     return map_leaves(own, outputs)
 

@@ -194,7 +194,7 @@ class TracedLayer:
 
         for path, labels in self._record.held.items():
             factors = tuple(named(factor) for factor in labels.factors)
-            self._record.held[path] = Labels(labels.shape, factors, labels.silent)
+            self._record.held[path] = Labels(labels.shape, factors, labels.keeps_zero)
         records = [
             record for map_ in maps for found in map_.records.values() for record in found.whole()
         ]

@@ -34,21 +34,21 @@ class HeldZeros:
             places = [
                 (w, n, of_path[w.path]) for w, n in made_by(analysis, axis) if w.path in of_path
             ]
-            silent = np.ones(len(axis), bool)
+            zeroed = np.ones(len(axis), bool)
             ids = axis.ids
-            # A kernel with adapters of LoRA is not trained, and its units are not silent for that.
+            # A kernel with adapters of LoRA is not trained, and its units are not zero for that.
             for weight, number in incoming(analysis, axis) if places else ():
                 along = labels_along(weight, number)
                 # From the file: what training has brought to zero since may leave it again.
                 value = as_float(source.read(weight.path))
                 value = np.moveaxis(value, number, -1).reshape(-1, len(along))
                 alive = along[(value != 0).any(axis=0)]
-                silent &= ~np.isin(ids, alive)
-            if not places or not silent.any():
+                zeroed &= ~np.isin(ids, alive)
+            if not places or not zeroed.any():
                 continue
-            self.units += int(silent.sum())
+            self.units += int(zeroed.sum())
             for weight, number, variable in places:
-                keep = ~np.isin(labels_along(weight, number), ids[silent])
+                keep = ~np.isin(labels_along(weight, number), ids[zeroed])
                 shape = [
                     *variable.shape[:number],
                     *variable.shape[number + 1 :],

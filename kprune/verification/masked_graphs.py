@@ -18,7 +18,7 @@ from kprune.errors import CannotPruneError
 from kprune.pruning.lost import Mask
 from kprune.runtime.tensorflow_runtime import tensorflow
 from kprune.saved_model.analysis import GraphAnalysis
-from kprune.saved_model.masks import Place, places, silent
+from kprune.saved_model.masks import Place, places, positions_of
 from kprune.saved_model.tracing.graph import MAIN, Ref
 from kprune.saved_model.tracing.trace import GraphTracer
 from kprune.text import clean
@@ -28,8 +28,10 @@ _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _DO = "run both on data of your own; or take the masks out of a copy ('kprune unmask') and verify that"
 
 
-def silenced(loaded: Any, analysis: GraphAnalysis, masks: Sequence[Mask]) -> dict[str, Signature]:
-    """The signatures of a loaded SavedModel, with what the layers give silenced.
+def masked_signatures(
+    loaded: Any, analysis: GraphAnalysis, masks: Sequence[Mask]
+) -> dict[str, Signature]:
+    """The signatures of a loaded SavedModel, with what the layers give set to 0.
 
     Args:
         loaded: what `tf.saved_model.load` gave; it may hold other weights than the file did.
@@ -44,9 +46,11 @@ def silenced(loaded: Any, analysis: GraphAnalysis, masks: Sequence[Mask]) -> dic
         found = list(places(analysis, axis))
         if not found:
             raise _unchecked(mask.path, "none of its operations gives its units along one axis")
-        standing += [(mask, place, silent(analysis, place, axis, mask.channels)) for place in found]
+        standing += [
+            (mask, place, positions_of(analysis, place, axis, mask.channels)) for place in found
+        ]
     return {
-        name: _Inlined(analysis.tracer, name, signature).silenced(standing)
+        name: _Inlined(analysis.tracer, name, signature).masked(standing)
         for name, signature in loaded.signatures.items()
     }
 
@@ -148,7 +152,7 @@ class _Inlined:
                 inlined = calls and prefix is not None
                 self._walk(name, f"{prefix}{node.name}/" if inlined else None)
 
-    def silenced(self, standing: Sequence[tuple[Mask, Place, np.ndarray]]) -> Signature:
+    def masked(self, standing: Sequence[tuple[Mask, Place, np.ndarray]]) -> Signature:
         cuts: dict[Ref, _Cut] = {}
         for mask, place, off in standing:
             if place.graph in self.hidden:

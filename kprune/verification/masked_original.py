@@ -36,7 +36,7 @@ BY_ACTIVATION = frozenset(
 ) | {"Dense"}
 
 
-def silenced_original(source: Source, analysis: Analysis, lost: Lost, folder: Path) -> Any:
+def masked_original(source: Source, analysis: Analysis, lost: Lost, folder: Path) -> Any:
     """A Keras model.
 
     Args:
@@ -50,7 +50,7 @@ def silenced_original(source: Source, analysis: Analysis, lost: Lost, folder: Pa
     edit = zero_through(analysis, Closure(analysis.groups, {}, lost.silent_weights))
     edit = combined(edit, zero(analysis, in_file))
     if edit.tensors:
-        copy = folder / ("silenced" + SUFFIXES.get(source.format, ""))
+        copy = folder / ("masked" + SUFFIXES.get(source.format, ""))
         write_model(source, edit, copy, force=True)
         with open_model(copy, trust=source.trusted) as changed:
             model = load(changed, folder)

@@ -40,7 +40,7 @@ from kprune.verification.compare import (
 )
 from kprune.verification.cut_tensors import CutOutputs, cut_inputs, cut_outputs, inexact
 from kprune.verification.gates import NO_LIMITS, Gates
-from kprune.verification.masked_original import silenced_original
+from kprune.verification.masked_original import masked_original
 from kprune.verification.repaired import (
     Steps,
     changed_beyond_repair,
@@ -226,8 +226,8 @@ class _Both:
                 ]
             )
         self.notes += trusted(self.before, self.after)
-        silenced = not repaired and known is not None
-        other = silenced and (self.whole is not None or (known is not None and not known.nothing))
+        masked = not repaired and known is not None
+        other = masked and (self.whole is not None or (known is not None and not known.nothing))
         progress = _Steps(asked.progress, number, 2 + (other and given is not None))
 
         small_inputs = inputs
@@ -235,9 +235,9 @@ class _Both:
         reference = original
         if analysis is not None and known is not None:
             small_inputs = cut_inputs(analysis, known.gone, inputs)
-            if silenced and not known.nothing:
-                reference = silenced_original(self.base, analysis, known, self.folder)
-            elif silenced and self.whole is not None:
+            if masked and not known.nothing:
+                reference = masked_original(self.base, analysis, known, self.folder)
+            elif masked and self.whole is not None:
                 reference = load(self.base, self.folder)
             if self.whole is not None:
                 self._check_without_layers(self.whole, inputs, batch_size, tolerance)
@@ -245,7 +245,7 @@ class _Both:
                 self._check_untouched(analysis, known, steps)
         if tokens:
             small_inputs = tokens.renumbered(small_inputs)
-            if silenced:
+            if masked:
                 self.notes += (unsure := tokens.forget(reference, drawn=given is None))
                 exact = exact and not unsure
         full = run(reference, inputs, batch_size=batch_size, progress=progress.next())
@@ -260,7 +260,7 @@ class _Both:
         if analysis is not None and known is not None:
             expected = cut_outputs(analysis, known.gone, full, names)
             self.notes += expected.notes
-            if silenced:
+            if masked:
                 self.notes += (mixed := inexact(analysis, known.gone, expected.renormalised))
                 exact = exact and not mixed
         classes = expected.classes
@@ -312,7 +312,7 @@ class _Both:
             pruned=str(self.after.path),
             passed=computes and all(gate.passed for gate in gates),
             computes=computes,
-            against="masked original" if silenced else "original",
+            against="masked original" if masked else "original",
             exact=exact,
             tolerance=tolerance,
             samples=number,

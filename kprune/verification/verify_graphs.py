@@ -36,8 +36,8 @@ from kprune.verification.compare import (
     difference,
     unexplained,
 )
-from kprune.verification.masked_graphs import Signature, silenced
-from kprune.verification.masked_original import silenced_original
+from kprune.verification.masked_graphs import Signature, masked_signatures
+from kprune.verification.masked_original import masked_original
 from kprune.verification.replay import Unexplained, lost
 from kprune.verification.signature_runs import Arrays, SignatureRun, random_samples
 from kprune.verification.timing import time_calls
@@ -174,7 +174,7 @@ class _Reference:
             found: Mapping[str, Signature] = loaded.signatures
             return found
         assert isinstance(self.analysis, GraphAnalysis)
-        return silenced(loaded, self.analysis, self.masks)
+        return masked_signatures(loaded, self.analysis, self.masks)
 
 
 class _Models:
@@ -249,7 +249,7 @@ class _Models:
 def _reference(
     before: Source, after: Source, analysis: Analysis, folder: Path, notes: list[Note]
 ) -> _Reference:
-    """The original with what the pruned one lost silenced; as it is, if that cannot be told."""
+    """The original with every pruned unit masked; as it is, if these are not known."""
     assert before.path is not None
     try:
         known = lost(analysis, after.metadata)
@@ -259,8 +259,8 @@ def _reference(
         return _Reference(before.path, analysis, nothing, [], "original")
     found = _Reference(before.path, analysis, known.gone, known.masks, "masked original")
     if known.masks and not isinstance(analysis, GraphAnalysis):
-        # Written by Keras 2: its layers are silenced, and the whole is traced anew.
-        model = silenced_original(before, analysis, known, folder)
+        # Written by Keras 2: its layers are masked, and the whole is traced anew.
+        model = masked_original(before, analysis, known, folder)
         found.folder, found.masks = folder / "masked", []
         with quiet():
             model.save(found.folder, save_format="tf")

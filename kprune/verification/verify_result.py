@@ -166,7 +166,7 @@ def _statement(found: Verification) -> str:
         if found.divergence is None:
             return "the repaired model does not give outputs like the original's"
         return f"repaired, and so not equal to the original: {Divergence(found.divergence).text}"
-    what = "the original with its pruned units silenced"
+    what = "the original with its pruned units masked"
     if found.against == "original":
         what = "the original as it is"
     if not found.computes:

@@ -105,9 +105,9 @@ def test_a_head_goes_with_all_its_dimensions() -> None:
 
 
 def test_a_result_is_silent_only_if_all_operands_are() -> None:
-    one, other = along((None, 2), 1, 1), along((None, 2), 1, 11).with_silence(False)
-    assert combine([one, one], Derivations(80)).labels.silent
-    assert not combine([one, other], Derivations(80)).labels.silent
+    one, other = along((None, 2), 1, 1), along((None, 2), 1, 11).with_keeps_zero(False)
+    assert combine([one, one], Derivations(80)).labels.keeps_zero
+    assert not combine([one, other], Derivations(80)).labels.keeps_zero
 
 
 @st.composite

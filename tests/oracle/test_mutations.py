@@ -246,7 +246,7 @@ def test_labels_turned_round_on_any_axis_of_any_weight_are_noticed(case, origina
 def flipped(value):
     if not isinstance(value, Labels):
         return value
-    return Labels(value.shape, tuple(np.flip(factor) for factor in value.factors), value.silent)
+    return Labels(value.shape, tuple(np.flip(factor) for factor in value.factors), value.keeps_zero)
 
 
 def labelled_calls(original):

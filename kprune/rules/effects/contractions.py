@@ -46,7 +46,7 @@ def contract(call: RuleCall, operands: Sequence[tuple[Labels, str]], output: str
     summed = [letters.index(letter) for letter in letters if letter not in output]
     for axis in summed:
         along = product.axis(axis)
-        if along.factors and not _silent_along(wide, axis):
+        if along.factors and not _keeps_zero_along(wide, axis):
             call.mix(
                 along,
                 f"are multiplied and summed by {call.layer.path!r}, where a masked unit gives no 0",
@@ -55,12 +55,12 @@ def contract(call: RuleCall, operands: Sequence[tuple[Labels, str]], output: str
     shape = tuple(size for axis, size in enumerate(call.shape(left)) if axis not in summed)
     result = left.move(lambda factor: factor.squeeze(tuple(summed)), shape)
     kept = (axis for axis in range(len(letters)) if axis not in summed and left.varies(axis))
-    return result.with_silence(all(_silent_along(wide, axis) for axis in kept))
+    return result.with_keeps_zero(all(_keeps_zero_along(wide, axis) for axis in kept))
 
 
-def _silent_along(factors: Iterable[Labels], axis: int) -> bool:
+def _keeps_zero_along(factors: Iterable[Labels], axis: int) -> bool:
     """Whether a product gives 0 where a unit on one axis is gone: it does if one factor with that unit does."""
-    return any(labels.silent and labels.varies(axis) for labels in factors)
+    return any(labels.keeps_zero and labels.varies(axis) for labels in factors)
 
 
 def parse_equation(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:

@@ -43,7 +43,7 @@ def join(call: RuleCall, xs: list[Labels], axis: int) -> Labels:
         return joined
     ids = [one.ids if one.factors else np.zeros(one.size or 0, np.int64) for one in along]
     own = Labels(shape).with_axis(axis, Axis.of(np.concatenate(ids)))
-    return Labels(shape, (*own.factors, *kept), all(x.silent for x in xs))
+    return Labels(shape, (*own.factors, *kept), all(x.keeps_zero for x in xs))
 
 
 def _join_wide(
@@ -58,7 +58,7 @@ def _join_wide(
     for x in xs:
         factor = x.factors[0] if x.factors else np.zeros((1,) * len(shape), np.int64)
         parts.append(x.spread(factor))
-    return Labels(shape, (fold(np.concatenate(parts, axis)),), all(x.silent for x in xs))
+    return Labels(shape, (fold(np.concatenate(parts, axis)),), all(x.keeps_zero for x in xs))
 
 
 def stacked(call: RuleCall, xs: Sequence[Labels], axis: int) -> Labels:

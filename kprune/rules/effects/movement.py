@@ -125,7 +125,7 @@ def padded(
         None if n is None or before is None or after is None else n + before + after
         for n, (before, after) in zip(call.shape(x), pairs, strict=True)
     )
-    silent = x.silent and zeros
+    keeps_zero = x.keeps_zero and zeros
     grown = [axis for axis, pair in enumerate(pairs) if pair != (0, 0) and x.varies(axis)]
     follows = constant and len(grown) == 1 and _can_grow(x.axis(grown[0]), widths[grown[0]])
     for axis, pair in enumerate(widths):
@@ -134,7 +134,7 @@ def padded(
                 call.use_value(number)
     if not follows:
         x = call.hold_axes(x, grown, f"are padded by {call.layer.path!r}")
-        return Labels(result, x.factors, silent)
+        return Labels(result, x.factors, keeps_zero)
     (axis,) = grown
     ends = [call.anonymous(number.value or 0) for number in widths[axis]]
     for number, ids in zip(widths[axis], ends, strict=True):
@@ -142,7 +142,7 @@ def padded(
     own = Labels(result).with_axis(
         axis, np.concatenate([ends[0], x.axis(axis).ids, ends[1]]), result
     )
-    return Labels(result, (*own.factors, *x.without(axis).factors), silent)
+    return Labels(result, (*own.factors, *x.without(axis).factors), keeps_zero)
 
 
 def _can_grow(along: Axis, pair: tuple[Number, Number]) -> bool:
@@ -184,4 +184,4 @@ def folded_blocks(call: RuleCall, x: Labels, block: int, channels: int, *, grow:
         ids = rows[0]
     else:
         ids = np.tile(along.ids, squared)
-    return Labels(result).with_axis(channels, ids, result).with_silence(x.silent)
+    return Labels(result).with_axis(channels, ids, result).with_keeps_zero(x.keeps_zero)

@@ -31,7 +31,7 @@ def extreme_positions(
 ) -> Labels:
     """The number of the largest (or smallest) position: all of them must stay."""
     x = call.hold_axes(x, axes, f"are indexed by {call.layer.path!r}")
-    return _left(call, x, axes, keepdims=keepdims).with_silence(False)
+    return _left(call, x, axes, keepdims=keepdims).with_keeps_zero(False)
 
 
 def _left(call: RuleCall, x: Labels, axes: Sequence[int], *, keepdims: bool) -> Labels:
@@ -49,13 +49,13 @@ def normalised(call: RuleCall, x: Labels, axes: Sequence[int], *, shares: bool) 
     why = f"are normalised against each other by {call.layer.path!r}"
     for axis in axes:
         call.mix(x.axis(axis), why, kind="softmax" if shares else "statistic")
-    return x.with_silence(False)
+    return x.with_keeps_zero(False)
 
 
 def running_sums(call: RuleCall, x: Labels, axes: Sequence[int]) -> Labels:
     """Every position with the sum of all before it: one that gives 0 is not missed."""
     for axis in axes:
         along = x.axis(axis)
-        if along.factors and not x.silent:
+        if along.factors and not x.keeps_zero:
             call.mix(along, f"are summed up by {call.layer.path!r}")
-    return x.with_silence(False)
+    return x.with_keeps_zero(False)

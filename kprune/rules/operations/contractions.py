@@ -131,4 +131,6 @@ def dot_product_attention(call: LayerCall) -> Labels:
     scores = contract(call, [(query, "bthd"), (key, "bshd")], "bhts")
     scores = call.hold_axes(scores, [2, 3], f"stand along the time axis of {call.layer.path!r}")
     value = call.hold_axes(value, [1], f"stand along the time axis of {call.layer.path!r}")
-    return contract(call, [(scores, "bhts"), (value, "bshd")], "bthd").with_silence(value.silent)
+    return contract(call, [(scores, "bhts"), (value, "bshd")], "bthd").with_keeps_zero(
+        value.keeps_zero
+    )

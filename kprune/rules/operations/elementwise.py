@@ -30,8 +30,8 @@ OF_SEVERAL = names(OPERATION, operands=lambda count: count > 1)
     note="element by element; a masked unit gives a constant other than 0",
 )
 def elementwise(call: LayerCall) -> Labels:
-    silent = call.gives_zero(OPERATION, call.kind, [call.x], _parameters(call))
-    return with_parameters(call).with_silence(silent and not call.constants)
+    keeps_zero = call.gives_zero(OPERATION, call.kind, [call.x], _parameters(call))
+    return with_parameters(call).with_keeps_zero(keeps_zero and not call.constants)
 
 
 def with_parameters(call: LayerCall) -> Labels:
@@ -57,7 +57,7 @@ def combining(call: LayerCall) -> Labels:
     for operand in operands:
         if isinstance(operand, (Constant, list, tuple)):
             combined = with_constant(call, combined, operand)
-    return combined.with_silence(
+    return combined.with_keeps_zero(
         call.gives_zero(
             OPERATION,
             call.kind,

@@ -78,5 +78,7 @@ def along_an_axis(call: LayerCall) -> Labels:
         )
     if call.kind == "Trapezoid":
         kept = tuple(n for a, n in enumerate(shape) if a not in axes)
-        return x.move(lambda factor: factor.squeeze(tuple(axes)), kept).with_silence(x.silent)
+        return x.move(lambda factor: factor.squeeze(tuple(axes)), kept).with_keeps_zero(
+            x.keeps_zero
+        )
     return x.with_shape(recorded) if recorded is not None else x

@@ -28,7 +28,7 @@ OTHERS = (
     *SUMS, does="passes", note="over units: a unit that gives 0 is not missed, any other mixes"
 )
 def sums(call: LayerCall) -> Labels:
-    return reduce(call, exact=call.x.silent)
+    return reduce(call, exact=call.x.keeps_zero)
 
 
 @OPERATIONS.rule(*OTHERS, does="mixes", note="over units: what is left changes with each that goes")
@@ -107,7 +107,7 @@ def normalisation(call: LayerCall) -> Labels:
         elif isinstance(operand, Labels):
             spread = call.kind == "LayerNorm" and operand.rank != rank
             result = call.combine([result, _spread(call, operand, axes) if spread else operand])
-    return result.with_silence(call.kind in ("Normalize", "RMSNorm") and x.silent)
+    return result.with_keeps_zero(call.kind in ("Normalize", "RMSNorm") and x.keeps_zero)
 
 
 def _scaled(call: LayerCall, x: Labels, constant: Constant, axes: list[int]) -> Labels:
@@ -145,7 +145,7 @@ def moments(call: LayerCall) -> Any:
 def _over(call: LayerCall) -> Labels:
     axes = axes_of(call.argument(1, "axes"), len(call.shape()))
     keepdims = call.argument(2, "keepdims", False)
-    return reduced(call, call.x, axes, exact=False, keepdims=keepdims).with_silence(False)
+    return reduced(call, call.x, axes, exact=False, keepdims=keepdims).with_keeps_zero(False)
 
 
 @OPERATIONS.rule(

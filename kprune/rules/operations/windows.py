@@ -65,7 +65,7 @@ def batch_norm(call: LayerCall) -> Labels:
     for array in call.constants:
         if array.shape == (along.size,):
             call.constant(array, along)
-    return x.with_silence(False)
+    return x.with_keeps_zero(False)
 
 
 @OPERATIONS.rule("Glu", does="combines")
@@ -84,4 +84,4 @@ def gated_halves(call: LayerCall, axis: int) -> Labels:
     half = size // 2
     result = replaced(shape, [axis], [half])
     first, second = (taken(x, run, axis, result) for run in (range(half), range(half, size)))
-    return call.combine([first, second]).with_silence(x.silent)
+    return call.combine([first, second]).with_keeps_zero(x.keeps_zero)

@@ -19,14 +19,16 @@ from kprune.tracing.rule_call import CannotTell
 Size = int | None
 
 
-def resampled(call: LayerCall, rows: Size, columns: Size, *, silent: bool = True) -> Labels:
+def resampled(call: LayerCall, rows: Size, columns: Size, *, keeps_zero: bool = True) -> Labels:
     """Images of another height and width, channel by channel; with a batch in front or without."""
     shape = call.shape()
     if len(shape) < 3:
         raise CannotTell(f"is called on a tensor of shape {shape}")
     axes = [len(shape) - 3, len(shape) - 2]
     x = call.hold_axes(call.x, axes, f"stand along an axis that {call.layer.path!r} resamples")
-    return x.with_shape(replaced(shape, axes, [rows, columns])).with_silence(x.silent and silent)
+    return x.with_shape(replaced(shape, axes, [rows, columns])).with_keeps_zero(
+        x.keeps_zero and keeps_zero
+    )
 
 
 @function(
@@ -76,7 +78,7 @@ def in_place(call: LayerCall) -> Labels:
           idle="delta gamma gain saturate")  # fmt: skip
 def brightness(call: LayerCall) -> Labels:
     """element by element"""
-    return call.x.with_silence(False)
+    return call.x.with_keeps_zero(False)
 
 
 @function("image.per_image_standardization")
@@ -84,7 +86,7 @@ def standardized(call: LayerCall) -> Labels:
     """mean and deviation of a whole image"""
     for axis in range(call.x.rank - 3, call.x.rank):
         call.mix(call.x.axis(axis), f"are normalised together by {call.layer.path!r}")
-    return call.x.with_silence(False)
+    return call.x.with_keeps_zero(False)
 
 
 @function("image.transpose", "image.rot90", takes="k")
@@ -114,7 +116,9 @@ def gradients(call: LayerCall) -> list[Labels]:
 def total_variation(call: LayerCall) -> Labels:
     """the sum of differences of neighbours, over all channels"""
     rank = len(call.shape())
-    return reduced(call, call.x, list(range(rank - 3, rank)), exact=call.x.silent, keepdims=False)
+    return reduced(
+        call, call.x, list(range(rank - 3, rank)), exact=call.x.keeps_zero, keepdims=False
+    )
 
 
 @function("image.extract_patches", "image.extract_image_patches",

@@ -65,7 +65,9 @@ def tensordot(call: LayerCall) -> Labels:
 @function("nn.crelu", takes="axis")
 def crelu(call: LayerCall) -> Labels:
     """relu of x and of -x, one after the other"""
-    return join(call, [call.x, call.x], whole_number(call, "axis", -1)).with_silence(call.x.silent)
+    return join(call, [call.x, call.x], whole_number(call, "axis", -1)).with_keeps_zero(
+        call.x.keeps_zero
+    )
 
 
 @function("one_hot", takes="depth axis", idle="on_value off_value")
@@ -89,6 +91,6 @@ def clip_by_norm(call: LayerCall) -> Labels:
     axes = argument(call, "axes")
     held = range(len(call.shape())) if axes is None else plain_list(call, axes).ravel()
     for axis in held:
-        if not call.x.silent:
+        if not call.x.keeps_zero:
             call.mix(call.x.axis(int(axis)), f"share the norm that {call.layer.path!r} takes")
     return call.x

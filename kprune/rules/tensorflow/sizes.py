@@ -177,4 +177,4 @@ def made_from_a_shape(call: LayerCall) -> Labels:
         numbers = list(first.numbers.flat)
     else:
         numbers = list(_assembled(call, "Concatenate").numbers.flat)
-    return call.sized(numbers).with_silence(False)
+    return call.sized(numbers).with_keeps_zero(False)

@@ -141,7 +141,7 @@ twins(
 )
 def element_by_element(call: LayerCall) -> Labels:
     """functions that keras.ops lacks: what they make of 0 is taken for something else"""
-    return call.x.with_silence(False)
+    return call.x.with_keeps_zero(False)
 
 
 @function("math.l2_normalize", takes="axis dim epsilon")
@@ -149,7 +149,7 @@ def l2_normalize(call: LayerCall) -> Labels:
     """divides by the norm over some axes, in which a unit that gives 0 is not missed"""
     axis = argument(call, "axis", call.kwargs.get("dim"))
     for at in axes_of(axis, len(call.shape())):
-        if not call.x.silent:
+        if not call.x.keeps_zero:
             call.mix(call.x.axis(at), f"share the norm that {call.layer.path!r} takes")
     return call.x
 
@@ -160,7 +160,7 @@ def norm(call: LayerCall) -> Labels:
     axes = axes_of(call.kwargs.get("axis"), len(call.shape()))
     plain = argument(call, "ord", "euclidean") in ("euclidean", 1, 2) and len(axes) == 1
     keepdims = bool(call.kwargs.get("keepdims") or call.kwargs.get("keep_dims"))
-    return reduced(call, call.x, axes, exact=plain and call.x.silent, keepdims=keepdims)
+    return reduced(call, call.x, axes, exact=plain and call.x.keeps_zero, keepdims=keepdims)
 
 
 @function("math.top_k", takes="k", idle="sorted index_type")

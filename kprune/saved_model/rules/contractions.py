@@ -32,13 +32,15 @@ def product(call: OpCall, operands: Sequence[tuple[Labels, str]], output: str) -
         }
         uses = positions([size for letter, size in list(sizes.items())[1:] if letter not in own])
         call.makes(labels, made, uses)
-        silent = all(other.silent for place, (other, _) in enumerate(operands) if place != index)
+        keeps_zero = all(
+            other.keeps_zero for place, (other, _) in enumerate(operands) if place != index
+        )
         by_weight = any(
             value.fixed for place, value in enumerate(call.ins[: len(operands)]) if place != index
         )
         for axis, letter in enumerate(own):
             if letter not in output and not (by_weight and not call.ins[index].fixed):
-                call.consumes(index, labels, axis, loud=not silent)
+                call.consumes(index, labels, axis, nonzero=not keeps_zero)
     return contract(call, operands, output)
 
 
@@ -93,7 +95,7 @@ def convolution(call: OpCall) -> Labels:
     call.makes(call.labels(1), [rank - 1], positions([shape[axis] for axis in space]))
     if x.axis(channels).size == inputs.size:
         _meet(call, x, channels, kernel, rank - 2)
-        call.consumes(1, kernel, rank - 2, loud=not x.silent)
+        call.consumes(1, kernel, rank - 2, nonzero=not x.keeps_zero)
     elif not call.grouped(x, channels, kernel):
         why = f"are channels of the groups of {call.layer.path!r}"
         call.freeze(x.axis(channels), why)
@@ -117,7 +119,7 @@ def _meet(call: OpCall, x: Labels, channels: int, kernel: Labels, axis: int) -> 
     else:
         call.freeze(along, f"meet the kernel of {call.layer.path!r} along two axes at once")
         call.freeze(rows, f"meet channels of {call.layer.path!r} that stand along two axes at once")
-    if not x.silent and not kernel.silent:
+    if not x.keeps_zero and not kernel.keeps_zero:
         call.mix(
             along,
             f"are multiplied and summed by {call.layer.path!r}, where a masked unit gives no 0",
@@ -173,7 +175,7 @@ def transposed(call: OpCall) -> Labels:
     shape = _convolved(call, x, channels, space, outputs.size)
     call.makes(call.labels(1), [rank - 2], positions([call.shape(x)[axis] for axis in space]))
     _meet(call, x, channels, kernel, rank - 1)
-    call.consumes(1, kernel, rank - 1, loud=not x.silent)
+    call.consumes(1, kernel, rank - 1, nonzero=not x.keeps_zero)
     result = Labels(shape)
     if outputs.factors:
         result = result.with_axis(channels, outputs, shape)

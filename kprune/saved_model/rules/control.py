@@ -131,10 +131,10 @@ def _round(call: OpCall, before: Value, after: Value) -> Value:
         return Value(Labels(None))
     if not one.factors and not other.factors:
         return Value(one)
-    if one.silent and not other.silent:
+    if one.keeps_zero and not other.keeps_zero:
         call.mix(one, f"go round in {call.layer.path!r}, where a masked unit gives no 0")
     joined = call.combine([one, other])
-    return Value(joined.with_silence(one.silent and other.silent))
+    return Value(joined.with_keeps_zero(one.keeps_zero and other.keeps_zero))
 
 
 # -- lists of tensors -----------------------------------------------------------------------------
@@ -188,8 +188,8 @@ def set_item(call: OpCall) -> Any:
         )
         call.freeze(new, f"stand in a list of tensors of unknown shape at {call.layer.path!r}")
     else:
-        silent = items.element.silent and new.silent
-        items.element = call.combine([items.element, new]).with_silence(silent)
+        keeps_zero = items.element.keeps_zero and new.keeps_zero
+        items.element = call.combine([items.element, new]).with_keeps_zero(keeps_zero)
     return Value(Labels(()), items=items)
 
 

@@ -37,7 +37,7 @@ _ARITHMETIC = {
     note="element by element; a masked unit gives a constant other than 0",
 )
 def elementwise(call: OpCall) -> Labels:
-    return call.x.with_silence(call.gives_zero(TENSORFLOW, call.op, [call.x], _parameters(call)))
+    return call.x.with_keeps_zero(call.gives_zero(TENSORFLOW, call.op, [call.x], _parameters(call)))
 
 
 def _parameters(call: OpCall) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def combining(call: OpCall) -> Any:
     given = [
         labels if labels.factors else call.scalar(number) for number, labels in enumerate(operands)
     ]
-    return combined.with_silence(call.gives_zero(TENSORFLOW, call.op, given, _parameters(call)))
+    return combined.with_keeps_zero(call.gives_zero(TENSORFLOW, call.op, given, _parameters(call)))
 
 
 def _count_uses(call: OpCall, operands: list[Labels]) -> None:
@@ -140,8 +140,8 @@ def select(call: OpCall) -> Labels:
     if call.op == "Select" and condition.rank == 1 and both.rank > 1:
         return both  # chooses whole samples
     result = call.combine([condition, both]) if condition.rank else both
-    return result.with_silence(
-        one.silent and other.silent and bool(one.factors) and bool(other.factors)
+    return result.with_keeps_zero(
+        one.keeps_zero and other.keeps_zero and bool(one.factors) and bool(other.factors)
     )
 
 

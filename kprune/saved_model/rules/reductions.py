@@ -28,7 +28,7 @@ from kprune.tracing.rule_call import CannotTell
     numbers=True,
 )
 def total(call: OpCall) -> Any:
-    return reduce(call, exact=call.x.silent)
+    return reduce(call, exact=call.x.keeps_zero)
 
 
 @op(
@@ -94,7 +94,7 @@ def softmax(call: OpCall) -> Labels:
 
 @op("L2Loss", does="passes", note="a unit that gives 0 is not missed")
 def l2(call: OpCall) -> Labels:
-    if not call.x.silent:
+    if not call.x.keeps_zero:
         call.mix(call.x, f"are reduced by {call.layer.path!r}")
     return Labels(())
 
@@ -129,9 +129,9 @@ def batch_normalisation(call: OpCall) -> Any:
         held = [axis for axis in space if x.varies(axis)]
         x = call.hold_axes(x, held, f"are normalised together by {call.layer.path!r}")
     result = call.combine([x, *laid])
-    silent = all(vector.silent and bool(vector.factors) for vector in others[:2])
+    keeps_zero = all(vector.keeps_zero and bool(vector.factors) for vector in others[:2])
     vector = others[0]
-    return [result.with_silence(silent), *[vector] * 5]
+    return [result.with_keeps_zero(keeps_zero), *[vector] * 5]
 
 
 def _laid(extents: list[int], factor: np.ndarray) -> np.ndarray:

@@ -104,7 +104,7 @@ def fill(call: OpCall) -> Any:
                 filled = np.empty(shape, object)
                 filled[...] = Number(held[()].value)
                 return Value(result, filled)
-    return result.with_silence(call.scalar(1) == 0)
+    return result.with_keeps_zero(call.scalar(1) == 0)
 
 
 @op(
@@ -116,7 +116,7 @@ def fill(call: OpCall) -> Any:
 )  # fmt: skip
 def random(call: OpCall) -> Labels:
     call.use_values(*range(1, len(call.ins)))
-    return call.sized_by(0).with_silence(False)
+    return call.sized_by(0).with_keeps_zero(False)
 
 
 @op("Range", does="issues", note="counts", numbers=True)

@@ -169,7 +169,7 @@ class OpCall(RuleCall):
                 owners.note_units(int(label))
         owners.note_use(int(ids[0]), uses, 2.0)
 
-    def consumes(self, index: int, labels: Labels, axis: int, *, loud: bool) -> None:
+    def consumes(self, index: int, labels: Labels, axis: int, *, nonzero: bool) -> None:
         """Say that units are multiplied with an input along one of its axes, and summed.
 
         A weight's rows can be looked at: where they are 0, nobody reads the unit. What is computed
@@ -177,7 +177,7 @@ class OpCall(RuleCall):
 
         Args:
             index: which input; `labels` are its.
-            loud: whether a masked unit might give something else than 0 there.
+            nonzero: whether a masked unit might give something else than 0 there.
         """
         ids = labels.axis(axis).all_ids()
         if not ids.size:
@@ -187,8 +187,8 @@ class OpCall(RuleCall):
             self.traced.consumed.add(found)
         else:
             self.traced.summed.append(ids)
-        if loud:
-            self.traced.loud.append(ids)
+        if nonzero:
+            self.traced.nonzero.append(ids)
 
     def grouped(self, x: Labels, axis: int, kernel: Labels) -> bool:
         """Say that run g of the channels of `x` feeds run g of the kernel's last axis alone.
@@ -231,6 +231,6 @@ class OpCall(RuleCall):
         assert parameter.layer is not None
         self.traced.grouped[parameter] = Blocks(parameter.layer, "groups", sides)
         self.traced.summed.append(ids)
-        if not x.silent:
-            self.traced.loud.append(ids)
+        if not x.keeps_zero:
+            self.traced.nonzero.append(ids)
         return True

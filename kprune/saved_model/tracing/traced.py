@@ -38,7 +38,7 @@ class Traced:
         list_shapes: lists of tensors, each with an object array of `Number`, the shape of its
             elements, and how to say that one of these counts an axis.
         consumed: axes of weights that are multiplied with units and summed.
-        loud: labels of units that are summed where a masked one need not give 0.
+        nonzero: labels of units that are summed where a masked one need not give 0.
         summed: labels of units that are summed with nothing of theirs in a weight to look at.
         grouped: kernels whose rows stand for other channels in each run of filters.
         squeezed: by (graph, node), what a Squeeze without `squeeze_dims` takes, and the axes of size 1.
@@ -53,7 +53,7 @@ class Traced:
     valued: set[Place] = field(default_factory=set)
     list_shapes: list[tuple[TensorList, np.ndarray, Says]] = field(default_factory=list)
     consumed: set[tuple[Parameter, int]] = field(default_factory=set)
-    loud: list[np.ndarray] = field(default_factory=list)
+    nonzero: list[np.ndarray] = field(default_factory=list)
     summed: list[np.ndarray] = field(default_factory=list)
     grouped: dict[Parameter, Blocks] = field(default_factory=dict)
     squeezed: dict[tuple[str, str], tuple[Labels, tuple[int, ...]]] = field(default_factory=dict)

@@ -18,7 +18,7 @@ from kprune.surgery.constants.walk import Constants, LayerVisit, Tensor, rule
 
 @rule("SimpleRNN", "LSTM", "GRU")
 def recurrent(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
-    """A unit is silent for ever if what it would take up is 0: its column of the candidate gate."""
+    """A unit gives 0 at every step if what it would take up is 0: its column of the candidate gate."""
     kernel, inner = at.weight("cell/kernel"), at.weight("cell/recurrent_kernel")
     bias_weight = at.weight("cell/bias")
     if kernel is None or inner is None or kernel.axes[0].size is None or at.x.labels.varies(1):
@@ -43,10 +43,10 @@ def recurrent(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     made = np.full(width, np.nan)
     if function is not None:
         taken = function(found.constant[gate] + rows[0, gate])
-        silent = alone & (taken == 0) & (len(at.xs) == 1)
+        always_zero = alone & (taken == 0) & (len(at.xs) == 1)
         if kind == "LSTM":
-            silent &= function(np.zeros(1))[0] == 0
-        made[silent] = 0.0
+            always_zero &= function(np.zeros(1))[0] == 0
+        made[always_zero] = 0.0
         if kind == "SimpleRNN" and not _masks(walk):
             # Every step gives act(bias), the first one too.
             made = np.where(alone, taken, made)

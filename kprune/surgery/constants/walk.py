@@ -220,7 +220,7 @@ class Constants:
         if at.record.weights or at.record.children or len(at.xs) != 1:
             return []
         zero = at.x.known.only(at.x.known.values == 0)
-        return [zero if labels.silent else NOTHING for labels in at.outputs]
+        return [zero if labels.keeps_zero else NOTHING for labels in at.outputs]
 
     # -- what rules say -------------------------------------------------------------------------
 
