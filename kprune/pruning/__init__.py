@@ -4,10 +4,10 @@ selection.py       which units, in any of the ways to say it
 by_sensitivity.py  which units, by what each group of layers was seen to cost
 amounts.py         what a budget counts
 remove.py, zero.py, mask.py, compact.py
-                   a module for each backend (`kprune.select.plans.backends`): its change, and what
-                   such a step took
+                   a module for each backend (`kprune.select.plans.backends`): its change, and the
+                   units that such a step pruned
 steps.py           what one step of a plan asks a backend for
-lost.py            what steps took of a model
+pruned_units.py    which units steps pruned, and how
 repairing.py       refitting what is left
 carrying.py        where the result goes; report, write
 """

@@ -24,7 +24,7 @@ from kprune.surgery.provenance import with_provenance
 from kprune.text import clean
 
 if TYPE_CHECKING:
-    from kprune.pruning.lost import Lost
+    from kprune.pruning.pruned_units import PrunedUnits
     from kprune.pruning.steps import Asked
 
 
@@ -168,6 +168,6 @@ def of_step(asked: Asked) -> Change:
     return compacting(asked.it, merge=asked.step.merge, only=chosen if asked.step.layers else None)
 
 
-def replay(analysis: Analysis, step: Mapping[str, Any], lost: Lost) -> None:
-    """Add what such a step took of a model to what is lost."""
-    lost.remove(analysis, lost.original(analysis, step["layers"]), kept=True)
+def replay(analysis: Analysis, step: Mapping[str, Any], pruned: PrunedUnits) -> None:
+    """Record the units that such a step pruned."""
+    pruned.remove(analysis, pruned.original(analysis, step["layers"]), kept=True)

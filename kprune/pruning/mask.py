@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from kprune.analysis.analysis import Analysis
 from kprune.errors import UsageError
 from kprune.page.result import Note
-from kprune.pruning.lost import Lost, Mask
+from kprune.pruning.pruned_units import Mask, PrunedUnits
 from kprune.pruning.selection import Selection
 from kprune.report.build import dropped_state
 from kprune.report.change import Change
@@ -120,12 +120,12 @@ def of_step(asked: Asked) -> Change:
     )
 
 
-def replay(analysis: Analysis, step: Mapping[str, Any], lost: Lost) -> None:
-    """Add what such a step took of a model to what is lost."""
+def replay(analysis: Analysis, step: Mapping[str, Any], pruned: PrunedUnits) -> None:
+    """Record the units that such a step pruned."""
     masks = analysis.masks
     for path, indices in step["layers"].items():
         channels = None
         if indices not in ("all", []):  # a list without an index, before there was the word
-            dead = masks.dead_channels(analysis, masks.layer_at(analysis.model, path), lost.gone)
+            dead = masks.dead_channels(analysis, masks.layer_at(analysis.model, path), pruned.gone)
             channels = np.flatnonzero(~dead)[np.asarray(indices, np.int64)]
-        lost.masks.append(Mask(path, channels, step.get("below")))
+        pruned.masks.append(Mask(path, channels, step.get("below")))

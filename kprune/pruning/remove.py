@@ -21,7 +21,7 @@ from kprune.surgery.remove import remove as remove_edit
 from kprune.text import clean
 
 if TYPE_CHECKING:
-    from kprune.pruning.lost import Lost
+    from kprune.pruning.pruned_units import PrunedUnits
     from kprune.pruning.steps import Asked
 
 
@@ -140,9 +140,9 @@ def of_step(asked: Asked) -> Change:
     return replace(change, names=asked.selection.names_left(it.analysis, change.changed))
 
 
-def replay(analysis: Analysis, step: Mapping[str, Any], lost: Lost) -> None:
-    """Add what such a step took of a model to what is lost."""
-    units = lost.original(analysis, step["layers"])
-    lost.remove(analysis, units, kept=bool(step.get("fold")))
+def replay(analysis: Analysis, step: Mapping[str, Any], pruned: PrunedUnits) -> None:
+    """Record the units that such a step pruned."""
+    units = pruned.original(analysis, step["layers"])
+    pruned.remove(analysis, units, kept=bool(step.get("fold")))
     if step.get("fold"):
-        lost.zero(units)
+        pruned.zero(units)

@@ -19,7 +19,7 @@ from kprune.surgery.zero import zero_through
 from kprune.text import clean
 
 if TYPE_CHECKING:
-    from kprune.pruning.lost import Lost
+    from kprune.pruning.pruned_units import PrunedUnits
     from kprune.pruning.steps import Asked
 
 
@@ -74,12 +74,12 @@ def of_step(asked: Asked) -> Change:
     )
 
 
-def replay(analysis: Analysis, step: Mapping[str, Any], lost: Lost) -> None:
-    """Add what such a step took of a model to what is lost."""
-    units = lost.original(analysis, step["layers"])
+def replay(analysis: Analysis, step: Mapping[str, Any], pruned: PrunedUnits) -> None:
+    """Record the units that such a step pruned."""
+    units = pruned.original(analysis, step["layers"])
     if step.get("outgoing"):
-        lost.silent = lost.silent | close(analysis.groups, units).gone
+        pruned.zeroed_through = pruned.zeroed_through | close(analysis.groups, units).gone
     elif step.get("silence"):
-        lost.silence(units)
+        pruned.silence(units)
     else:
-        lost.zero(units)
+        pruned.zero(units)

@@ -49,7 +49,7 @@ def repair(
     """
     from kprune.pruning.repairing import Repair, refitted, repair_notes, with_values
     from kprune.surgery.provenance import with_repair
-    from kprune.verification.replay import Unexplained, lost
+    from kprune.verification.replay import Unexplained, pruned_units
 
     refuse_others("repair", Writing, arguments)
     how = Repair(way, data, memory=memory, progress=on_refit)
@@ -61,7 +61,7 @@ def repair(
     ):
         it.analysis.require("repair")
         try:
-            taken = lost(it.analysis, left.source.metadata)
+            taken = pruned_units(it.analysis, left.source.metadata)
         except Unexplained as error:
             raise _no_pair(str(error)) from error
         if not taken.gone.any() or taken.zeroed or taken.masks:

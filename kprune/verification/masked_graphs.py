@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from kprune.errors import CannotPruneError
-from kprune.pruning.lost import Mask
+from kprune.pruning.pruned_units import Mask
 from kprune.runtime.tensorflow_runtime import tensorflow
 from kprune.saved_model.analysis import GraphAnalysis
 from kprune.saved_model.masks import Place, places, positions_of

@@ -1,8 +1,9 @@
-"""The original with what a pruned file lost silenced, which the pruned model is held against.
+"""The reference for `verify`: the original with every pruned unit masked.
 
-Removed units are silenced in the file: every weight that belongs to them is set to 0. Zeroed and
-masked ones are silenced as the model runs, by what the backend means: a zeroed unit's activation is
-applied to 0, a masked one's output is replaced by 0. So neither is compared with its own weights.
+Removed units are masked in the file: every weight that belongs to them is set to 0. Zeroed and masked
+units are masked as the model runs, in the way their backend defines: the activation of a zeroed unit is
+applied to 0, and the output of a masked one is replaced by 0. So a file is never compared with its own
+weights.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from kprune.edit import combined
 from kprune.formats import Source, write_model
 from kprune.labels.closure import Closure
 from kprune.opened import open_model
-from kprune.pruning.lost import Lost, Mask
+from kprune.pruning.pruned_units import Mask, PrunedUnits
 from kprune.runtime.keras_import import import_keras
 from kprune.runtime.keras_runtime import SUFFIXES, keras_layer, load
 from kprune.surgery.zero import SILENT, zero, zero_through
@@ -36,7 +37,7 @@ BY_ACTIVATION = frozenset(
 ) | {"Dense"}
 
 
-def masked_original(source: Source, analysis: Analysis, lost: Lost, folder: Path) -> Any:
+def masked_original(source: Source, analysis: Analysis, pruned: PrunedUnits, folder: Path) -> Any:
     """A Keras model.
 
     Args:
@@ -44,10 +45,12 @@ def masked_original(source: Source, analysis: Analysis, lost: Lost, folder: Path
         folder: where a copy of it may be written.
     """
     running = {
-        address for address in (*lost.zeroed, *lost.silenced) if _by_activation(analysis, address)
+        address
+        for address in (*pruned.zeroed, *pruned.silenced)
+        if _by_activation(analysis, address)
     }
-    in_file = {address: units for address, units in lost.zeroed.items() if address not in running}
-    edit = zero_through(analysis, Closure(analysis.groups, {}, lost.silent_weights))
+    in_file = {address: units for address, units in pruned.zeroed.items() if address not in running}
+    edit = zero_through(analysis, Closure(analysis.groups, {}, pruned.weightless))
     edit = combined(edit, zero(analysis, in_file))
     if edit.tensors:
         copy = folder / ("masked" + SUFFIXES.get(source.format, ""))
@@ -56,13 +59,13 @@ def masked_original(source: Source, analysis: Analysis, lost: Lost, folder: Path
             model = load(changed, folder)
     else:
         model = load(source, folder)
-    for units, value in ((lost.zeroed, 0.0), (lost.silenced, SILENT)):
+    for units, value in ((pruned.zeroed, 0.0), (pruned.silenced, SILENT)):
         for address, indices in units.items():
             if address in running:
                 _set_before_activation(
                     keras_layer(model, analysis.map.axes[address].layer.path), indices, value
                 )
-    for mask in lost.masks:
+    for mask in pruned.masks:
         _mask_output(keras_layer(model, mask.path), mask)
     return model
 

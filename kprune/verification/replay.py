@@ -1,4 +1,4 @@
-"""What a pruned file lost of its original: its own account, replayed on the original's labels."""
+"""Which units were pruned between an original and a file: the steps that the file records, replayed on the original."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from kprune.analysis.analysis import Analysis
 from kprune.errors import KpruneError
-from kprune.pruning.lost import Lost
+from kprune.pruning.pruned_units import PrunedUnits
 from kprune.select.plans.backends import BACKENDS
 from kprune.surgery.provenance import KEY, WHOLE_LAYERS
 from kprune.text import clean
@@ -19,7 +19,7 @@ class Unexplained(Exception):
     """What was done to a file cannot be told, or does not fit the original; its text says why."""
 
 
-def lost(analysis: Analysis, pruned: Mapping[str, Any]) -> Lost:
+def pruned_units(analysis: Analysis, pruned: Mapping[str, Any]) -> PrunedUnits:
     """Replay the steps that a pruned file says it went through since it was the original.
 
     Args:
@@ -56,9 +56,9 @@ def steps_between(original: Mapping[str, Any], pruned: Mapping[str, Any]) -> lis
     return steps[len(before) :]
 
 
-def replayed(analysis: Analysis, steps: Sequence[Mapping[str, Any]]) -> Lost:
+def replayed(analysis: Analysis, steps: Sequence[Mapping[str, Any]]) -> PrunedUnits:
     """What some steps took, but for whole layers. Raises: ValueError for a backend that there is not."""
-    found = Lost.nothing_of(analysis)
+    found = PrunedUnits.nothing_of(analysis)
     last = max((n for n, step in enumerate(steps) if WHOLE_LAYERS in step), default=-1)
     for number, step in enumerate(steps):
         if WHOLE_LAYERS not in step:

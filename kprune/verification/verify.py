@@ -17,7 +17,7 @@ from kprune.errors import CannotPruneError, CheckError, KpruneError, SetupError,
 from kprune.formats import Source
 from kprune.opened import analyse, open_model
 from kprune.page.result import Note
-from kprune.pruning.lost import Lost
+from kprune.pruning.pruned_units import PrunedUnits
 from kprune.running.compiling import ByMetric, compile_for
 from kprune.running.data import data_for
 from kprune.running.divergence import divergence, kinds_of
@@ -48,7 +48,7 @@ from kprune.verification.repaired import (
     is_repaired,
     steps_after,
 )
-from kprune.verification.replay import Unexplained, lost, steps_between
+from kprune.verification.replay import Unexplained, pruned_units, steps_between
 from kprune.verification.timing import check_sizes, time_models
 from kprune.verification.token_inputs import TokenInputs
 from kprune.verification.verify_result import ParameterCount, Verification
@@ -339,7 +339,7 @@ class _Both:
 
         return compile_
 
-    def _check_untouched(self, analysis: Analysis, known: Lost, steps: Steps) -> None:
+    def _check_untouched(self, analysis: Analysis, known: PrunedUnits, steps: Steps) -> None:
         """Hold the weights that no repair changes against those of the original."""
         left = analyse(self.after, self.rules)
         changed = changed_beyond_repair(self.base, analysis, self.after, left, known.gone, steps)
@@ -359,8 +359,8 @@ class _Both:
         self.notes.append(Note("random", "", text))
         return full
 
-    def _known(self) -> tuple[Analysis | None, Lost | None]:
-        """The original's analysis, and what the pruned file lost of it; or a note why not."""
+    def _known(self) -> tuple[Analysis | None, PrunedUnits | None]:
+        """The original's analysis, and the units that were pruned; or a note why they are not known."""
         if self.rules:
             import_keras()  # they may import it, and it has less to say where kprune does
         try:
@@ -372,7 +372,7 @@ class _Both:
             return None, None
         try:
             analysis = self._without_layers(analysis)
-            return analysis, lost(analysis, self.after.metadata)
+            return analysis, pruned_units(analysis, self.after.metadata)
         except Unexplained as reason:
             self.notes.append(unexplained(reason))
             return analysis, None

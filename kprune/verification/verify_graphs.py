@@ -20,7 +20,7 @@ from kprune.labels.closure import Closure
 from kprune.labels.labels import Labels
 from kprune.opened import analyse
 from kprune.page.result import Note
-from kprune.pruning.lost import Mask
+from kprune.pruning.pruned_units import Mask
 from kprune.running.arrays import arrays_of
 from kprune.running.divergence import is_distribution
 from kprune.running.sources import DataSource, given, named
@@ -38,7 +38,7 @@ from kprune.verification.compare import (
 )
 from kprune.verification.masked_graphs import Signature, masked_signatures
 from kprune.verification.masked_original import masked_original
-from kprune.verification.replay import Unexplained, lost
+from kprune.verification.replay import Unexplained, pruned_units
 from kprune.verification.signature_runs import Arrays, SignatureRun, random_samples
 from kprune.verification.timing import time_calls
 from kprune.verification.verify_result import OutputDifference, ParameterCount, Timing, Verification
@@ -157,7 +157,7 @@ class _Reference:
     Attributes:
         folder: a SavedModel in which the weights that count as 0 are 0.
         analysis: of the original, which has the same graphs.
-        gone: bool (labels,): what the pruned one lost.
+        gone: bool (labels,): what was removed.
         masks: what is set to 0 besides, as the model runs.
         against: what it is called.
     """
@@ -252,7 +252,7 @@ def _reference(
     """The original with every pruned unit masked; as it is, if these are not known."""
     assert before.path is not None
     try:
-        known = lost(analysis, after.metadata)
+        known = pruned_units(analysis, after.metadata)
     except Unexplained as reason:
         notes.append(unexplained(reason))
         nothing = np.zeros(analysis.map.count, bool)
@@ -266,7 +266,7 @@ def _reference(
             model.save(found.folder, save_format="tf")
         return found
     edit = _without_divisors(
-        zero_through(analysis, Closure(analysis.groups, {}, known.silent_weights)), analysis
+        zero_through(analysis, Closure(analysis.groups, {}, known.weightless)), analysis
     )
     edit = combined(edit, zero(analysis, known.zeroed))
     edit = combined(edit, zero(analysis, known.silenced, silence=True))

@@ -147,14 +147,14 @@ def test_a_backend_is_carried_out_reported_and_replayed(changed: Path, samples: 
         import kprune
         from kprune.opened import opened
         from kprune.select.plans.plan import parse_plan
-        from kprune.verification.replay import lost
+        from kprune.verification.replay import pruned_units
 
         plan = parse_plan("version: 1\\nsteps: [{{backend: quiet, layers: {{hidden: [1, 4]}}}}]")
         model = {str(samples / "digits_cnn.keras")!r}
         print("quieted" in str(kprune.apply(model, plan, output="quiet.keras")))
         with opened(model) as it, opened("quiet.keras") as small:
-            found = lost(it.analysis, small.source.metadata)
-            print(found.silent[it.analysis.map.axes["hidden"].ids].nonzero()[0])
+            found = pruned_units(it.analysis, small.source.metadata)
+            print(found.zeroed_through[it.analysis.map.axes["hidden"].ids].nonzero()[0])
             zeros = [(weight.path, small.source.read(weight.path)) for weight in small.analysis.weights]
         kernel, bias, reader = [value for path, value in zeros if "dense" in path][:3]
         print(not kernel[:, [1, 4]].any(), not bias[[1, 4]].any(), not reader[[1, 4]].any())

@@ -2,8 +2,8 @@
 
 A backend is a line here and a module of its own, which holds what carries it out:
 
-    of_step(asked) -> Change               the change of one step of a plan (`kprune.pruning.steps`)
-    replay(analysis, step, lost) -> None   what such a step took, for verify (`kprune.pruning.lost`)
+    of_step(asked) -> Change                 the change of one step of a plan (`kprune.pruning.steps`)
+    replay(analysis, step, pruned) -> None   the units that it pruned (`kprune.pruning.pruned_units`), for verify
 
 The line stands in a low room, since plans, reports and the command line read it; the module is
 imported when its backend is at work, since it needs everything below it.

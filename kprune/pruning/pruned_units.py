@@ -1,4 +1,4 @@
-"""What steps took of a model, told in the labels of the model as it was before."""
+"""Which units steps pruned and how, in the labels of the model as it was before."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class Mask(Struct, eq=False):
     below: float | None = None
 
 
-class Lost(Struct, eq=False):
-    """What was done between two files.
+class PrunedUnits(Struct, eq=False):
+    """The units that were pruned between two files, by how it was done.
 
     Attributes:
         gone: bool (labels,): what was physically removed.
-        silent: bool (labels,): what was zeroed with all that belongs to it (`zero --outgoing`).
+        zeroed_through: bool (labels,): units of which every weight was set to 0 (`zero --outgoing`).
         zeroed, silenced: by address, units whose incoming weights are 0, or whose bias is very low.
         masks: layers whose output is multiplied.
-        kept: bool (labels,): units among the removed ones whose share biases took over: they count.
-        removed: by address, units whose removal took all that is gone.
+        kept: bool (labels,): removed units whose constant contribution was added to biases.
+        removed: by address, the units that were named; `gone` follows from them.
     """
 
     gone: np.ndarray
-    silent: np.ndarray
+    zeroed_through: np.ndarray
     zeroed: dict[str, np.ndarray] = field(default_factory=dict)
     silenced: dict[str, np.ndarray] = field(default_factory=dict)
     masks: list[Mask] = field(default_factory=list)
@@ -42,22 +42,22 @@ class Lost(Struct, eq=False):
     removed: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def nothing_of(cls, analysis: Analysis) -> Lost:
-        """What no step took."""
+    def nothing_of(cls, analysis: Analysis) -> PrunedUnits:
+        """No unit was pruned yet."""
         return cls(np.zeros(analysis.map.count, bool), np.zeros(analysis.map.count, bool))
 
     @property
-    def silent_weights(self) -> np.ndarray:
+    def weightless(self) -> np.ndarray:
         """bool (labels,): the units of which every weight counts as 0."""
         gone = self.gone if self.kept is None else self.gone & ~self.kept
-        return gone | self.silent
+        return gone | self.zeroed_through
 
     @property
     def nothing(self) -> bool:
-        return not (self.silent_weights.any() or self.zeroed or self.silenced or self.masks)
+        return not (self.weightless.any() or self.zeroed or self.silenced or self.masks)
 
     def original(self, analysis: Analysis, layers: Mapping[str, Any]) -> Units:
-        """Units as the model had them before any step; a step counts those of the file that it found.
+        """Indices of units in the original; a step counts the units of the file it was applied to.
 
         Args:
             layers: by address, indices.
@@ -70,10 +70,10 @@ class Lost(Struct, eq=False):
         }
 
     def remove(self, analysis: Analysis, units: Units, *, kept: bool) -> None:
-        """Units are gone, and what goes with them.
+        """Units were removed, with all that are tied to them.
 
         Args:
-            kept: whether biases took over what they gave.
+            kept: whether their constant contribution was added to biases.
         """
         before = self.gone
         _add(self.removed, units)
