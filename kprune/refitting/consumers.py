@@ -77,7 +77,11 @@ def _owners(layer: Any) -> dict[int, Any]:
     return {
         id(variable): inner
         for inner in layer._flatten_layers()
-        for variable in (*inner._trainable_variables, *inner._non_trainable_variables)
+        for kind in (
+            "_trainable_variables",
+            "_non_trainable_variables",
+        )  # not those of layers in it
+        for variable in getattr(inner, kind, ())
     }
 
 

@@ -7,7 +7,16 @@ from typing import Literal
 from msgspec import Struct
 
 Why = Literal[
-    "variables", "adapted", "quantized", "stateful", "cell", "class", "equation", "calls", "memory"
+    "variables",
+    "adapted",
+    "quantized",
+    "stateful",
+    "cell",
+    "class",
+    "equation",
+    "calls",
+    "memory",
+    "numbers",
 ]
 """Why a layer is left as it was cut.
 
@@ -19,6 +28,7 @@ class: no kernel of its class is known: a layer of a package, or of the user.
 equation: an EinsumDense is no sum for each place and column.
 calls: it is not called, or not as often as in the original, or its calls cannot be told apart.
 memory: its least squares take more than may be taken.
+numbers: what it is given on these data, or what it makes of it, is not finite.
 """
 
 

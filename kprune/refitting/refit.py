@@ -54,6 +54,7 @@ class Refit:
         way: `lstsq` fits kernels and biases; `bias` biases alone; `bn` measures the statistics of
             BatchNormalization anew.
         ridge: how strongly weights are held where they are.
+        pruned_inputs: those of the pruned model, where it takes others: inputs that lost features.
         left: layers that are no pairs, and why.
         progress: called with (calls made, calls in all).
     Attributes:
@@ -72,6 +73,7 @@ class Refit:
         *,
         way: Way = "lstsq",
         ridge: float,
+        pruned_inputs: Sequence[np.ndarray] | None = None,
         left: Sequence[Left] = (),
         progress: Progress | None = None,
     ) -> None:
@@ -79,12 +81,13 @@ class Refit:
         self.way, self.ridge, self.progress = way, ridge, progress
         size = samples_at_once(original, inputs)
         self.before = Values(original, inputs, size, room)
-        self.after = Values(pruned, inputs, size, room)
+        self.after = Values(pruned, pruned_inputs or inputs, size, room)
         self.samples = len(inputs[0])
         self.follows, self.followed = Following(pruned), Following(original)
         self.of_key = _aligned(original, pruned)
         self.made: set[Key] = set()  # calls of the original
-        self.same = set(pruned.inputs)  # tensors that are what they are in the original
+        # Tensors that are what they are in the original.
+        self.same = set(pruned.inputs) if pruned_inputs is None else set()
         self.writer = {place: step for step in original.steps for place in step.writes}
         self.fitted: set[int] = set()
         self.known: dict[Key, list[Pair]] = {}
@@ -253,6 +256,8 @@ class Refit:
             if sums is None:
                 return "calls"
             fit = sums.fit(matrix, shift, ridge=self.ridge, free=free)
+        if not np.isfinite(fit.after + np.abs(fit.matrix).max() + np.abs(fit.shift).max()):
+            return "numbers"
         self._write(pair, fit, taking)
         return None
 
@@ -372,6 +377,8 @@ class Refit:
             before, after = recurrent.refit(
                 layers, ridge=np.inf if self.way == "bias" else self.ridge
             )
+        if not np.isfinite(after):
+            return "numbers"
         self.refitted.append(Refitted(pair.consumer.name, before, after))
         return None
 

@@ -42,6 +42,7 @@ _WHY: dict[Why, str] = {
     "equation": "its equation is no sum for each place and column",
     "calls": "its calls are not those that the original makes",
     "memory": "its least squares take more memory than may be taken (--memory)",
+    "numbers": "what it is given on these data, or makes of them, is not finite",
 }
 
 

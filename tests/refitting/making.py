@@ -65,6 +65,7 @@ def cut(
     way: Way = "lstsq",
     limit: int = 1 << 30,
     run: bool = True,
+    pruned_inputs: Sequence[np.ndarray] | None = None,
     **how: Any,
 ) -> Cut:
     """Remove units by kprune, and refit what is left. `inputs` as Keras flattens them.
@@ -96,7 +97,7 @@ def cut(
     with Room(limit) as room:
         refit = Refit(
             Program.of(model), Program.of(pruned), pairs, inputs, room,
-            way=way, ridge=ridge, left=others,
+            way=way, ridge=ridge, left=others, pruned_inputs=pruned_inputs,
         )  # fmt: skip
         if run:
             refit.run()

@@ -373,6 +373,36 @@ def test_a_kernel_whose_sums_take_too_much_is_left() -> None:
     assert done.names == ["wide"]
 
 
+def test_a_kernel_that_meets_what_is_not_finite_is_left() -> None:
+    import keras
+    from keras import layers
+
+    x, y = keras.Input((6,)), keras.Input((6,))
+    one = layers.Dense(4, name="b")(layers.Dense(8, "tanh", name="a")(x))
+    other = layers.Dense(4, name="d")(layers.Dense(8, "relu", name="c")(y))
+    model = randomized(keras.Model([x, y], [one, other]))
+    wrong = images(6)
+    wrong[3] = np.inf
+    done = cut(model, {"a": [1], "c": [1]}, [images(6), wrong])
+    assert done.left == {"d": "numbers"}
+    assert done.names == ["b"]
+    assert all(np.isfinite(weight).all() for weight in weights(done.pruned).values())
+
+
+def test_features_that_are_gone_are_made_up_for_by_the_others() -> None:
+    import keras
+    from keras import layers
+
+    x = keras.Input((6,), name="x")
+    model = randomized(keras.Model(x, layers.Dense(3, name="out")(layers.Dense(5, name="a")(x))))
+    data = images(6)
+    data[:, 2] = data[:, 0] - 2 * data[:, 4]
+    less = np.delete(data, 2, axis=1)
+    done = cut(model, {"x": [2]}, [data], pruned_inputs=[less], allow_output_change=True)
+    assert done.names[0] == "a"
+    assert distance(outputs(done.pruned, [less]), outputs(model, [data])) < 1e-3
+
+
 def test_a_branch_that_is_gone_leaves_the_others_to_be_refitted() -> None:
     import keras
     from keras import layers

@@ -12,7 +12,7 @@ from kprune.refitting.consumers import Consumer
 from kprune.refitting.kernels import pieces
 from kprune.refitting.streams.observing import Captured, observed
 from kprune.refitting.streams.room import Room
-from kprune.refitting.streams.steps import Program, Step
+from kprune.refitting.streams.steps import Program, Step, layers_in
 from kprune.refitting.streams.values import Values, samples_at_once
 from kprune.types import Progress
 
@@ -40,10 +40,7 @@ def stream_rows(
     values = Values(program, inputs, samples_at_once(program, inputs), room)
     of = {id(consumer.layer): consumer for consumer in consumers}
     for number, step in enumerate(program.steps):
-        inner = (
-            step.operation._flatten_layers() if hasattr(step.operation, "_flatten_layers") else ()
-        )
-        found = [of[id(layer)] for layer in inner if id(layer) in of]
+        found = [of[id(layer)] for layer in layers_in(step) if id(layer) in of]
         for n in range(len(values.chunks) if found else 0):
             yield from _rows_of_call(step, found, values, n)
         values.run(step)

@@ -215,7 +215,7 @@ def _takes_only(node: Any, inner: Any) -> bool:
     args, kwargs = node.arguments.args, node.arguments.kwargs
     return (
         len(args) == 1
-        and not any(value is not None and value is not False for value in kwargs.values())
+        and all(name == "training" or value is None for name, value in kwargs.items())
         and len(passed) == len({id(tensor) for tensor in passed}) == len(inputs)
         and _paths(tree, args[0]) == _paths(tree, inner._inputs_struct)
         and all(
@@ -249,7 +249,8 @@ def _plain_call(layer: Any) -> Call:
 def _flat(operation: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
     from keras import tree
 
-    if getattr(operation, "_call_has_training_arg", False) and kwargs.get("training") is None:
+    if getattr(operation, "_call_has_training_arg", False):
+        # As a model that is called with training=False has it, whatever its graph says.
         kwargs = {**kwargs, "training": False}
     return list(tree.flatten(operation(*args, **kwargs)))
 
