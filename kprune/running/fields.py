@@ -8,6 +8,7 @@ on. Their mean, spread and range are what the model's first layers were trained 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from kprune.errors import CannotPruneError
+from kprune.running.divergence import Kind, kinds_of
 from kprune.running.input_statistics import channel_axis, input_statistics
 from kprune.running.inputs import (
+    at,
     dtype_of,
     fixed_batch,
     in_whole_batches,
@@ -26,9 +29,14 @@ from kprune.running.inputs import (
     structure,
 )
 from kprune.runtime.keras_import import import_keras
+from kprune.runtime.keras_runtime import output_names, run
 from kprune.text import clean
 
 AT_ONCE = 64  # samples that are drawn together, so that the noise of all is never held
+MOST = (
+    30_000_000  # figures among which samples are chosen: large images are taken as they are drawn
+)
+BATCH = 256  # samples that are run at once
 SHORTEST = 0.5  # smoothing length, in positions
 
 
@@ -43,6 +51,8 @@ class Fields:
         roughness: how strong each octave is, relative to the one before.
         drift: the share of the variance that all positions of a sample have in common.
         shared: the share of the rest that the channels of a position have in common.
+        candidates: for a model that tells classes, how many samples are drawn for each that is used: of
+            every class those of which it is surest.
     """
 
     longest: float = 0.4
@@ -50,6 +60,7 @@ class Fields:
     roughness: float = 0.5
     drift: float = 0.1
     shared: float = 0.7
+    candidates: int = 8
 
 
 DEFAULT = Fields()
@@ -67,7 +78,44 @@ def field_inputs(model: Any, samples: int, seed: int, fields: Fields = DEFAULT) 
     for tensor in tree.flatten(wanted):
         _refuse_what_is_no_scale(tensor)
     rng = np.random.default_rng(seed)
-    return tree.map_structure(lambda tensor: _drawn(rng, count, tensor, fields), wanted)
+    size = sum(math.prod(sizes_of(tensor.shape[1:])) for tensor in tree.flatten(wanted))
+    output = _class_output(model)
+    pool = (
+        count if output is None else count * max(1, min(fields.candidates, MOST // (count * size)))
+    )
+    inputs = tree.map_structure(lambda tensor: _drawn(rng, pool, tensor, fields), wanted)
+    if output is None or pool == count:
+        return at(inputs, slice(count))
+    given = run(model, inputs, batch_size=fixed or BATCH)[output]
+    return at(inputs, _surest(given, count))
+
+
+def _class_output(model: Any) -> int | None:
+    """Which output tells classes, by its number; None if none does."""
+    kinds = kinds_of(model)
+    names = output_names(model)
+    classes = (Kind.CLASSES, Kind.CLASS_LOGITS)
+    found = [number for number, name in enumerate(names) if kinds.get(name) in classes]
+    return found[0] if found and len(model.outputs[found[0]].shape) == 2 else None
+
+
+def _surest(given: np.ndarray, count: int) -> np.ndarray:
+    """The samples of which a model is surest, as many of each class as there are: int64 (count,), rising.
+
+    Noise is taken for few of the classes, and a model that is not sure shows little of what it knows.
+
+    Args:
+        given: (samples, classes), probabilities or logits.
+    """
+    figures = np.asarray(given, np.float64)
+    classes = figures.argmax(axis=1)
+    first, second = np.sort(figures, axis=1)[:, :-3:-1].T
+    order = np.argsort(second - first, kind="stable")
+    rank = np.zeros(len(order), np.int64)  # among those of the same class
+    for number in np.unique(classes):
+        own = order[classes[order] == number]
+        rank[own] = np.arange(len(own))
+    return np.sort(order[np.argsort(rank[order], kind="stable")][:count])
 
 
 def _refuse_what_is_no_scale(tensor: Any) -> None:

@@ -147,8 +147,8 @@ def _guess(path: Sequence[Any], rank: int, channels: int | None, axis: int) -> I
     if rank != 3 or channels not in IMAGE_CHANNELS or offset.ndim:
         return normal
     if offset == -1:
-        return InputStatistics(np.array(-0.2), np.array(0.6), -1.0, 1.0, axis)
-    return InputStatistics(np.array(0.4), np.array(0.3), 0.0, 1.0, axis) if offset == 0 else normal
+        return InputStatistics(np.array(-0.2), np.array(0.72), -1.0, 1.0, axis)
+    return InputStatistics(np.array(0.4), np.array(0.36), 0.0, 1.0, axis) if offset == 0 else normal
 
 
 def _in_front_of(layer: Any, found: InputStatistics) -> InputStatistics:

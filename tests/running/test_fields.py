@@ -140,3 +140,21 @@ def test_noise_is_no_token_and_no_text(dtype: str, layer: Any, what: str) -> Non
     with pytest.raises(CannotPruneError, match="no inputs can be made up for 'words'") as refused:
         field_inputs(model, 4, 0)
     assert what in refused.value.why and "--data" in refused.value.do
+
+
+def test_of_many_fields_the_surest_of_every_class_are_used() -> None:
+    keras.utils.set_random_seed(0)
+    x = keras.Input((6, 6, 1))
+    outputs = layers.Dense(4, "softmax", kernel_initializer="normal")(layers.Flatten()(x))
+    model = keras.Model(x, outputs)
+
+    def given(candidates: int) -> np.ndarray:
+        return np.asarray(model(field_inputs(model, 80, 0, Fields(candidates=candidates))))
+
+    drawn, chosen = given(1), given(8)
+    assert len(drawn) == len(chosen) == 80
+    counts = [np.bincount(shares.argmax(axis=1), minlength=4) for shares in (drawn, chosen)]
+    assert counts[1].min() > counts[0].min() and counts[1].max() < 0.6 * counts[0].max()
+    most = int(counts[0].argmax())
+    sure = [shares[shares.argmax(axis=1) == most, most] for shares in (drawn, chosen)]
+    assert sure[1].mean() > sure[0].mean()
