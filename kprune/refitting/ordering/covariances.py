@@ -77,8 +77,8 @@ class Observation(Struct, frozen=True, eq=False):
     Attributes:
         covariance: centred where a constant does no harm behind the consumer (it has a bias, or a
             BatchNormalization follows), else the second moments.
-        weights: float64 (G, M), how much an error of each output counts; None for 1 / (G M variance):
-            the mean relative error of the outputs.
+        weights: float64 (G, M), how much an error of each output counts; None for shares of its
+            variance, each divided by the root of G M.
         importance: what such relative errors are multiplied by.
     """
 

@@ -89,18 +89,22 @@ def _is_priced(rows: Axis, columns: Axis, candidates: Candidates, gone: np.ndarr
 
 
 def _relative(covariance: np.ndarray, values: np.ndarray, outputs: int, places: int) -> np.ndarray:
-    """Weights by which errors count in shares of each output's variance, and outputs alike.
+    """Weights by which errors count in shares of each output's variance, outputs of a consumer alike.
+
+    A consumer counts as the root of the number of its outputs: half way between all consumers alike
+    and all outputs alike, which kept more accuracy than either (0.2 and 1.1 points more than the
+    first with 70 and 85 % of the parameters of small models gone).
 
     Args:
         values: (C, places x M).
-        outputs: of the whole consumer.
+        outputs: how many the whole consumer has.
     Returns: float64 (places x M,); 0 for an output that does not vary.
     """
     variance = np.einsum("ij,ij->j", values, covariance @ values)
     most = np.sqrt(np.diag(covariance).clip(min=0)) @ np.abs(values)
     variance, most = (own.reshape(places, -1).sum(axis=0) for own in (variance, most))
     varies = variance > NOTHING * most**2
-    return np.tile(np.where(varies, 1 / (outputs * np.where(varies, variance, 1)), 0), places)
+    return np.tile(np.where(varies, outputs**-0.5 / np.where(varies, variance, 1), 0), places)
 
 
 class _Block(Struct):

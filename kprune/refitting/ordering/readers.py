@@ -79,7 +79,7 @@ def _summed_away(analysis: Analysis, part: LabelMap, visit: Visit) -> np.ndarray
     if visit.of_model or record is None or not visit.inputs:
         return _NONE
     makes = any(weight.out is not None for own in record.whole() for weight in own.weights.values())
-    if makes or record.answer in ("traced", "model", "input", "issues"):
+    if makes or record.answer in ("traced", "model", "input"):
         return _NONE
     of = analysis.groups.of  # a sum hands on the units that others are tied to
     left = of[_ids(visit.outputs, part)]
