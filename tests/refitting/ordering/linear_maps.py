@@ -9,7 +9,7 @@ import numpy as np
 
 from kprune.analysis.analysis import Analysis
 from kprune.labels.groups import Groups
-from kprune.labels.map import LabelMap
+from kprune.labels.map import LabelMap, Weight
 from kprune.refitting.ordering.covariances import Covariance, Observation
 from tests.labels.test_groups import label_map
 
@@ -88,6 +88,8 @@ def left(labels: Labels, gone: set[int], part: int, size: int) -> np.ndarray:
 def error(one: Map, gone: set[int], counted: set[int], ridge: float) -> float:
     """How much the outputs that are left miss at least without some labels, in shares of their variance.
 
+    The shares are summed, and divided by the root of how many outputs there are.
+
     Args:
         gone: labels whose rows are at 0.
         counted: labels whose columns do not count.
@@ -104,7 +106,7 @@ def error(one: Map, gone: set[int], counted: set[int], ridge: float) -> float:
         refitted = np.linalg.lstsq(system[:, stay], system @ w, rcond=None)[0]
         missed = ((system @ w - system[:, stay] @ refitted) ** 2).sum(axis=0) / variance
         whole += float(missed[left(one.column_labels, counted, part, columns)].sum())
-    return whole / (parts * columns)
+    return whole / float(np.sqrt(parts * columns))
 
 
 def cost(maps: Iterable[Map], before: set[int], unit: set[int], ridge: float) -> float:
@@ -113,25 +115,21 @@ def cost(maps: Iterable[Map], before: set[int], unit: set[int], ridge: float) ->
     return sum(error(one, after, after, ridge) - error(one, before, after, ridge) for one in maps)
 
 
+def labelled_rows(weight: Weight) -> tuple[Labels, Labels]:
+    """The labels along the rows and the columns of the kernel of a Dense or a convolution."""
+    *window, _ = (axis.size or 1 for axis in weight.axes[:-1])
+    times = int(np.prod(window))
+    none = (np.zeros((1, times * (weight.axes[-2].size or 1)), np.int64),)
+    rows = tuple(np.tile(factor, (1, times)) for factor in weight.axes[-2].factors) or none
+    return tuple(row[:, None] for row in rows), tuple(f[:, None] for f in weight.axes[-1].factors)
+
+
 def maps_of(model: Analysis, tensors: dict[str, np.ndarray], samples: int = 200) -> list[Map]:
     """A map for each kernel of a model of dense and convolutional layers, on random data."""
     found = []
     for number, weight in enumerate(model.weights):
-        if len(weight.axes) < 2:
-            continue
-        *window, _ = (axis.size or 1 for axis in weight.axes[:-1])
-        times = int(np.prod(window))
-        size = times * (weight.axes[-2].size or 1)
-        none = (np.zeros((1, size), np.int64),)
-        rows = tuple(np.tile(f, (1, times)) for f in weight.axes[-2].factors) or none
-        columns = weight.axes[-1].factors
-        one = made(
-            number,
-            tuple(factor[:, None, :] for factor in rows),
-            tuple(factor[:, None, :] for factor in columns),
-            samples=samples,
-            name=weight.path,
-        )
-        one.values = tensors[weight.path].reshape(1, size, -1).astype(np.float64)
-        found.append(one)
+        if len(weight.axes) > 1:
+            one = made(number, *labelled_rows(weight), samples=samples, name=weight.path)
+            one.values = tensors[weight.path].reshape(one.shape).astype(np.float64)
+            found.append(one)
     return found

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kprune.analysis.analysis import Analysis
-from kprune.repair.ordering.readers import read_elsewhere
+from kprune.refitting.ordering.readers import read_elsewhere
 from tests.small_models import Network, analysed, layer, residual, sequential
 
 

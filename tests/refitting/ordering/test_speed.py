@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kprune.repair.ordering.candidates import Candidates
-from kprune.repair.ordering.covariances import Covariance, Observation
-from kprune.repair.ordering.elimination import Limits, eliminate
-from kprune.repair.ordering.savings import Savings
-from tests.repair.ordering.linear_maps import Map, labelled_rows
+from kprune.refitting.ordering.candidates import Candidates
+from kprune.refitting.ordering.covariances import Covariance, Observation
+from kprune.refitting.ordering.elimination import Limits, eliminate
+from kprune.refitting.ordering.savings import Savings
+from tests.refitting.ordering.linear_maps import Map, labelled_rows
 from tests.small_models import Network, analysed, arrays
 
 MOST = 900.0  # seconds, on two cores that others use as well
