@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kprune.refitting import refit, values
+from kprune.refitting import refit
+from kprune.refitting.streams import values
 from tests.refitting.making import (
     Cut,
     cut,
