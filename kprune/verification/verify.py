@@ -301,6 +301,8 @@ class _Both:
         equal = all(output.equal for output in outputs)
         if not equal and not exact and alike:
             equal = all(np.isfinite(array).all() for array in got)
+            if not equal:
+                self.wrong.append("some of what the pruned model gives is not a number")
         gates = [] if apart is None else asked.gates.judged(metrics, known_directions, apart)
         if repaired and not gates:
             self.notes.append(_unjudged(given is not None))

@@ -165,7 +165,12 @@ def _statement(found: Verification) -> str:
     if found.repaired:
         if found.divergence is None:
             return "the repaired model does not give outputs like the original's"
-        return f"repaired, and so not equal to the original: {Divergence(found.divergence).text}"
+        if not found.computes:
+            return "the repaired model is not what a repair of the original can be"
+        text = Divergence(found.divergence).text
+        if found.data is None:
+            return f"the repaired model runs; on random inputs: {text}"
+        return f"repaired, and so not equal to the original: {text}"
     what = "the original with its pruned units masked"
     if found.against == "original":
         what = "the original as it is"

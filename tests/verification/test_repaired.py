@@ -82,6 +82,7 @@ def test_without_a_limit_or_data_a_note_says_that_nothing_was_judged(
 ) -> None:
     found = checked(original, small, "out", samples=5)
     assert found.passed and found.divergence is not None
+    assert str(found).startswith("passed: the repaired model runs; on random inputs: ")
     (note,) = (note for note in found.notes if note.kind == "repaired")
     assert "random inputs" in note.text and "--data" in note.text
     (note,) = (note for note in verify(original, small, data=X).notes if note.kind == "repaired")
@@ -122,7 +123,8 @@ def test_outputs_that_are_no_numbers_fail(original: Path, small: Path) -> None:
 
     remove(str(original), CUT, output=str(small))
     rewritten(small, metadata=says_repaired, weights=broken)
-    assert not verify(original, small, samples=3).passed
+    found = verify(original, small, samples=3)
+    assert not found.passed and "not a number" in str(found)
 
 
 def test_lost_classes_are_left_out_of_the_comparison(
