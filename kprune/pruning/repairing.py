@@ -97,14 +97,16 @@ def repaired(it: Opened, change: Change, how: Repair) -> Change:
     Raises: CannotPruneError for a model that is not refitted, UsageError for data that do not fit it.
     """
     it.analysis.require("repair")
-    if change.gone is None:
+    if change.gone is None and not change.changed:
         return change  # nothing went
-    _refuse_other_inputs(it, change.gone)
+    # Whole layers leave no unit behind that would have to be told apart.
+    gone = np.zeros(it.analysis.map.count, bool) if change.gone is None else change.gone
+    _refuse_other_inputs(it, gone)
     with tempfile.TemporaryDirectory(prefix="kprune-") as folder:
         place = Path(folder) / f"left{it.source.path.suffix if it.source.path else '.keras'}"
         write_model(it.source, change.edit, place)
         with opened(place, rules=it.rules, trust=it.source.trusted) as left:
-            values, found = refitted(it, left, change.gone, how, Path(folder))
+            values, found = refitted(it, left, gone, how, Path(folder))
             edit = with_values(change.edit, left, values)
     metadata = with_repair(edit.metadata, found.way)
     return replace(

@@ -86,8 +86,10 @@ class Refit:
         self.follows, self.followed = Following(pruned), Following(original)
         self.of_key = _aligned(original, pruned)
         self.made: set[Key] = set()  # calls of the original
-        # Tensors that are what they are in the original.
-        self.same = set(pruned.inputs) if pruned_inputs is None else set()
+        # Tensors that are what others are in the original.
+        self.same: dict[Place, Place] = {}
+        if pruned_inputs is None:
+            self.same.update(zip(pruned.inputs, original.inputs, strict=True))
         self.writer = {place: step for step in original.steps for place in step.writes}
         self.fitted: set[int] = set()
         self.known: dict[Key, list[Pair]] = {}
@@ -167,8 +169,12 @@ class Refit:
 
     def _compare(self, old: Step, step: Step) -> None:
         """Note whether a call gives what the original gives."""
-        if self.same.issuperset(step.reads) and _same_weights(old.operation, step.operation):
-            self.same.update(step.writes)
+        if self._fed_alike(old, step) and _same_weights(old.operation, step.operation):
+            self.same.update(zip(step.writes, old.writes, strict=True))
+
+    def _fed_alike(self, old: Step, step: Step) -> bool:
+        """Whether a call is given what the original is given."""
+        return [self.same.get(place) for place in step.reads] == list(old.reads)
 
     def _reach(self, old: Step) -> None:
         """Make the calls of the original that one depends on."""
@@ -211,7 +217,7 @@ class Refit:
         """Whether a layer makes of the original's inputs what the original makes, and nothing else is amiss."""
         return (
             not pair.rows_gone.any()
-            and all(self.same.issuperset(step.reads) for _, step in calls)
+            and all(self._fed_alike(old, step) for old, step in calls)
             and pair.unchanged()
             and not any(self._others(pair, old, step) for old, step in calls)
         )
@@ -336,7 +342,7 @@ class Refit:
         return [
             (one, other)
             for one, other in zip(was.others, now.others, strict=True)
-            if self.before.holds([one]) and self.after.holds([other]) and other not in self.same
+            if self.before.holds([one]) and self.after.holds([other]) and self.same.get(other) != one
         ]
 
     def _lacking(self, pair: Pair, step: Step, before: np.ndarray, now: Any) -> np.ndarray:
@@ -384,8 +390,8 @@ class Refit:
 
     def _measure(self, step: Step) -> None:
         """Have a BatchNormalization expect what it is now given."""
-        layer = step.operation
-        if type(layer).__name__ != "BatchNormalization" or self.same.issuperset(step.reads):
+        layer, old = step.operation, self.of_key[step.key]
+        if type(layer).__name__ != "BatchNormalization" or self._fed_alike(old, step):
             return
         total, squares, count = 0.0, 0.0, 0
         for n in range(len(self.after.chunks)):

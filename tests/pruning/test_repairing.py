@@ -276,3 +276,15 @@ def test_a_kernel_whose_sums_are_too_large_for_the_memory_is_named(
     assert report.repaired is not None
     assert [(row.name, row.why) for row in report.repaired.left] == [("hidden_2", "memory")]
     assert any(note.kind == "not-repaired" and "--memory" in note.text for note in report.notes)
+
+
+def test_what_follows_a_block_that_was_taken_out_is_refitted(
+    samples: Path, unlabelled: Path, tmp_path: Path
+) -> None:
+    resnet, out = samples / "digits_resnet.keras", tmp_path / "out.keras"
+    report = kprune.remove(
+        resnet, whole_layers=["block_3_*"], output=out, repair=True, data=unlabelled
+    )
+    found = report.repaired
+    assert found is not None and [row.name for row in found.kernels] == ["classes"]
+    assert found.repaired.divergence.distance < found.cut.divergence.distance / 10
