@@ -385,6 +385,17 @@ def model_over_steps() -> Case:
     return found
 
 
+@case
+def masked_over_steps() -> Case:
+    from keras import Input, layers
+
+    x = Input((6,), dtype="int32")
+    y = layers.Embedding(11, 6, mask_zero=True, name="e")(x)
+    y = layers.TimeDistributed(layers.Dense(5, "tanh"))(y)
+    given = layers.Dense(2)(layers.GRU(4)(y))
+    return made(x, given, "e", units={"e": [1]}, data=tokens(6, mask=True))
+
+
 # -- recurrent layers ------------------------------------------------------------------------------
 
 

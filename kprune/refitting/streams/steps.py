@@ -175,7 +175,7 @@ class _Unrolling:
         reads: tuple[Place, ...],
         writes: tuple[Place, ...],
     ) -> None:
-        """A TimeDistributed: what it wraps is called once, on all steps of all samples."""
+        """A TimeDistributed without a mask: what it wraps is called once, on all steps of all samples."""
         inner, wrapped = wrapper.layer, f"{name}/{wrapper.layer.name}"
         folded = (self._own_place(), self._own_place())
         self.steps.append(Step(self._key(f"{name} (fold)"), None, reads, folded[:1], _fold))
@@ -204,12 +204,8 @@ def _size(tensor: Any) -> int:
 
 
 def _takes_only(node: Any, inner: Any) -> bool:
-    """Whether a call of a model does nothing but pass its inputs, each another tensor, as they are.
-
-    A mask on what is passed comes out again on what the model gives, whatever it did inside.
-    """
+    """Whether a call of a model does nothing but pass its inputs, each another tensor, without a mask."""
     from keras import tree
-    from keras.src.backend import get_keras_mask
 
     passed, inputs = node.input_tensors, inner.inputs
     args, kwargs = node.arguments.args, node.arguments.kwargs
@@ -220,7 +216,6 @@ def _takes_only(node: Any, inner: Any) -> bool:
         and _paths(tree, args[0]) == _paths(tree, inner._inputs_struct)
         and all(
             (len(one.shape), one.dtype) == (len(other.shape), other.dtype)
-            and get_keras_mask(one) is None
             for one, other in zip(passed, inputs, strict=True)
         )
     )
@@ -256,23 +251,15 @@ def _flat(operation: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[A
 
 
 def _fold(values: Sequence[Any]) -> list[Any]:
-    """(samples, steps, …) as (samples · steps, …); of a mask, what concerns the axes behind the steps."""
+    """(samples, steps, …) as (samples · steps, …)."""
     from keras import ops
-    from keras.src.backend import get_keras_mask, set_keras_mask
 
-    (whole,) = values
-    folded, mask = ops.reshape(whole, (-1, *whole.shape[2:])), get_keras_mask(whole)
-    if mask is not None and len(mask.shape) > 2:
-        set_keras_mask(folded, ops.reshape(mask, (-1, *mask.shape[2:])))
-    return [folded]
+    return [ops.reshape(values[0], (-1, *values[0].shape[2:]))]
 
 
 def _unfold(values: Sequence[Any]) -> list[Any]:
-    """The reverse, as the second value is divided, whose mask it has."""
+    """The reverse, as the second value is divided."""
     from keras import ops
-    from keras.src.backend import get_keras_mask, set_keras_mask
 
     folded, whole = values
-    made = ops.reshape(folded, (*whole.shape[:2], *folded.shape[1:]))
-    set_keras_mask(made, get_keras_mask(whole))
-    return [made]
+    return [ops.reshape(folded, (*whole.shape[:2], *folded.shape[1:]))]
