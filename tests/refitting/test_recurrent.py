@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kprune.refitting.streams.observing import Captured
 from kprune.refitting.recurrent import Weights, observed_states, parts_of, rows_of, summed
+from kprune.refitting.streams.observing import Captured
 from tests.refitting.making import randomized
 
 pytestmark = pytest.mark.oracle
