@@ -55,7 +55,7 @@ class Following:
                 return found
             if name == "BatchNormalization" and _by_columns(reader.operation, kind, layer):
                 found.normalizations.append(reader.operation)
-            elif name not in HANDS_ON and not _linear(reader.operation):
+            elif name not in HANDS_ON and not (name == "Activation" and _linear(reader.operation)):
                 return found
             place = reader.writes[0]
         return found
@@ -63,8 +63,11 @@ class Following:
     def taking(self, step: Step, kind: KernelKind, layer: Any) -> Any:
         """The BatchNormalization that can take up a constant that is added to a layer's columns; None without one.
 
-        One that is called elsewhere as well cannot.
+        One that is called elsewhere as well cannot, and none behind an activation, or behind what
+        else a call makes of the columns.
         """
+        if step.operation is not layer or not _linear(layer):
+            return None
         first, *_ = [*self.behind(step, kind, layer).normalizations, None]
         return first if first is not None and self.calls[id(first)] == 1 else None
 
@@ -76,10 +79,10 @@ def _by_columns(normalization: Any, kind: KernelKind, layer: Any) -> bool:
     return axis is not None and normalization.axis % rank == axis
 
 
-def _linear(operation: Any) -> bool:
-    return type(operation).__name__ == "Activation" and (
-        getattr(operation.activation, "__name__", "") == "linear"
-    )
+def _linear(layer: Any) -> bool:
+    """Whether a layer has no activation, or one that changes nothing."""
+    activation = getattr(layer, "activation", None)
+    return activation is None or getattr(activation, "__name__", "") == "linear"
 
 
 def undone(normalizations: list[Any]) -> np.ndarray:

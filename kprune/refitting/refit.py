@@ -28,6 +28,7 @@ from kprune.refitting.streams.room import Room
 from kprune.refitting.streams.row_stream import ROWS
 from kprune.refitting.streams.steps import Key, Place, Program, Step, layers_in
 from kprune.refitting.streams.values import Values, samples_at_once
+from kprune.running.noise import without_noise
 from kprune.types import Progress
 
 Way = Literal["lstsq", "bias", "bn"]
@@ -120,15 +121,19 @@ class Refit:
         return self.known[step.key]
 
     def run(self) -> None:
-        """Make all calls of the pruned model, and refit every kernel before its own."""
+        """Make all calls of the pruned model, and refit every kernel before its own.
+
+        Where a layer draws random numbers, both models are given their means.
+        """
         waiting = list(self.pruned.steps)
-        while waiting:
-            step = self._next(waiting)
-            waiting.remove(step)
-            self._advance(step)
-            if self.progress is not None:
-                count = len(self.pruned.steps)
-                self.progress(count - len(waiting), count)
+        with without_noise():
+            while waiting:
+                step = self._next(waiting)
+                waiting.remove(step)
+                self._advance(step)
+                if self.progress is not None:
+                    count = len(self.pruned.steps)
+                    self.progress(count - len(waiting), count)
         for pair in self.pairs.values():
             if id(pair) not in self.fitted and self.way != "bn":
                 self.left.append(Left(pair.consumer.name, "calls"))

@@ -75,3 +75,30 @@ def test_what_a_sum_repeats_along_an_axis_is_not_corrected_for(shape: Any) -> No
     done = cut(model, {"a": [1], "c": [2]}, [data(5, 4), data(4)], ridge=1e-3)
     assert done.names == ["d", "b", "out"] or done.names == ["b", "d", "out"]
     assert all(found.after <= found.before for found in done.refit.refitted)
+
+
+def test_no_constant_is_taken_up_behind_an_activation() -> None:
+    import keras
+    from keras import layers
+
+    x = keras.Input((4,))
+    y = layers.Dense(6, "tanh", name="a")(x)
+    y = layers.Dense(5, "relu", use_bias=False, name="b")(y)
+    model = keras.Model(x, layers.BatchNormalization(name="bn")(y))
+    done = cut(randomized(model), {"a": [1]}, [data(4)])
+    assert done.names == ["b"]
+    assert np.array_equal(*means(done))
+
+
+def test_no_constant_of_a_part_of_a_layer_is_taken_up_behind_it() -> None:
+    """The queries of an attention are as many as the outputs that are normalized behind it."""
+    import keras
+    from keras import layers
+
+    x = keras.Input((5, 4))
+    y = layers.Dense(6, "tanh", name="a")(x)
+    y = layers.MultiHeadAttention(2, 3, use_bias=False, name="m")(y, y)
+    model = keras.Model(x, layers.BatchNormalization(name="bn")(y))
+    done = cut(randomized(model), {"a": [1]}, [data(5, 4)])
+    assert "m (query)" in done.names
+    assert np.array_equal(*means(done))

@@ -492,6 +492,23 @@ def test_another_run_writes_the_same_bytes() -> None:
     assert same(*runs)
 
 
+def test_a_layer_that_draws_lots_gives_their_mean() -> None:
+    import keras
+    from keras import layers
+
+    @keras.saving.register_keras_serializable("refitting")
+    class Sampling(layers.Layer):  # type: ignore[misc]
+        def call(self, x: Any) -> Any:
+            return x + keras.random.normal(keras.ops.shape(x))
+
+    x = keras.Input((6,))
+    y = layers.Dense(4, name="b")(layers.Dense(8, "tanh", name="a")(x))
+    model = randomized(keras.Model(x, layers.Dense(3, name="out")(Sampling(name="lots")(y))))
+    runs = [cut(model, {"a": [1]}, [images(6)], ridge=RIDGE) for _ in range(2)]
+    assert same(*runs)
+    assert runs[0].names == ["b", "out"]
+
+
 def test_inputs_are_taken_in_the_types_and_with_the_axes_that_the_model_has() -> None:
     import keras
     from keras import layers
