@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from msgspec import Struct, field
 
 from kprune.refitting.kernels import KernelKind
+from kprune.refitting.pairs import Pair
 from kprune.refitting.streams.steps import Key, Place, Program, Step
+from kprune.refitting.streams.values import Values
 
 HANDS_ON = frozenset(("Dropout", "Identity", "ActivityRegularization", "SpatialDropout1D",
                       "SpatialDropout2D", "SpatialDropout3D", "GaussianNoise", "GaussianDropout"))  # fmt: skip
@@ -97,3 +100,61 @@ def undone(normalizations: list[Any]) -> np.ndarray:
         strong = np.abs(slope) > 1e-3 * np.abs(slope).max()
         factor = factor * np.where(strong, 1 / np.where(strong, slope, 1.0), 0.0)
     return factor
+
+
+class Branches:
+    """The other branches of sums, in a model and in what is left of it.
+
+    Args:
+        was, now: what follows each call of both models.
+        before, after: their tensors.
+    """
+
+    def __init__(self, was: Following, now: Following, before: Values, after: Values) -> None:
+        self.was, self.now, self.before, self.after = was, now, before, after
+
+    def others(self, pair: Pair, old: Step, step: Step) -> list[tuple[Place, Place]]:
+        """Other branches of a sum behind a kernel, in both models, that do not come later."""
+        if pair.consumer.kind is None:
+            return []
+        was = self.was.behind(old, pair.kind, pair.consumer.layer)
+        now = self.now.behind(step, pair.kind, pair.left)
+        if was.sum != now.sum or len(was.others) != len(now.others):
+            return []
+        return [
+            (one, other)
+            for one, other in zip(was.others, now.others, strict=True)
+            if self.before.holds([one]) and self.after.holds([other])
+        ]
+
+    def lacking(
+        self, pair: Pair, old: Step, step: Step, n: int, shape: tuple[int, ...]
+    ) -> np.ndarray:
+        """What other branches of a sum lack, in terms of the outputs of a kernel: (G, R, M), or zeros to be added.
+
+        Args:
+            old, step: the call of the kernel in both models; n: which chunk.
+            shape: of the kernel's output in the original. A branch that is repeated along an axis counts as whole.
+        """
+        columns, total = pair.kind.columns, np.zeros((1, 1, 1))
+        for one, other in self.others(pair, old, step):
+            before = np.asarray(self.before.get(one, n), np.float32)
+            if before.shape == shape:
+                after = np.asarray(self.after.get(other, n), np.float32)
+                whole = pair.columns(columns(pair.consumer.layer, before))
+                total = total + (whole - columns(pair.left, after))
+        factor = undone(self.now.behind(step, pair.kind, pair.left).normalizations)
+        if factor.size > 1 and total.size > 1:
+            factor = factor.reshape(len(total), 1, -1)
+        return np.asarray(total * factor if total.any() else total, np.float32)
+
+
+def measure(layer: Any, chunks: Iterable[np.ndarray]) -> None:
+    """Have a BatchNormalization expect what it is given: float64 arrays."""
+    total, squares, count = 0.0, 0.0, 0
+    for chunk in chunks:
+        x = np.moveaxis(chunk, layer.axis, -1).reshape(-1, chunk.shape[layer.axis])
+        total, squares, count = total + x.sum(0), squares + (x**2).sum(0), count + len(x)
+    mean = np.asarray(total / count)
+    layer.moving_mean.assign(mean)
+    layer.moving_variance.assign(np.maximum(squares / count - mean**2, 0.0))

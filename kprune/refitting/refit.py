@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from kprune.refitting import recurrent
 from kprune.refitting.attention import KeySums, key_layer, queries_for
-from kprune.refitting.following import Following, undone
+from kprune.refitting.following import Branches, Following, measure
 from kprune.refitting.kernels import constant_of, has_constant, pieces, put_constant
 from kprune.refitting.left import Left, Why
 from kprune.refitting.moments import Fit, Means, Sums, bytes_for, sums_for
@@ -26,7 +26,7 @@ from kprune.refitting.recurrent import is_recurrent
 from kprune.refitting.streams.observing import Captured, observed
 from kprune.refitting.streams.room import Room
 from kprune.refitting.streams.row_stream import ROWS
-from kprune.refitting.streams.steps import Key, Place, Program, Step, layers_in
+from kprune.refitting.streams.steps import Key, Program, Step, layers_in
 from kprune.refitting.streams.values import Values, samples_at_once
 from kprune.running.noise import without_noise
 from kprune.types import Progress
@@ -84,7 +84,8 @@ class Refit:
         self.before = Values(original, inputs, size, room)
         self.after = Values(pruned, pruned_inputs or inputs, size, room)
         self.samples = len(inputs[0])
-        self.follows, self.followed = Following(pruned), Following(original)
+        self.follows = Following(pruned)
+        self.branches = Branches(Following(original), self.follows, self.before, self.after)
         self.of_key = _aligned(original, pruned)
         self.made: set[Key] = set()  # calls of the original
         # Tensors that are what others are in the original.
@@ -224,7 +225,11 @@ class Refit:
             not pair.rows_gone.any()
             and all(self._fed_alike(old, step) for old, step in calls)
             and pair.unchanged()
-            and not any(self._others(pair, old, step) for old, step in calls)
+            and all(
+                self.same.get(other) == one
+                for old, step in calls
+                for one, other in self.branches.others(pair, old, step)
+            )
         )
 
     def _fit_keys(self, pair: Pair, calls: Sequence[Call]) -> None:
@@ -329,36 +334,9 @@ class Refit:
         z = pair.columns(z) if keys is None else queries_for(pair, *keys, z)
         if pair.scale != 1.0:
             z = z * np.float32(pair.scale)
-        if wanted.alone:
-            for one, other in self._others(pair, old, step):
-                before = np.asarray(self.before.get(one, n), np.float32)
-                if before.shape == wanted.linear.shape:
-                    z = z + self._lacking(pair, step, before, self.after.get(other, n))
+        if wanted.alone and len(self.calls[id(pair)]) == 1:
+            z = z + self.branches.lacking(pair, old, step, n, wanted.linear.shape)
         return z
-
-    def _others(self, pair: Pair, old: Step, step: Step) -> list[tuple[Place, Place]]:
-        """Other branches of a sum behind a kernel, in both models, that do not come later."""
-        if pair.consumer.kind is None or len(self.calls[id(pair)]) > 1:
-            return []
-        was = self.followed.behind(old, pair.kind, pair.consumer.layer)
-        now = self.follows.behind(step, pair.kind, pair.left)
-        if was.sum != now.sum or len(was.others) != len(now.others):
-            return []
-        return [
-            (one, other)
-            for one, other in zip(was.others, now.others, strict=True)
-            if self.before.holds([one]) and self.after.holds([other]) and self.same.get(other) != one
-        ]
-
-    def _lacking(self, pair: Pair, step: Step, before: np.ndarray, now: Any) -> np.ndarray:
-        """What another branch of a sum lacks, in terms of the outputs of a kernel: (G, R, M)."""
-        columns = pair.kind.columns
-        total = pair.columns(columns(pair.consumer.layer, before))
-        total = total - columns(pair.left, np.asarray(now, np.float32))
-        factor = undone(self.follows.behind(step, pair.kind, pair.left).normalizations)
-        if factor.size > 1:
-            factor = factor.reshape(len(total), 1, -1)
-        return np.asarray(total * factor, np.float32)
 
     def _refit_recurrent(self, pair: Pair, calls: Sequence[Call]) -> Why | None:
         layer, left = pair.consumer.layer, pair.left
@@ -398,14 +376,8 @@ class Refit:
         layer, old = step.operation, self.of_key[step.key]
         if type(layer).__name__ != "BatchNormalization" or self._fed_alike(old, step):
             return
-        total, squares, count = 0.0, 0.0, 0
-        for n in range(len(self.after.chunks)):
-            x = np.asarray(self.after.arguments(step, n)[0], np.float64)
-            x = np.moveaxis(x, layer.axis, -1).reshape(-1, x.shape[layer.axis])
-            total, squares, count = total + x.sum(0), squares + (x**2).sum(0), count + len(x)
-        mean = np.asarray(total / count)
-        layer.moving_mean.assign(mean)
-        layer.moving_variance.assign(np.maximum(squares / count - mean**2, 0.0))
+        chunks = range(len(self.after.chunks))
+        measure(layer, (np.asarray(self.after.arguments(step, n)[0], np.float64) for n in chunks))
 
 
 class Made(Struct, frozen=True, eq=False):
