@@ -214,10 +214,10 @@ class Choosing(Naming, frozen=True):
                 del amounts[name]
             for name, value in amounts.items():
                 if value is not None:
-                    option = "--" + name.replace("_", "-")
+                    option, by = "--" + name.replace("_", "-"), _FOR_ONE.get(name, "l1")
                     raise UsageError(
                         f"{option} needs a criterion",
-                        do=f"say what ranks the units: --criterion l1 {option} {value}".rstrip(),
+                        do=f"say what ranks the units: --criterion {by} {option} {value}".rstrip(),
                     )
             return None
         from kprune.select.ranking.budget import Budget
@@ -240,6 +240,9 @@ class Choosing(Naming, frozen=True):
             **self.ranked.rank_options(),
         )
 
+
+_FOR_ONE = {"weighting": "obs"}
+"""Options that mean something to one criterion alone."""
 
 _WITHOUT_RANK = ("data", "classes", "class_names")
 """What has a meaning even where nothing ranks units."""

@@ -32,6 +32,28 @@ USAGE = [
         """,
     ),
     (
+        "remove model.keras --criterion obs --target-params 50%",
+        """
+        error: the criterion obs needs data
+        why:   it goes by how well the units that are left make up for others
+        do:    give --data FILE.npz with x; labels are not needed
+        """,
+    ),
+    (
+        "remove model.keras --criterion l1 --ratio 0.5 --weighting fisher",
+        """
+        error: --weighting fisher with the criterion 'l1'
+        do:    leave it out, or use the criterion obs
+        """,
+    ),
+    (
+        "remove model.keras --weighting fisher",
+        """
+        error: --weighting needs a criterion
+        do:    say what ranks the units: --criterion obs --weighting fisher
+        """,
+    ),
+    (
         "remove model.keras relu_1:1",
         """
         error: layer 'relu_1' (ReLU) has no units of its own

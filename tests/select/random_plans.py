@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from kprune.select.plans.plan import Expect, LayerChoice, ModelCheck, Plan, Step
-from kprune.select.ranking.options import NORMALIZATIONS, REDUCTIONS
+from kprune.select.ranking.options import NORMALIZATIONS, REDUCTIONS, WEIGHTINGS
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 runs = st.lists(st.tuples(st.integers(0, 300), st.integers(1, 200)), max_size=5)
@@ -33,6 +33,7 @@ ranked = {
     "seed": st.none() | st.integers(0, 2**40),
     "reduce": st.none() | st.sampled_from(REDUCTIONS),
     "normalize": st.none() | st.sampled_from(NORMALIZATIONS),
+    "weighting": st.none() | st.sampled_from(WEIGHTINGS),
 }
 choices = st.builds(
     lambda limit, rest: LayerChoice(**limit, **rest), limits, st.fixed_dictionaries(ranked)
