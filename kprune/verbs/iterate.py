@@ -243,7 +243,8 @@ class _Run:
         if self.end is None or self._size(whole) <= self.end or self.plan.choose.max_ratio:
             return
         # What can go at most does not hang on what ranks it, and some criteria run the model.
-        ranked = replace(self._choice(self.end), criterion="l1", normalize="none")
+        choice = self._choice(self.end)
+        ranked = replace(choice, criterion="l1", normalize="none", weighting="relmean")
         self._remove(self.model, ranked, dry_run=True)
 
     def go_on(self) -> End:

@@ -105,6 +105,17 @@ def test_the_optimizer_goes_on_through_all_rounds(place: Path, straight: Any) ->
     assert steps[1] - steps[0] == sum(round_.best for round_ in straight[0].rounds) * 8
 
 
+def test_what_ranks_the_units_may_run_the_model(place: Path, tmp_path: Path) -> None:
+    found = iterate(
+        place,
+        tmp_path / "out.keras",
+        ("criterion: l1", "criterion: obs, weighting: fisher"),
+        ("rounds: 3", "rounds: 1"),
+        ("epochs: 2", "epochs: 1"),
+    )
+    assert found.met and found.rounds[1].parameters <= 0.4 * found.rounds[0].parameters
+
+
 def test_the_curve_is_drawn_against_the_size(place: Path, straight: Any) -> None:
     shown = (place / "curve.svg").read_text()
     for text in ("parameters", "accuracy", "after training", "straight after the cut", "written"):
