@@ -26,7 +26,7 @@ from kprune.refitting.recurrent import is_recurrent
 from kprune.refitting.streams.observing import Captured, observed
 from kprune.refitting.streams.room import Room
 from kprune.refitting.streams.row_stream import ROWS
-from kprune.refitting.streams.steps import Key, Program, Step, layers_in
+from kprune.refitting.streams.steps import Key, Place, Program, Step, layers_in
 from kprune.refitting.streams.values import Values, samples_at_once
 from kprune.running.noise import without_noise
 from kprune.types import Progress

@@ -6,8 +6,8 @@ import dataclasses
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -203,14 +203,43 @@ def judged(
     **how: Unpack[TrainingOptions],
 ) -> Epoch:
     """The figures by which `tune` would judge a model file as it is; the arguments are its own."""
+    with _unchanged(model, data, validation, rules, Settings(**how), trust=trust) as training:
+        return training.judge()
+
+
+def learned_from(
+    model: AnyPath,
+    *,
+    data: DataSource,
+    validation: DataSource | None = None,
+    rules: Iterable[str] = (),
+    trust: bool = False,
+    **how: Unpack[TrainingOptions],
+) -> DataSource:
+    """The data without what `tune` would hold back of them; the arguments are its own."""
+    with _unchanged(model, data, validation, rules, Settings(**how), trust=trust) as training:
+        arguments = training.train.arguments
+        return (arguments["x"], arguments["y"]) if "y" in arguments else data
+
+
+@contextmanager
+def _unchanged(
+    model: AnyPath,
+    data: DataSource,
+    validation: DataSource | None,
+    rules: Iterable[str],
+    settings: Settings,
+    *,
+    trust: bool,
+) -> Iterator[Training]:
+    """A model file and its data as `tune` has them before it trains."""
     with (
         open_model(model, trust=trust) as source,
         tempfile.TemporaryDirectory(prefix="kprune-") as folder,
     ):
         _refuse_untrainable(source)
-        settings, place = Settings(**how), Path(folder)
-        training, _ = _prepared(source, settings, data, validation, place, rules=rules)
-        return training.judge()
+        training, _ = _prepared(source, settings, data, validation, Path(folder), rules=rules)
+        yield training
 
 
 def _prepared(

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,10 +15,10 @@ from msgspec.structs import replace
 
 from kprune.analysis.counts import count
 from kprune.atomic import check_output
-from kprune.errors import CheckError, PlanError
+from kprune.errors import CheckError, PlanError, UsageError
 from kprune.faults import shown
 from kprune.opened import analyse, open_model
-from kprune.page.plot import Curve, Panel, check_plot, draw
+from kprune.page.plot import check_plot, draw
 from kprune.page.result import Note
 from kprune.report.report import Report
 from kprune.running.sources import DataSource, held, named
@@ -25,17 +26,19 @@ from kprune.runtime.keras_import import import_keras
 from kprune.select.plans.iteration import IterationPlan, parse_iteration_plan
 from kprune.select.ranking.budget import Budget
 from kprune.select.ranking.choice import Choice
+from kprune.select.ranking.options import Way
 from kprune.text import clean
 from kprune.train.checkpoint import Epoch
 from kprune.train.settings import TrainingOptions
 from kprune.train.sparsity import NEAR_ZERO, PENALTY
-from kprune.train.tune import judged, target_of, tune, write_as_it_is
+from kprune.train.tune import judged, learned_from, target_of, tune, write_as_it_is
 from kprune.train.tune_loop import HELD_BACK, OnEpoch
+from kprune.train.tune_result import Tuning
 from kprune.train.work_folder import fingerprint
 from kprune.types import AnyPath
 from kprune.verbs.apply import plan_text
 from kprune.verbs.change import remove
-from kprune.verbs.iterate_result import End, Iteration, Round
+from kprune.verbs.iterate_result import End, Iteration, Round, panel
 from kprune.verbs.rounds import Rounds, last_held
 
 OnCut = Callable[[int, Report], None]
@@ -58,7 +61,7 @@ def iterate(
     on_cut: OnCut | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> Iteration:
-    """Cut and train a model file in rounds, as a plan says, and write the last one that held.
+    """Cut a model file in rounds, refit or train it after each, as a plan says, and write the last that held.
 
     Finished rounds are kept in the folder OUTPUT.rounds, with the epochs of the one at work; it is
     removed when the output is written. A run that was interrupted and is resumed gives what one
@@ -67,7 +70,8 @@ def iterate(
     Args:
         model: path of a `.keras` file or folder.
         plan: an IterationPlan, or the path of a YAML file.
-        data, validation, teacher: see `kprune.tune`. The same data are held back in every round.
+        data, validation, teacher: see `kprune.tune`. The same data are held back in every round, and
+            no repair is fitted on them.
         output, in_place, force: where the result goes; by default NAME.pruned.EXT.
         resume: go on from the last finished epoch of an interrupted run, if there was one.
         plot: a path that ends in .svg or .png, for the metric against the size.
@@ -83,6 +87,12 @@ def iterate(
         check_plot(plot)
     rules = tuple(rules)
     loaded = plan if isinstance(plan, IterationPlan) else _loaded(Path(plan))
+    if teacher is not None and not loaded.trains:
+        raise UsageError(
+            "a teacher with a plan that trains nothing",
+            where=loaded.where("repair"),
+            do="add tune: {epochs: 3} to the plan, or leave out the teacher",
+        )
     with open_model(model, trust=trust) as source:
         target = target_of(source, output, in_place, "pruned")
         given = fingerprint(source)
@@ -137,6 +147,8 @@ def iterate(
         stopped=stopped,
         metric=run.metric,
         resumed=before,
+        repair=run.way,
+        trained=loaded.trains,
         notes=notes,
     )
     if plot is not None:
@@ -197,15 +209,17 @@ class _Run:
                     do="check which model the plan was made for; nothing was written",
                 )
             size = source.bytes
-        figures = judged(
-            self.model, data=self.data, validation=self.validation, rules=self.rules,
-            trust=self.trust, **self._tuning(self.model),
-        )  # fmt: skip
         return Round(
             number=0, goal=None, units=counts.units, parameters=counts.parameters,
-            flops=counts.flops, bytes=size, cut=None, tuned=_plain(figures), epochs=0, best=0,
+            flops=counts.flops, bytes=size, cut=None, tuned=self._judged(self.model), epochs=0, best=0,
             held=True,
         )  # fmt: skip
+
+    @property
+    def way(self) -> Way | None:
+        """How what each cut leaves is refitted; None if it is not."""
+        repair = self.plan.repair
+        return "lstsq" if repair is True else repair or None
 
     @property
     def bound(self) -> float | None:
@@ -245,7 +259,7 @@ class _Run:
         # What can go at most does not hang on what ranks it, and some criteria run the model.
         choice = self._choice(self.end)
         ranked = replace(choice, criterion="l1", normalize="none", weighting="relmean")
-        self._remove(self.model, ranked, dry_run=True)
+        self._remove(self.model, ranked, data=self.data, dry_run=True)
 
     def go_on(self) -> End:
         """Carry out the rounds that are left; why they ended."""
@@ -263,6 +277,14 @@ class _Run:
                 self.notes.append(Note("exhausted", "", f"{error.what}: {error.why}"))
                 return "exhausted"
 
+    @cached_property
+    def _fitted_on(self) -> DataSource:
+        """What repairs are fitted on."""
+        return learned_from(
+            self.model, data=self.data, validation=self.validation, rules=self.rules,
+            trust=self.trust, **self._tuning(self.model),
+        )  # fmt: skip
+
     def _round(self, last: Round) -> None:
         number = last.number + 1
         whole = self._size(self.rounds[0])
@@ -273,18 +295,23 @@ class _Run:
             goal = self.plan.goal(step, whole, self.end)
         before = self.model if last.number == 0 else self.work.model(last.number)
         cut, out = self.work.cut(number), self.work.model(number)
-        report = self._remove(before, self._choice(goal), output=cut, force=True)
+        report = self._remove(
+            before, self._choice(goal), output=cut, force=True, repair=self.way,
+            data=self._fitted_on if self.way else self.data,
+        )  # fmt: skip
         if self.on_cut is not None:
             self.on_cut(number, report)
         import_keras().utils.clear_session()  # the graphs of the rounds before
-        found = tune(
-            cut, data=self.data, validation=self.validation, teacher=self.teacher, output=out,
-            force=True, resume=True, rules=self.rules, trust=self.trust, on_epoch=self.on_epoch,
-            **self._tuning(cut),
-        )  # fmt: skip
+        unrepaired = self._unrepaired(before, report) if self.way else None
+        if self.plan.trains:
+            found = self._tuned(cut, out)
+            epochs, best, notes = [*map(_plain, found.epochs)], found.best, found.notes
+        else:
+            epochs, best, notes = [self._judged(cut)], 0, []
+            cut.rename(out)
         if number == 1:
-            self.notes += [note for note in found.notes if note.kind != "resume"]
-        tuned = _plain(found.epochs[found.best])
+            self.notes += [note for note in report.notes if note.kind == "not-repaired"]
+            self.notes += [note for note in notes if note.kind != "resume"]
         self.rounds.append(
             Round(
                 number=number,
@@ -293,14 +320,37 @@ class _Run:
                 parameters=report.output.parameters,
                 flops=report.output.flops,
                 bytes=_bytes(out),
-                cut=_plain(found.epochs[0]),
-                tuned=tuned,
-                epochs=len(found.epochs) - 1,
-                best=found.best,
-                held=self._holds(tuned),
+                cut=unrepaired or epochs[0],
+                tuned=epochs[best],
+                epochs=len(epochs) - 1,
+                best=best,
+                held=self._holds(epochs[best]),
+                repaired=epochs[0] if self.way else None,
             )
         )
         self.work.keep(self.rounds)
+
+    def _unrepaired(self, before: AnyPath, report: Report) -> Epoch:
+        """The figures of a cut as it is before the repair."""
+        with tempfile.TemporaryDirectory(prefix="kprune-") as folder:
+            plain = Path(folder) / "cut.keras"
+            remove(before, report.selected, output=plain, rules=self.rules, trust=self.trust)
+            return self._judged(plain)
+
+    def _tuned(self, cut: Path, out: Path) -> Tuning:
+        """Train what a cut left."""
+        return tune(
+            cut, data=self.data, validation=self.validation, teacher=self.teacher, output=out,
+            force=True, resume=True, rules=self.rules, trust=self.trust, on_epoch=self.on_epoch,
+            **self._tuning(cut),
+        )  # fmt: skip
+
+    def _judged(self, model: AnyPath) -> Epoch:
+        """The figures of a model file as it is."""
+        return _plain(judged(
+            model, data=self.data, validation=self.validation, rules=self.rules,
+            trust=self.trust, **self._tuning(model),
+        ))  # fmt: skip
 
     def _choice(self, goal: float) -> Choice:
         return self.plan.choose.choice(Budget(self.plan.kind, f"{int(goal)}"))
@@ -312,7 +362,6 @@ class _Run:
             choice=choice,
             layers=choose.layers or None,
             exclude=choose.exclude,
-            data=self.data,
             rules=self.rules,
             trust=self.trust,
             **writing,
@@ -320,7 +369,7 @@ class _Run:
 
     def _tuning(self, model: AnyPath) -> TrainingOptions:
         """The settings of `tune` for a file: what compiles it only where it is not, later on."""
-        how = cast("TrainingOptions", msgspec.structs.asdict(self.plan.tune))
+        how = cast("TrainingOptions", msgspec.structs.asdict(self.plan.training))
         if self.rounds and self.rounds[-1].number > 0:
             with open_model(model) as source:
                 if source.config.get("compile_config"):  # of an earlier round: its state goes on
@@ -334,16 +383,16 @@ class _Run:
         """Write the model of the last round that held; its number."""
         number = last_held(self.rounds)
         if number == 0 and stopped == "floor":
-            first = self.rounds[1]
+            first, trains = self.rounds[1], self.plan.trains
             self.work.remove()
             raise CheckError(
                 f"the first round does not hold {clean(self.plan.floor)}",
                 where=self.plan.where("floor"),
                 why=f"with {first.parameters:,} of {self.rounds[0].parameters:,} parameters left "
-                f"and after training, {clean(self.metric)} is {first.tuned[self.metric]:.4f}, "
-                f"and the bound {self.bound:.4f}",
-                do="take smaller steps (schedule), train longer (tune: {epochs: …}), or allow "
-                "more; nothing was written",
+                f"and after {'training' if trains else 'the repair'}, {clean(self.metric)} is "
+                f"{first.tuned[self.metric]:.4f}, and the bound {self.bound:.4f}",
+                do=f"take smaller steps (schedule), train {'longer' if trains else 'as well'} "
+                "(tune: {epochs: …}), or allow more; nothing was written",
             )
         with open_model(self.model if number == 0 else self.work.model(number)) as source:
             write_as_it_is(source, target, force=force)
@@ -369,16 +418,3 @@ def _plain(figures: Epoch) -> Epoch:
 def _bytes(path: Path) -> int:
     with open_model(path) as source:
         return source.bytes
-
-
-def panel(found: Iteration) -> Panel:
-    """The metric against what is left, straight after each cut and after training."""
-    sizes = [float(getattr(round_, found.kind)) for round_ in found.rounds]
-    tuned = [round_.tuned[found.metric] for round_ in found.rounds]
-    cut = [None if round_.cut is None else round_.cut[found.metric] for round_ in found.rounds]
-    curves = [
-        Curve("after training", sizes, tuned),
-        Curve("straight after the cut", sizes, cut, dashed=True),
-    ]
-    mark = (float(getattr(found.rounds[found.written], found.kind)), "written")
-    return Panel(curves, found.kind, found.metric, mark=mark)

@@ -1,4 +1,4 @@
-"""What an iteration came to, as data and as it is shown."""
+"""What an iteration came to, as data, as it is shown, and as curves."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 
 from kprune.page.figures import figure
 from kprune.page.page import Page
+from kprune.page.plot import Curve, Panel
 from kprune.page.result import Result
 from kprune.report.files import show_files
 from kprune.report.report import Report
@@ -19,7 +20,7 @@ End = Literal["target", "floor", "exhausted"]
 
 
 class Round(Struct, frozen=True):
-    """One cut and the training after it; round 0 is the model as it was."""
+    """One cut, and the repair and the training after it, if there are any; round 0 is the model as it was."""
 
     number: int
     goal: Annotated[float | None, Meta(description="what the schedule allowed; null in round 0")]
@@ -28,10 +29,16 @@ class Round(Struct, frozen=True):
     flops: int
     bytes: int
     cut: Annotated[Figures | None, Meta(description="the metrics straight after the cut")]
-    tuned: Annotated[Figures, Meta(description="the same after training")]
+    tuned: Annotated[
+        Figures,
+        Meta(description="the same after training; after the repair if nothing was trained"),
+    ]
     epochs: int
     best: Annotated[int, Meta(description="the epoch that was kept; 0 is from before training")]
     held: Annotated[bool, Meta(description="whether the floor held")]
+    repaired: Annotated[
+        Figures | None, Meta(description="the metrics straight after the repair, if there was one")
+    ] = None
 
 
 class Iteration(Result, frozen=True, kw_only=True):
@@ -58,6 +65,10 @@ class Iteration(Result, frozen=True, kw_only=True):
     stopped: End
     metric: str
     resumed: int
+    repair: Annotated[
+        str | None, Meta(description="how what each cut left was refitted: lstsq, noise, bias, bn")
+    ] = None
+    trained: Annotated[bool, Meta(description="whether rounds trained")] = True
     plot: str | None = None
     command: str = "iterate"
 
@@ -84,6 +95,11 @@ class Iteration(Result, frozen=True, kw_only=True):
         return f"{written}: no more units may go from {left:,} {self.kind}{wanted}"
 
     @property
+    def _after_cut(self) -> list[str]:
+        """What is done to each cut: a column of the table each."""
+        return [*["repaired"] * (self.repair is not None), *["tuned"] * self.trained]
+
+    @property
     def _floor(self) -> str:
         """The floor, as a figure."""
         text = clean(self.floor)
@@ -95,7 +111,9 @@ class Iteration(Result, frozen=True, kw_only=True):
     def show(self, on: Page) -> None:
         metric = clean(self.metric)
         third = "bytes" if self.kind == "bytes" else "FLOPs"
-        columns = [">round", ">units", ">parameters", f">{third}", f">{metric}: cut", ">tuned", ""]
+        columns = [">round", ">units", ">parameters", f">{third}", f">{metric}: cut"]
+        columns += [f">{word}" for word in self._after_cut]
+        columns.append("")
         if self.metric != "loss":
             columns.insert(-1, ">loss")
         on.table(columns, [_row(self, round_) for round_ in self.rounds])
@@ -112,9 +130,31 @@ def round_line(number: int, report: Report) -> str:
     return f"round {number}: {left.units:,} units and {left.parameters:,} parameters are left"
 
 
+def panel(found: Iteration) -> Panel:
+    """The metric against what is left: straight after each cut, after its repair, and after training."""
+    sizes = [float(getattr(round_, found.kind)) for round_ in found.rounds]
+    tuned = [round_.tuned[found.metric] for round_ in found.rounds]
+    early = {"after the repair": [round_.repaired for round_ in found.rounds]}
+    early = early if found.repair and found.trained else {}
+    early["straight after the cut"] = [round_.cut for round_ in found.rounds]
+    curves = [
+        Curve("after training" if found.trained else "after the repair", sizes, tuned),
+        *(
+            Curve(name, sizes, [_of(one, found.metric) for one in figures], dashed=True)
+            for name, figures in early.items()
+        ),
+    ]
+    mark = (float(getattr(found.rounds[found.written], found.kind)), "written")
+    return Panel(curves, found.kind, found.metric, mark=mark)
+
+
+def _of(figures: Figures | None, metric: str) -> float | None:
+    return None if figures is None else figures[metric]
+
+
 def _row(found: Iteration, round_: Round) -> list[str]:
     size = round_.bytes if found.kind == "bytes" else round_.flops
-    cut = "" if round_.cut is None else f"{round_.cut[found.metric]:.4f}"
+    sofar = [round_.cut, round_.repaired] if found.repair and found.trained else [round_.cut]
     loss = [f"{round_.tuned['loss']:.4f}"] if found.metric != "loss" else []
     mark = "written" if round_.number == found.written else "" if round_.held else "not held"
     return [
@@ -122,7 +162,7 @@ def _row(found: Iteration, round_: Round) -> list[str]:
         figure(round_.units),
         figure(round_.parameters),
         figure(size),
-        cut,
+        *("" if figures is None else f"{figures[found.metric]:.4f}" for figures in sofar),
         f"{round_.tuned[found.metric]:.4f}",
         *loss,
         mark,

@@ -258,3 +258,111 @@ def test_a_target_that_is_met_already_gives_a_copy(place: Path, tmp_path: Path) 
     assert found.why.startswith("the model as it was is written: ")
     before, after = state(place / "model.keras"), state(tmp_path / "out.keras")
     assert all((a == b).all() for a, b in zip(before, after, strict=True))
+
+
+REPAIRED = (
+    (
+        "tune: {epochs: 2, learning_rate: 0.01, batch_size: 20, validation_split: 0.25}",
+        "repair: true",
+    ),
+    ("rounds: 3", "rounds: 2"),
+    ("criterion: l1", "criterion: obs"),
+)
+"""Rounds that refit what each cut leaves, and train nothing."""
+
+
+def held_back(place: Path, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """What is held back in every round."""
+    with np.load(place / "data.npz") as data:
+        chosen = np.random.default_rng(0).permutation(200)[: round(200 * share)]
+        return data["x"][chosen], data["y"][chosen]
+
+
+@pytest.fixture(scope="module")
+def refitted(place: Path) -> Any:
+    """Rounds of cut and repair, without an interruption."""
+    out = place / "refitted.keras"
+    return iterate(place, out, *REPAIRED, plot=place / "refitted.svg"), state(out)
+
+
+def test_rounds_of_cut_and_repair_need_no_training(place: Path, refitted: Any) -> None:
+    import keras
+
+    found, _ = refitted
+    assert (found.repair, found.trained, found.stopped) == ("lstsq", False, "target")
+    for round_ in found.rounds[1:]:
+        assert (round_.epochs, round_.best) == (0, 0)
+        assert round_.repaired == round_.tuned
+    last = found.rounds[-1]
+    assert last.tuned["loss"] < last.cut["loss"]
+    written = keras.models.load_model(place / "refitted.keras")
+    expected = written.evaluate(*held_back(place, 0.1), verbose=0, return_dict=True)
+    assert last.tuned == pytest.approx(expected, abs=1e-5)
+    with zipfile.ZipFile(place / "refitted.keras") as archive:
+        known = json.loads(archive.read("metadata.json"))["kprune"]
+    assert [step["repair"] for step in known["plan"]["steps"]] == ["lstsq", "lstsq"]
+
+
+def test_the_figures_before_a_repair_are_those_of_the_cut_alone(
+    place: Path, refitted: Any, tmp_path: Path
+) -> None:
+    import keras
+
+    with zipfile.ZipFile(place / "refitted.keras") as archive:
+        known = json.loads(archive.read("metadata.json"))["kprune"]
+    out = tmp_path / "cut.keras"
+    kprune.remove(place / "model.keras", known["plan"]["steps"][0]["layers"], output=out)
+    cut = keras.models.load_model(out).evaluate(*held_back(place, 0.1), verbose=0, return_dict=True)
+    assert refitted[0].rounds[1].cut == pytest.approx(cut, abs=1e-5)
+
+
+def test_a_table_and_a_curve_tell_what_each_part_of_a_round_came_to(
+    place: Path, refitted: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kprune.page.page import Page
+
+    found, _ = refitted
+    found.show(Page())
+    shown = capsys.readouterr().out
+    assert "repaired" in shown and "tuned" not in shown
+    curve = (place / "refitted.svg").read_text()
+    assert ">after the repair</text>" in curve and ">after training</text>" not in curve
+
+
+def test_resumed_rounds_of_repair_end_as_those_that_were_not_interrupted(
+    place: Path, refitted: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.keras"
+    with pytest.raises(KeyboardInterrupt):
+        iterate(place, out, *REPAIRED, on_cut=Stop(2))
+    found = iterate(place, out, *REPAIRED, resume=True)
+    expected, arrays = refitted
+    assert found.resumed == 1
+    assert found.rounds == expected.rounds
+    assert all((a == b).all() for a, b in zip(state(out), arrays, strict=True))
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_training_goes_on_from_the_repair(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.keras"
+    changes = (("rounds: 3", "rounds: 1"), ("version: 1", "version: 1\nrepair: bias"))
+    found = iterate(place, out, *changes)
+    assert (found.repair, found.trained) == ("bias", True)
+    assert [note.kind for note in found.notes] == []
+    last = found.rounds[-1]
+    assert last.repaired is not None and last.repaired != last.cut
+    assert last.epochs == 2 and last.tuned["loss"] < last.repaired["loss"]
+
+
+def test_no_repair_is_fitted_on_what_is_held_back(place: Path) -> None:
+    from kprune.train.tune import learned_from
+
+    x, y = learned_from(place / "model.keras", data=place / "data.npz", validation_split=0.25)
+    held, _ = held_back(place, 0.25)
+    assert x.shape == (150, 8) and y.shape == (150,)
+    assert not (x[:, None] == held[None]).all(axis=2).any()
+
+
+def test_a_teacher_of_nothing_is_refused(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(kprune.UsageError, match="trains nothing"):
+        iterate(place, tmp_path / "out.keras", *REPAIRED, teacher=place / "model.keras")

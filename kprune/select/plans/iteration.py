@@ -4,6 +4,7 @@
     choose: {criterion: l1, normalize: layer-mean, min_units: 4}
     target: {parameters: 40%}
     schedule: {rounds: 5}
+    repair: true
     tune: {epochs: 3, learning_rate: 0.001}
     floor: accuracy >= 0.97
 
@@ -28,7 +29,7 @@ from kprune.select.plans.yaml_text import Document, read_yaml
 from kprune.select.ranking.budget import KINDS, Budget
 from kprune.select.ranking.choice import Choice
 from kprune.select.ranking.options import WORDS as RANKED
-from kprune.select.ranking.options import RankOptions, described
+from kprune.select.ranking.options import RankOptions, Way, described
 
 Shape = Literal["geometric", "linear"]
 WORDS: dict[str, Any] = {"shape": Shape, **RANKED}
@@ -150,7 +151,22 @@ class IterationPlan(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
         ]
         | None
     ) = None
-    tune: Tune = msgspec.field(default_factory=Tune)
+    repair: (
+        Annotated[
+            bool | Way,
+            Meta(
+                description="Refit what each cut leaves, before it is trained: lstsq, noise, bias or bn; "
+                "true for lstsq."
+            ),
+        ]
+        | None
+    ) = None
+    tune: (
+        Annotated[
+            Tune, Meta(description="Without it, rounds with 'repair' train nothing; others do.")
+        ]
+        | None
+    ) = None
     model: ModelCheck | None = None
 
     def __post_init__(self) -> None:
@@ -178,6 +194,16 @@ class IterationPlan(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
                 "floor",
                 do=f"write {self.limit.turned}",
             )
+
+    @property
+    def trains(self) -> bool:
+        """Whether rounds train at all."""
+        return self.tune is not None or not self.repair
+
+    @property
+    def training(self) -> Tune:
+        """How they train, and how models are judged even where nothing is trained."""
+        return self.tune or Tune()
 
     @property
     def kind(self) -> str:

@@ -21,8 +21,11 @@ REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum", "max", "l2")
 WEIGHTINGS: tuple[Weighting, ...] = ("relmean", "fisher")
 NORMALIZATIONS: tuple[Normalization, ...] = get_args(Normalization)
 
+Way = Literal["lstsq", "noise", "bias", "bn"]
+WAYS: tuple[Way, ...] = ("lstsq", "noise", "bias", "bn")
+"""How what is left of a model is refitted; see `kprune.pruning.repairing.Repair`."""
 
-WORDS = {"reduce": Reduction, "normalize": Normalization, "weighting": Weighting}
+WORDS = {"reduce": Reduction, "normalize": Normalization, "weighting": Weighting, "repair": Way}
 """The options whose value is one of a few words."""
 
 
@@ -93,10 +96,6 @@ OPTIONS: dict[str, Described] = {
         "FILE",
     ),
 }
-
-Way = Literal["lstsq", "noise", "bias", "bn"]
-WAYS: tuple[Way, ...] = ("lstsq", "noise", "bias", "bn")
-"""How what is left of a model is refitted; see `kprune.pruning.repairing.Repair`."""
 
 BUDGETS = {"target_params": "parameters", "target_flops": "flops", "target_bytes": "bytes"}
 """The options that are budgets, and what each counts."""

@@ -86,6 +86,8 @@ def test_without_a_target_steps_go_on() -> None:
         ("floor: accuracy >= 0.97", "floor:", 6, "no value for 'floor'"),
         ("stem_*", "''", 2, "item 1 of 'exclude'"),
         ("version: 1", "version: 2", 1, "this kprune reads version 1"),
+        ("floor: accuracy >= 0.97", "repair: lstsqs", 6, "did you mean 'lstsq'"),
+        ("floor: accuracy >= 0.97", "repair: 3", 6, "it must be true or false or text"),
     ],
 )
 def test_a_mistake_is_told_with_its_line(old: str, new: str, line: int, words: str) -> None:
@@ -94,6 +96,20 @@ def test_a_mistake_is_told_with_its_line(old: str, new: str, line: int, words: s
     assert words in str(refused.value)
     assert f"rounds.yaml, line {line}" in refused.value.what
     assert "Nothing was written" in refused.value.what
+
+
+@pytest.mark.parametrize(
+    ("repair", "tune", "trains"),
+    [("", "", True), ("true", "", False), ("noise", "", False), ("false", "", True),
+     ("true", "{epochs: 1}", True), ("bias", "{}", True)],
+)  # fmt: skip
+def test_rounds_train_where_the_plan_says_how_and_where_nothing_is_refitted(
+    repair: str, tune: str, trains: bool
+) -> None:
+    text = with_line("tune: {epochs: 3, learning_rate: 1e-3}\n", tune and f"tune: {tune}\n")
+    plan = parse_iteration_plan(text + (repair and f"repair: {repair}\n"))
+    assert plan.trains is trains
+    assert plan.training.epochs == (1 if "epochs" in tune else 3)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "version: 1"])
@@ -106,7 +122,7 @@ def test_the_schema_names_every_key() -> None:
     schema = iteration_schema()
     plan = schema["$defs"]["IterationPlan"]
     assert set(plan["properties"]) == {
-        "version", "choose", "schedule", "target", "floor", "tune", "model",
+        "version", "choose", "schedule", "target", "floor", "repair", "tune", "model",
     }  # fmt: skip
     assert plan["required"] == ["version", "choose", "schedule"]
     assert "null" not in json.dumps(schema)
