@@ -20,6 +20,7 @@ from kprune.edit import Edit, TensorEdit
 from kprune.errors import CannotPruneError, UsageError
 from kprune.formats import write_model
 from kprune.graph.model import TensorRef, leaves
+from kprune.graph.stores import is_state
 from kprune.labels.labels import Labels
 from kprune.labels.map import TOKENS
 from kprune.opened import Opened, opened
@@ -34,7 +35,7 @@ from kprune.running.sources import DataSource
 from kprune.runtime.keras_import import import_keras
 from kprune.runtime.keras_runtime import load, output_names, run
 from kprune.select.ranking.options import WAYS, Way
-from kprune.surgery.optimizer import find_slots
+from kprune.surgery.optimizer import find_slots, has_schedule
 from kprune.surgery.provenance import with_repair
 from kprune.text import clean
 from kprune.types import Progress
@@ -270,6 +271,9 @@ def _left_of(values: np.ndarray, labels: Labels, gone: np.ndarray) -> np.ndarray
 def with_values(edit: Edit, left: Opened, values: Mapping[str, np.ndarray]) -> Edit:
     """An edit that fills in new values as well, and sets the optimizer's slots of these weights to 0.
 
+    Its count of steps is 0 then, too, unless a schedule goes by it: Adam corrects slots that began at 0
+    by it, and takes steps several times too large where it tells of more steps than they have seen.
+
     Args:
         left: the file as the edit without them writes it.
         values: by path in that file.
@@ -282,8 +286,18 @@ def with_values(edit: Edit, left: Opened, values: Mapping[str, np.ndarray]) -> E
 
     for path, value in values.items():
         put(path, from_float(value, left.source.tensors[path].dtype))
-    for slot in find_slots(left.analysis).found:
-        if slot.weight.path in values:
-            stored = left.source.tensors[slot.path]
-            put(slot.path, np.zeros(stored.shape, stored.dtype))
+    slots = [slot for slot in find_slots(left.analysis).found if slot.weight.path in values]
+    counts = _step_counts(left) if slots and not has_schedule(left.analysis) else []
+    for path in [*(slot.path for slot in slots), *counts]:
+        stored = left.source.tensors[path]
+        put(path, np.zeros(stored.shape, stored.dtype))
     return replace(edit, tensors=tuple(tensors.values()))
+
+
+def _step_counts(left: Opened) -> list[str]:
+    """Where the optimizer keeps the number of its steps: its scalars that are whole numbers."""
+    return [
+        path
+        for path, stored in left.source.tensors.items()
+        if is_state(path) and not stored.shape and np.issubdtype(stored.dtype, np.integer)
+    ]

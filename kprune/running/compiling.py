@@ -79,7 +79,7 @@ def compile_for(
             how |= {"metrics": _of_each_output(live, [wishes.metric]), "weighted_metrics": None}
         _compile(live, how)
     if wishes.learning_rate is not None:
-        notes += _set_rate(keras, live, wishes.learning_rate)
+        notes += set_rate(keras, live, wishes.learning_rate)
     return notes
 
 
@@ -118,12 +118,21 @@ def _by_output(model: Any, given: Any) -> list[Any]:
     return list(given) if isinstance(given, (list, tuple)) else [given] * len(names)
 
 
-def _set_rate(keras: Any, live: Any, rate: float) -> list[Note]:
-    """Give the optimizer a learning rate; a note if a schedule gave way to it."""
-    inner = getattr(live.optimizer, "inner_optimizer", live.optimizer)  # of a LossScaleOptimizer
+def inner_optimizer(live: Any) -> Any:
+    """The optimizer of a compiled model; that inside a LossScaleOptimizer."""
+    return getattr(live.optimizer, "inner_optimizer", live.optimizer)
+
+
+def is_scheduled(keras: Any, live: Any) -> bool:
+    """Whether the learning rate of a compiled model goes by the number of the step."""
     schedule = keras.optimizers.schedules.LearningRateSchedule
-    if not isinstance(getattr(inner, "_learning_rate", None), schedule):
-        inner.learning_rate = rate
+    return isinstance(getattr(inner_optimizer(live), "_learning_rate", None), schedule)
+
+
+def set_rate(keras: Any, live: Any, rate: float) -> list[Note]:
+    """Give the optimizer a learning rate; a note if a schedule gave way to it."""
+    if not is_scheduled(keras, live):
+        inner_optimizer(live).learning_rate = rate
         return []
     _fix_rate(live, rate)
     text = "the file's learning rate schedule gave way to a fixed rate"

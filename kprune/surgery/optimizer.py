@@ -88,6 +88,13 @@ def find_slots(analysis: Analysis) -> Slots:
     return Slots(tuple(found))
 
 
+def has_schedule(analysis: Analysis) -> bool:
+    """Whether the optimizer's learning rate goes by the number of the step."""
+    _, config = optimizer_of(analysis)
+    _, inner = _class_and_config(config.get("inner_optimizer"))
+    return isinstance((inner or config).get("learning_rate"), dict)
+
+
 class SlotsLeft(Struct, frozen=True):
     """The optimizer's state once some variables are gone.
 

@@ -17,6 +17,9 @@ WHOLE_LAYERS = "whole_layers"
 REPAIR = "repair"
 """The key of a step after which what was left was refitted: whatever it says, values are no longer the original's."""
 
+TRAINED = "trained"
+"""The key that says how many of the steps had been done when a refitted file was last trained."""
+
 
 def with_provenance(
     analysis: Analysis,
@@ -33,8 +36,9 @@ def with_provenance(
         options: further keys of the step, as a plan writes them.
         gone: bool (labels,) if units were physically removed.
     Returns: the old metadata, a legacy file's `training_config` as it is now, and the key `kprune`:
-        `version`, `plan` (steps as in a YAML plan, each in terms of the file it was applied to) and
-        `units`, for each layer that lost any the original indices of those that are left.
+        `version`, `plan` (steps as in a YAML plan, each in terms of the file it was applied to),
+        `units`, for each layer that lost any the original indices of those that are left, and
+        `trained`, if the file was refitted and then trained.
     """
     before = analysis.metadata.get(KEY)
     before = before if isinstance(before, dict) else {}
@@ -68,6 +72,7 @@ def with_provenance(
             "version": __version__,
             "plan": {"version": 1, "steps": [*steps, step]},
             "units": left,
+            **{key: before[key] for key in (TRAINED,) if key in before},
         },
     }
 
@@ -76,8 +81,33 @@ def with_repair(metadata: Mapping[str, Any], way: str) -> dict[str, Any]:
     """metadata.json whose last step says that what it left was refitted, as a plan's step says it."""
     own = metadata[KEY]
     *steps, last = own["plan"]["steps"]
-    plan = {**own["plan"], "steps": [*steps, {**last, "repair": way}]}
-    return {**metadata, KEY: {**own, "plan": plan}}
+    plan = {**own["plan"], "steps": [*steps, {**last, REPAIR: way}]}
+    trained = {TRAINED: min(own[TRAINED], len(steps))} if TRAINED in own else {}
+    return {**metadata, KEY: {**own, "plan": plan, **trained}}
+
+
+def is_refitted(metadata: Mapping[str, Any]) -> bool:
+    """Whether what a file holds was refitted, and not trained since."""
+    own, steps = _steps(metadata)
+    trained = own.get(TRAINED)
+    later = steps[trained if type(trained) is int else 0 :]
+    return any(isinstance(step, dict) and step.get(REPAIR) not in (None, False) for step in later)
+
+
+def with_training(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """metadata.json of a file that was trained; of one that was refitted before it says so."""
+    if not is_refitted(metadata):
+        return dict(metadata)
+    own, steps = _steps(metadata)
+    return {**metadata, KEY: {**own, TRAINED: len(steps)}}
+
+
+def _steps(metadata: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Any]]:
+    """What kprune wrote about itself, and the steps in it; nothing where it is not as kprune writes it."""
+    own = metadata.get(KEY)
+    plan = own.get("plan") if isinstance(own, dict) else None
+    steps = plan.get("steps") if isinstance(plan, dict) else None
+    return (own, steps) if isinstance(own, dict) and isinstance(steps, list) else ({}, [])
 
 
 def left_units(metadata: Mapping[str, Any]) -> Mapping[str, list[int]]:
@@ -102,21 +132,22 @@ def without_masks(metadata: Mapping[str, Any], freed: Iterable[str]) -> dict[str
         freed: paths of the layers whose masks were taken out.
     Returns: the old metadata; without the key `kprune` if nothing else was done to the file.
     """
-    own = metadata.get(KEY)
-    plan = own.get("plan") if isinstance(own, dict) else None
-    steps = plan.get("steps") if isinstance(plan, dict) else None
-    if not isinstance(own, dict) or not isinstance(plan, dict) or not isinstance(steps, list):
+    own, steps = _steps(metadata)
+    if not own:
         return dict(metadata)
     gone = set(freed)
     kept = []
-    for step in steps:
+    trained = own.get(TRAINED, 0)
+    for number, step in enumerate(steps):
         if step.get("backend") == "mask":
             layers = {path: units for path, units in step["layers"].items() if path not in gone}
             if not layers:
+                trained -= number < own.get(TRAINED, 0)
                 continue
             step = {**step, "layers": layers}
         kept.append(step)
     rest = {key: value for key, value in metadata.items() if key != KEY}
     if not kept and not own.get("units"):
         return rest
-    return {**rest, KEY: {**own, "plan": {**plan, "steps": kept}}}
+    since = {TRAINED: trained} if TRAINED in own else {}
+    return {**rest, KEY: {**own, "plan": {**own["plan"], "steps": kept}, **since}}

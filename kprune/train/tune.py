@@ -35,10 +35,11 @@ from kprune.runtime.custom_classes import with_modules_of
 from kprune.runtime.keras_runtime import keras_of, load, output_names
 from kprune.runtime.lambda_code import trusted
 from kprune.select.naming.class_names import output_axes
-from kprune.surgery.provenance import KEY, left_units
+from kprune.surgery.provenance import KEY, TRAINED, is_refitted, left_units, with_training
 from kprune.text import clean
 from kprune.train.checkpoint import Checkpoint, Epoch, History
 from kprune.train.distilling import distiller
+from kprune.train.gentle_start import start_gently
 from kprune.train.held_zeros import HeldZeros
 from kprune.train.settings import Settings, TrainingOptions
 from kprune.train.sparsity import Sparsity
@@ -283,6 +284,9 @@ def _prepared(
         held, _ = examples(live, validation, size, hold_back=0.0, seed=seed, classes=classes)
     said = bool(source.config.get("compile_config"))
     notes = [] if left is not None else compile_for(keras, live, train, settings, said=said)
+    if left is None and is_refitted(source.metadata):
+        before = TRAINED in source.metadata[KEY]
+        notes += start_gently(keras, live, settings, before=before)
     notes += [*trusted(source), *train.notes]
     if held is None:
         text = "no data are held back: epochs are judged by those the model learns from"
@@ -359,7 +363,7 @@ def _write(source: Source, checkpoint: Checkpoint, best: int, target: str, *, fo
         with open_model(saved) as trained:
             metadata = dict(trained.metadata)
             if KEY in source.metadata:
-                metadata[KEY] = source.metadata[KEY]
+                metadata[KEY] = with_training(source.metadata)[KEY]
             config = with_modules_of(source.config, trained.config)
             write_model(trained, Edit(config, metadata), target, force=force)
 

@@ -9,7 +9,13 @@ import pytest
 
 from kprune.analysis.analysis import Analysis
 from kprune.labels.closure import close
-from kprune.surgery.provenance import with_provenance, without_masks
+from kprune.surgery.provenance import (
+    is_refitted,
+    with_provenance,
+    with_repair,
+    with_training,
+    without_masks,
+)
 from tests.small_models import arrays, layer, sequential
 
 
@@ -70,3 +76,28 @@ def test_a_removal_stays_when_masks_go() -> None:
     removed = pruned(model(6, {}), a=[1])
     masked = pruned(model(5, removed), backend="mask", a=[0])
     assert without_masks(masked, ["a"]) == removed
+
+
+def test_a_file_counts_as_refitted_until_it_is_trained() -> None:
+    cut = pruned(model(6, {}), a=[1])
+    assert not is_refitted(cut) and with_training(cut) == cut
+    refitted = with_repair(cut, "lstsq")
+    later = pruned(model(5, refitted), backend="zero", a=[0])
+    assert is_refitted(refitted) and is_refitted(later)
+    trained = with_training(later)
+    assert not is_refitted(trained) and with_training(trained) == trained
+    assert not is_refitted(pruned(model(5, trained), a=[0]))
+    assert is_refitted(with_repair(trained, "bias"))
+    assert is_refitted(with_repair(pruned(model(5, trained), a=[0]), "bias"))
+
+
+def test_masks_that_go_leave_it_as_trained_as_it_was() -> None:
+    masked = pruned(model(6, {}), backend="mask", a=[1])
+    trained = with_training(with_repair(pruned(model(6, masked), a=[1]), "lstsq"))
+    without = without_masks(trained, ["a"])
+    assert without["kprune"]["trained"] == 1 and not is_refitted(without)
+
+
+@pytest.mark.parametrize("own", [3, {}, {"plan": {"steps": 3}}, {"plan": {"steps": [3]}}])
+def test_a_past_that_makes_no_sense_tells_of_no_repair(own: Any) -> None:
+    assert not is_refitted({"kprune": own})
