@@ -17,20 +17,23 @@ from kprune.train.settings import Settings
 RATE = 1e-4
 """The largest rate for optimizers `BY_SIGN`; measured in `kprune/guide/training.md`."""
 
-SHARE = 0.1
+SHARE = 0.3
 """What is left of the rate of any other, whose steps go by the size of the gradients."""
 
 BY_SIGN = frozenset({"Adam", "AdamW", "Nadam", "Adamax", "Lion", "RMSprop", "ScheduleFreeAdamW"})
 """Optimizers whose first steps have the size of the learning rate, however small a gradient is."""
 
 
-def start_gently(keras: Any, live: Any, settings: Settings, *, before: bool) -> list[Note]:
+def start_gently(
+    keras: Any, live: Any, settings: Settings, *, said: bool, before: bool
+) -> list[Note]:
     """Let the steps of a compiled model be small enough not to undo a repair.
 
     The optimizer counts its steps anew; and unless the settings say it, its learning rate becomes a
     smaller one. A schedule stays where it has come to smaller ones.
 
     Args:
+        said: whether the file says how it is trained.
         before: whether the model was trained after an earlier repair, so that its rate is that of then.
     Returns: a note if the learning rate is another.
     """
@@ -39,7 +42,7 @@ def start_gently(keras: Any, live: Any, settings: Settings, *, before: bool) -> 
     notes: list[Note] = []
     if settings.learning_rate is None and gentle < rate:
         notes = set_rate(keras, live, gentle)
-        whose = "the file's" if settings.optimizer is None else "Keras's"
+        whose = "the file's" if said and settings.optimizer is None else "Keras's"
         text = (
             f"a learning rate of {gentle:.3g} instead of {whose} {rate:.3g}, since larger steps "
             "undo what was just refitted; --learning-rate sets another"

@@ -286,7 +286,7 @@ def _prepared(
     notes = [] if left is not None else compile_for(keras, live, train, settings, said=said)
     if left is None and is_refitted(source.metadata):
         before = TRAINED in source.metadata[KEY]
-        notes += start_gently(keras, live, settings, before=before)
+        notes += start_gently(keras, live, settings, said=said, before=before)
     notes += [*trusted(source), *train.notes]
     if held is None:
         text = "no data are held back: epochs are judged by those the model learns from"

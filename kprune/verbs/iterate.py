@@ -1,4 +1,4 @@
-"""Prune a little, train on, repeat: until a target is met, or a metric would not hold."""
+"""Prune a little, repair or train on, repeat: until a target is met, or a metric would not hold."""
 
 from __future__ import annotations
 

@@ -95,9 +95,14 @@ class Iteration(Result, frozen=True, kw_only=True):
         return f"{written}: no more units may go from {left:,} {self.kind}{wanted}"
 
     @property
-    def _after_cut(self) -> list[str]:
+    def after_cut(self) -> list[str]:
         """What is done to each cut: a column of the table each."""
         return [*["repaired"] * (self.repair is not None), *["tuned"] * self.trained]
+
+    @property
+    def tells_loss(self) -> bool:
+        """Whether the table has a column for the loss: where it is no other one, and there is room."""
+        return self.metric != "loss" and len(self.after_cut) == 1
 
     @property
     def _floor(self) -> str:
@@ -112,11 +117,9 @@ class Iteration(Result, frozen=True, kw_only=True):
         metric = clean(self.metric)
         third = "bytes" if self.kind == "bytes" else "FLOPs"
         columns = [">round", ">units", ">parameters", f">{third}", f">{metric}: cut"]
-        columns += [f">{word}" for word in self._after_cut]
-        columns.append("")
-        if self.metric != "loss":
-            columns.insert(-1, ">loss")
-        on.table(columns, [_row(self, round_) for round_ in self.rounds])
+        columns += [f">{word}" for word in self.after_cut]
+        columns += [">loss"] * self.tells_loss
+        on.table([*columns, ""], [_row(self, round_) for round_ in self.rounds])
         on.print()
         on.print(self.why, wrap=False)
         if self.resumed:
@@ -154,8 +157,8 @@ def _of(figures: Figures | None, metric: str) -> float | None:
 
 def _row(found: Iteration, round_: Round) -> list[str]:
     size = round_.bytes if found.kind == "bytes" else round_.flops
-    sofar = [round_.cut, round_.repaired] if found.repair and found.trained else [round_.cut]
-    loss = [f"{round_.tuned['loss']:.4f}"] if found.metric != "loss" else []
+    sofar = [round_.cut, round_.repaired][: len(found.after_cut)]
+    loss = [f"{round_.tuned['loss']:.4f}"] if found.tells_loss else []
     mark = "written" if round_.number == found.written else "" if round_.held else "not held"
     return [
         str(round_.number),

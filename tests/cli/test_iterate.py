@@ -75,3 +75,15 @@ def test_a_wrong_plan_or_place_is_refused_at_once(
 
 def test_the_schema_can_be_had(kprune: Kprune) -> None:
     assert kprune("schema", "iterate").json["title"] == "kprune iteration plan"
+
+
+def test_a_table_of_rounds_that_refit_and_train_has_room(
+    kprune: Kprune, model: Path, samples: Path
+) -> None:
+    Path("rounds.yaml").write_text(PLAN + "repair: bias\n")
+    ran = kprune("iterate", model, "rounds.yaml", "--data", samples / "digits_test.npz")
+    assert ran.code == 0
+    lines = ran.out.splitlines()
+    assert lines[0].split()[4:] == ["accuracy:", "cut", "repaired", "tuned"]
+    assert len(lines[3].split()) == 8 and lines[3].endswith("written")
+    assert max(map(len, lines)) <= 80

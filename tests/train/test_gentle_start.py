@@ -104,7 +104,7 @@ def compiled() -> Any:
         ("AdamW", 1e-2, False, 1e-4),
         ("Adam", 2e-5, False, 2e-5),
         ("RMSprop", 1e-3, True, 1e-4),
-        ("SGD", 0.05, False, 0.005),
+        ("SGD", 0.05, False, 0.015),
         ("SGD", 0.05, True, 0.05),
     ],
 )
@@ -114,7 +114,7 @@ def test_the_rate_is_a_smaller_one_where_the_file_has_a_large_one(
     import keras
 
     model = compiled(getattr(keras.optimizers, name)(own))
-    notes = start_gently(keras, model, Settings(), before=before)
+    notes = start_gently(keras, model, Settings(), said=True, before=before)
     assert float(model.optimizer.learning_rate) == pytest.approx(expected)
     assert len(notes) == (expected != own)
     assert int(model.optimizer.iterations) == 0
@@ -128,7 +128,7 @@ def test_a_schedule_goes_on_where_it_has_come_to_small_steps(
 
     schedule = keras.optimizers.schedules.PolynomialDecay(1e-2, 400, end)
     model = compiled(keras.optimizers.Adam(schedule))
-    notes = start_gently(keras, model, Settings(), before=False)
+    notes = start_gently(keras, model, Settings(), said=True, before=False)
     assert float(model.optimizer.learning_rate) == pytest.approx(min(end, 1e-4))
     assert (int(model.optimizer.iterations), bool(notes)) == (steps, steps == 0)
 

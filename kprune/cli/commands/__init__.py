@@ -51,7 +51,7 @@ COMMANDS = (
     Entry(CHANGE, "flatten", "flat", "Write a model of a custom class (KerasHub's, or yours) as a plain graph."),
     Entry(CHECK, "verify", "verify", "Run both models in TensorFlow, and compare."),
     Entry(CHECK, "tune", "tune", "Fine-tune what is left, in Keras; the best epoch is written."),
-    Entry(CHECK, "iterate", "iterate", "Prune a little, train, and repeat, as a plan says."),
+    Entry(CHECK, "iterate", "iterate", "Prune a little, repair or train, and repeat, as a plan says."),
     Entry(CHECK, "sensitivity", "sensitivity", "Measure what it costs to cut each layer alone."),
     Entry(REFERENCE, "rules", "reference", "Layer classes and operations that kprune knows, and what they do."),
     Entry(REFERENCE, "schema", "reference", "JSON Schema of plans, of the report, or of the curves of 'sensitivity'."),

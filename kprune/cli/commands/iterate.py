@@ -18,7 +18,7 @@ def iterate(
     reporting: Reporting,
     common: Reading,
 ) -> int:
-    """Prune a little, train, and repeat, as a plan says.
+    """Prune a little, repair or train, and repeat, as a plan says.
 
     Down to a target, or as long as a metric holds: the last model that held it is written.
     'kprune schema iterate' describes the plan.

@@ -33,7 +33,12 @@ def tune(
     ] = 32,
     learning_rate: Annotated[
         float | None,
-        Option("--learning-rate", metavar="R", help="Such as 1e-4.", rich_help_panel=HOW),
+        Option(
+            "--learning-rate",
+            metavar="R",
+            help="Such as 1e-4; after a repair a small one by default.",
+            rich_help_panel=HOW,
+        ),
     ] = None,
     optimizer: Annotated[
         str | None,

@@ -134,7 +134,7 @@ class Tune(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class IterationPlan(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
-    """Prune a little, train on, repeat: until a target is met, or a metric would not hold."""
+    """Prune a little, repair or train on, repeat: until a target is met, or a metric would not hold."""
 
     version: Annotated[Literal[1], Meta(description="The version of this format.")]
     choose: Ranked
