@@ -281,7 +281,7 @@ def test_progress_is_told(original, small):
 
 
 def test_no_samples_at_all(original):
-    with pytest.raises(UsageError, match="at least one sample"):
+    with pytest.raises(UsageError, match="number of samples must be at least 1"):
         verify(original, original, samples=0)
 
 
