@@ -17,7 +17,7 @@ from kprune.errors import Cannot, DamagedFileError
 from kprune.formats.source import Order
 from kprune.graph import Layer, Model, parse_model
 from kprune.graph.parse import holds_graph, no_graph
-from kprune.graph.stores import is_old, settle_stores
+from kprune.graph.weight_groups import is_old, settle_stores
 from kprune.labels.groups import Groups
 from kprune.labels.map import LabelMap, LayerRecord, Weight
 from kprune.labels.tokens import settle_tokens

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from kprune.graph.stores import groups_of
+from kprune.graph.weight_groups import groups_of
 from kprune.labels.map import LabelMap
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import Struct, field
 
 from kprune.analysis.analysis import Analysis
-from kprune.graph.stores import is_state
+from kprune.graph.weight_groups import is_state
 from kprune.labels.map import Weight
 
 

@@ -11,7 +11,7 @@ from kprune.checking.walk import Complaint, Walk
 from kprune.errors import CannotPruneError, DamagedFileError, UnsoundOutputError
 from kprune.graph.model import Layer, Model, Shape
 from kprune.graph.parse import parse_model
-from kprune.graph.stores import is_old, settle_stores
+from kprune.graph.weight_groups import is_old, settle_stores
 from kprune.text import clean
 from kprune.version import __version__
 

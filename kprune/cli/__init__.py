@@ -1,16 +1,16 @@
 """The command line: parse, call a function of the library, render what it returns, exit.
 
-    app.py        which commands there are
-    commands/     a module for each of them
-    options.py    what they share: which units, what is written, what is reported
-    values.py     texts of options become numbers
-    groups.py     makes the fields of such a group the options of a command
-    help.py       the help, in plain sections
-    boundary.py   every exception becomes a message and an exit code here
-    training.py   options of the commands that train
-    output.py     what is printed as it is, and small files beside a report
-    complete.py   layer names for the shell's completion
-    progress.py   a bar on standard error, where that is a terminal
+    app.py         which commands there are
+    commands/      a module for each of them
+    options.py     what they share: which units, what is written, what is reported
+    values.py      texts of options become numbers
+    groups.py      makes the fields of such a group the options of a command
+    help.py        the help, in plain sections
+    boundary.py    every exception becomes a message and an exit code here
+    training.py    options of the commands that train
+    output.py      what is printed as it is, and small files beside a report
+    completion.py  layer names for the shell's completion
+    progress.py    a bar on standard error, where that is a terminal
 
 Nothing heavy is imported before it is needed: `kprune --help` takes a tenth of a second.
 """

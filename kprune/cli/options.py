@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from msgspec import Struct
 from typer import Argument, Option
 
-from kprune.cli.complete import complete_layer, complete_spec
+from kprune.cli.completion import complete_layer, complete_spec
 from kprune.errors import UsageError
 from kprune.select.ranking.options import BUDGETS, OPTIONS, WAYS, RankOptions
 from kprune.text import clean

@@ -8,7 +8,7 @@
     new_keras.py       one made of another file's tensors
     legacy_h5.py       the `.h5` of whole models
     hdf5/              HDF5 as Keras writes it
-    lines.py           vocabularies beside the weights, without some of their lines
+    vocabularies.py    vocabularies beside the weights, without some of their lines
     output_tensors.py  an Edit held against a file: the objects of the output
     cut.py             one tensor, cut block by block
     crc.py             checksums of parts

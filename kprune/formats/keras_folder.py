@@ -16,11 +16,11 @@ from kprune.faults import damaged, file_error, parsing, shown, writing
 from kprune.formats import stream
 from kprune.formats.hdf5.layout import Layout, check_layout
 from kprune.formats.hdf5.tensors import Hdf5Weights
-from kprune.formats.lines import without_lines
 from kprune.formats.opening import OpenFile, open_file
 from kprune.formats.output_tensors import Outcome, require_sound, resolve
 from kprune.formats.output_tensors import layout as outcome_layout
 from kprune.formats.source import Source, json_bytes, json_object
+from kprune.formats.vocabularies import without_lines
 from kprune.formats.zip.keras_zip import CONFIG, METADATA, WEIGHTS
 from kprune.text import clean
 from kprune.types import AnyPath, Progress

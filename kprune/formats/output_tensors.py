@@ -9,9 +9,9 @@ from msgspec import Struct
 
 from kprune.dtypes import BFLOAT16
 from kprune.edit import Edit, TensorEdit
+from kprune.formats.hdf5.contents import Table
 from kprune.formats.hdf5.layout import Layout, Space, lay_out, type_code
-from kprune.formats.hdf5.moved import moved
-from kprune.formats.hdf5.table import Table
+from kprune.formats.hdf5.resized_metadata import moved
 from kprune.formats.hdf5.tensors import Hdf5Weights
 from kprune.formats.source import Tensor
 

@@ -1,11 +1,11 @@
 """From a config to a graph of layer calls.
 
-model.py   Model, Layer, Call, TensorRef: what a config says, as plain objects
-parse.py   reads the config dialects of Keras 3 (and the list style of Keras 2) into them
-copies.py  copies of configs
-order.py   the order in which Keras counts layers, which decides where each one's weights are stored
-stores.py  where `.keras` files of Keras 2 store them
-values.py  which sort of values a tensor holds
+model.py          Model, Layer, Call, TensorRef: what a config says, as plain objects
+parse.py          reads the config dialects of Keras 3 (and the list style of Keras 2) into them
+copies.py         copies of configs
+order.py          the order in which Keras counts layers, which decides where each one's weights are stored
+weight_groups.py  the groups of a weights file that hold layers and the optimizer
+value_kinds.py    which sort of values a tensor holds
 """
 
 from kprune.graph.model import Call, Constant, Layer, Model, TensorRef

@@ -9,5 +9,5 @@ remove.py, zero.py, mask.py, compact.py
 steps.py           what one step of a plan asks a backend for
 pruned_units.py    which units steps pruned, and how
 repairing.py       refitting what is left
-carrying.py        where the result goes; report, write
+writing.py         where the result goes; report, write
 """

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from kprune.analysis.analysis import Analysis
 from kprune.analysis.counts import Counts, count
 from kprune.edit import Edit
-from kprune.graph.stores import GROUPS
+from kprune.graph.weight_groups import GROUPS
 from kprune.labels.closure import Closure, Units
 from kprune.opened import Opened
 from kprune.page.result import Note
 from kprune.report.change import Change
 from kprune.report.facts import facts, figures
-from kprune.report.kept import weight_changes
+from kprune.report.kept_positions import weight_changes
 from kprune.report.report import LayerChange, Report
 from kprune.report.traps import bias_traps
 from kprune.select.naming.indices import compact_text

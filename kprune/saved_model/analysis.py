@@ -15,9 +15,9 @@ from kprune.labels.groups import Groups
 from kprune.labels.labels import Labels
 from kprune.labels.map import LabelMap
 from kprune.saved_model.files.contents import Contents
+from kprune.saved_model.tracing.after_tracing import settle
 from kprune.saved_model.tracing.find_weights import Found
 from kprune.saved_model.tracing.parameters import Parameter
-from kprune.saved_model.tracing.settle import settle
 from kprune.saved_model.tracing.signatures import trace_from_signatures
 from kprune.saved_model.tracing.trace import GraphTracer
 from kprune.saved_model.units import declare_weights, name_units

@@ -11,7 +11,7 @@ from kprune.edit import Edit, TensorEdit
 from kprune.errors import CannotPruneError
 from kprune.graph.copies import copied
 from kprune.graph.parse import holds_graph, parse_model
-from kprune.graph.stores import is_state
+from kprune.graph.weight_groups import is_state
 from kprune.surgery.provenance import KEY
 from kprune.text import clean
 from kprune.tracing.registry import LAYERS

@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from kprune.analysis.analysis import Analysis, Stored
-from kprune.graph.stores import GROUPS, is_state
+from kprune.graph.weight_groups import GROUPS, is_state
 from kprune.labels.map import Weight
 from kprune.text import clean
 

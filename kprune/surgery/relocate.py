@@ -16,7 +16,7 @@ from kprune.analysis.analysis import Analysis
 from kprune.edit import Edit, TensorEdit
 from kprune.errors import CannotPruneError
 from kprune.graph.parse import parse_model
-from kprune.graph.stores import GROUPS, is_old, is_state
+from kprune.graph.weight_groups import GROUPS, is_old, is_state
 from kprune.surgery.optimizer import SlotsLeft, slots_left
 from kprune.text import clean
 

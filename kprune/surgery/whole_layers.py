@@ -24,7 +24,7 @@ from kprune.errors import CannotPruneError, FrozenUnitsError
 from kprune.graph.copies import copied
 from kprune.graph.model import Call, Layer, Model, Shape, TensorRef, leaves
 from kprune.graph.parse import INPUT
-from kprune.graph.values import values_of
+from kprune.graph.value_kinds import values_of
 from kprune.surgery.relocate import relocate
 from kprune.surgery.splice import rewire
 from kprune.text import clean

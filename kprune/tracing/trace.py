@@ -15,8 +15,8 @@ from kprune.text import clean
 from kprune.tracing.declared_shapes import follow_declared
 from kprune.tracing.layer_call import LayerCall, damaged_config
 from kprune.tracing.rule_call import CannotTell
+from kprune.tracing.unclaimed_arrays import hold_unspoken
 from kprune.tracing.unknown_shapes import Kernels, known_input, only_last_axis, widths
-from kprune.tracing.unspoken_arrays import hold_unspoken
 
 if TYPE_CHECKING:
     from kprune.tracing.registry import Rule, Rules

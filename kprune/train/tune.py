@@ -25,8 +25,8 @@ from kprune.labels.map import TOKENS, adapted_layers
 from kprune.opened import analyse, open_model, opened
 from kprune.page.plot import check_plot, draw
 from kprune.page.result import Note
-from kprune.pruning.carrying import Target, write_file
 from kprune.pruning.remove import removal
+from kprune.pruning.writing import Target, write_file
 from kprune.running.classes import classes_left
 from kprune.running.compiling import compile_for
 from kprune.running.examples import examples

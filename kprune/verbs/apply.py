@@ -18,10 +18,10 @@ from kprune.errors import CheckError, FileError, KpruneError, PlanError, UsageEr
 from kprune.faults import file_error, shown
 from kprune.formats import Source
 from kprune.opened import LiveModel, Opened, opened
-from kprune.pruning.carrying import Target, write
 from kprune.pruning.steps import Asked
+from kprune.pruning.writing import Target, write
 from kprune.report.change import Change
-from kprune.report.kept import kept_of_both
+from kprune.report.kept_positions import kept_of_both
 from kprune.report.names_left import NamesLeft
 from kprune.report.report import Report
 from kprune.report.token_ids import TokenIds

@@ -29,8 +29,8 @@ from typing import (
 
 from kprune.errors import UsageError
 from kprune.opened import LiveModel
-from kprune.pruning.carrying import Target
 from kprune.pruning.selection import Selection
+from kprune.pruning.writing import Target
 from kprune.report.report import Report
 from kprune.types import AnyPath, Progress
 

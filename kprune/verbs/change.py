@@ -17,8 +17,8 @@ from kprune.labels.closure import check as check_closure
 from kprune.labels.closure import close
 from kprune.opened import LiveModel, Opened, opened
 from kprune.page.result import Note
-from kprune.pruning.carrying import write
 from kprune.pruning.selection import Selection, statistics_of
+from kprune.pruning.writing import write
 from kprune.report.change import Change
 from kprune.report.report import Report
 from kprune.text import clean

@@ -15,7 +15,8 @@ from kprune.errors import CannotPruneError, CheckError
 from kprune.formats import write_model
 from kprune.opened import LiveModel, Opened, opened
 from kprune.page.result import Note
-from kprune.pruning.carrying import (
+from kprune.pruning.mask import unmasking
+from kprune.pruning.writing import (
     Target,
     companions,
     with_output,
@@ -23,7 +24,6 @@ from kprune.pruning.carrying import (
     write_file,
     written_beside,
 )
-from kprune.pruning.mask import unmasking
 from kprune.report.change import Change
 from kprune.report.report import Report
 from kprune.surgery.mask import PREFIX, masked_layer
@@ -44,7 +44,7 @@ def write_compacted(
 
     Args:
         check: whether to run both in plain Keras before the result replaces anything.
-    Raises: CheckError if they differ; see `kprune.pruning.carrying.write`.
+    Raises: CheckError if they differ; see `kprune.pruning.writing.write`.
     """
     if it.live:
         return write(it, change, target)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from kprune.edit import Edit
 from kprune.errors import UsageError
 from kprune.opened import LiveModel, opened
-from kprune.pruning.carrying import write
+from kprune.pruning.writing import write
 from kprune.report.change import Change
 from kprune.report.report import Report
 from kprune.running.sources import DataSource

@@ -20,9 +20,9 @@ from kprune.labels.groups import connected
 from kprune.labels.map import TOKENS, UnitAxis
 from kprune.opened import Opened, analyse, open_model, opened
 from kprune.packages import imported
-from kprune.pruning.carrying import Target, write_file
 from kprune.pruning.remove import removal
 from kprune.pruning.selection import statistics_of
+from kprune.pruning.writing import Target, write_file
 from kprune.running.classes import classes_left
 from kprune.running.examples import examples
 from kprune.running.metrics import decisive, directions, evaluated

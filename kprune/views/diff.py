@@ -13,7 +13,7 @@ from kprune.analysis.counts import Counts, LayerCount, count
 from kprune.edit import TensorEdit
 from kprune.formats import Source
 from kprune.graph.model import Model
-from kprune.graph.stores import is_state
+from kprune.graph.weight_groups import is_state
 from kprune.opened import LiveModel, Opened, opened
 from kprune.page.result import Note
 from kprune.report.facts import facts

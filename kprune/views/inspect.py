@@ -14,7 +14,7 @@ from kprune.analysis.counts import LayerCount, count
 from kprune.formats import Source
 from kprune.graph.model import Layer
 from kprune.graph.parse import INPUT, declared_shape
-from kprune.graph.stores import is_state
+from kprune.graph.weight_groups import is_state
 from kprune.labels.map import UnitAxis, adapted_layers
 from kprune.labels.paths import reason
 from kprune.opened import LiveModel, Opened, opened

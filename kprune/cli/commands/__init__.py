@@ -4,7 +4,7 @@ change.py       remove, zero, mask, unmask
 compact.py      compact
 diff.py         diff
 explain.py      explain
-flat.py         flatten
+flatten.py      flatten
 inspect.py      inspect
 iterate.py      iterate
 plan.py         plan, apply
@@ -48,7 +48,7 @@ COMMANDS = (
     Entry(CHANGE, "plan", "plan", "Choose units, and print the choice as a plan with explicit indices."),
     Entry(CHANGE, "apply", "plan", "Carry out a plan."),
     Entry(CHANGE, "repair", "repair", "Refit what is left of a pruned model to what the original gives."),
-    Entry(CHANGE, "flatten", "flat", "Write a model of a custom class (KerasHub's, or yours) as a plain graph."),
+    Entry(CHANGE, "flatten", "flatten", "Write a model of a custom class (KerasHub's, or yours) as a plain graph."),
     Entry(CHECK, "verify", "verify", "Run both models in TensorFlow, and compare."),
     Entry(CHECK, "tune", "tune", "Fine-tune what is left, in Keras; the best epoch is written."),
     Entry(CHECK, "iterate", "iterate", "Prune a little, repair or train, and repeat, as a plan says."),

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from kprune.cli.complete import complete_layer
+from kprune.cli.completion import complete_layer
 from kprune.cli.options import (
     WHICH,
     Choosing,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from kprune.cli.complete import complete_layer
+from kprune.cli.completion import complete_layer
 from kprune.cli.options import SAMPLES, WHICH, WRITTEN, Json, Model, Reading, announce
 from kprune.errors import UsageError
 from kprune.page.page import Page

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from kprune.faults import parsing
-from kprune.formats.hdf5.plain import read_plain
-from kprune.formats.hdf5.table import Table
+from kprune.formats.hdf5.contents import Table
+from kprune.formats.hdf5.direct_reader import read_plain
 from kprune.formats.opening import OpenFile, Window
 from kprune.formats.source import Tensor
 from kprune.text import clean
@@ -115,6 +115,8 @@ def read_table(window: Window, where: str) -> Table:
     found = read_plain(window)
     if found is not None:
         return found.table(window, where)
-    from kprune.formats.hdf5.walk import walk  # h5py takes longer to import than most files to read
+    from kprune.formats.hdf5.libhdf5_reader import (
+        walk,  # h5py takes longer to import than most files to read
+    )
 
     return walk(window, where)

@@ -23,11 +23,11 @@ from kprune.faults import damaged, parsing, writing
 from kprune.formats import stream
 from kprune.formats.hdf5.layout import Layout, check_layout
 from kprune.formats.hdf5.tensors import Hdf5Weights
-from kprune.formats.lines import without_lines
 from kprune.formats.opening import OpenFile, spooled
 from kprune.formats.output_tensors import Outcome, require_sound, resolve
 from kprune.formats.output_tensors import layout as outcome_layout
 from kprune.formats.source import Source, json_bytes, json_object
+from kprune.formats.vocabularies import without_lines
 from kprune.formats.zip import records as zip_records
 from kprune.formats.zip.checks import Member, checked_members
 from kprune.formats.zip.records import NewMember

@@ -8,7 +8,7 @@ index_text.py         indices from text, or from what a caller gives
 index_files.py        indices from a file
 expressions.py        where(…): expressions over one layer's units
 expression_syntax.py  what may stand in one
-names.py              the statistics that it may name
+statistic_names.py    the statistics that it may name
 class_names.py        files of class names
 kept_tokens.py        files of tokens that stay
 """

@@ -13,7 +13,7 @@ import numpy as np
 
 from kprune.errors import ExpressionError
 from kprune.pointing import Source, did_you_mean, quoted
-from kprune.select.naming.names import ALL_NAMES
+from kprune.select.naming.statistic_names import ALL_NAMES
 
 MAX_LENGTH = 2000
 MAX_DEPTH = 100

@@ -34,7 +34,7 @@ from kprune.select.naming.expression_syntax import (
     refusal,
     share_error,
 )
-from kprune.select.naming.names import (
+from kprune.select.naming.statistic_names import (
     ALL_NAMES,
     BATCHNORM_NAMES,
     DATA_NAMES,

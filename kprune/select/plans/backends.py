@@ -30,7 +30,7 @@ class Backend(Struct, frozen=True):
         removes: whether the units are physically gone.
         done: what the report says was done to units whose layers keep their sizes.
         writing: `module:function` that writes a step's change, given the opened model, the change, the
-            target and the step; "" for what writes all others (`kprune.pruning.carrying.write`).
+            target and the step; "" for what writes all others (`kprune.pruning.writing.write`).
     """
 
     name: str

@@ -1,15 +1,15 @@
 """Which units are chosen: statistics, criteria, budgets.
 
-options.py     what can be said of a choice, for the command line, plans and Python
-choice.py      how many units of which layers, and what ranks them
-statistics.py  what is known of each unit's weights
-criteria.py    those that come with kprune
-scoring.py     scores by them: one a unit, the lowest go first
-eliminated.py  groups in the order in which they go when what is left is refitted
-ranks.py       scores of whole groups
-choose.py      units chosen by rank
-equal_runs.py  layers whose units are divided into runs that must stay equal
-bundles.py     groups that must go together so that equal runs stay equal
-narrow.py      parts of a layer's units, of which something must be left
-budget.py      how large the model may be
+options.py       what can be said of a choice, for the command line, plans and Python
+choice.py        how many units of which layers, and what ranks them
+statistics.py    what is known of each unit's weights
+criteria.py      those that come with kprune
+scoring.py       scores by them: one a unit, the lowest go first
+eliminated.py    groups in the order in which they go when what is left is refitted
+ranks.py         scores of whole groups
+choose.py        units chosen by rank
+equal_runs.py    layers whose units are divided into runs that must stay equal
+bundles.py       groups that must go together so that equal runs stay equal
+partial_axes.py  parts of a layer's units, of which something must be left
+budget.py        how large the model may be
 """

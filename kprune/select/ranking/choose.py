@@ -19,7 +19,7 @@ from kprune.select.ranking.choice import Choice
 from kprune.select.ranking.criteria import BY_ORDER
 from kprune.select.ranking.eliminated import Wanted, eliminated
 from kprune.select.ranking.equal_runs import by_turns, dividing, runs_of
-from kprune.select.ranking.narrow import emptied, narrow_axes
+from kprune.select.ranking.partial_axes import emptied, narrow_axes
 from kprune.select.ranking.ranks import Scores, blockwise, ranked_in_layers, score_groups
 from kprune.select.ranking.statistics import Statistics
 from kprune.sets import distinct

@@ -13,7 +13,7 @@ from kprune.errors import ExpressionError, KpruneError, UsageError
 from kprune.faults import shown
 from kprune.labels.map import UnitAxis
 from kprune.pointing import did_you_mean
-from kprune.select.naming.names import ALL_NAMES
+from kprune.select.naming.statistic_names import ALL_NAMES
 from kprune.select.ranking.eliminated import Wanted, eliminated
 from kprune.select.ranking.statistics import Statistics
 from kprune.text import clean

@@ -15,7 +15,12 @@ from kprune.analysis.analysis import Analysis
 from kprune.dtypes import as_float
 from kprune.errors import ExpressionError, MissingStatisticError
 from kprune.labels.map import TOKENS, UnitAxis, Weight
-from kprune.select.naming.names import BATCHNORM_NAMES, DATA_NAMES, OUTGOING_NAMES, WEIGHT_NAMES
+from kprune.select.naming.statistic_names import (
+    BATCHNORM_NAMES,
+    DATA_NAMES,
+    OUTGOING_NAMES,
+    WEIGHT_NAMES,
+)
 from kprune.surgery.zero import incoming
 from kprune.text import clean
 

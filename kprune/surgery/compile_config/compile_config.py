@@ -16,7 +16,7 @@ from msgspec import Struct, field
 
 from kprune.analysis.analysis import Analysis
 from kprune.graph.model import Model, TensorRef, leaves
-from kprune.graph.stores import GROUPS
+from kprune.graph.weight_groups import GROUPS
 from kprune.labels.labels import Labels
 from kprune.surgery.compile_config.class_fields import (
     CannotFollow,

@@ -15,8 +15,8 @@ import numpy as np
 
 from kprune.errors import FileError
 from kprune.faults import parsing
+from kprune.formats.hdf5.contents import Found, Table, bad
 from kprune.formats.hdf5.libhdf5 import h5py
-from kprune.formats.hdf5.table import Found, Table, bad
 from kprune.formats.opening import Window
 from kprune.formats.source import Tensor
 from kprune.text import clean

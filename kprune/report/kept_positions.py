@@ -13,7 +13,7 @@ import numpy as np
 
 from kprune.analysis.analysis import Analysis
 from kprune.edit import Edit, Fill, TensorEdit
-from kprune.graph.stores import is_state
+from kprune.graph.weight_groups import is_state
 from kprune.report.report import Kept, WeightChange
 from kprune.sets import without
 

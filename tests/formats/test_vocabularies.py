@@ -11,7 +11,7 @@ import pytest
 from kprune.edit import Edit
 from kprune.errors import DamagedFileError
 from kprune.formats import open_model, write_model
-from kprune.formats.lines import without_lines
+from kprune.formats.vocabularies import without_lines
 from tests.formats.making import some_tensors, write_folder, write_keras
 
 WORDS = "assets/layers/words.txt"

@@ -15,9 +15,9 @@ from msgspec.structs import replace
 
 from kprune.errors import KpruneError
 from kprune.formats import open_model
-from kprune.formats.hdf5.plain import read_plain
-from kprune.formats.hdf5.table import Table
-from kprune.formats.hdf5.walk import walk
+from kprune.formats.hdf5.contents import Table
+from kprune.formats.hdf5.direct_reader import read_plain
+from kprune.formats.hdf5.libhdf5_reader import walk
 from kprune.formats.opening import OpenFile, Window, open_file
 
 TYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")

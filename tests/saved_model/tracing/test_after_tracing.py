@@ -10,8 +10,8 @@ import pytest
 from kprune.graph.model import Layer, Model
 from kprune.labels.labels import Axis
 from kprune.labels.map import Blocks, LabelMap
+from kprune.saved_model.tracing.after_tracing import settle
 from kprune.saved_model.tracing.parameters import Parameter
-from kprune.saved_model.tracing.settle import settle
 from kprune.saved_model.tracing.traced import Demand, Traced
 from kprune.saved_model.tracing.values import Place
 

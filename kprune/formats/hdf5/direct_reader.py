@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from kprune.formats.hdf5.table import Found, Marks
+from kprune.formats.hdf5.contents import Found, Marks
 from kprune.formats.opening import Window
 from kprune.formats.source import Tensor
 

@@ -14,8 +14,8 @@ import struct
 
 import numpy as np
 
+from kprune.formats.hdf5.contents import Marks
 from kprune.formats.hdf5.layout import Layout, Space
-from kprune.formats.hdf5.table import Marks
 from kprune.formats.hdf5.tensors import Hdf5Weights
 from kprune.formats.opening import Window
 from kprune.formats.source import Tensor

@@ -16,9 +16,9 @@ from msgspec.structs import replace
 
 from kprune.edit import Edit
 from kprune.formats import open_model
+from kprune.formats.hdf5.direct_reader import read_plain
 from kprune.formats.hdf5.layout import Layout, Space
-from kprune.formats.hdf5.moved import moved
-from kprune.formats.hdf5.plain import read_plain
+from kprune.formats.hdf5.resized_metadata import moved
 from kprune.formats.hdf5.tensors import Hdf5Weights
 from kprune.formats.opening import open_file
 from kprune.formats.output_tensors import layout as layout_of

@@ -1,6 +1,6 @@
-"""Places of weights in `.keras` files that Keras 2.12 and 2.13 wrote.
+"""Groups of a weights file: those of the optimizer, and those of layers in files of Keras 2.12 and 2.13.
 
-They list the layers of a model under `_layer_checkpoint_dependencies`, in which a layer that has
+These versions list the layers of a model under `_layer_checkpoint_dependencies`, in which a layer that has
 weights stands twice: it is saved the first time, and counted both times (keras/saving/saving_lib.py
 of 2.12).
 """
