@@ -314,7 +314,7 @@ RepairData = Annotated[
     Option(
         "--data",
         metavar="FILE",
-        help="Inputs to refit on: an .npz file with x, or package.module:function; labels are not needed.",
+        help="Inputs to refit on: an .npz file with x, or package.module:function; targets are not needed.",
         rich_help_panel=REPAIR,
     ),
 ]
@@ -348,7 +348,7 @@ class Repairing(Struct, frozen=True):
             "--repair",
             metavar="[WAY]",
             help="Refit what is left to what the original gives: lstsq on the inputs of --data "
-            "(no labels needed), noise without data, bias or bn; alone, the best of these.",
+            "(no targets needed), noise without data, bias or bn; alone, the best of these.",
             rich_help_panel=REPAIR,
             autocompletion=lambda incomplete: [way for way in WAYS if way.startswith(incomplete)],
         ),

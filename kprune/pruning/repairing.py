@@ -57,7 +57,7 @@ class Repair(Struct, frozen=True, eq=False):
         way: `lstsq` fits weights and biases on data, `noise` on inputs that are made up, `bias`
             biases alone, `bn` measures the statistics of BatchNormalization anew; None for the
             best that the data allow.
-        data: inputs; labels are not needed.
+        data: inputs; targets are not needed.
         memory: bytes that may be kept at once; by default `MEMORY`.
         samples: how many inputs are used at most.
         progress: called with (calls made, calls in all).
@@ -78,7 +78,7 @@ class Repair(Struct, frozen=True, eq=False):
         if self.way == "lstsq" and self.data is None:
             raise UsageError(
                 "the repair lstsq needs inputs",
-                do="give --data FILE.npz (labels are not needed), or --repair noise",
+                do="give --data FILE.npz (targets are not needed), or --repair noise",
             )
 
     @property
@@ -226,7 +226,7 @@ class _Judge:
 
     def __init__(self, it: Opened, original: Any, inputs: Inputs, gone: np.ndarray) -> None:
         self.inputs = inputs.judging
-        self.labels = inputs.labels
+        self.targets = inputs.targets
         self.count = len(import_keras().tree.flatten(self.inputs)[0])
         self.names, self.kinds = output_names(original), kinds_of(original)
         whole = run(original, self.inputs, batch_size=BATCH)
@@ -246,10 +246,10 @@ class _Judge:
         return Judged(found, self._metrics(model, made))
 
     def _metrics(self, model: Any, outputs: list[np.ndarray]) -> dict[str, float]:
-        """Metrics, where there are labels, and classes have the numbers that they had."""
-        if self.labels is None or self.renumbered:
+        """Metrics, where there are targets, and classes have the numbers that they had."""
+        if self.targets is None or self.renumbered:
             return {}
-        return measured(model, self.inputs, outputs, self.labels, {}, cut=False)
+        return measured(model, self.inputs, outputs, self.targets, {}, cut=False)
 
 
 def _output_labels(it: Opened) -> list[Labels]:

@@ -29,13 +29,13 @@ class Inputs(Struct, frozen=True, eq=False):
     Attributes:
         fitting: what weights are fitted on.
         judging: others, or the same where there are no others.
-        labels: of those that judge; None where there are none.
+        targets: of those that judge; None where there are none.
         apart: whether those that judge are others.
     """
 
     fitting: Any
     judging: Any
-    labels: Any = None
+    targets: Any = None
     apart: bool = False
 
 
@@ -51,14 +51,14 @@ def repair_inputs(model: Any, data: DataSource | None, samples: int = SAMPLES) -
     """
     every = samples + JUDGING
     if data is None:
-        inputs, labels = field_inputs(model, every, SEED), None
+        inputs, targets = field_inputs(model, every, SEED), None
     else:
         found = data_for(model, data, limit=every)
-        inputs, labels = found.inputs, found.labels
+        inputs, targets = found.inputs, found.targets
     count = len(import_keras().tree.flatten(inputs)[0])
     if count <= samples:
-        return Inputs(inputs, inputs, labels)
+        return Inputs(inputs, inputs, targets)
     # Spread evenly as well: data may be in the order of their classes.
     judge = np.zeros(count, bool)
     judge[np.arange(count - samples) * count // (count - samples)] = True
-    return Inputs(at(inputs, ~judge), at(inputs, judge), at(labels, judge), apart=True)
+    return Inputs(at(inputs, ~judge), at(inputs, judge), at(targets, judge), apart=True)

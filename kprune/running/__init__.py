@@ -7,7 +7,7 @@
     fields.py       inputs made without data: smooth noise
     input_statistics.py  what a model's first layers say of the inputs it was trained on
     examples.py     what it learns from: arrays, or a dataset that Keras reads
-    classes.py      labels for a model that has lost classes
+    classes.py      targets for a model that has lost classes
     compiling.py    by what it is trained and judged
     metrics.py      how well it does on labelled data
     divergence.py   how far the outputs of two models are apart

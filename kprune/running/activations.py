@@ -9,7 +9,7 @@ over all samples and all positions (pixels, time steps) at which it stands.
     taylor   mean over samples of |sum over positions of a * dL/da|: the loss that goes with the unit,
              to first order (Molchanov et al. 2017, "Pruning Convolutional Neural Networks")
     hessian  mean over samples of |J|^2 / 2, J being the derivative of the outputs by a gate in front of
-             the unit: how far the outputs move when it goes, to second order (Gauss-Newton), label-free
+             the unit: how far the outputs move when it goes, to second order (Gauss-Newton), without targets
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Activations:
     Attributes:
         source: the model file.
         analysis: of it.
-        data: inputs, and labels where a loss is needed.
+        data: inputs, and targets where a loss is needed.
     """
 
     source: Source
@@ -156,20 +156,20 @@ class Activations:
         return self._loaded
 
     def _fitted(self, model: Any, data: Data) -> Data:
-        """The data, with labels as a model counts them that has lost classes."""
-        if data.labels is None:
+        """The data, with targets as a model counts them that has lost classes."""
+        if data.targets is None:
             return data
         names = output_names(model)
-        labels, known, _ = fitted(data.labels, classes_left(self.analysis, names), names[0])
+        targets, known, _ = fitted(data.targets, classes_left(self.analysis, names), names[0])
         if known is None:
-            return replace(data, labels=labels)
-        return replace(data, inputs=at(data.inputs, known), labels=at(labels, known))
+            return replace(data, targets=targets)
+        return replace(data, inputs=at(data.inputs, known), targets=at(targets, known))
 
     def _batches(self, data: Data) -> Iterator[tuple[Any, np.ndarray | None]]:
         count = len(import_keras().tree.flatten(data.inputs)[0])
         for start in range(0, count, self.batch_size):
             part = slice(start, min(start + self.batch_size, count))
-            yield at(data.inputs, part), at(data.labels, part)
+            yield at(data.inputs, part), at(data.targets, part)
             if self.progress is not None:
                 self.progress(part.stop, count)
 
@@ -220,14 +220,14 @@ class Activations:
     def _taylor(self) -> dict[str, np.ndarray]:
         model, data = self._model()
         try:
-            data.needed_labels("the criterion taylor needs labels")
+            data.needed_targets("the criterion taylor needs targets")
         except UsageError as error:
             error.do += ", or use the criterion hessian, which needs none"
             raise
         loss = loss_of(model)
 
-        def losses(outputs: Any, labels: np.ndarray | None) -> list[Any]:
-            return [loss(labels, outputs)]
+        def losses(outputs: Any, targets: np.ndarray | None) -> list[Any]:
+            return [loss(targets, outputs)]
 
         return self._by_gate(losses, lambda gates: np.abs(gates[0]))
 
@@ -235,7 +235,7 @@ class Activations:
         keras = import_keras()
         rng = np.random.default_rng(self.seed)
 
-        def outputs_one_by_one(outputs: Any, labels: np.ndarray | None) -> list[Any]:
+        def outputs_one_by_one(outputs: Any, targets: np.ndarray | None) -> list[Any]:
             flat = [keras.ops.reshape(y, (len(y), -1)) for y in keras.tree.flatten(outputs)]
             together = keras.ops.concatenate([keras.ops.cast(y, "float32") for y in flat], axis=1)
             width = together.shape[1]
@@ -252,14 +252,14 @@ class Activations:
 
     def _by_gate(
         self,
-        targets: Callable[[Any, np.ndarray | None], list[Any]],
+        differentiated: Callable[[Any, np.ndarray | None], list[Any]],
         score: Callable[[Sequence[np.ndarray]], np.ndarray],
     ) -> dict[str, np.ndarray]:
         """Derivatives by a gate in front of each unit: sum over positions of a * dT/da.
 
         Args:
-            targets: from a batch's outputs and labels, tensors of shape (samples,).
-            score: from (samples, units) for each target, what is averaged over samples.
+            differentiated: from a batch's outputs and targets, tensors of shape (samples,).
+            score: from (samples, units) for each of these tensors, what is averaged over samples.
         """
         import tensorflow as tf
 
@@ -268,15 +268,15 @@ class Activations:
         totals = {axis.address: np.zeros(len(axis)) for axis, *_ in axes}
         samples = 0
         with captured(model, {layer.path for _, layer, _, _ in axes}) as seen:
-            for x, labels in self._batches(data):
+            for x, targets in self._batches(data):
                 seen.clear()
                 with tf.GradientTape(persistent=True) as tape:
                     seen.watch = tape.watch
-                    found = targets(model(x, training=False), labels)
+                    found = differentiated(model(x, training=False), targets)
                 flat = [(path, output) for path, outputs in seen.items() for output in outputs]
                 gates: dict[str, list[np.ndarray]] = {axis.address: [] for axis, *_ in axes}
-                for target in found:
-                    gradients = tape.gradient(target, [output for _, output in flat])
+                for scalar in found:
+                    gradients = tape.gradient(scalar, [output for _, output in flat])
                     products: dict[str, list[np.ndarray]] = {}
                     for (path, output), gradient in zip(flat, gradients, strict=True):
                         if gradient is not None:
@@ -350,17 +350,17 @@ def captured(model: Any, paths: set[str]) -> Iterator[Seen]:
 
 
 def loss_of(model: Any) -> Callable[[Any, Any], Any]:
-    """The loss of each sample: the model's own, or what its outputs and labels suggest.
+    """The loss of each sample: the model's own, or what its outputs and targets suggest.
 
-    Returns: from labels (an array, or by output) and outputs, a tensor (samples,).
+    Returns: from targets (an array, or by output) and outputs, a tensor (samples,).
     """
     keras = import_keras()
     names, own = output_names(model), is_compiled(model)
     losses = losses_of(model) if own else [None] * len(names)
     weights = weights_of(model) if own else [1.0] * len(names)
 
-    def each(labels: Any, outputs: Any) -> Any:
-        parts = labels if isinstance(labels, dict) else {names[0]: labels}
+    def each(targets: Any, outputs: Any) -> Any:
+        parts = targets if isinstance(targets, dict) else {names[0]: targets}
         whole = 0.0
         for name, loss, weight, output in zip(
             names, losses, weights, keras.tree.flatten(outputs), strict=True
@@ -372,16 +372,16 @@ def loss_of(model: Any) -> Callable[[Any, Any], Any]:
     return each
 
 
-def _by_sample(keras: Any, loss: Any, labels: np.ndarray, output: Any) -> Any:
-    """The loss of each sample at one output, (samples,); None for what labels and output suggest."""
+def _by_sample(keras: Any, loss: Any, targets: np.ndarray, output: Any) -> Any:
+    """The loss of each sample at one output, (samples,); None for what targets and output suggest."""
     if loss is None:
-        kind, logits = suggested_loss(labels, np.asarray(output))
+        kind, logits = suggested_loss(targets, np.asarray(output))
         loss = loss_named(keras, kind, logits)
     function = keras.losses.get(loss) if isinstance(loss, str) else loss
     if isinstance(function, keras.losses.Loss):
         config = function.get_config()
         function = function.__class__.from_config({**config, "reduction": None})
-    if len(output.shape) == labels.ndim + 1 and output.shape[-1] == 1:
-        labels = labels[..., None]  # Keras's classes do that by themselves, its functions do not
-    values = function(labels, output)
-    return keras.ops.mean(keras.ops.reshape(values, (len(labels), -1)), axis=1)
+    if len(output.shape) == targets.ndim + 1 and output.shape[-1] == 1:
+        targets = targets[..., None]  # Keras's classes do that by themselves, its functions do not
+    values = function(targets, output)
+    return keras.ops.mean(keras.ops.reshape(values, (len(targets), -1)), axis=1)

@@ -27,16 +27,16 @@ class Arrays:
 
     Attributes:
         named: by name; one array without a name is `x`.
-        labels: those that were given apart from the inputs: by output, or one array as `y`.
+        targets: those that were given apart from the inputs: by output, or one array as `y`.
     """
 
     named: Named
-    labels: Named
+    targets: Named
 
     def whole(self) -> Arrays:
         """The same with a first axis for the samples, of a single one."""
         named = {name: array[None] for name, array in self.named.items()}
-        return Arrays(named, {name: array[None] for name, array in self.labels.items()})
+        return Arrays(named, {name: array[None] for name, array in self.targets.items()})
 
 
 def arrays_of(
@@ -72,7 +72,7 @@ def arrays_of(
         )
     return Arrays(
         _joined([part.named for part in parts], limit, source),
-        _joined([part.labels for part in parts], limit, source),
+        _joined([part.targets for part in parts], limit, source),
     )
 
 
@@ -91,7 +91,7 @@ def _joined(parts: Sequence[Named], limit: int | None, source: Given) -> Named:
 def _named(
     value: Any, inputs: Mapping[str, Shape], outputs: Sequence[str], source: Given
 ) -> Arrays:
-    """Arrays of inputs and labels, or of one batch of them."""
+    """Arrays of inputs and targets, or of one batch of them."""
     x, y = value, None
     # PyTorch's loaders give lists where TensorFlow's datasets give tuples.
     pair = isinstance(value, list) and len(inputs) == 1 and _are_arrays(value)

@@ -1,4 +1,4 @@
-"""Labels for a model that has lost classes: as the original counts them, or as it does itself."""
+"""Targets for a model from which classes were removed: numbered as in the original, or as in the model itself."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Classes(Struct, frozen=True):
 
     Attributes:
         kept: int64, the original indices of those that are left, rising.
-        rank: of the output, with the batch. Rows of labels have as many axes; numbers of classes one
+        rank: of the output, with the batch. Rows of targets have as many axes; numbers of classes one
             less, as (samples, timesteps) beside an output (samples, timesteps, classes), or a last
             one of extent 1.
         axis: along which the classes stand, counted from the end.
-        ignored: numbers that labels bear where they say nothing, by the loss or a metric; no class
+        ignored: numbers of targets that the loss or a metric ignores; no class
             that is left has them, and they stay as they are.
     """
 
@@ -33,46 +33,46 @@ class Classes(Struct, frozen=True):
     axis: int = -1
     ignored: tuple[int, ...] = ()
 
-    def counts(self, labels: np.ndarray) -> bool:
-        """Whether labels are as the original counts them: wider rows, or higher numbers, than what is left has."""
-        if self._rows(labels):
+    def counts(self, targets: np.ndarray) -> bool:
+        """Whether targets count classes as the original does: their rows are wider, or numbers higher, than what is left."""
+        if self._rows(targets):
             return True
         if (
-            labels.ndim == self.rank and labels.shape[self.axis] == len(self.kept) > 1
+            targets.ndim == self.rank and targets.shape[self.axis] == len(self.kept) > 1
         ):  # rows for these
             return False
-        if labels.dtype.kind not in "iu":
+        if targets.dtype.kind not in "iu":
             return False
-        numbers = labels[~np.isin(labels, self.ignored)]
+        numbers = targets[~np.isin(targets, self.ignored)]
         return bool(numbers.size and numbers.max() >= len(self.kept))
 
-    def known(self, labels: np.ndarray) -> np.ndarray:
-        """bool (samples,): the samples whose classes are all left; for labels as the original counts them."""
-        if self._rows(labels):
+    def known(self, targets: np.ndarray) -> np.ndarray:
+        """bool (samples,): the samples whose classes are all left; for targets as the original counts them."""
+        if self._rows(targets):
             if not one_of_each(
-                labels, self.axis
+                targets, self.axis
             ):  # figures of their own each, not one class of all
-                return np.ones(len(labels), bool)
-            labels = labels.argmax(axis=self.axis)
-        left: np.ndarray = np.isin(labels, self.kept).reshape(len(labels), -1)
-        void = np.isin(labels, self.ignored).reshape(len(labels), -1)
+                return np.ones(len(targets), bool)
+            targets = targets.argmax(axis=self.axis)
+        left: np.ndarray = np.isin(targets, self.kept).reshape(len(targets), -1)
+        void = np.isin(targets, self.ignored).reshape(len(targets), -1)
         return np.asarray((left | void).all(axis=1) & left.any(axis=1))
 
-    def renumbered(self, labels: np.ndarray) -> np.ndarray:
-        """Labels of known samples as the original counts them, as the model does that is left."""
-        if self._rows(labels):
-            return labels.take(self.kept, self.axis)
-        numbers = np.searchsorted(self.kept, labels).astype(labels.dtype)
-        return np.where(np.isin(labels, self.ignored), labels, numbers)
+    def renumbered(self, targets: np.ndarray) -> np.ndarray:
+        """Targets of known samples, renumbered from the original to the model that is left."""
+        if self._rows(targets):
+            return targets.take(self.kept, self.axis)
+        numbers = np.searchsorted(self.kept, targets).astype(targets.dtype)
+        return np.where(np.isin(targets, self.ignored), targets, numbers)
 
-    def _rows(self, labels: np.ndarray) -> bool:
+    def _rows(self, targets: np.ndarray) -> bool:
         widest = max(len(self.kept), int(self.kept[-1]), 1)
-        return labels.ndim == self.rank and labels.shape[self.axis] > widest
+        return targets.ndim == self.rank and targets.shape[self.axis] > widest
 
 
-def one_of_each(labels: np.ndarray, axis: int = -1) -> bool:
-    """Whether labels are rows that choose one, or share out one whole."""
-    return bool((labels >= 0).all() and np.allclose(labels.sum(axis=axis), 1, atol=1e-3))
+def one_of_each(targets: np.ndarray, axis: int = -1) -> bool:
+    """Whether each target is a one-hot row, or a row of shares that add up to 1."""
+    return bool((targets >= 0).all() and np.allclose(targets.sum(axis=axis), 1, atol=1e-3))
 
 
 def classes_left(analysis: Analysis, names: list[str]) -> dict[str, Classes]:
@@ -111,20 +111,20 @@ def ignored_numbers(analysis: Analysis, output: int, classes: Container[int]) ->
 
 
 def fitted(
-    labels: Any, classes: Mapping[str, Classes], name: str
+    targets: Any, classes: Mapping[str, Classes], name: str
 ) -> tuple[Any, np.ndarray | None, list[Note]]:
     """Labels as a model counts them that has lost classes.
 
-    Labels in which nothing tells that they are the original's are taken as the model's own.
+    Targets that show no sign of the original's numbering are read as numbered by the model.
 
     Args:
-        labels: an array, or a mapping from outputs to arrays.
+        targets: an array, or a mapping from outputs to arrays.
         classes: by output, what is left.
-        name: of the output, where labels are an array.
-    Returns: labels of all samples, those that are known renumbered; bool (samples,) for which they
+        name: of the output, where targets are an array.
+    Returns: targets of all samples, those that are known renumbered; bool (samples,) for which they
         are, None for all; and notes.
     """
-    parts = dict(labels) if isinstance(labels, Mapping) else {name: labels}
+    parts = dict(targets) if isinstance(targets, Mapping) else {name: targets}
     known: np.ndarray | None = None
     notes = []
     for output, own in parts.items():
@@ -134,16 +134,16 @@ def fitted(
         number = len(left.kept)
         if not left.counts(own):
             if own.dtype.kind in "iu":
-                text = f"labels are taken as numbers of the {number} classes that are left"
+                text = f"targets are read as numbers of the {number} classes that are left"
                 notes.append(Note("labels", output, text))
             continue
         among = left.known(own)
         out = int((~among).sum())
         text = (
-            f"labels are as the original counts them: those of the {number} classes left are "
+            f"targets count classes as the original does: those of the {number} classes left are "
             f"renumbered, {out:,} of {len(own):,} samples left out"
         )
         notes.append(Note("labels", output, text))
         known = among if known is None else known & among
         parts[output] = left.renumbered(own)
-    return (parts if isinstance(labels, Mapping) else parts[name]), known, notes
+    return (parts if isinstance(targets, Mapping) else parts[name]), known, notes

@@ -1,4 +1,4 @@
-"""By what a model is trained: as its file says, with what the user changes; or what labels and outputs suggest."""
+"""By what a model is trained: as its file says, with what the user changes; or what targets and outputs suggest."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def compile_for(
                 if said
                 else "the file was not compiled"
             )
-            text = f"{why}: the loss follows from the labels ({told})"
+            text = f"{why}: the loss follows from the targets ({told})"
             notes.append(Note("loss", "", text))
         _compile(live, how)
     elif any(wish is not None for wish in (wishes.optimizer, wishes.loss, wishes.metric)):
@@ -160,7 +160,7 @@ def _fix_rate(live: Any, rate: float) -> None:
         variable.assign(value)
 
 
-# -- what labels and outputs suggest ---------------------------------------------------------------
+# -- what targets and outputs suggest ---------------------------------------------------------------
 
 
 def _suggested(
@@ -182,18 +182,18 @@ def _suggested(
 
 
 def loss_for(keras: Any, live: Any, train: Examples) -> tuple[Any, list[Any], str]:
-    """The loss that labels of such a form are for, with a metric, and in words.
+    """The loss that targets of such a form are for, with a metric, and in words.
 
     Raises: UsageError for several outputs.
     """
-    if not isinstance(train.labels, np.ndarray):  # a structure of them
+    if not isinstance(train.targets, np.ndarray):  # a structure of them
         raise UsageError(
             "the file does not say which loss it is trained with, and the targets have several parts",
             do="give --loss, or save the model compiled",
         )
     first = train.first_batch()
     (output, *_) = run(live, first, batch_size=len(import_keras().tree.flatten(first)[0]))
-    kind, logits = suggested_loss(train.labels, output)
+    kind, logits = suggested_loss(train.targets, output)
     if kind == "mse":
         return kind, [], kind
     if not logits:
@@ -217,28 +217,28 @@ def loss_named(keras: Any, kind: str, logits: bool) -> Any:
     }[kind](from_logits=True)
 
 
-def suggested_loss(labels: np.ndarray, output: np.ndarray) -> tuple[str, bool]:
-    """Keras's name of the loss that such labels are for, and whether it is to take logits.
+def suggested_loss(targets: np.ndarray, output: np.ndarray) -> tuple[str, bool]:
+    """Keras's name of the loss that such targets are for, and whether it is to take logits.
 
     Class numbers and rows that choose one of the outputs are for the categorical ones, zeros and
     ones for each output for the binary one, anything else for the mean square. That outputs are
     probabilities, not logits, is seen from their values.
 
     Args:
-        labels: (samples, …).
+        targets: (samples, …).
         output: (n, …, width), what the model gives for n samples.
     """
     width, values = output.shape[-1], output.astype(np.float64)
     shares = bool((values >= 0).all() and (values <= 1).all())
     whole = shares and bool(np.allclose(values.sum(axis=-1), 1, atol=1e-2))
-    numbers = labels.dtype.kind in "iub"
-    alike = labels.shape[1:] == output.shape[1:] or (
-        width == 1 and labels.shape[1:] == output.shape[1:-1]
+    numbers = targets.dtype.kind in "iub"
+    alike = targets.shape[1:] == output.shape[1:] or (
+        width == 1 and targets.shape[1:] == output.shape[1:-1]
     )
-    if alike and width > 1 and one_of_each(labels):
+    if alike and width > 1 and one_of_each(targets):
         return ONE_HOT, not whole
     # Zeros and ones that are not whole numbers may be any figures, where outputs are no probabilities.
-    if alike and (numbers or shares) and np.isin(labels, (0, 1)).all():
+    if alike and (numbers or shares) and np.isin(targets, (0, 1)).all():
         return BINARY, not shares
     if numbers and width > 1 and not alike:
         return NUMBERS, not whole

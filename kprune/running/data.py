@@ -16,7 +16,7 @@ from kprune.runtime.keras_import import import_keras
 from kprune.runtime.keras_runtime import output_names
 from kprune.text import clean
 
-LABELS = (Y, "labels", "targets")
+TARGETS = (Y, "labels", "targets")
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class Data:
 
     Attributes:
         inputs: arrays in the structure of the model's inputs.
-        labels: one array; of a model with several outputs those that are called like them, in a
+        targets: one array; of a model with several outputs those that are called like them, in a
             dict; None if there is none.
         source: as they were given.
         names: of the model's outputs.
     """
 
     inputs: Any
-    labels: Any
+    targets: Any
     source: Given
     names: list[str]
 
@@ -44,12 +44,12 @@ class Data:
     def __len__(self) -> int:
         return len(import_keras().tree.flatten(self.inputs)[0])
 
-    def needed_labels(self, what: str) -> Any:
-        """The labels, for what cannot do without.
+    def needed_targets(self, what: str) -> Any:
+        """The targets, for a caller that needs them.
 
         Raises: UsageError, which begins with `what`, if there are none, or one array for several outputs.
         """
-        if self.labels is None or (len(self.names) > 1 and not isinstance(self.labels, dict)):
+        if self.targets is None or (len(self.names) > 1 and not isinstance(self.targets, dict)):
             one = len(self.names) == 1
             raise UsageError(
                 what,
@@ -60,7 +60,7 @@ class Data:
                 else f"{self.source.verb} them by the names of the outputs: "
                 f"{', '.join(map(clean, self.names))}",
             )
-        return self.labels
+        return self.targets
 
 
 def data_for(model: Any, data: DataSource | Given, *, limit: int | None = None) -> Data:
@@ -89,15 +89,15 @@ def data_for(model: Any, data: DataSource | Given, *, limit: int | None = None) 
         _fitting(arrays.named[name], tensor, name, source)
         for name, tensor in zip(names, tensors, strict=True)
     ]
-    labels = _labels(arrays, names, outputs, source)
-    counts = {len(array) for array in [*found, *tree.flatten(labels)] if np.ndim(array)}
+    targets = _targets(arrays, names, outputs, source)
+    counts = {len(array) for array in [*found, *tree.flatten(targets)] if np.ndim(array)}
     _check_counts(counts, source)
     inputs = tree.pack_sequence_as(wanted, found)
     (count,) = counts
     if limit is not None and count > limit:
         spread = np.arange(limit) * count // limit
-        inputs, labels = at(inputs, spread), at(labels, spread)
-    return Data(inputs, labels, source, outputs)
+        inputs, targets = at(inputs, spread), at(targets, spread)
+    return Data(inputs, targets, source, outputs)
 
 
 def _check_names(named: Named, names: Sequence[str], source: Given) -> None:
@@ -116,28 +116,28 @@ def _check_counts(counts: set[int], source: Given) -> None:
     if len(counts) > 1:
         raise UsageError(
             f"the arrays of {source.said} have different numbers of samples: {sorted(counts)}",
-            do=f"{source.verb} as many labels as inputs",
+            do=f"{source.verb} as many targets as inputs",
         )
     if counts == {0}:
         raise UsageError(f"the arrays of {source.said} are empty", do=f"{source.verb} some samples")
 
 
-def _labels(arrays: Arrays, names: Sequence[str], outputs: list[str], source: Given) -> Any:
+def _targets(arrays: Arrays, names: Sequence[str], outputs: list[str], source: Given) -> Any:
     """One array, or a dict by output, or None."""
-    if not arrays.labels:
-        labels: Any = next((arrays.named[name] for name in LABELS if name in arrays.named), None)
+    if not arrays.targets:
+        targets: Any = next((arrays.named[name] for name in TARGETS if name in arrays.named), None)
         if len(outputs) > 1:
             held = arrays.named
             own = {name: held[name] for name in outputs if name in held and name not in names}
-            labels = own or labels
-        return labels
-    if set(arrays.labels) == {Y}:
-        return arrays.labels[Y]
-    own = {name: arrays.labels[name] for name in outputs if name in arrays.labels}
+            targets = own or targets
+        return targets
+    if set(arrays.targets) == {Y}:
+        return arrays.targets[Y]
+    own = {name: arrays.targets[name] for name in outputs if name in arrays.targets}
     if not own:
         raise UsageError(
-            f"the labels of {source.said} belong to no output",
-            where=f"they are called {', '.join(map(clean, arrays.labels))}",
+            f"the targets of {source.said} belong to no output",
+            where=f"they are called {', '.join(map(clean, arrays.targets))}",
             do=f"{source.verb} them by the names of the outputs: {', '.join(map(clean, outputs))}",
         )
     return own if len(outputs) > 1 else own[outputs[0]]

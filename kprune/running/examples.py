@@ -20,18 +20,18 @@ from kprune.text import clean
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs with labels.
+    """Inputs with targets.
 
     Attributes:
         arguments: for Keras's `fit` and `evaluate`.
-        labels: the labels, or those of the first batch, in the structure of the outputs.
+        targets: the targets, or those of the first batch, in the structure of the outputs.
         count: how many samples; None where only a run through them would tell.
         name: of the data, in reports.
-        notes: what a reader should know of the labels.
+        notes: what a reader should know of the targets.
     """
 
     arguments: dict[str, Any]
-    labels: Any
+    targets: Any
     count: int | None
     name: str
     notes: tuple[Note, ...] = ()
@@ -57,14 +57,14 @@ def examples(
     """What `data` name, for a model: to learn from, and what is held back of it, if anything is.
 
     Args:
-        data: see `DataSource`. A tf.data.Dataset of (inputs, labels) is left to Keras to read; all
+        data: see `DataSource`. A tf.data.Dataset of (inputs, targets) is left to Keras to read; all
             else is read into arrays.
         batch_size: of arrays, and of a dataset that gives single samples; a model that was built
             for batches of one size gets those, and no samples that do not fill one.
-        classes: by output, what is left of its classes: labels in a file that count them as the
+        classes: by output, what is left of its classes: targets in a file that count them as the
             original did are renumbered, and samples of other classes left out.
         hold_back: the share of the samples of arrays to set apart, chosen by `seed`.
-    Raises: UsageError for data without labels or of another form, CannotPruneError for a function
+    Raises: UsageError for data without targets or of another form, CannotPruneError for a function
         that fails, FileError.
     """
     fixed = fixed_batch(model)
@@ -79,8 +79,8 @@ def examples(
             )
         return _of_dataset(model, source, batch_size, fixed), None
     found = data_for(model, source)
-    labels, known, notes = fitted(
-        found.needed_labels("training and judging need labels"), classes or {}, found.names[0]
+    targets, known, notes = fitted(
+        found.needed_targets("training and judging need targets"), classes or {}, found.names[0]
     )
     if known is not None:
         if not known.any():
@@ -89,9 +89,9 @@ def examples(
                 where=source.said,
                 do="give samples of those that are left",
             )
-        labels, found = at(labels, known), replace(found, inputs=at(found.inputs, known))
-    found = replace(found, labels=labels)
-    count = len(import_keras().tree.flatten(labels)[0])
+        targets, found = at(targets, known), replace(found, inputs=at(found.inputs, known))
+    found = replace(found, targets=targets)
+    count = len(import_keras().tree.flatten(targets)[0])
     back = round(count * hold_back)
     if back >= count:
         raise UsageError(
@@ -115,12 +115,12 @@ def _of_arrays(
     fixed: int | None,
     notes: Sequence[Note],
 ) -> Examples:
-    inputs, labels = found.inputs, found.labels
+    inputs, targets = found.inputs, found.targets
     chosen = chosen[: in_whole_batches(len(chosen), fixed)]
     if len(chosen) < count:
-        inputs, labels = at(inputs, chosen), at(labels, chosen)
-    arguments = {"x": inputs, "y": labels, "batch_size": batch_size}
-    return Examples(arguments, labels, len(chosen), found.name, tuple(notes))
+        inputs, targets = at(inputs, chosen), at(targets, chosen)
+    arguments = {"x": inputs, "y": targets, "batch_size": batch_size}
+    return Examples(arguments, targets, len(chosen), found.name, tuple(notes))
 
 
 def _of_dataset(model: Any, source: Given, batch_size: int, fixed: int | None) -> Examples:
@@ -129,7 +129,7 @@ def _of_dataset(model: Any, source: Given, batch_size: int, fixed: int | None) -
     if not isinstance(spec, tuple) or len(spec) not in (2, 3):
         raise UsageError(
             f"{source.dataset} gives {clean(spec, 200)}",
-            do="let it give pairs (inputs, labels), or triples with sample weights",
+            do="let it give pairs (inputs, targets), or triples with sample weights",
         )
     source.refuse_endless()
     tree = import_keras().tree
@@ -141,5 +141,5 @@ def _of_dataset(model: Any, source: Given, batch_size: int, fixed: int | None) -
         first = next(iter(dataset.take(1)), None)
     if first is None:
         raise UsageError(f"{source.dataset} is empty")
-    labels = tree.map_structure(np.asarray, first[1])
-    return Examples({"x": dataset}, labels, None, source.name)
+    targets = tree.map_structure(np.asarray, first[1])
+    return Examples({"x": dataset}, targets, None, source.name)

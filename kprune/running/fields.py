@@ -127,7 +127,7 @@ def _refuse_what_is_no_scale(tensor: Any) -> None:
     raise CannotPruneError(
         f"no inputs can be made up for '{name}'",
         why=f"it takes {what}, and noise is like none that the model was trained on",
-        do="give inputs with --data FILE.npz; they need no labels",
+        do="give inputs with --data FILE.npz; they need no targets",
     )
 
 

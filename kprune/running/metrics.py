@@ -18,9 +18,9 @@ from kprune.runtime.keras_runtime import is_compiled, output_names, run
 from kprune.text import clean
 
 
-def removed_classes(labels: Any, classes: Mapping[str, Classes], names: list[str]) -> list[Note]:
+def removed_classes(targets: Any, classes: Mapping[str, Classes], names: list[str]) -> list[Note]:
     """A note on samples that metrics leave out, as their class is gone."""
-    known = _known(by_output(labels, names), classes)
+    known = _known(by_output(targets, names), classes)
     out = int((~known).sum())
     if not out:
         return []
@@ -28,26 +28,26 @@ def removed_classes(labels: Any, classes: Mapping[str, Classes], names: list[str
     return [Note("classes", "", text)]
 
 
-def by_output(labels: Any, names: list[str]) -> dict[str, np.ndarray]:
+def by_output(targets: Any, names: list[str]) -> dict[str, np.ndarray]:
     """Labels by the names of their outputs.
 
     Raises: UsageError for one array where there are several outputs.
     """
-    if isinstance(labels, dict):
-        return labels
+    if isinstance(targets, dict):
+        return targets
     if len(names) != 1:
         raise UsageError(
-            f"the model has {len(names)} outputs, and 'y' is the labels of one",
-            do=f"save labels by the names of the outputs ({', '.join(map(clean, names))}), or leave "
+            f"the model has {len(names)} outputs, and 'y' holds the targets of one",
+            do=f"save targets by the names of the outputs ({', '.join(map(clean, names))}), or leave "
             "'y' out: the outputs are compared all the same",
         )
-    return {names[0]: labels}
+    return {names[0]: targets}
 
 
-def _known(labels: Mapping[str, np.ndarray], classes: Mapping[str, Classes]) -> np.ndarray:
+def _known(targets: Mapping[str, np.ndarray], classes: Mapping[str, Classes]) -> np.ndarray:
     """bool (samples,): the samples whose classes are left."""
-    known = np.ones(len(next(iter(labels.values()))), bool)
-    for name, own in labels.items():
+    known = np.ones(len(next(iter(targets.values()))), bool)
+    for name, own in targets.items():
         if name in classes:
             known &= classes[name].known(own)
     return known
@@ -57,7 +57,7 @@ def measured(
     model: Any,
     inputs: Any,
     outputs: list[np.ndarray],
-    labels: Any,
+    targets: Any,
     classes: Mapping[str, Classes],
     *,
     cut: bool,
@@ -67,17 +67,17 @@ def measured(
 
     Args:
         outputs: what it gave for the inputs.
-        labels: class numbers, one-hot rows, or targets shaped like the output; of several outputs
+        targets: class numbers, one-hot rows, or values shaped like the output; of several outputs
             by their names.
         classes: by output, which of its classes are left, if some went.
         cut: whether the model has only the classes that are left.
         compiling: compiles the model for what it is judged by, if not for what its file says.
     Returns: what the model was compiled with, by name; else `accuracy` for classes, and
         `mean_squared_error` for anything else.
-    Raises: UsageError if the labels do not fit the model.
+    Raises: UsageError if the targets do not fit the model.
     """
     names = output_names(model)
-    parts = by_output(labels, names)
+    parts = by_output(targets, names)
     known = _known(parts, classes)
     if not known.any():
         raise UsageError(
@@ -87,7 +87,7 @@ def measured(
         name: classes[name].renumbered(own[known]) if cut and name in classes else own[known]
         for name, own in parts.items()
     }
-    x, y = at(inputs, known), chosen if isinstance(labels, dict) else chosen[names[0]]
+    x, y = at(inputs, known), chosen if isinstance(targets, dict) else chosen[names[0]]
     if compiling is not None:
         size = len(known)
         compiling(model, Examples({"x": x, "y": y, "batch_size": size}, y, size, "the data"))
@@ -108,7 +108,7 @@ def evaluated(model: Any, given: Examples) -> dict[str, float]:
     Raises: UsageError also for a dataset where the model was not compiled.
     """
     if is_compiled(model):
-        return _compiled(model, given.labels, **given.arguments)
+        return _compiled(model, given.targets, **given.arguments)
     if "y" not in given.arguments:
         raise UsageError(
             "a dataset cannot judge a model that was not compiled",
@@ -117,7 +117,7 @@ def evaluated(model: Any, given: Examples) -> dict[str, float]:
         )
     inputs = given.arguments["x"]
     outputs = run(model, inputs, batch_size=given.arguments["batch_size"])
-    return measured(model, inputs, outputs, given.labels, {}, cut=False)
+    return measured(model, inputs, outputs, given.targets, {}, cut=False)
 
 
 # Metrics of which Keras 2 takes more to be better, by how their names end; and kprune's own.
@@ -166,43 +166,43 @@ def decisive(directions: Mapping[str, bool | None], metric: str | None = None) -
     )
 
 
-def _compiled(model: Any, labels: Any, **arguments: Any) -> dict[str, float]:
+def _compiled(model: Any, targets: Any, **arguments: Any) -> dict[str, float]:
     model.run_eagerly = True  # tracing and compiling would take longer than the run
     try:
         with quiet():
             found = model.evaluate(**arguments, verbose=0, return_dict=True)
     except Exception as error:
         raise UsageError(
-            "the model cannot be evaluated on these labels by the loss and metrics of its file",
-            where=f"labels of shape {labels.shape} and type {labels.dtype}"
-            if isinstance(labels, np.ndarray)
+            "the model cannot be evaluated on these targets by the loss and metrics of its file",
+            where=f"targets of shape {targets.shape} and type {targets.dtype}"
+            if isinstance(targets, np.ndarray)
             else "",
             why=clean(reason_of(error), 300),
-            do="give labels as the model was trained on them; or compile the model anew, and save it",
+            do="give targets as the model was trained on them; or compile the model anew, and save it",
         ) from error
     return {str(name): float(value) for name, value in found.items()}
 
 
-def _inferred(output: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    kind, logits = suggested_loss(labels, output)
+def _inferred(output: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    kind, logits = suggested_loss(targets, output)
     real = output.astype(np.float64)
     if kind == "mse":
-        if labels.size != output.size:
-            raise _misfit(labels, output)
-        return {"mean_squared_error": float(np.mean((real.ravel() - labels.ravel()) ** 2))}
+        if targets.size != output.size:
+            raise _misfit(targets, output)
+        return {"mean_squared_error": float(np.mean((real.ravel() - targets.ravel()) ** 2))}
     if kind == BINARY:
         yes = real > (0.0 if logits else 0.5)
-        return {"accuracy": float(np.mean(yes.ravel() == (labels.ravel() > 0.5)))}
-    indices = labels.argmax(axis=-1) if kind == ONE_HOT else labels
+        return {"accuracy": float(np.mean(yes.ravel() == (targets.ravel() > 0.5)))}
+    indices = targets.argmax(axis=-1) if kind == ONE_HOT else targets
     if indices.ndim == real.ndim and indices.shape[-1] == 1:
         indices = indices[..., 0]
     if indices.shape != output.shape[:-1]:
-        raise _misfit(labels, output)
+        raise _misfit(targets, output)
     return {"accuracy": float(np.mean(real.argmax(axis=-1) == indices))}
 
 
-def _misfit(labels: np.ndarray, output: np.ndarray) -> UsageError:
+def _misfit(targets: np.ndarray, output: np.ndarray) -> UsageError:
     return UsageError(
-        f"the labels have shape {labels.shape}, and the model gives {output.shape}",
+        f"the targets have shape {targets.shape}, and the model gives {output.shape}",
         do="save class numbers of shape (samples,), or rows as wide as the output",
     )

@@ -37,7 +37,7 @@ DataSource = (
 )
 """What is taken as data, wherever data are taken.
 
-- the path of an .npz file with `x`, or an array for each input by its name; `y` for labels, or an array for
+- the path of an .npz file with `x`, or an array for each input by its name; `y` for targets, or an array for
   each output by its name
 - `package.module:function`, which is imported and called, or a function: it gives any of the following
 - an array; a mapping with the same names as in a file

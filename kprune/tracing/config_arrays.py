@@ -3,7 +3,7 @@
 A rule speaks for the arrays that it knows: operands (`LayerCall.constant`), and what weights start
 with or are held to, which `place_initial` finds for every weight that a rule declares. Whatever
 else has as many positions as there are units along some axis of the layer would no longer fit once
-one of them went, so `unspoken_arrays.hold_unspoken` freezes these units.
+one of them went, so `unclaimed_arrays.freeze_unclaimed` freezes these units.
 """
 
 from __future__ import annotations

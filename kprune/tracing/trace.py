@@ -15,7 +15,7 @@ from kprune.text import clean
 from kprune.tracing.declared_shapes import follow_declared
 from kprune.tracing.layer_call import LayerCall, damaged_config
 from kprune.tracing.rule_call import CannotTell
-from kprune.tracing.unclaimed_arrays import hold_unspoken
+from kprune.tracing.unclaimed_arrays import freeze_unclaimed
 from kprune.tracing.unknown_shapes import Kernels, known_input, only_last_axis, widths
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class Tracer:
         outputs = _checked(call, outputs)
         if (rule is not None or call.made) and not record.opaque:
             flat = [leaf for leaf in leaves(outputs) if isinstance(leaf, Labels)]
-            hold_unspoken(call, flat, self.map.ties[ties:] if call.made else ())
+            freeze_unclaimed(call, flat, self.map.ties[ties:] if call.made else ())
         if layer.model is None or rule is not None:
             outputs = _apart(outputs, call.xs)
         visit = Visit(

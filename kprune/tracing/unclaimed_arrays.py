@@ -12,7 +12,7 @@ from kprune.tracing.config_arrays import DO, reason
 from kprune.tracing.layer_call import LayerCall
 
 
-def hold_unspoken(call: LayerCall, outputs: list[Labels], ties: Sequence[Tie]) -> None:
+def freeze_unclaimed(call: LayerCall, outputs: list[Labels], ties: Sequence[Tie]) -> None:
     """Freeze units along which an array in the config has its positions, and no rule spoke for it.
 
     Args:

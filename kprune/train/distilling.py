@@ -11,11 +11,11 @@ from kprune.text import clean
 
 TEMPERATURE = 3.0
 SHARE = 0.5
-"""How much of the loss is that of the labels; the rest is the teacher's."""
+"""How much of the loss is that of the targets; the rest is the teacher's."""
 
 
 def distiller(teacher: Any, student: Any) -> Any:
-    """A trainer that learns the teacher's outputs beside the labels, in terms of the student.
+    """A trainer that learns the teacher's outputs beside the targets, in terms of the student.
 
     Where the student's loss is a categorical crossentropy, the two are compared as probabilities of
     classes, softened at temperature 3 (Hinton et al. 2015, "Distilling the Knowledge in a Neural
@@ -66,10 +66,10 @@ def tells_classes(loss: Any) -> bool:
 
 def _trainer_class(keras: Any) -> Any:
     class Trainer(keras.distillation.Distiller):
-        """A distiller whose share of the labels is the student's own loss, whatever that is made of.
+        """A distiller whose share of the targets is the student's own loss, whatever that is made of.
 
         Keras's own takes the loss functions alone: the weights of losses and of samples, and what
-        regularizers add, would count for nothing, and labels would have to have the rank of outputs.
+        regularizers add, would count for nothing, and targets would have to have the rank of outputs.
         """
 
         def compute_loss(

@@ -77,9 +77,9 @@ def tune(
 
     Args:
         model: path of a `.keras` file or folder.
-        data: inputs and labels, see `DataSource`.
+        data: inputs and targets, see `DataSource`.
         validation: the same, to judge epochs by; else a part of them is held back, but of a dataset.
-        teacher: a model whose outputs are learned along with the labels (distillation).
+        teacher: a model whose outputs are learned along with the targets (distillation).
         output, in_place, force: where the result goes; by default NAME.tuned.EXT.
         resume: go on from the last finished epoch of an interrupted run, if there was one.
         plot: a path that ends in .svg or .png, for the curves of loss and metrics.

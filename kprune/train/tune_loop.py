@@ -110,7 +110,7 @@ class Training:
             raise UsageError(
                 "the model cannot be trained on these data",
                 why=clean(reason_of(error), 300),
-                do="give labels as the model was trained on them, or another --loss",
+                do="give targets as the model was trained on them, or another --loss",
             ) from error
 
     def judge(self) -> Epoch:

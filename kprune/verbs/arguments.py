@@ -67,7 +67,7 @@ class Writing(Analysing, total=False):
 class Selecting(Analysing, total=False):
     """Which units; see `Selection`.
 
-    data: inputs (and labels), for criteria and expressions on activations; see `DataSource`.
+    data: inputs (and targets), for criteria and expressions on activations; see `DataSource`.
     memory: bytes that the criterion obs may keep at once.
     """
 

@@ -77,7 +77,7 @@ def remove(
         units: a mapping from LAYER[.AXIS] to indices ({"dense_1": [3, 7, 12]}), or specs ("dense_1:3,7").
         layers, where, choice, classes, class_names, exclude: see `Selection`. A file of class names
             is written without those of removed classes, beside the result.
-        data: inputs (and labels), for criteria and expressions on activations; see `DataSource`.
+        data: inputs (and targets), for criteria and expressions on activations; see `DataSource`.
         output, in_place, force, dry_run, limits, progress: see `Target`.
         fold: also add what zeroed units would still give (act(0), a BatchNormalization's shift) to
             their consumers' biases, so that the result computes what `zero` makes of the model.
@@ -91,7 +91,7 @@ def remove(
         whole_layers: instead of units, layers (or globs) that go altogether: a residual branch that
             ends in an Add, or a chain of layers that gives the shape that it takes.
         repair: refit what is left to what the original gives: `lstsq` on the inputs of `data`
-            (labels are not needed), `noise` on inputs that are made up, `bias`, `bn`; True for the
+            (targets are not needed), `noise` on inputs that are made up, `bias`, `bn`; True for the
             best that the data allow. See `kprune.pruning.repairing.Repair`.
         memory: bytes that the criterion obs and a repair may keep at once of what passes between
             layers, and of sums over it.

@@ -38,7 +38,7 @@ def repair(
         original: the model that it was pruned from.
         pruned: what `kprune.remove`, `compact` or `apply` wrote; which units are left is read from
             its metadata.
-        data: inputs; labels are not needed.
+        data: inputs; targets are not needed.
         way: `lstsq`, `noise`, `bias` or `bn`; None for the best that the data allow.
         memory: bytes that may be kept at once of what passes between layers.
         on_refit: called with (calls of layers made, calls in all).

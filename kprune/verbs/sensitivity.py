@@ -76,7 +76,7 @@ def sensitivity(
 
     Args:
         model: path of a `.keras` or `.h5` file.
-        data: inputs and labels, see `DataSource`. What has a name is read for each measurement;
+        data: inputs and targets, see `DataSource`. What has a name is read for each measurement;
             batches that have none are read to their end first.
         ratios: shares of a layer's units, each between 0 and 1.
         criterion: what ranks the units; the lowest go. Those that need data see the same ones.

@@ -60,7 +60,7 @@ class Gates(Struct, frozen=True):
 
     @property
     def needs_metrics(self) -> bool:
-        """Whether labels are needed."""
+        """Whether targets are needed."""
         return self.max_drop is not None or bool(self.min) or bool(self.max)
 
     def check(self, *, data: bool) -> None:
@@ -70,7 +70,7 @@ class Gates(Struct, frozen=True):
                 "limits go with data",
                 why="what a model gives for random inputs says nothing of how good it is",
                 do="add --data FILE.npz with inputs x"
-                + (" and labels y" if self.needs_metrics else ""),
+                + (" and targets y" if self.needs_metrics else ""),
             )
         if self.min_agreement is not None and not 0 <= self.min_agreement <= 1:
             raise UsageError(
@@ -89,7 +89,7 @@ class Gates(Struct, frozen=True):
         """Each limit, held against what was measured.
 
         Args:
-            metrics: `before` and `after`, by name; None without labels.
+            metrics: `before` and `after`, by name; None without targets.
             directions: for each of them whether more is better; None where nobody knows.
         Raises: UsageError for a metric that there is not.
         """

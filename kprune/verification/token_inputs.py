@@ -98,7 +98,7 @@ class TokenInputs:
             if found:
                 yield found[0], source
 
-    def comparable(self, inputs: Any, labels: Any, source: Source) -> tuple[Any, Any, list[Note]]:
+    def comparable(self, inputs: Any, targets: Any, source: Source) -> tuple[Any, Any, list[Note]]:
         """The samples of which the pruned model knows all ids.
 
         Raises: UsageError if there is none.
@@ -116,7 +116,7 @@ class TokenInputs:
                 hit = np.isin(array.astype(str), [str(word) for word in lost])
                 knows &= ~hit.reshape(len(array), -1).any(axis=1)
         if knows.all():
-            return inputs, labels, []
+            return inputs, targets, []
         if not knows.any():
             raise UsageError(
                 "every sample has a token that was removed",
@@ -125,7 +125,7 @@ class TokenInputs:
         count = int((~knows).sum())
         note = Note("tokens", "", f"{count:,} samples with tokens that were removed are left out")
         chosen = np.flatnonzero(knows)
-        return at(inputs, chosen), at(labels, chosen), [note]
+        return at(inputs, chosen), at(targets, chosen), [note]
 
     def renumbered(self, inputs: Any) -> Any:
         """The inputs for the pruned model: with the new ids."""

@@ -85,7 +85,7 @@ def verify(
     near it comes is measured; limits say how near is near enough. They hold for any other file as well.
 
     Args:
-        data: inputs, and labels for metrics; see `DataSource`.
+        data: inputs, and targets for metrics; see `DataSource`.
         samples: how many random inputs, if there are no data.
         tolerance: largest difference allowed, relative to an output's largest magnitude; by default
             1e-4, and more for models that compute in half precision.
@@ -203,9 +203,9 @@ class _Both:
             random_inputs(original, asked.samples, asked.seed) if given is None else given.inputs
         )
         fixed = fixed_batch(original)
-        labels = None if given is None else given.labels
+        targets = None if given is None else given.targets
         if given is not None and asked.gates.needs_metrics:
-            given.needed_labels("limits of metrics need labels")
+            given.needed_targets("limits of metrics need targets")
         tokens = None
         if analysis is not None and known is not None:
             tokens = TokenInputs(analysis, known.gone)
@@ -213,7 +213,7 @@ class _Both:
             if given is None:
                 inputs = tokens.drawn(inputs, self.before, asked.seed)
             else:
-                inputs, labels, told = tokens.comparable(inputs, labels, self.before)
+                inputs, targets, told = tokens.comparable(inputs, targets, self.before)
                 self.notes += told
         inputs, number = whole_batches(inputs, fixed)
         batch_size = fixed or asked.batch_size
@@ -279,21 +279,21 @@ class _Both:
         if alike and (given is not None or repaired):
             apart = divergence(names, whole, got, kinds_of(original))
         metrics, known_directions = None, dict[str, bool | None]()
-        if labels is not None:
-            labels = at(labels, slice(number))
+        if targets is not None:
+            targets = at(targets, slice(number))
             compiling = self._compiling(asked.metric)
             metrics = {
                 "before": measured(
-                    original, inputs, first, labels, classes, cut=False, compiling=compiling
+                    original, inputs, first, targets, classes, cut=False, compiling=compiling
                 ),
                 "after": measured(
-                    small, small_inputs, got, labels, classes, cut=True, compiling=compiling
+                    small, small_inputs, got, targets, classes, cut=True, compiling=compiling
                 ),
             }
             # A metric that is asked for is the one to go by, and not the loss beside it.
             names_of = [it for it in metrics["after"] if asked.metric is None or it != "loss"]
             known_directions = directions(small, names_of)
-            self.notes += removed_classes(labels, classes, names)
+            self.notes += removed_classes(targets, classes, names)
         parameters = {
             "original": self._count(self.before, original),
             "pruned": self._count(self.after, small),

@@ -401,7 +401,7 @@ def test_a_constant_that_is_not_cut_is_noticed(originals, monkeypatch):
     originals("operations").check()
     monkeypatch.setattr(LayerCall, "constant", lambda self, *_, **__: None)
     # What holds units for an array that no rule spoke for would else hide the mutant.
-    monkeypatch.setattr(kprune.tracing.trace, "hold_unspoken", lambda *_, **__: None)
+    monkeypatch.setattr(kprune.tracing.trace, "freeze_unclaimed", lambda *_, **__: None)
     with pytest.raises(NOTICED):
         originals("operations").check()
 

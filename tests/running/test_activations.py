@@ -164,7 +164,7 @@ def test_many_outputs_are_followed_by_random_combinations(tmp_path: Path) -> Non
 
 def test_taylor_without_labels_is_refused(model: Any, place: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.zeros((3, 6, 6, 2), np.float32))
-    with pytest.raises(UsageError, match="taylor needs labels"):
+    with pytest.raises(UsageError, match="taylor needs targets"):
         kprune.plan(
             place / "model.keras",
             choice=kprune.Choice("taylor", ratio=0.5),

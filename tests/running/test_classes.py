@@ -22,8 +22,8 @@ def five_classes(folder: Path, loss: str = "sparse_categorical_crossentropy") ->
 
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(60, 4)).astype("float32"), rng.integers(0, 5, 60)
-    labels = y if loss.startswith("sparse") else np.eye(5, dtype="float32")[y]
-    np.savez(folder / "d.npz", x=x, y=labels)
+    targets = y if loss.startswith("sparse") else np.eye(5, dtype="float32")[y]
+    np.savez(folder / "d.npz", x=x, y=targets)
     known = np.isin(y, KEPT)
     own = np.searchsorted(KEPT, y[known])
     np.savez(
@@ -108,7 +108,7 @@ def test_samples_of_removed_classes_alone_teach_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "expected"),
+    ("targets", "expected"),
     [
         ([0, 1, 2, 3, 4], [0, 1, 2]),
         ([[0], [2], [4]], [[0], [1], [2]]),
@@ -122,21 +122,21 @@ def test_samples_of_removed_classes_alone_teach_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_labels_as_the_original_counts_them_are_known_by_their_form(
-    labels: Any, expected: Any
+    targets: Any, expected: Any
 ) -> None:
-    found, known, _ = fitted(np.asarray(labels), {"out": Classes(KEPT, 2)}, "out")
+    found, known, _ = fitted(np.asarray(targets), {"out": Classes(KEPT, 2)}, "out")
     np.testing.assert_array_equal(found if known is None else found[known], expected)
 
 
 @pytest.mark.parametrize("times", [3, 6])
 def test_labels_of_each_timestep_are_numbers_however_many_there_are(times: int) -> None:
-    labels = np.resize([0, 2, 4, 2], (4, times))
-    labels[1, 0] = 3  # a class that is gone
-    for given in (labels, labels[..., None], np.eye(5)[labels]):
+    targets = np.resize([0, 2, 4, 2], (4, times))
+    targets[1, 0] = 3  # a class that is gone
+    for given in (targets, targets[..., None], np.eye(5)[targets]):
         found, known, _ = fitted(given, {"out": Classes(KEPT, 3)}, "out")
         assert known is not None and known.tolist() == [True, False, True, True]
         rows = given.shape[-1] == 5
-        expected = np.eye(3)[labels[known] // 2] if rows else given[known] // 2
+        expected = np.eye(3)[targets[known] // 2] if rows else given[known] // 2
         np.testing.assert_array_equal(found[known], expected)
 
 
@@ -144,7 +144,7 @@ def test_labels_of_each_timestep_are_numbers_however_many_there_are(times: int) 
 
 
 def two_outputs(folder: Path, **changes: Any) -> Path:
-    """two.keras, whose outputs have names of their own beside those of their layers; labels in d.npz."""
+    """two.keras, whose outputs have names of their own beside those of their layers; targets in d.npz."""
     import keras
 
     rng = np.random.default_rng(0)
@@ -173,8 +173,8 @@ def test_labels_of_several_outputs_go_by_their_names(tmp_path: Path) -> None:
     path, data = two_outputs(tmp_path), tmp_path / "d.npz"
     given = np.load(data)
     live = keras.models.load_model(path)
-    labels = {"kind": given["kind"], "size": given["size"]}
-    expected = live.evaluate(given["x"], labels, verbose=0, return_dict=True)
+    targets = {"kind": given["kind"], "size": given["size"]}
+    expected = live.evaluate(given["x"], targets, verbose=0, return_dict=True)
     checked = kprune.verify(path, path, data=data)
     assert checked.metrics is not None
     assert checked.metrics["before"] == pytest.approx(expected, rel=1e-5)
@@ -261,7 +261,7 @@ def test_rows_may_stand_along_another_axis_than_the_last() -> None:
 def test_maps_with_ignored_places_are_judged_as_by_plain_keras(
     tmp_path: Path, ignored: int
 ) -> None:
-    """Class 1 goes, or the ignored class itself, which labels go on bearing."""
+    """Class 1 goes, or the ignored class itself, which targets go on bearing."""
     import keras
 
     gone = 1 if ignored == 255 else ignored

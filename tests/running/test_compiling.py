@@ -1,4 +1,4 @@
-"""By what a model is trained: what the file says stays, unless it is changed; else labels and outputs tell."""
+"""By what a model is trained: what the file says stays, unless it is changed; else targets and outputs tell."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ ONES = np.eye(3)[[1, 0]]
 
 
 @pytest.mark.parametrize(
-    ("labels", "output", "loss"),
+    ("targets", "output", "loss"),
     [
         ([1, 0], SHARES, ("sparse_categorical_crossentropy", False)),
         ([1, 0], LOGITS, ("sparse_categorical_crossentropy", True)),
@@ -199,9 +199,9 @@ ONES = np.eye(3)[[1, 0]]
     ],
 )
 def test_the_form_of_labels_and_outputs_tells_the_loss(
-    labels: Any, output: np.ndarray, loss: tuple[str, bool]
+    targets: Any, output: np.ndarray, loss: tuple[str, bool]
 ) -> None:
-    assert suggested_loss(np.asarray(labels), output) == loss
+    assert suggested_loss(np.asarray(targets), output) == loss
 
 
 def test_a_file_that_keras_would_not_open_is_not_written(tmp_path: Path) -> None:

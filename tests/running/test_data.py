@@ -31,10 +31,10 @@ def network() -> Any:
     return keras.Model(image, layers.Dense(3, name="kind")(layers.Flatten()(image)))
 
 
-def dataset(*, batched: bool, labels: bool = True) -> Any:
+def dataset(*, batched: bool, targets: bool = True) -> Any:
     import tensorflow as tf
 
-    made = tf.data.Dataset.from_tensor_slices((IMAGES, KINDS) if labels else IMAGES)
+    made = tf.data.Dataset.from_tensor_slices((IMAGES, KINDS) if targets else IMAGES)
     return made.batch(BATCH) if batched else made
 
 
@@ -112,7 +112,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_all_forms_of_the_same_data_are_the_same_arrays(form: str, here: Path) -> None:
     found = data_for(network(), FORMS[form](here))
     np.testing.assert_array_equal(found.inputs, IMAGES)
-    np.testing.assert_array_equal(found.labels, KINDS)
+    np.testing.assert_array_equal(found.targets, KINDS)
 
 
 @pytest.mark.parametrize(
@@ -120,10 +120,10 @@ def test_all_forms_of_the_same_data_are_the_same_arrays(form: str, here: Path) -
 )
 def test_labels_may_be_missing(data: Any) -> None:
     found = data_for(network(), data)
-    assert found.labels is None
+    assert found.targets is None
     np.testing.assert_array_equal(found.inputs, IMAGES)
-    with pytest.raises(UsageError, match=r"error: labels, please\n"):
-        found.needed_labels("labels, please")
+    with pytest.raises(UsageError, match=r"error: targets, please\n"):
+        found.needed_targets("targets, please")
 
 
 def test_of_a_dataset_without_an_end_no_more_than_the_limit_is_read() -> None:
@@ -136,7 +136,7 @@ def test_of_a_dataset_without_an_end_no_more_than_the_limit_is_read() -> None:
 
     found = data_for(network(), endless, limit=6)
     np.testing.assert_array_equal(found.inputs, np.concatenate([IMAGES[:4], IMAGES[:2]]))
-    np.testing.assert_array_equal(found.labels, np.concatenate([KINDS[:4], KINDS[:2]]))
+    np.testing.assert_array_equal(found.targets, np.concatenate([KINDS[:4], KINDS[:2]]))
     assert read == [0, 1]
     repeated = dataset(batched=True).repeat()
     assert len(data_for(network(), repeated, limit=25)) == 25
@@ -148,7 +148,7 @@ def test_of_arrays_the_limit_takes_some_from_everywhere(tmp_path: Path) -> None:
     """They may be sorted by class."""
     found = data_for(network(), in_a_file(tmp_path), limit=5)
     np.testing.assert_array_equal(found.inputs, IMAGES[::2])
-    np.testing.assert_array_equal(found.labels, KINDS[::2])
+    np.testing.assert_array_equal(found.targets, KINDS[::2])
     assert len(data_for(network(), IMAGES, limit=COUNT + 5)) == COUNT
 
 
@@ -178,14 +178,14 @@ def test_several_inputs_and_outputs_go_by_name_or_in_the_models_order(data: Any)
     found = data_for(pair_network(), data)
     np.testing.assert_array_equal(found.inputs[0], IMAGES)
     np.testing.assert_array_equal(found.inputs[1], SIZES)
-    np.testing.assert_array_equal(found.labels["kind"], KINDS)
-    np.testing.assert_array_equal(found.labels["far"], FAR)
+    np.testing.assert_array_equal(found.targets["kind"], KINDS)
+    np.testing.assert_array_equal(found.targets["far"], FAR)
 
 
-def test_several_inputs_need_no_labels() -> None:
+def test_several_inputs_need_no_targets() -> None:
     found = data_for(pair_network(), [IMAGES, SIZES])
     np.testing.assert_array_equal(found.inputs[1], SIZES)
-    assert found.labels is None
+    assert found.targets is None
 
 
 def broken() -> Iterator[Any]:
@@ -202,7 +202,11 @@ BAD: dict[str, tuple[Any, str, str]] = {
     "shape": (IMAGES[:, :4], "error: the array given has shape", "takes (samples, 6, 5, 1)"),
     "name": ({"picture": IMAGES}, "error: the dict given has no array 'x'", "it holds picture"),
     "counts": ((IMAGES, KINDS[:3]), "arrays of the tuple given have different numbers", ""),
-    "labels": ((IMAGES, {"sort": KINDS}), "labels of the tuple given belong to no output", "kind"),
+    "targets": (
+        (IMAGES, {"sort": KINDS}),
+        "targets of the tuple given belong to no output",
+        "kind",
+    ),
     "parts": ((IMAGES,) * 4, "has a tuple of 4 parts", "give (x, y)"),
     "nothing": ([], "error: the list given is empty", ""),
     "number": (3, "error: no data can be read from the int given", "of type int"),
@@ -227,7 +231,7 @@ def test_what_is_held_can_be_read_again() -> None:
         for _ in range(2):
             found = data_for(network(), again)
             np.testing.assert_array_equal(found.inputs, IMAGES)
-            np.testing.assert_array_equal(found.labels, KINDS)
+            np.testing.assert_array_equal(found.targets, KINDS)
     assert held("some.npz") == "some.npz" and held("module:function") == "module:function"
 
 

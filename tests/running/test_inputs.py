@@ -89,7 +89,7 @@ BAD_DATA = {
     "rank": ({"x": np.ones(3)}, r"has shape \(3,\)", "6, 6, 3"),
     "counts": ({"x": np.ones((3, 6, 6, 3)), "y": np.ones(4)}, "different numbers of samples", ""),
     "empty": ({"x": np.ones((0, 6, 6, 3))}, "are empty", ""),
-    "labels": ({"x": np.ones((3, 6, 6, 3)), "y": np.ones((3, 7))}, "labels have shape", ""),
+    "targets": ({"x": np.ones((3, 6, 6, 3)), "y": np.ones((3, 7))}, "targets have shape", ""),
 }
 
 

@@ -1,4 +1,4 @@
-"""Metrics of both models where the data have labels: the model's own, or what its outputs suggest."""
+"""Metrics of both models where the data have targets: the model's own, or what its outputs suggest."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_samples_of_classes_that_went_are_left_out(samples, tmp_path):
     after = tmp_path / "after.keras"
     remove(str(before), ["classes:3,5"], output=str(after))
     found = verify(before, after, data=data)
-    labels = np.load(data)["y"]
-    out = int(np.isin(labels, [3, 5]).sum())
+    targets = np.load(data)["y"]
+    out = int(np.isin(targets, [3, 5]).sum())
     assert found.passed and found.metrics["after"]["accuracy"] > 0.98
     assert f"{out} of 450 samples" in found.notes[-1].text
 
@@ -40,15 +40,15 @@ def test_data_without_labels_gives_no_metrics(original, tmp_path):
     assert found.passed and found.metrics is None and found.samples == 3
 
 
-@pytest.mark.parametrize("labels", ["numbers", "column", "one-hot"])
-def test_accuracy_of_a_model_that_was_not_compiled(original, tmp_path, labels):
+@pytest.mark.parametrize("targets", ["numbers", "column", "one-hot"])
+def test_accuracy_of_a_model_that_was_not_compiled(original, tmp_path, targets):
     model = keras.models.load_model(original)
     x = np.random.default_rng(0).normal(size=(20, 6, 6, 3)).astype("float32")
     right = np.argmax(model(x), axis=1)
     given = right.copy()
     given[:5] = (given[:5] + 1) % 4
     y = {"numbers": given, "column": given[:, None], "one-hot": np.eye(4, dtype="float32")[given]}[
-        labels
+        targets
     ]
     found = verify(original, original, data=npz(tmp_path, x=x, y=y))
     assert found.metrics == {"before": {"accuracy": 0.75}, "after": {"accuracy": 0.75}}
@@ -59,8 +59,8 @@ def test_labels_of_removed_classes_are_renumbered(original, small, tmp_path):
     x = np.random.default_rng(0).normal(size=(30, 6, 6, 3)).astype("float32")
     kept = np.array([0, 2, 3])
     y = kept[np.argmax(keras.models.load_model(small)(x), axis=1)]
-    for labels in (y, np.eye(4, dtype="float32")[y]):
-        found = verify(original, small, data=npz(tmp_path, x=x, y=labels))
+    for targets in (y, np.eye(4, dtype="float32")[y]):
+        found = verify(original, small, data=npz(tmp_path, x=x, y=targets))
         assert found.metrics["after"] == {"accuracy": 1.0}
 
 

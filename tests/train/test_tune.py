@@ -149,7 +149,7 @@ def test_settings_that_make_no_sense_are_refused(
 def test_data_without_labels_are_refused(samples: Path, tmp_path: Path) -> None:
     data = tmp_path / "x.npz"
     np.savez(data, x=np.zeros((4, 8, 8, 1), "float32"))
-    with pytest.raises(kprune.UsageError, match="need labels"):
+    with pytest.raises(kprune.UsageError, match="need targets"):
         kprune.tune(samples / "digits_mlp.keras", data=data, output=tmp_path / "t.keras")
 
 
@@ -187,7 +187,7 @@ def test_the_optimizer_goes_on_with_the_slots_that_were_cut_along(
     assert int(after.optimizer.iterations) == int(before.optimizer.iterations) + 1 > 1
     if (
         teacher
-    ):  # the teacher is the model itself, so it adds nothing but weight to the labels' loss
+    ):  # the teacher is the model itself, so it adds nothing but weight to the targets' loss
         return
     with_slots, without = one_step(small, x, y, slots=True), one_step(small, x, y, slots=False)
     got = after.get_weights()

@@ -208,7 +208,7 @@ def test_data_without_labels_are_refused(
     samples: Path, held_out: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     np.savez(tmp_path / "x.npz", x=held_out["x"])
-    with pytest.raises(kprune.UsageError, match="training and judging need labels"):
+    with pytest.raises(kprune.UsageError, match="training and judging need targets"):
         kprune.sensitivity(samples / "digits_mlp.keras", data=tmp_path / "x.npz", ratios=[0.5])
 
 

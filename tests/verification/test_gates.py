@@ -75,7 +75,7 @@ def test_metrics_have_a_least_and_a_most(
     assert lines[1].strip().startswith("loss is ") and lines[1].endswith("(--max)")
 
 
-def test_agreement_is_of_classes_and_needs_no_labels(files: tuple[Path, Path]) -> None:
+def test_agreement_is_of_classes_and_needs_no_targets(files: tuple[Path, Path]) -> None:
     one, other = (np.asarray(keras.models.load_model(path)(X)).argmax(axis=1) for path in files)
     share = float((one == other).mean())
     assert 0.3 < share < 1
@@ -116,7 +116,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no data": ({"max_drop": 0.1}, "limits go with data"),
     "no data for agreement": ({"min_agreement": 0.9}, "limits go with data"),
     "no data for a metric": ({"metric": "mae"}, "--metric goes with --data"),
-    "no labels": ({"data": X, "max_drop": 0.1}, "limits of metrics need labels"),
+    "no targets": ({"data": X, "max_drop": 0.1}, "limits of metrics need targets"),
     "no such metric": ({"data": (X, Y), "min": {"auc": 0.5}}, "has no metric 'auc'"),
     "too much": ({"data": X, "min_agreement": 98}, "lies between 0 and 1, got 98"),
     "negative": ({"data": (X, Y), "max_drop": -0.1}, "cannot drop by at most -0.1"),

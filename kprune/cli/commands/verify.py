@@ -110,7 +110,7 @@ def verify(
         Option(
             "--min-agreement",
             metavar="A",
-            help="Both must give the same class for this share of samples; no labels are needed.",
+            help="Both must give the same class for this share of samples; no targets are needed.",
             rich_help_panel=LIMITS,
         ),
     ] = None,

@@ -90,7 +90,7 @@ def _observed(statistics: Statistics) -> Observing:
         raise UsageError(
             "the criterion obs needs data",
             why="it goes by how well the units that are left make up for others",
-            do="give --data FILE.npz with x; labels are not needed",
+            do="give --data FILE.npz with x; targets are not needed",
         )
     return statistics.observed
 
