@@ -34,7 +34,7 @@ class Classes(Struct, frozen=True):
     ignored: tuple[int, ...] = ()
 
     def counts(self, targets: np.ndarray) -> bool:
-        """Whether targets count classes as the original does: their rows are wider, or numbers higher, than what is left."""
+        """Whether targets count classes as the original does: rows wider, or numbers higher, than what is left."""
         if self._rows(targets):
             return True
         if (
