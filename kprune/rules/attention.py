@@ -38,7 +38,7 @@ def _inputs(call: LayerCall, least: int) -> dict[str, Labels]:
 
 
 def _hold_time(call: LayerCall, x: Labels) -> Labels:
-    return call.hold_axes(
+    return call.keep_axes_whole(
         x, range(1, x.rank - 1), f"stand along the time axis of {call.layer.path!r}"
     )
 

@@ -36,7 +36,7 @@ class Geometry:
         rank = len(shape)
         self.channels = channel_axis(config.get("data_format"), rank)
         self.spatial = spatial_axes(config.get("data_format"), rank)
-        self.x = call.hold_axes(
+        self.x = call.keep_axes_whole(
             call.x, self.spatial, f"stand along an axis on which {call.layer.path!r} slides"
         )
         self.shape = shape

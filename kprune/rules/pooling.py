@@ -17,7 +17,9 @@ def pooling(call: LayerCall) -> Labels:
     """channel by channel"""
     shape = call.shape()
     spatial = spatial_axes(call.config.get("data_format"), len(shape))
-    x = call.hold_axes(call.x, spatial, f"stand along an axis on which {call.layer.path!r} slides")
+    x = call.keep_axes_whole(
+        call.x, spatial, f"stand along an axis on which {call.layer.path!r} slides"
+    )
     pool = ints(call.config["pool_size"], len(spatial))
     strides = call.config.get("strides")
     strides = pool if strides is None else ints(strides, len(spatial))
@@ -34,7 +36,9 @@ def global_pooling(call: LayerCall) -> Labels:
     """channel by channel; the axes it pools over go, or become 1 with keepdims"""
     shape = call.shape()
     spatial = spatial_axes(call.config.get("data_format"), len(shape))
-    x = call.hold_axes(call.x, spatial, f"stand along an axis over which {call.layer.path!r} pools")
+    x = call.keep_axes_whole(
+        call.x, spatial, f"stand along an axis over which {call.layer.path!r} pools"
+    )
     if call.config.get("keepdims"):
         return x.with_shape(replaced(shape, spatial, [1] * len(spatial)))
     kept = tuple(size for axis, size in enumerate(shape) if axis not in spatial)
@@ -49,5 +53,5 @@ def adaptive_pooling(call: LayerCall) -> Labels:
     """channel by channel, to a size that is given"""
     shape = call.shape()
     spatial = spatial_axes(call.config.get("data_format"), len(shape))
-    x = call.hold_axes(call.x, spatial, f"stand along an axis that {call.layer.path!r} pools")
+    x = call.keep_axes_whole(call.x, spatial, f"stand along an axis that {call.layer.path!r} pools")
     return x.with_shape(replaced(shape, spatial, ints(call.config["output_size"], len(spatial))))

@@ -64,7 +64,9 @@ def positions_change(call: LayerCall) -> Labels:
     spatial = [
         axis for axis in spatial_axes(call.config.get("data_format"), len(shape)) if len(shape) > 2
     ]
-    x = call.hold_axes(call.x, spatial, f"stand along an axis that {call.layer.path!r} changes")
+    x = call.keep_axes_whole(
+        call.x, spatial, f"stand along an axis that {call.layer.path!r} changes"
+    )
     sizes = [call.config.get("height"), call.config.get("width")]
     if call.kind in ("CenterCrop", "RandomCrop", "Resizing") and None not in sizes:
         return x.with_shape(replaced(shape, spatial[-2:], sizes)).with_keeps_zero(False)

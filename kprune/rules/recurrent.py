@@ -56,7 +56,9 @@ def recurrent(call: LayerCall, gates: int, states: int, bias_rows: int = 1) -> A
     shape = call.shape()
     if len(shape) != 3:
         raise CannotTell(f"is called on a tensor of shape {shape}")
-    sequence = call.hold_axes(call.x, [1], f"stand along the time axis of {call.layer.path!r}")
+    sequence = call.keep_axes_whole(
+        call.x, [1], f"stand along the time axis of {call.layer.path!r}"
+    )
     units = call.units("units")
     columns = Axis.of(np.tile(units, gates))
     steps = shape[1] or 1
@@ -105,7 +107,7 @@ def rnn(call: LayerCall) -> Any:
         if stacked
         else ["cell"]
     )
-    x = call.hold_axes(call.x, [1], f"stand along the time axis of {call.layer.path!r}").last
+    x = call.keep_axes_whole(call.x, [1], f"stand along the time axis of {call.layer.path!r}").last
     fed = x
     outputs, states = np.zeros(0, np.int64), []
     keeps_zero = True
@@ -177,7 +179,7 @@ def conv_lstm(call: LayerCall) -> Any:
     step = (shape[0], *shape[2:])
     channels = channel_axis(config.get("data_format"), len(step))
     spatial = spatial_axes(config.get("data_format"), len(step))
-    x = call.hold_axes(
+    x = call.keep_axes_whole(
         call.x,
         [1, *(axis + 1 for axis in spatial)],
         f"stand along an axis on which {call.layer.path!r} slides",

@@ -102,7 +102,7 @@ def _resized(call: LayerCall, grow: Any) -> Labels:
     """Sizes of the spatial axes change; nothing may be labelled along them."""
     shape = call.shape()
     spatial = spatial_axes(call.config.get("data_format"), len(shape))
-    x = call.hold_axes(
+    x = call.keep_axes_whole(
         call.x, spatial, f"stand along an axis whose size {call.layer.path!r} changes"
     )
     sizes = [

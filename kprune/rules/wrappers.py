@@ -61,7 +61,7 @@ def _backward(config: dict[str, Any]) -> dict[str, Any]:
 def time_distributed(call: LayerCall) -> Any:
     """whatever the layer inside does, at every time step"""
     shape = call.shape()
-    x = call.hold_axes(call.x, [1], f"stand along the time axis of {call.layer.path!r}")
+    x = call.keep_axes_whole(call.x, [1], f"stand along the time axis of {call.layer.path!r}")
     step = Labels((shape[0], *shape[2:]), tuple(factor[:, 0] for factor in x.factors))
     result = call.inner(call.config["layer"], "layer", step, times=shape[1] or 1)
     for name, ids in call.inner_units("layer").items():

@@ -107,7 +107,7 @@ def regrouped(call: RuleCall, x: Labels, old: Shape, new: Shape) -> Labels:
         head = list(old[:i])
     refined = (*head, *inner)
     x = x.with_shape(old).move(lambda f: _refined(f, i, found.split), refined)
-    x = call.hold_axes(
+    x = call.keep_axes_whole(
         x, range(len(head)), f"stand along an axis that {call.layer.path!r} folds with others"
     )
     factors = tuple(fold(_moved(f, len(head), j, found, new)) for f in x.factors)

@@ -246,7 +246,7 @@ class RuleCall:
 
     # -- what becomes of tensors ----------------------------------------------------------------
 
-    def hold_axes(self, x: Labels, axes: Iterable[int], why: str) -> Labels:
+    def keep_axes_whole(self, x: Labels, axes: Iterable[int], why: str) -> Labels:
         """Say that the sizes along some axes must stay: the layer slides or folds along them.
 
         Units that stand along these axes alone are frozen. Units that stand along others as well are

@@ -55,7 +55,7 @@ def test_a_rule_of_ones_own_frees_the_units(kprune: Kprune, model: Path) -> None
             @kprune.rule("my>OwnPool", does="passes")
             def rank_pool(call):
                 """channel by channel"""
-                x = call.hold_axes(call.x, (1, 2), "are pooled over")
+                x = call.keep_axes_whole(call.x, (1, 2), "are pooled over")
                 return x.with_shape((None, 4, 4, 24))
             '''
         )

@@ -71,7 +71,7 @@ def stacked(call: RuleCall, xs: Sequence[Labels], axis: int) -> Labels:
 
 def unstacked(call: RuleCall, x: Labels, axis: int) -> Labels:
     """Any of the tensors that stand along an axis."""
-    x = call.hold_axes(x, [axis], f"are taken apart by {call.layer.path!r}")
+    x = call.keep_axes_whole(x, [axis], f"are taken apart by {call.layer.path!r}")
     shape = call.shape(x)
     return x.move(lambda f: f.take(0, axis), (*shape[:axis], *shape[axis + 1 :]))
 

@@ -37,7 +37,7 @@ def without_axes(call: RuleCall, x: Labels, axes: Sequence[int]) -> Labels:
 
 def squeezed(call: RuleCall, x: Labels, axes: Sequence[int]) -> tuple[Labels, Labels]:
     """Axes of size 1 go. Returns: what is squeezed, with nothing labelled along these, and the result."""
-    x = call.hold_axes(x, axes, f"are squeezed away by {call.layer.path!r}")
+    x = call.keep_axes_whole(x, axes, f"are squeezed away by {call.layer.path!r}")
     return x, without_axes(call, x, axes)
 
 
@@ -60,8 +60,8 @@ def tiled(call: RuleCall, x: Labels, times: Counts) -> Labels:
     shape = call.shape(x)
     unknown = [axis for axis, count in enumerate(times) if count is None]
     grown = [axis for axis, n in enumerate(times) if n not in (1, None) and shape[axis] == 1]
-    x = call.hold_axes(x, unknown, f"are repeated by {call.layer.path!r} as the model runs")
-    x = call.hold_axes(x, grown, f"are spread by {call.layer.path!r}")
+    x = call.keep_axes_whole(x, unknown, f"are repeated by {call.layer.path!r} as the model runs")
+    x = call.keep_axes_whole(x, grown, f"are spread by {call.layer.path!r}")
     result = tuple(
         None if size is None or count is None else size * count
         for size, count in zip(shape, times, strict=True)
@@ -81,7 +81,7 @@ def spread(call: RuleCall, x: Labels, target: Counts) -> Labels:
     sizes = tuple(b if a is None else a for a, b in zip(target, old, strict=True))
     wide = x.move(lambda factor: factor.reshape((1,) * extra + factor.shape), old)
     grown = [axis for axis, size in enumerate(old) if size == 1 and sizes[axis] != 1]
-    wide = call.hold_axes(wide, grown, f"are spread along an axis by {call.layer.path!r}")
+    wide = call.keep_axes_whole(wide, grown, f"are spread along an axis by {call.layer.path!r}")
     return wide.with_shape(sizes)
 
 
@@ -133,7 +133,7 @@ def padded(
             for number in pair:
                 call.use_value(number)
     if not follows:
-        x = call.hold_axes(x, grown, f"are padded by {call.layer.path!r}")
+        x = call.keep_axes_whole(x, grown, f"are padded by {call.layer.path!r}")
         return Labels(result, x.factors, keeps_zero)
     (axis,) = grown
     ends = [call.anonymous(number.value or 0) for number in widths[axis]]
@@ -162,7 +162,7 @@ def folded_blocks(call: RuleCall, x: Labels, block: int, channels: int, *, grow:
     """
     shape = call.shape(x)
     spatial = [axis for axis in range(1, len(shape)) if axis != channels]
-    x = call.hold_axes(x, spatial, f"stand along an axis that {call.layer.path!r} folds")
+    x = call.keep_axes_whole(x, spatial, f"stand along an axis that {call.layer.path!r} folds")
     along, squared = x.axis(channels), block ** len(spatial)
     sizes = [
         None if size is None else size * block if grow else size // block

@@ -30,7 +30,7 @@ def extreme_positions(
     call: RuleCall, x: Labels, axes: Sequence[int], *, keepdims: bool = False
 ) -> Labels:
     """The number of the largest (or smallest) position: all of them must stay."""
-    x = call.hold_axes(x, axes, f"are indexed by {call.layer.path!r}")
+    x = call.keep_axes_whole(x, axes, f"are indexed by {call.layer.path!r}")
     return _left(call, x, axes, keepdims=keepdims).with_keeps_zero(False)
 
 

@@ -57,7 +57,7 @@ def cut(
     if part.step not in (None, 1):
         if part.step == -1 and part.start is None and part.stop is None:
             return x
-        return call.hold_axes(x, [axis], f"are taken in steps by {call.layer.path!r}")
+        return call.keep_axes_whole(x, [axis], f"are taken in steps by {call.layer.path!r}")
     start, stop, _ = part.indices(along.size)
     for number, place in ((begin, start), (end, stop)):
         if number is not None:

@@ -122,15 +122,17 @@ def dot_product_attention(call: LayerCall) -> Labels:
         return Labels((*call.shape(query)[:-1], call.shape(value)[-1]))
     if call.argument(5, "scale") is None:
         # 1 / sqrt(dim) would change with dim.
-        query = call.hold_axes(
+        query = call.keep_axes_whole(
             query, [3], f"are a dimension whose number scales the scores of {call.layer.path!r}"
         )
-        key = call.hold_axes(
+        key = call.keep_axes_whole(
             key, [3], f"are a dimension whose number scales the scores of {call.layer.path!r}"
         )
     scores = contract(call, [(query, "bthd"), (key, "bshd")], "bhts")
-    scores = call.hold_axes(scores, [2, 3], f"stand along the time axis of {call.layer.path!r}")
-    value = call.hold_axes(value, [1], f"stand along the time axis of {call.layer.path!r}")
+    scores = call.keep_axes_whole(
+        scores, [2, 3], f"stand along the time axis of {call.layer.path!r}"
+    )
+    value = call.keep_axes_whole(value, [1], f"stand along the time axis of {call.layer.path!r}")
     return contract(call, [(scores, "bhts"), (value, "bshd")], "bthd").with_keeps_zero(
         value.keeps_zero
     )

@@ -95,7 +95,7 @@ def with_constant(call: LayerCall, x: Labels, constant: Any) -> Labels:
             axes.append(x.axis(axis))
         else:
             # The constant widens an axis of size 1 (or of unknown size): no unit can go there.
-            x = call.hold_axes(
+            x = call.keep_axes_whole(
                 x, [axis], f"are spread along an axis by a constant in {call.layer.path!r}"
             )
             axes.append(size)

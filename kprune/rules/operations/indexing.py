@@ -89,11 +89,15 @@ def take(call: LayerCall) -> Labels:
         raise CannotTell("takes from the flattened tensor")
     axis = one_axis(axis, len(shape))
     if isinstance(indices, Labels):
-        x = call.hold_axes(x, [axis], f"are looked up by {call.layer.path!r} as the model runs")
+        x = call.keep_axes_whole(
+            x, [axis], f"are looked up by {call.layer.path!r} as the model runs"
+        )
         return looked_up(x, axis, call.shape(indices))
     value = indices.value if isinstance(indices, Constant) else np.asarray(indices)
     if value.ndim != 1:
-        x = call.hold_axes(x, [axis], f"are taken by {call.layer.path!r} by an array of indices")
+        x = call.keep_axes_whole(
+            x, [axis], f"are taken by {call.layer.path!r} by an array of indices"
+        )
         return looked_up(x, axis, value.shape)
     along = x.axis(axis)
     if along.factors and along.size:

@@ -159,7 +159,7 @@ def roll(call: LayerCall) -> Labels:
     shift, axis = call.argument(1, "shift"), call.argument(2, "axis")
     if not isinstance(shift, int) or not isinstance(axis, int):
         rolled = axis if isinstance(axis, (list, tuple)) else range(1, len(shape))
-        return call.hold_axes(call.x, rolled, f"are rolled by {call.layer.path!r}")
+        return call.keep_axes_whole(call.x, rolled, f"are rolled by {call.layer.path!r}")
     along = call.x.axis(axis)
     if along.factors and along.size:
         # What was at the end comes to the front: as many as are left of the last `shift`.
@@ -181,7 +181,7 @@ def repeat(call: LayerCall) -> Labels:
     if isinstance(times, list) and len(times) == 1:
         times = times[0]
     if not isinstance(times, int):
-        held = call.hold_axes(
+        held = call.keep_axes_whole(
             call.x,
             [axis],
             f"are repeated by {call.layer.path!r}, each a number of times of its own",
@@ -194,7 +194,9 @@ def repeat(call: LayerCall) -> Labels:
     return (
         call.x.move(lambda f: np.repeat(f, times, axis) if f.shape[axis] > 1 else f, result)
         if size != 1
-        else call.hold_axes(call.x, [axis], f"are spread by {call.layer.path!r}").with_shape(result)
+        else call.keep_axes_whole(call.x, [axis], f"are spread by {call.layer.path!r}").with_shape(
+            result
+        )
     )
 
 

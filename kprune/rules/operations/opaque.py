@@ -69,7 +69,9 @@ for _reason, _names in REASONS.items():
 def along_an_axis(call: LayerCall) -> Labels:
     shape = call.shape()
     axes = axes_of(call.config.get("axis", call.kwargs.get("axis", -1)), len(shape))
-    x = call.hold_axes(call.x, axes, f"stand along an axis on which {call.layer.path!r} works")
+    x = call.keep_axes_whole(
+        call.x, axes, f"stand along an axis on which {call.layer.path!r} works"
+    )
     recorded = call.recorded.get(0)
     if call.kind == "Diff":
         steps = int(call.config.get("n", 1))

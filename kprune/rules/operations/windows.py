@@ -35,7 +35,9 @@ def _channelwise(call: LayerCall, sizes: Any) -> Labels:
     """Channels pass; the other sizes are given, or as the config records them."""
     shape = call.shape()
     spatial = spatial_axes(call.config.get("data_format"), len(shape))
-    x = call.hold_axes(call.x, spatial, f"stand along an axis that {call.layer.path!r} resamples")
+    x = call.keep_axes_whole(
+        call.x, spatial, f"stand along an axis that {call.layer.path!r} resamples"
+    )
     for other in call.xs[1:]:
         call.freeze(other, f"steer {call.layer.path!r}")
     if sizes is not None:

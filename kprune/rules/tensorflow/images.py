@@ -25,7 +25,9 @@ def resampled(call: LayerCall, rows: Size, columns: Size, *, keeps_zero: bool = 
     if len(shape) < 3:
         raise CannotTell(f"is called on a tensor of shape {shape}")
     axes = [len(shape) - 3, len(shape) - 2]
-    x = call.hold_axes(call.x, axes, f"stand along an axis that {call.layer.path!r} resamples")
+    x = call.keep_axes_whole(
+        call.x, axes, f"stand along an axis that {call.layer.path!r} resamples"
+    )
     return x.with_shape(replaced(shape, axes, [rows, columns])).with_keeps_zero(
         x.keeps_zero and keeps_zero
     )
@@ -209,7 +211,7 @@ def blocks_in_batch(call: LayerCall) -> Labels:
     count = len(margins)
     block = np.repeat(block, count) if len(block) == 1 else block
     axes = list(range(1, 1 + count))
-    x = call.hold_axes(call.x, axes, f"stand along an axis that {call.layer.path!r} folds")
+    x = call.keep_axes_whole(call.x, axes, f"stand along an axis that {call.layer.path!r} folds")
     into = "space_to_batch" in str(call.config.get("function"))
     sizes: list[Size] = []
     for axis, edge, margin in zip(axes, block, margins, strict=True):

@@ -168,7 +168,9 @@ def slice_(call: LayerCall) -> Labels:
             result.append(size)
             continue
         if begin.value is None or length.value is None or size is None:
-            x = call.hold_axes(x, [axis], f"are cut out by {call.layer.path!r} as the model runs")
+            x = call.keep_axes_whole(
+                x, [axis], f"are cut out by {call.layer.path!r} as the model runs"
+            )
             spans.append(slice(None))
             result.append(None if length.value == -1 else length.value)
             continue
@@ -217,7 +219,7 @@ def held_index(call: LayerCall, x: Labels, shape: Shape, key: list[Any]) -> Labe
             continue
         size = shape[axis]
         if part != slice(None) and not (isinstance(part, slice) and part == slice(None, None, 1)):
-            x = call.hold_axes(x, [axis], f"are sliced by {call.layer.path!r}")
+            x = call.keep_axes_whole(x, [axis], f"are sliced by {call.layer.path!r}")
             index[-1] = slice(None) if isinstance(part, slice) else 0
         if isinstance(part, slice):
             result.append(_slice_size(size, part))

@@ -167,7 +167,7 @@ def norm(call: LayerCall) -> Labels:
 def top_k(call: LayerCall) -> list[Labels]:
     """the largest along the last axis, on which no unit may stand"""
     shape = call.shape()
-    x = call.hold_axes(
+    x = call.keep_axes_whole(
         call.x, [len(shape) - 1], f"are sorted by their values in {call.layer.path!r}"
     )
     one = x.with_shape((*shape[:-1], int(argument(call, "k", 1))))

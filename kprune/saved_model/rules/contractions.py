@@ -77,7 +77,9 @@ def axes_of_image(call: OpCall, rank: int) -> tuple[int, list[int]]:
 
 
 def hold_space(call: OpCall, x: Labels, space: Sequence[int]) -> Labels:
-    return call.hold_axes(x, space, f"stand along an axis over which {call.layer.path!r} slides")
+    return call.keep_axes_whole(
+        x, space, f"stand along an axis over which {call.layer.path!r} slides"
+    )
 
 
 @op("Conv1D", "Conv2D", "Conv3D", does="combines")
@@ -87,7 +89,7 @@ def convolution(call: OpCall) -> Labels:
     rank = len(call.shape(x))
     channels, space = axes_of_image(call, rank)
     x = hold_space(call, x, space)
-    kernel = call.hold_axes(
+    kernel = call.keep_axes_whole(
         kernel, range(rank - 2), f"are taps of the kernel of {call.layer.path!r}"
     )
     inputs, outputs = kernel.axis(rank - 2), kernel.axis(rank - 1)
@@ -143,9 +145,9 @@ def depthwise(call: OpCall) -> Labels:
     x, kernel = call.labels(0), call.labels(1)
     channels, space = axes_of_image(call, 4)
     x = hold_space(call, x, space)
-    kernel = call.hold_axes(kernel, [0, 1], f"are taps of the kernel of {call.layer.path!r}")
+    kernel = call.keep_axes_whole(kernel, [0, 1], f"are taps of the kernel of {call.layer.path!r}")
     sizes = call.shape(kernel)
-    kernel = call.hold_axes(kernel, [3], f"are a multiplier of {call.layer.path!r}")
+    kernel = call.keep_axes_whole(kernel, [3], f"are a multiplier of {call.layer.path!r}")
     width = None if None in sizes[2:] else (sizes[2] or 0) * (sizes[3] or 0)
     shape = _convolved(call, x, channels, space, width)
     call.makes(call.labels(1), [], positions([shape[axis] for axis in space]))
@@ -168,7 +170,7 @@ def transposed(call: OpCall) -> Labels:
     rank = len(call.shape(x))
     channels, space = axes_of_image(call, rank)
     x = hold_space(call, x, space)
-    kernel = call.hold_axes(
+    kernel = call.keep_axes_whole(
         kernel, range(rank - 2), f"are taps of the kernel of {call.layer.path!r}"
     )
     outputs = kernel.axis(rank - 2)

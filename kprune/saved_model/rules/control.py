@@ -162,7 +162,7 @@ def reserve(call: OpCall) -> Any:
 )
 def from_tensor(call: OpCall) -> Any:
     known = call.shape()
-    x = call.hold_axes(call.x, [0], f"are taken apart by {call.layer.path!r}")
+    x = call.keep_axes_whole(call.x, [0], f"are taken apart by {call.layer.path!r}")
     items = TensorList(x.move(lambda f: f.take(0, 0), known[1:]))
     _shape(call, items, 1)
     return Value(Labels(()), items=items)

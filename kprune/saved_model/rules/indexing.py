@@ -25,7 +25,7 @@ def cut_out(call: OpCall) -> Any:
     x, begins, sizes = call.x, call.numbers(1), call.numbers(2)
     known = call.shape(x)
     if begins is None or sizes is None:
-        return call.hold_axes(
+        return call.keep_axes_whole(
             x, range(len(known)), f"are cut out by {call.layer.path!r} as the model runs"
         ).with_shape(call.recorded.get(0))
     result: list[int | None] = []
@@ -33,7 +33,9 @@ def cut_out(call: OpCall) -> Any:
     for axis, size in enumerate(known):
         begin, length = begins.ravel()[axis], sizes.ravel()[axis]
         if begin.value is None or length.value is None or size is None:
-            x = call.hold_axes(x, [axis], f"are cut out by {call.layer.path!r} as the model runs")
+            x = call.keep_axes_whole(
+                x, [axis], f"are cut out by {call.layer.path!r} as the model runs"
+            )
             result.append(
                 length.value if length.value not in (-1, None) and length.value >= 0 else None
             )
@@ -63,7 +65,7 @@ def strided_slice(call: OpCall) -> Any:
     x, known = call.x, call.shape()
     begins, ends, strides = call.numbers(1), call.numbers(2), call.numbers(3)
     if begins is None or ends is None or strides is None:
-        held = call.hold_axes(
+        held = call.keep_axes_whole(
             x, range(len(known)), f"are sliced by {call.layer.path!r} as the model runs"
         )
         recorded = call.recorded.get(0)
@@ -135,13 +137,13 @@ def _span(
             call.use_value(number)
         if not given and step in (1, -1):
             return x, slice(None, None, step), size
-        return call.hold_axes(x, [axis], held), slice(None), None
+        return call.keep_axes_whole(x, [axis], held), slice(None), None
     part = slice(begin.value if begin else None, end.value if end else None, step)
     new = len(range(size)[part])
     if not x.varies(axis) or new == 1:
         for number in given:
             call.use_value(number)
-        return call.hold_axes(x, [axis], held), part, new
+        return call.keep_axes_whole(x, [axis], held), part, new
     return cut(call, x, axis, part, begin, end), part, new
 
 
@@ -155,7 +157,9 @@ def _pick(call: OpCall, x: Labels, axis: int, begin: Number) -> Labels:
             call.keep_value(begin)
         return x
     if begin.value is None:
-        return call.hold_axes(x, [axis], f"are picked out by {call.layer.path!r} as the model runs")
+        return call.keep_axes_whole(
+            x, [axis], f"are picked out by {call.layer.path!r} as the model runs"
+        )
     picked(call, x, axis, begin, begin.value)
     return x
 
@@ -193,7 +197,7 @@ def gather(call: OpCall) -> Any:
     if call.attr("batch_dims", 0):
         call.freeze(x, f"are looked up sample by sample by {call.layer.path!r}")
         return Labels(call.recorded.get(0))
-    x = call.hold_axes(
+    x = call.keep_axes_whole(
         x, range(axis, axis + depth), f"are looked up by {call.layer.path!r} as the model runs"
     )
     own = call.shape(indices.labels)

@@ -99,7 +99,7 @@ def split(call: OpCall) -> Any:
 
 def apart(call: OpCall, x: Labels, axis: int) -> Labels:
     """Single positions are taken out: each is its own thing, such as the rows of a GRU's bias."""
-    return call.hold_axes(x, [axis], f"are taken one by one by {call.layer.path!r}")
+    return call.keep_axes_whole(x, [axis], f"are taken one by one by {call.layer.path!r}")
 
 
 @op("SplitV", does="passes", numbers=True)

@@ -157,7 +157,7 @@ def reverse(call: OpCall) -> Labels:
 def pad(call: OpCall) -> Labels:
     numbers, known = call.numbers(1), call.shape()
     if numbers is None:
-        x = call.hold_axes(
+        x = call.keep_axes_whole(
             call.x, range(1, len(known)), f"are padded by {call.layer.path!r} as the model runs"
         )
         return x.with_shape(call.recorded.get(0))
@@ -182,7 +182,7 @@ def blocks(call: OpCall) -> Any:
     x = call.x
     sizes = call.numbers(1)
     depth = 2 if sizes is None else sizes.size
-    x = call.hold_axes(
+    x = call.keep_axes_whole(
         x, range(1, 1 + depth), f"stand along an axis that {call.layer.path!r} folds"
     )
     known = call.shape(x)

@@ -127,7 +127,7 @@ def batch_normalisation(call: OpCall) -> Any:
         )
     if call.attr("is_training", True):
         held = [axis for axis in space if x.varies(axis)]
-        x = call.hold_axes(x, held, f"are normalised together by {call.layer.path!r}")
+        x = call.keep_axes_whole(x, held, f"are normalised together by {call.layer.path!r}")
     result = call.combine([x, *laid])
     keeps_zero = all(vector.keeps_zero and bool(vector.factors) for vector in others[:2])
     vector = others[0]
