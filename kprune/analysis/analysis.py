@@ -198,7 +198,7 @@ class Analysis(Struct, eq=False, dict=True):
                     do=f"{loads}; a model saved before it was built has no weights",
                 )
             raise DamagedFileError(
-                f"the {name} has shape {tuple(stored.shape)} in the file, where the config asks for {weight.shape}",
+                f"the {name} has shape {tuple(stored.shape)} in the file, but the config requires {weight.shape}",
                 where=weight.path,
                 do=loads,
             )

@@ -110,9 +110,9 @@ def _check_layers(graph: list[str], listed: list[str]) -> None:
     known = set(listed)
     if [name for name in graph if name in known] != listed:
         raise DamagedFileError(
-            "the file lists the layers' weights in another order than the config lists the layers",
+            "the file lists the layers' weights in a different order from the config",
             where="layer_names",
-            why="Keras relies on the order, so it would give layers each other's weights",
+            why="Keras relies on the order, so layers would get each other's weights",
             do="check that the file loads in Keras, and save it again there",
         )
 
@@ -123,7 +123,7 @@ def _check_tensors(
     if len(found) > len(paths):
         raise DamagedFileError(
             f"'{clean(layer.path)}' has {len(paths)} tensors in the file, "
-            f"where its config asks for {len(found)}",
+            f"but its config requires {len(found)}",
             where="weight_names",
             do="check that the file loads in Keras; a model that was never built has no weights",
         )
@@ -134,7 +134,7 @@ def _check_tensors(
         ):
             raise DamagedFileError(
                 f"the {place.weight.name} of '{clean(place.weight.layer.path)}' has shape {have} "
-                f"in the file, where the config asks for {want}",
+                f"in the file, but the config requires {want}",
                 where=clean(path, 200),
                 do="check that the file loads in Keras",
             )
@@ -143,7 +143,7 @@ def _check_tensors(
     # Names decide nothing in Keras, but the same names in another order are not what it wrote.
     if names != wanted and sorted(names) == sorted(wanted):
         raise DamagedFileError(
-            f"the tensors of '{clean(layer.path)}' are listed in an order Keras does not write",
+            f"the tensors of '{clean(layer.path)}' are listed in an order that Keras does not write",
             where="weight_names",
             why=f"they are called {clean(', '.join(names), 120)}, "
             f"where Keras has {clean(', '.join(wanted), 120)}",

@@ -92,6 +92,6 @@ def load_packages() -> None:
             point.load()
         except (Exception, SystemExit) as error:  # whatever it raises is the user's to see
             raise UsageError(
-                f"the rules of the package entry '{clean(point.name)}' fail",
+                f"the rules of the package entry point '{clean(point.name)}' fail",
                 why=f"{type(error).__name__}: {clean(error, 400)}",
             ) from error

@@ -102,9 +102,7 @@ def _in_groups(
     for group, own in groups.items():
         stored = counts.get(group, 0)
         if stored != len(own):
-            text = (
-                f"'{clean(layer.path)}' has {stored} tensors, where its config asks for {len(own)}"
-            )
+            text = f"'{clean(layer.path)}' has {stored} tensors, but its config requires {len(own)}"
             yield Complaint(layer.path, group, text)
             continue
         for number, weight in enumerate(own):
@@ -123,7 +121,7 @@ def _group(layer: Layer, at: str, counts: Mapping[str, int]) -> str:
 
 def _differs(layer: Layer, weight: Expected, shape: Shape) -> Complaint:
     name = f"{weight.at}/{weight.name}" if weight.at else weight.name
-    text = f"the {name} of '{clean(layer.path)}' has shape {tuple(shape)}, where the config asks for {weight.shape}"
+    text = f"the {name} of '{clean(layer.path)}' has shape {tuple(shape)}, but the config requires {weight.shape}"
     return Complaint(layer.path, name, text)
 
 
@@ -142,7 +140,7 @@ def _by_order(
         found.sort(key=lambda pair: not (pair[1].trainable and pair[0].trainable))
         paths = order.get(outer.name, ())
         if len(found) != len(paths):
-            text = f"'{clean(outer.path)}' has {len(paths)} tensors, where its config asks for {len(found)}"
+            text = f"'{clean(outer.path)}' has {len(paths)} tensors, but its config requires {len(found)}"
             yield Complaint(outer.path, "tensors", text)
             continue
         for (layer, weight), path in zip(found, paths, strict=True):

@@ -50,7 +50,7 @@ def _common(sizes: Sequence[int | None], shapes: Sequence[Shape]) -> int | None:
     """The size along one axis: the one that is not 1."""
     wide = {size for size in sizes if size is not None and size != 1}
     if len(wide) > 1:
-        raise Contradiction(" and ".join(map(str, shapes)) + " do not go together")
+        raise Contradiction(" and ".join(map(str, shapes)) + " do not fit together")
     if wide:
         return wide.pop()
     return None if None in sizes else 1

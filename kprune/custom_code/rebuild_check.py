@@ -69,7 +69,7 @@ class RebuildChecker:
         problem = self.problem(gone)
         if problem is not None:
             raise CannotPruneError(
-                "these units cannot go together",
+                "these units cannot be removed together",
                 where=clean(problem.call.record.layer.path),
                 why=problem.text,
                 do=OTHERS,

@@ -108,9 +108,8 @@ def _check_additions(closure: Closure) -> None:
         if addition.goes_astray(closure.gone):
             raise CannotPruneError(
                 f"'{clean(addition.layer.path)}' would add along the wrong axis",
-                why="one unit of what it adds would be left, and keras.ops.add takes "
-                "an operand with only one size other than 1 for a bias, which it adds "
-                "along the last axis or axis 1",
+                why="one unit of what it adds would be left, and keras.ops.add treats an "
+                "operand with a single size other than 1 as a bias, which it adds along the last axis or axis 1",
                 do="keep two units",
             )
 
@@ -249,7 +248,7 @@ def _check_last_unit(closure: Closure, leaving: set[Layer]) -> None:
         if dead.size and dead.all():
             along = f" along {'.'.join(map(str, size.field))}" if size.field else ""
             raise LastUnitError(
-                f"'{clean(size.layer.path)}' would be left with nothing{along}",
+                f"'{clean(size.layer.path)}' would have no units left{along}",
                 why="Keras has no layer of width 0",
                 do="keep at least one of the units that reach it",
             )
@@ -259,7 +258,7 @@ def _last_unit(closure: Closure, axis: UnitAxis) -> LastUnitError:
     chosen = closure.chosen.get(axis.address, np.zeros(0, np.int64))
     whole = len(chosen) == len(axis)
     return LastUnitError(
-        f"all {len(axis)} units of '{clean(axis.address)}' would go"
+        f"all {len(axis)} units of '{clean(axis.address)}' would be removed"
         + ("" if whole else ", counting the units tied to the chosen ones"),
         where="" if whole else " -> ".join(clean(step) for step in _way_to(closure, axis, chosen)),
         why="no layer loses its last unit: Keras has no layer of width 0",
@@ -308,7 +307,7 @@ def _check_rectangles(closure: Closure) -> None:
             seen.add(id(factor))
             if not is_rectangle(~closure.gone[factor]):
                 raise NotARectangleError(
-                    f"what is left of the output of '{clean(prefix + layer)}' would not be a block",
+                    f"the rest of the output of '{clean(prefix + layer)}' would not be a rectangular block",
                     where=clean(prefix + layer),
                     why=f"its units stand along several axes at once ({_along(labels, factor)}), and each "
                     "axis must lose whole rows",

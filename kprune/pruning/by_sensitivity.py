@@ -30,13 +30,13 @@ def good_enough(
     """
     if curves is None:
         raise UsageError(
-            "a wanted accuracy needs measured curves",
+            "a target accuracy needs measured curves",
             do="measure them (kprune sensitivity MODEL --data FILE.npz -o FILE.json), and give --sensitivity FILE.json",
         )
     if selection.units or selection.layers or not selection.by_spec:
         raise UsageError(
-            "--sensitivity says by itself which units go",
-            do="leave out layers and other ways to choose; --exclude LAYER leaves one whole",
+            "--sensitivity already determines which units are removed",
+            do="leave out layers and other selections; --exclude LAYER keeps a layer whole",
         )
     wanted = Wanted(min_accuracy, max_drop)
     found = curves if isinstance(curves, Curves) else read_curves(curves)

@@ -73,7 +73,8 @@ class Repair(Struct, frozen=True, eq=False):
     def __post_init__(self) -> None:
         if self.way is not None and self.way not in WAYS:
             raise UsageError(
-                f"there is no repair '{clean(self.way)}'", do=f"choose one of {', '.join(WAYS)}"
+                f"there is no way of repair called '{clean(self.way)}'",
+                do=f"choose one of {', '.join(WAYS)}",
             )
         if self.way == "lstsq" and self.data is None:
             raise UsageError(
@@ -124,7 +125,7 @@ def _refuse_other_inputs(it: Opened, gone: np.ndarray) -> None:
     for axis in it.analysis.map.axes.values():
         if axis.name in ("features", TOKENS) and gone[axis.ids].any():
             raise CannotPruneError(
-                f"what is left is not refitted, since inputs go: '{clean(axis.address)}'",
+                f"the model cannot be refitted, because inputs are removed: '{clean(axis.address)}'",
                 why="both models are run on the same inputs",
                 do="remove these first, without --repair, and then the others",
             )

@@ -173,7 +173,7 @@ class Selection(Struct, frozen=True, dict=True):
         held = [freeze for freeze in analysis.map.freezes if freeze.kind == "rule"]
         if held and not self.layers and not prunable_axes(analysis):
             return FrozenUnitsError(
-                "no unit of any layer can go",
+                "no unit of any layer can be removed",
                 where=clean(held[0].at),
                 why=reason(held[0]),
                 do=held[0].do or "give the layer a rule (--rules my_layers.py), or name units",
@@ -194,7 +194,7 @@ class Selection(Struct, frozen=True, dict=True):
             if self.classes is None:
                 given, lacks = lacks, given
             raise UsageError(
-                f"{given} goes with {lacks}",
+                f"{given} needs {lacks}",
                 do="write --classes cat,dog --class-names labels.txt, the names in the order of the outputs",
             )
         wanted = [self.classes] if isinstance(self.classes, str) else self.classes

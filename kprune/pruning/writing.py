@@ -55,7 +55,7 @@ class Target(Struct, frozen=True):
         """Where a source's result goes. Raises: UsageError if that cannot be told."""
         if source.path is None and self.output is None:
             raise UsageError(
-                "the model comes from standard input, so it has no name to write beside",
+                "the model comes from standard input, so there is no file name to derive the output's name from",
                 do="name the output with -o PATH, or -o - for standard output",
             )
         if self.in_place:

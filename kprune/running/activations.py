@@ -69,7 +69,7 @@ def observed(analysis: Analysis, axis: UnitAxis) -> tuple[Layer, int, np.ndarray
                     return layer, support[0], order[found]
     raise CannotPruneError(
         f"the activations of '{clean(axis.address)}' cannot be observed",
-        why="its units stand at the output of no layer",
+        why="its units are not at the output of any layer",
         do="leave the layer out (--exclude), or use a criterion of the weights",
     )
 

@@ -82,7 +82,7 @@ def _joined(parts: Sequence[Named], limit: int | None, source: Given) -> Named:
         return {name: np.concatenate([part[name] for part in parts])[:limit] for name in parts[0]}
     except (KeyError, ValueError) as error:
         raise UsageError(
-            f"the batches of {source.said} do not go together",
+            f"the batches of {source.said} do not fit together",
             why=f"one lacks {clean(error)}" if isinstance(error, KeyError) else clean(error, 200),
             do="give batches with the same arrays, alike in all but the number of samples",
         ) from error

@@ -161,7 +161,9 @@ def decisive(directions: Mapping[str, bool | None], metric: str | None = None) -
     named = next(iter(directions), "") if metric is None else metric
     raise UsageError(
         f"the model has no metric '{clean(named)}' to go by",
-        why="of some metrics nobody says whether more is better" if named in directions else "",
+        why="for some metrics it is not known whether more is better"
+        if named in directions
+        else "",
         do=f"choose one of {', '.join(map(clean, known)) or 'those that Keras has'}",
     )
 

@@ -123,7 +123,7 @@ def import_classes(classes: list[Foreign]) -> dict[str, Any]:
             continue
         if item.module == "__main__":
             raise CannotPruneError(
-                f"the model's {clean(item.name)} is in no module",
+                f"the model's {clean(item.name)} is not in any module",
                 why="it was written in the script or notebook that saved the model",
                 do="put it into a file with @keras.saving.register_keras_serializable, and give that "
                 "with --rules",

@@ -34,7 +34,7 @@ _CANNOT = {
     ),
     "constants": Cannot(
         "constants cannot be followed in a SavedModel",
-        why="it holds operations of TensorFlow in the place of Keras's layers",
+        why="it holds TensorFlow operations instead of Keras layers",
         do="work on the .keras or .h5 file that it was exported from",
     ),
     "whole layers": Cannot(
@@ -43,13 +43,13 @@ _CANNOT = {
         do="remove them from the .keras or .h5 file, and export that",
     ),
     "observe layers": Cannot(
-        "what a SavedModel's layers are given cannot be observed",
+        "the inputs of a SavedModel's layers cannot be observed",
         why="it is run as one graph of operations",
         do="choose units by another criterion, or in the .keras file, and export that",
     ),
     "repair": Cannot(
-        "a SavedModel is not refitted",
-        why="it is a graph of operations, in which a layer's kernel is not looked at alone",
+        "a SavedModel cannot be refitted",
+        why="it is a graph of operations, in which kernels cannot be refitted one by one",
         do="repair the .keras file, and export that; or leave out --repair",
     ),
     "tokens": Cannot(

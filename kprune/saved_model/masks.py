@@ -70,7 +70,7 @@ def _units(analysis: GraphAnalysis, layer: Layer) -> UnitAxis:
     if axis is None:
         raise CannotPruneError(
             f"'{clean(layer.path)}' cannot be masked",
-            why="in a SavedModel a mask stands behind weights that make units, and this has none",
+            why="in a SavedModel a mask is placed behind weights that make units, and this layer has none",
             do="mask a layer that 'kprune inspect' shows with units",
         )
     return axis
@@ -105,7 +105,7 @@ def _edit(
         found = list(places(analysis, axis))
         if not found:
             raise CannotPruneError(
-                f"cannot find what '{clean(path)}' gives",
+                f"cannot find the output of '{clean(path)}'",
                 why="none of the operations that it feeds carries its units along one axis",
                 do="use 'kprune zero', which needs no such place",
             )

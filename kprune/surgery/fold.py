@@ -103,9 +103,9 @@ def require_no_trace(constants: Constants, closure: Closure) -> None:
     for labels, why in _all_missed(constants, closure):
         address, index = named(closure.groups, labels)
         raise CannotPruneError(
-            f"what unit {index} of '{clean(address)}' still gives cannot be folded into biases",
+            f"the constant output of unit {index} of '{clean(address)}' cannot be folded into biases",
             why=clean(why, 300),
-            do="leave this unit out; or leave out --fold, and what it still gives is lost with it",
+            do="leave this unit out; or leave out --fold, and its constant output is lost",
         )
 
 

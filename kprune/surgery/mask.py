@@ -104,7 +104,7 @@ def layer_at(model: Model, path: str) -> Layer:
             return layer
     raise CannotPruneError(
         f"'{clean(path)}' cannot be masked",
-        why="it stands inside another layer, where no layer can be put behind it",
+        why="it is inside another layer, where no layer can be inserted behind it",
         do="name the layer around it",
     )
 
@@ -160,7 +160,7 @@ def _dynamic(
         other.shape is None or len(other.shape) != len(shape) for other in _outputs(analysis, layer)
     ):
         raise CannotPruneError(
-            f"'{clean(layer.path)}' cannot be masked as it runs",
+            f"'{clean(layer.path)}' cannot be masked at run time",
             why="its outputs differ in rank, and the mask is a model that takes one",
             do="mask the layers that read them",
         )

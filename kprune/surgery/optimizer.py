@@ -81,8 +81,8 @@ def find_slots(analysis: Analysis) -> Slots:
         if matched is None:
             return Slots(
                 dropped=GROUPS,
-                why=f"the state of the optimizer ({clean(name or '?')}) is not laid out as kprune knows it, "
-                "so it was left out; training starts with a fresh one",
+                why=f"the state of the optimizer ({clean(name or '?')}) has a layout that kprune "
+                "does not know, so it was left out; training starts with a new one",
             )
         found.extend(matched)
     return Slots(tuple(found))

@@ -111,7 +111,7 @@ def _keep_places(
             raise CannotPruneError(
                 f"the weights of '{clean(path)}' would have to move in the file",
                 where=clean(store),
-                why="Keras 2.13 and older count layers in a way that kprune reads and does not write",
+                why="Keras 2.13 and older count layers in a way that kprune can read but not write",
                 do="load the model with the Keras that wrote it, save it as .h5, and prune that",
             )
     return Relocation(tuple(edits), ())

@@ -300,16 +300,16 @@ class _Rewiring:
         if len(entries) != 1:
             listed = ", ".join(f"'{clean(self.model.path + entry[0])}'" for entry in entries)
             raise self._no(
-                f"what '{name}' gives is made of {len(entries)} tensors ({listed})"
+                f"the output of '{name}' is made of {len(entries)} tensors ({listed})"
                 if entries
-                else f"what '{name}' gives is made of nothing that stays"
+                else f"the output of '{name}' is made of nothing that is kept"
             )
         entry = entries[0]
         for call in readers:
             if any(ref.key == entry for ref in call.inputs):
                 raise self._no(
-                    f"'{clean(call.layer.path)}' ({clean(call.layer.kind)}) combines what '{name}' "
-                    f"gives with '{clean(self.model.path + entry[0])}', of which that is made",
+                    f"'{clean(call.layer.path)}' ({clean(call.layer.kind)}) combines the output of '{name}' "
+                    f"with '{clean(self.model.path + entry[0])}', from which it is computed",
                     do=f"name '{clean(call.layer.path)}' as well, if it keeps the shape",
                 )
         if not self.shapes.equal(self.model, entry, key):
@@ -391,10 +391,10 @@ class _Rewiring:
             key = (call.layer.name, call.node)
             if call.layer not in gone and key in was_read and key not in read:
                 raise self._no(
-                    f"nobody would read '{clean(call.layer.path)}' any more",
+                    f"nothing would read '{clean(call.layer.path)}' any more",
                     do="name it as well"
                     if call.layer.kind != INPUT
-                    else "leave in a layer that reads it",
+                    else "keep a layer that reads it",
                 )
 
     def _shape(self, key: Key) -> str:

@@ -74,7 +74,7 @@ class Sparsity:
             raise CannotPruneError(
                 "there is no unit to make sparse",
                 why="none of the model's units can be removed",
-                do="leave out --sparsify ('kprune inspect' tells what holds them)",
+                do="leave out --sparsify ('kprune inspect' shows what freezes them)",
             )
         self._shares = _shares(analysis.weights, variables, numbers, self.groups)
         if not self._shares:

@@ -102,7 +102,7 @@ class WorkFolder:
         if (self.folder / STATE).exists() and not force:
             raise UsageError(
                 f"an interrupted {self.work} left {shown(self.folder)}",
-                do="go on with it (--resume), or throw it away (--force)",
+                do="continue it (--resume), or discard it (--force)",
             )
         self.remove()
 

@@ -142,7 +142,7 @@ def _refuse_places(arguments: Mapping[str, Any]) -> None:
     """Raises: UsageError for places that the result of a live model could not go to."""
     if arguments.get("output") is not None or any(map(arguments.get, ("in_place", "dry_run"))):
         raise UsageError(
-            "output, in_place and dry_run go with model files", do="save the model first"
+            "output, in_place and dry_run need a model file", do="save the model first"
         )
 
 

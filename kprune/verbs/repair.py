@@ -80,7 +80,7 @@ def repair(
 
 def _no_pair(why: str) -> UsageError:
     return UsageError(
-        "the second model is not what kprune left of the first",
+        "the second model was not made from the first by kprune",
         why=why,
-        do="give the file that units were removed from, and the one that 'kprune remove' wrote",
+        do="give the original file, and the file that 'kprune remove' made from it",
     )

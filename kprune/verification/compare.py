@@ -15,7 +15,7 @@ HALF_TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1}
 
 def unexplained(reason: Unexplained) -> Note:
     """What a reader should know where the pruned file does not say what was done to it."""
-    text = f"compared with the original as it is, where removed units count: {reason}"
+    text = f"compared with the original as it is, removed units included: {reason}"
     return Note("direct", "", text)
 
 

@@ -67,8 +67,8 @@ class Gates(Struct, frozen=True):
         """Raises: UsageError for limits that make no sense, or that there are no data for."""
         if self and not data:
             raise UsageError(
-                "limits go with data",
-                why="what a model gives for random inputs says nothing of how good it is",
+                "limits need data",
+                why="outputs for random inputs do not show how good a model is",
                 do="add --data FILE.npz with inputs x"
                 + (" and targets y" if self.needs_metrics else ""),
             )
@@ -78,7 +78,7 @@ class Gates(Struct, frozen=True):
                 do="write 98 % as --min-agreement 0.98",
             )
         if self.max_drop is not None and not self.max_drop >= 0:
-            raise UsageError(f"a metric cannot drop by at most {self.max_drop:g}")
+            raise UsageError(f"--max-drop must be at least 0, got {self.max_drop:g}")
 
     def judged(
         self,
@@ -117,7 +117,7 @@ class Gates(Struct, frozen=True):
             least, share = self.min_agreement, divergence.agreement
             if share is None:
                 raise UsageError(
-                    "the outputs tell no classes that could agree",
+                    "the outputs have no classes to compare",
                     do="limit a metric (--max-drop, --min, --max) instead of --min-agreement",
                 )
             yield _gate("min_agreement", AGREEMENT, least, share, share >= least)

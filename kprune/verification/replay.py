@@ -33,7 +33,7 @@ def pruned_units(analysis: Analysis, pruned: Mapping[str, Any]) -> PrunedUnits:
         _check_left(analysis, pruned, found.gone)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, KpruneError) as error:
         raise Unexplained(
-            "what the file says of itself does not fit this original "
+            "the history recorded in the file does not fit this original "
             f"({type(error).__name__}: {clean(error, 120)})"
         ) from error
     return found
@@ -50,9 +50,7 @@ def steps_between(original: Mapping[str, Any], pruned: Mapping[str, Any]) -> lis
     if not steps and KEY not in pruned:
         raise Unexplained("the file does not say that kprune made it")
     if steps[: len(before)] != before:
-        raise Unexplained(
-            "the file was not made from this original: the steps that they went through differ"
-        )
+        raise Unexplained("the file was not made from this original: their histories differ")
     return steps[len(before) :]
 
 

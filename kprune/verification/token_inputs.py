@@ -123,7 +123,7 @@ class TokenInputs:
                 do="give data of tokens that are left",
             )
         count = int((~knows).sum())
-        note = Note("tokens", "", f"{count:,} samples with tokens that were removed are left out")
+        note = Note("tokens", "", f"{count:,} samples with removed tokens are left out")
         chosen = np.flatnonzero(knows)
         return at(inputs, chosen), at(targets, chosen), [note]
 

@@ -112,7 +112,7 @@ def verify(
     gates = Gates(max_drop, min_agreement, min, max)
     gates.check(data=data is not None)
     if metric is not None and data is None:
-        raise UsageError("--metric goes with --data", do="add --data FILE.npz with x and y")
+        raise UsageError("--metric needs --data", do="add --data FILE.npz with x and y")
     with (
         open_model(original, trust=trust) as before,
         open_model(pruned, trust=trust) as after,
@@ -354,7 +354,7 @@ class _Both:
         if is_random(reference, inputs, full, batch_size):
             raise CannotPruneError(
                 f"{name_of(self.before)} cannot be compared with anything",
-                why="it gives other outputs each time it is run on the same inputs",
+                why="its outputs differ each time it is run on the same inputs",
                 do="compare how well both do on data of your own",
             )
         text = "the outputs are random: they are compared with all noise at its mean"

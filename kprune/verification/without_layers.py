@@ -56,9 +56,7 @@ def _check_units(analysis: Analysis, whole: WholeLayers, steps: Sequence[Step]) 
             for axis in range(1, both[0].rank):
                 one, other = (np.flatnonzero(it.axis(axis).dead(gone)) for it in both)
                 if not np.array_equal(one, other):
-                    raise Unexplained(
-                        "units went before layers were taken out, and not the same ones"
-                    )
+                    raise Unexplained("other units were removed before the layers were taken out")
 
 
 def written_without(source: Source, analysis: Analysis, whole: WholeLayers, folder: Path) -> Path:

@@ -80,7 +80,7 @@ def test_an_output_that_exists_leaves_both_alone(kprune: Kprune, taken: str) -> 
         (["--classes", "tree"], "there is no class 'tree' in labels.txt; did you mean 'three'?"),
         (["--classes", "three", "--layer", "hidden"], "'hidden' is not an output layer"),
         (["--classes", "three", "--criterion", "l1", "--ratio", "0.5"], "cannot be combined"),
-        ([], "--class-names goes with --classes"),
+        ([], "--class-names needs --classes"),
     ],
 )
 def test_a_mistake_costs_nothing(kprune: Kprune, options: list[str], message: str) -> None:

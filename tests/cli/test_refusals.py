@@ -202,7 +202,7 @@ USAGE = [
     (
         "remove - conv_1:0",
         """
-        error: the model comes from standard input, so it has no name to write beside
+        error: the model comes from standard input, so there is no file name to derive the output's name from
         do:    name the output with -o PATH, or -o - for standard output
         """,
     ),
@@ -313,7 +313,7 @@ CANNOT = [
     (
         "remove model.keras conv_1:0--1",
         """
-        error: all 16 units of 'conv_1' would go
+        error: all 16 units of 'conv_1' would be removed
         why:   no layer loses its last unit: Keras has no layer of width 0
         do:    keep at least one of 0 to 15
         """,

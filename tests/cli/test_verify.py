@@ -100,7 +100,7 @@ def test_limits_that_cannot_be_read_or_have_no_data_are_refused(
         ran = kprune("verify", model, model, "--data", "d.npz", *words)
         assert ran.code == 2 and f"{words[0]} is given" in ran.err
     ran = kprune("verify", model, model, "--min-agreement", "0.9")
-    assert ran.code == 2 and "limits go with data" in ran.err
+    assert ran.code == 2 and "limits need data" in ran.err
 
 
 def test_code_that_makes_the_data_is_announced(kprune: Kprune, model: Path, samples: Path) -> None:

@@ -188,5 +188,5 @@ def test_a_share_leaves_something_of_every_part_of_a_split(tmp_path: Path) -> No
             weight.assign(np.where(np.isin(np.arange(4), gone), 0, weight.numpy()))
     rows = RNG.normal(size=(3, 8, 8, 3))
     assert_equal(keras.models.load_model(small)(rows).numpy(), model(rows).numpy())
-    with pytest.raises(LastUnitError, match=r"(?m)'split.*' would be left with nothing$"):
+    with pytest.raises(LastUnitError, match=r"(?m)'split.*' would have no units left$"):
         remove(path, {"before": [1]}, dry_run=True)

@@ -211,9 +211,9 @@ BAD: dict[str, tuple[Any, str, str]] = {
     "nothing": ([], "error: the list given is empty", ""),
     "number": (3, "error: no data can be read from the int given", "of type int"),
     "function": (lambda: 3, "error: no data can be read from the function given", "of type int"),
-    "words": ([{"image": object()}], "do not go together", ""),
+    "words": ([{"image": object()}], "do not fit together", ""),
     "broken": (broken, f"error: {__name__}:broken fails", "no such bucket"),
-    "ragged": (ragged, f"batches of {__name__}:ragged do not go together", ""),
+    "ragged": (ragged, f"batches of {__name__}:ragged do not fit together", ""),
 }
 
 

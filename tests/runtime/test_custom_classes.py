@@ -142,7 +142,9 @@ def test_a_layer_that_holds_every_unit_is_named_by_a_choice_by_rank(
     tmp_path: Path, amount: dict[str, Any]
 ) -> None:
     place = made(tmp_path, "holding_layers")
-    with pytest.raises(kprune.FrozenUnitsError, match="no unit of any layer can go") as refused:
+    with pytest.raises(
+        kprune.FrozenUnitsError, match="no unit of any layer can be removed"
+    ) as refused:
         kprune.remove(place / "model.keras", choice=Choice("l1", **amount), dry_run=True)
     assert "'gain' is a Gain layer, for which kprune has no rule" in refused.value.why
     assert "--trust" in refused.value.do

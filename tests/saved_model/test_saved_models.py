@@ -348,7 +348,7 @@ UNFIT = {
     "rows of embeddings are removed from Keras files": lambda path: kprune.remove(
         path, keep_tokens=["a"]
     ),
-    "what a SavedModel's layers are given cannot be observed": lambda path: kprune.plan(
+    "the inputs of a SavedModel's layers cannot be observed": lambda path: kprune.plan(
         path, choice=kprune.Choice("obs", ratio=0.5), data=np.zeros((2, 64), np.float32)
     ),
     "units of a SavedModel are not merged": lambda path: kprune.compact(path, merge=True),

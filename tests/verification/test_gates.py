@@ -113,13 +113,13 @@ def test_another_metric_than_the_files_own_can_be_asked_for(files: tuple[Path, P
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "no data": ({"max_drop": 0.1}, "limits go with data"),
-    "no data for agreement": ({"min_agreement": 0.9}, "limits go with data"),
-    "no data for a metric": ({"metric": "mae"}, "--metric goes with --data"),
+    "no data": ({"max_drop": 0.1}, "limits need data"),
+    "no data for agreement": ({"min_agreement": 0.9}, "limits need data"),
+    "no data for a metric": ({"metric": "mae"}, "--metric needs --data"),
     "no targets": ({"data": X, "max_drop": 0.1}, "limits of metrics need targets"),
     "no such metric": ({"data": (X, Y), "min": {"auc": 0.5}}, "has no metric 'auc'"),
     "too much": ({"data": X, "min_agreement": 98}, "lies between 0 and 1, got 98"),
-    "negative": ({"data": (X, Y), "max_drop": -0.1}, "cannot drop by at most -0.1"),
+    "negative": ({"data": (X, Y), "max_drop": -0.1}, "--max-drop must be at least 0, got -0.1"),
 }
 
 

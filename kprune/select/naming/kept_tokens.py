@@ -59,7 +59,7 @@ def rows_left_out(
                 raise UsageError(
                     f"none of the tokens to keep is known to '{clean(lookup.layer.path)}'",
                     why=f"its vocabulary has tokens such as {', '.join(quoted(str(it)) for it in tokens[-3:])}",
-                    do="list tokens as they stand in the vocabulary, one per line",
+                    do="list tokens as they are written in the vocabulary, one per line",
                 )
             if len(known) < len(listed):
                 text = f"{len(listed) - len(known):,} of {len(listed):,} listed tokens are not in the vocabulary"
@@ -107,7 +107,7 @@ def rows_of_tokens(
         raise UsageError(
             f"{quoted(unknown[0])} in {called} is not a token that '{clean(lookup.layer.path)}' knows",
             why=f"its vocabulary has tokens such as {', '.join(quoted(str(it)) for it in tokens[-3:])}",
-            do="list tokens as they stand in the vocabulary, one per line; or rows by their numbers",
+            do="list tokens as they are written in the vocabulary, one per line; or rows by their numbers",
         )
     return np.unique(np.array([ids[str(token)] for token in listed], np.int64))
 
@@ -139,7 +139,7 @@ def _axis(analysis: Analysis, layer: str | None) -> UnitAxis:
     if len(free) > 1:
         names = ", ".join(f"'{clean(axis.layer.path)}'" for axis in free)
         raise UsageError(
-            "--keep-tokens does not say of which embedding",
+            "--keep-tokens does not say which embedding it is for",
             why=f"there are {names}",
             do="name one: --layer NAME",
         )
@@ -161,7 +161,7 @@ def _within(ids: Iterable[Any], axis: UnitAxis) -> np.ndarray:
     if array.dtype.kind not in "iu":
         raise UsageError(
             f"'{clean(axis.layer.path)}' takes ids, and tokens are listed by name",
-            why="no layer with a vocabulary stands in front of it",
+            why="there is no layer with a vocabulary in front of it",
             do="list ids",
         )
     wrong = array[(array < 0) | (array >= len(axis))]

@@ -79,7 +79,7 @@ def layers_named(analysis: Analysis, name: LayerName) -> list[str]:
     for layer, axis in name.candidates():
         if axis and f"{_whole_path(analysis, layer, paths)}.{axis}" in analysis.map.axes:
             raise UsageError(
-                f"a mask covers what '{clean(layer)}' gives, and '{clean(axis)}' is not an axis of it",
+                f"a mask covers the output of '{clean(layer)}', and '{clean(axis)}' is not an axis of it",
                 where=name.where(),
                 do=f"write '{clean(layer)}:INDICES' for channels, or use 'kprune zero'",
             )

@@ -190,7 +190,7 @@ class IterationPlan(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
             )
         if self.limit.relative and self.limit.allows < 0:
             raise InvalidPlan(
-                "a floor that the original itself does not hold",
+                "a floor that the original itself does not meet",
                 "floor",
                 do=f"write {self.limit.turned}",
             )

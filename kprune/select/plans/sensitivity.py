@@ -36,7 +36,7 @@ class Wanted:
     def __post_init__(self) -> None:
         if (self.min_accuracy is None) == (self.max_drop is None):
             raise UsageError(
-                "a plan from --sensitivity needs the accuracy that is wanted",
+                "a plan from --sensitivity needs a target accuracy",
                 do="give one of --min-accuracy A and --max-drop D",
             )
         if self.max_drop is not None and not self.max_drop >= 0:
@@ -56,7 +56,7 @@ class Wanted:
         assert self.min_accuracy is not None
         if not curves.higher_is_better:
             raise UsageError(
-                f"the curves are of '{clean(curves.metric)}', for which lower is better",
+                f"the curves measure '{clean(curves.metric)}', for which lower is better",
                 do="say how much it may rise with --max-drop, or measure an accuracy "
                 "(kprune sensitivity --metric)",
             )

@@ -43,7 +43,9 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise UsageError(f"a budget of {self.kind}", do=f"choose one of {', '.join(KINDS)}")
+            raise UsageError(
+                f"there is no budget of {self.kind}", do=f"choose one of {', '.join(KINDS)}"
+            )
         self._parsed()
 
     def _parsed(self) -> tuple[float, bool]:
@@ -57,7 +59,7 @@ class Budget:
         if unit == "%":
             if not 0 < number < 100:
                 raise UsageError(
-                    f"a budget of {number:g} %", why="it must lie between 0 and 100, both excluded"
+                    f"the budget must lie between 0 % and 100 %, both excluded, got {number:g} %"
                 )
             return number / 100, True
         return number * _FACTORS.get(unit, 1), False

@@ -76,7 +76,7 @@ class Choice(RankOptions, frozen=True):
         for name, meant in (("a budget", self.target), ("one list of all layers", self.together)):
             if meant and self.per_layer:
                 raise UsageError(
-                    f"a ratio for '{clean(next(iter(self.per_layer)))}' with {name}",
+                    f"the ratio for '{clean(next(iter(self.per_layer)))}' cannot be combined with {name}",
                     do="leave out --per-layer; --max-ratio bounds every layer",
                 )
 

@@ -89,7 +89,7 @@ def _observed(statistics: Statistics) -> Observing:
     if statistics.observed is None:
         raise UsageError(
             "the criterion obs needs data",
-            why="it goes by how well the units that are left make up for others",
+            why="it measures how well the remaining units make up for the others",
             do="give --data FILE.npz with x; targets are not needed",
         )
     return statistics.observed

@@ -43,10 +43,12 @@ class Ranking:
             (self.normalize, NORMALIZATIONS, "--normalize"),
         ):
             if value not in known:
-                raise UsageError(f"{flag} {value}", do=f"choose one of {', '.join(known)}")
+                raise UsageError(
+                    f"{flag} {value} is not known", do=f"choose one of {', '.join(known)}"
+                )
         if self.weighting != "relmean" and self.criterion not in BY_ORDER:
             raise UsageError(
-                f"--weighting {self.weighting} with the criterion '{clean(self.criterion)}'",
+                f"--weighting {self.weighting} does not apply to the criterion '{clean(self.criterion)}'",
                 do="leave it out, or use the criterion obs",
             )
 

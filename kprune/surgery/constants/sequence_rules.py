@@ -26,7 +26,7 @@ def recurrent(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
     units = inner.axes[0].ids
     width, kind = len(units), at.layer.kind
     given = row_values(at.x.labels.last, at.x)
-    room = BiasTarget(why=f"'{at.layer.path}' has no bias that could take a constant over")
+    room = BiasTarget(why=f"'{at.layer.path}' has no bias that could absorb a constant")
     rows = np.zeros((1, kernel.axes[1].size or 0))
     if bias_weight is not None:
         rows = np.atleast_2d(walk.read(bias_weight.path).astype(np.float64))
@@ -99,7 +99,7 @@ def multi_head_attention(walk: Constants, at: LayerVisit) -> list[ConstantUnits]
         if kernel is None or kernel.axes[0].size is None:
             return walk.otherwise(at)
         room = BiasTarget(
-            why=f"the {name} projection of '{at.layer.path}' has no bias to take a constant over"
+            why=f"the {name} projection of '{at.layer.path}' has no bias to absorb a constant"
         )
         added: np.ndarray | float = 0.0
         shape = (kernel.axes[1].size or 0, kernel.axes[2].size or 0)

@@ -76,7 +76,7 @@ def test_without_a_target_steps_go_on() -> None:
         ("{rounds: 4}", "{}", 4, "neither 'rounds' nor 'step'"),
         ("{rounds: 4}", "{rounds: 4, shape: cubic}", 4, "'shape' is 'cubic'"),
         ("{rounds: 4}", "{step: 1}", 4, "it must be less than 1"),
-        ("{parameters: 40%}", "{parameters: 140%}", 3, "a budget of 140 %"),
+        ("{parameters: 40%}", "{parameters: 140%}", 3, "got 140 %"),
         ("{parameters: 40%}", "{parameters: 40%, flops: 1M}", 3, "'parameters' and 'flops'"),
         ("target: {parameters: 40%}\n", "", 1, "a plan without 'target'"),
         ("accuracy >= 0.97", "accuracy > 0.97", 6, "'floor' is not a comparison"),

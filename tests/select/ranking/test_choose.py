@@ -271,7 +271,7 @@ def test_amounts_are_shares_or_numbers_with_the_usual_letters(amount: str, goal:
 def test_what_is_no_amount_is_refused(amount: str) -> None:
     with pytest.raises(UsageError):
         Budget("parameters", amount)
-    with pytest.raises(UsageError, match="a budget of seconds"):
+    with pytest.raises(UsageError, match="there is no budget of seconds"):
         Budget("seconds", "40%")
 
 
