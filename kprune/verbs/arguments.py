@@ -1,14 +1,15 @@
-"""How the public functions take their arguments, and those that several have in common.
+"""How the public functions take their arguments, and the arguments that several have in common.
 
-The rule, for every one of them: what it works on comes first (`model`, `units`, a plan); every option
-is a keyword, written out where the function is defined. Two lists are so long, and so common, that
-they are written once, as TypedDicts that a type checker sees through `Unpack`: which units
-(`Selecting`), and where the result goes (`Writing`), each with how the model is read. The settings of
-a training are a third (`kprune.train.settings.TrainingOptions`). A keyword that a function does not
-have is a TypeError, as Python's own.
+The rule for all of them: what the function works on comes first (`model`, `units`, a plan); every
+option is a keyword, written out where the function is defined. Two long lists that many functions
+share are written once, as TypedDicts that a type checker sees through `Unpack`: which units
+(`Selecting`), and where the result goes (`Writing`). Both include how the model is read. The settings of
+a training are a third (`kprune.train.settings.TrainingOptions`). An unknown keyword is a TypeError,
+as in plain Python.
 
-What changes a model takes a path and gives a Report, or takes a live model and gives another one:
-`changes` says so once for all of them. Nothing public gives `Any`.
+A function that changes a model takes a path and returns a Report, or takes a live model and returns
+a new one; the decorator `changes` implements this for all of them. No public function returns
+`Any`.
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ class Changing(Selecting, Writing, total=False):
 class Changes(Protocol[P]):
     """A function that changes a model: a file into a file, or a live model into another one.
 
-    A live model comes back as one of its class; one of a class of its own, which is read as a graph
-    (`trust`), as a Functional model.
+    The new model has the class of the old one. A model of a custom class, which is read as a graph
+    (`trust`), becomes a Functional model.
     """
 
     @overload
@@ -139,7 +140,7 @@ def refuse_others(function: str, kind: type, names: Iterable[str]) -> None:
 
 
 def _refuse_places(arguments: Mapping[str, Any]) -> None:
-    """Raises: UsageError for places that the result of a live model could not go to."""
+    """Raises: UsageError for places where the result for a live model cannot be written."""
     if arguments.get("output") is not None or any(map(arguments.get, ("in_place", "dry_run"))):
         raise UsageError(
             "output, in_place and dry_run need a model file", do="save the model first"
@@ -147,7 +148,7 @@ def _refuse_places(arguments: Mapping[str, Any]) -> None:
 
 
 def reading_of(arguments: Analysing | Mapping[str, Any]) -> Analysing:
-    """How the arguments let a model be read."""
+    """How the arguments say that a model is read."""
     return {"rules": arguments.get("rules", ()), "trust": bool(arguments.get("trust", False))}
 
 
@@ -157,7 +158,7 @@ def selection_of(units: Any, arguments: Mapping[str, Any]) -> Selection:
 
 
 def target_of(arguments: Mapping[str, Any]) -> Target:
-    """Where the arguments of `Writing` let the result go."""
+    """Where the arguments of `Writing` put the result."""
     return Target(**_of(Writing, arguments, but=("rules", "trust")))
 
 

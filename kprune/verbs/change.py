@@ -1,7 +1,7 @@
-"""The functions that change a model, and plan: remove, zero, mask, unmask, compact, apply.
+"""The public functions that change a model (remove, zero, mask, unmask, compact, apply), and plan.
 
-Each opens the model, makes a change of the units that it is given (`kprune.pruning`), and writes it.
-How they take their arguments is in `arguments.py`.
+Each opens the model, turns the chosen units into a change (`kprune.pruning`), and writes it.
+`arguments.py` defines how they take their arguments.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def remove(
     on_refit: Progress | None = None,
     **arguments: Unpack[Changing],
 ) -> Report | LiveModel:
-    """Remove units physically, with every consequence.
+    """Remove units physically, and adapt everything that depends on them.
 
     Args:
         model: path of a model file, or a Keras model.
@@ -79,22 +79,23 @@ def remove(
             is written without those of removed classes, beside the result.
         data: inputs (and targets), for criteria and expressions on activations; see `DataSource`.
         output, in_place, force, dry_run, limits, progress: see `Target`.
-        fold: also add what zeroed units would still give (act(0), a BatchNormalization's shift) to
-            their consumers' biases, so that the result computes what `zero` makes of the model.
-        coupled: whether units tied to the chosen ones may go along.
+        fold: also add the constant that zeroed units would still emit (act(0), a
+            BatchNormalization's shift) to their consumers' biases. The result then computes what
+            `zero` gives.
+        coupled: whether units tied to the chosen ones may be removed with them.
         allow_output_change: whether the model's inputs and outputs may change.
-        keep_tokens: rows of an embedding go, but for these tokens (or ids): a list, or the path of a
-            file. The vocabulary in front is cut as well; what became of each id is written beside the
-            result, as NAME.tokens.json.
+        keep_tokens: remove all rows of an embedding except those of these tokens (or ids): a list,
+            or the path of a file. The vocabulary in front of it is cut as well, and the new id of
+            each old one is written beside the result, as NAME.tokens.json.
         drop_branches: whether a layer may vanish with its branch because units tied to its own were
-            chosen; else that takes the choice of all its units.
-        whole_layers: instead of units, layers (or globs) that go altogether: a residual branch that
-            ends in an Add, or a chain of layers that gives the shape that it takes.
-        repair: refit what is left to what the original gives: `lstsq` on the inputs of `data`
-            (targets are not needed), `noise` on inputs that are made up, `bias`, `bn`; True for the
-            best that the data allow. See `kprune.pruning.repairing.Repair`.
-        memory: bytes that the criterion obs and a repair may keep at once of what passes between
-            layers, and of sums over it.
+            chosen. By default all of its own units must be chosen.
+        whole_layers: instead of units, layers (or globs) to remove as a whole: a residual branch
+            that ends in an Add, or a chain of layers whose output has the shape of its input.
+        repair: refit the remaining weights to the outputs of the original: `lstsq` on the inputs of
+            `data` (targets are not needed), `noise` on made-up inputs, `bias`, `bn`; True for the
+            best method that the data allow. See `kprune.pruning.repairing.Repair`.
+        memory: bytes of intermediate outputs, and of sums over them, that the criterion obs and a
+            repair may keep at once.
         on_refit: called during a repair with (calls of layers made, calls in all).
         rules: files with rules for layers that kprune does not know.
         trust: whether code that is not Keras's own may be run to read the model.
@@ -133,7 +134,7 @@ def _repair_of(
     memory: int | None,
     on_refit: Progress | None,
 ) -> Repair | None:
-    """How what is left is refitted, if that is asked for."""
+    """How the remaining weights are refitted, if a repair is requested."""
     if not repair:
         return None
     from kprune.pruning.repairing import Repair
@@ -142,7 +143,7 @@ def _repair_of(
 
 
 def _refitted(it: Opened, changes: Iterable[Change], how: Repair | None) -> Change:
-    """The change; or of several, with what they leave refitted, the best."""
+    """The change, refitted if requested; of several changes the best."""
     if how is None:
         return next(iter(changes))
     from kprune.pruning.repairing import nearest
@@ -184,8 +185,8 @@ def zero(
     """Set the units' incoming weights and biases to 0; every shape stays.
 
     Args:
-        outgoing: also what consumers hold for the units, and for all that is tied to them; the
-            result then computes what `remove` would.
+        outgoing: also zero the consumers' weights for the units, and for all units tied to them.
+            The result then computes what `remove` would.
         silence: set the biases so low that classes of an output layer get probability 0.
         model, units, …: see `remove`.
     Returns: the Report; for a Keras model, the changed Keras model.
@@ -209,11 +210,11 @@ def mask(
     below: float | None = None,
     **arguments: Unpack[Changing],
 ) -> Report | LiveModel:
-    """Multiply the units' outputs by 0, by stock Keras parts only; `unmask` takes that out again.
+    """Multiply the units' outputs by 0 with stock Keras layers; `unmask` removes them again.
 
     Args:
-        below: instead, zero at run time every activation whose magnitude is under this; `units`
-            may then name layers without units, for all of them.
+        below: instead, set every activation whose magnitude is below this to 0 at run time. `units`
+            may then name layers without indices, which means all of their units.
         model, units, …: see `remove`. Layers without weights can be masked as well.
     Returns: the Report; for a Keras model, the masked Keras model.
     """
@@ -231,13 +232,13 @@ def unmask(
     layers: Sequence[str] | None = None,
     **arguments: Unpack[Writing],
 ) -> Report | LiveModel:
-    """Take masks out again.
+    """Remove masks.
 
     Args:
         layers: the masked layers; None for all.
         model, output, …: see `remove`.
     Returns: the Report; for a Keras model, the unmasked Keras model.
-    Raises: UsageError if there is no mask to take out.
+    Raises: UsageError if there is no mask to remove.
     """
 
     from kprune.pruning.mask import unmasking
@@ -259,17 +260,18 @@ def compact(
     on_refit: Progress | None = None,
     **arguments: Unpack[Writing],
 ) -> Report | LiveModel:
-    """Remove every unit that nothing would miss: the model computes the same, to rounding.
+    """Remove every unit that makes no difference: the outputs stay the same, up to rounding.
 
-    Units go that are dead (weights of 0 on their way in or out, a mask behind them) or constant
-    (act(bias) whatever the input); what they always gave is added to their consumers' biases.
+    These are dead units (all incoming or outgoing weights are 0, or a mask follows) and constant
+    ones (act(bias) whatever the input). The constant that they emit is added to their consumers'
+    biases.
 
     Args:
-        merge: also make one of units that are equal, or equal up to a positive factor where the
-            activation lets that through.
+        merge: also merge units that are equal, or equal up to a positive factor if the activation
+            passes such a factor on.
         check: run the original and the result in plain Keras before the result replaces anything.
-        repair, data, memory, on_refit: see `remove`. What was refitted is not checked: the report says how
-            near it comes.
+        repair, data, memory, on_refit: see `remove`. A refitted model is not checked: the report
+            says how close its outputs are.
         model, output, …: see `remove`.
     Returns: the Report; for a Keras model, the smaller Keras model.
     Raises: CheckError if the check fails; nothing is written then.
@@ -297,13 +299,12 @@ def apply(
     on_refit: Progress | None = None,
     **arguments: Unpack[Writing],
 ) -> Report | LiveModel:
-    """Carry out a plan: its steps one after the other, each on what the one before it left.
+    """Carry out a plan: its steps one after the other, each on the result of the one before.
 
     Args:
         plan: a Plan, or the path of a YAML file.
         drop_branches: see `remove`; for every step that removes units.
-        repair, data, memory, on_refit: see `remove`; for steps that say nothing of it themselves, or name no
-            data.
+        repair, data, memory, on_refit: see `remove`; for steps that do not set these themselves.
         model, output, …: see `remove`.
     Returns: the Report of the last step, with the input of the first.
     Raises: PlanError, with the line; CheckError if the plan's `expect` does not hold. Nothing is
@@ -329,15 +330,15 @@ def plan(
     backend: str = "remove",
     **arguments: Unpack[Selecting],
 ) -> Plan:
-    """Choose units, and give the choice as a plan with explicit indices.
+    """Choose units, and return the choice as a plan with explicit indices.
 
     Args:
-        sensitivity: what `kprune.sensitivity` measured, or the file it was written to: of each
-            group of layers the largest cut goes that alone leaves the model good enough. That is a
-            heuristic; see `kprune.select.plans.sensitivity.Curves`.
-        min_accuracy, max_drop: how good that is: the least that the metric may come to, or how much
-            worse it may become.
-        backend: what the plan is to do with them: `remove`, `zero` or `mask`.
+        sensitivity: the result of `kprune.sensitivity`, or the file it was written to. The plan
+            takes, for each group of layers, the largest cut that on its own leaves the model good
+            enough. This is a heuristic; see `kprune.select.plans.curves.Curves`.
+        min_accuracy, max_drop: what is good enough: the lowest value that the metric may have, or
+            how much worse it may become.
+        backend: what the plan does with the units: `remove`, `zero` or `mask`.
         model, units, …: see `remove`.
     Raises: UsageError, CannotPruneError if the units cannot go, FileError.
     """

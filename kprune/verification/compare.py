@@ -1,4 +1,4 @@
-"""How far outputs are apart, and along which axes they are compared."""
+"""How much outputs differ."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HALF_TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1}
 
 
 def unexplained(reason: Unexplained) -> Note:
-    """What a reader should know where the pruned file does not say what was done to it."""
+    """A note that the pruned file does not record how it was pruned."""
     text = f"compared with the original as it is, removed units included: {reason}"
     return Note("direct", "", text)
 

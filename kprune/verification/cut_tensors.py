@@ -1,4 +1,4 @@
-"""What a model that lost units is given and should give, made of the original's inputs and outputs."""
+"""Inputs and expected outputs of a pruned model, made from those of the original."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class CutOutputs(Struct, eq=False):
     """Outputs at the positions that are left.
 
     Attributes:
-        values: one array an output; probabilities are shares of one again.
-        classes: by output, the classes that are left, where it lost some.
-        renormalised: the layers of outputs whose probabilities were shared out anew.
+        values: one array per output; probabilities add up to 1 again.
+        classes: by output, the classes that are left, if some were removed.
+        renormalised: the layers of outputs whose probabilities were rescaled to add up to 1.
         notes: on those.
     """
 
@@ -37,12 +37,12 @@ class CutOutputs(Struct, eq=False):
 def cut_outputs(
     analysis: Analysis, gone: np.ndarray, full: Sequence[np.ndarray], names: Sequence[str]
 ) -> CutOutputs:
-    """The outputs of a model without those that it lost.
+    """The outputs of the original without the removed units.
 
     Args:
         analysis: of the original.
         gone: bool (labels,).
-        full: what it gives, one array an output.
+        full: its outputs, one array each.
         names: of the outputs.
     """
     found = CutOutputs()
@@ -66,7 +66,7 @@ def cut_outputs(
 
 
 def inexact(analysis: Analysis, gone: np.ndarray, renormalised: Sequence[str]) -> list[Note]:
-    """Why the outputs need not be equal to float rounding; nothing if they must."""
+    """Notes why the outputs need not be equal up to float rounding; none if they must be."""
     notes = []
     for mix in analysis.map.mixes:
         hit = int(gone[mix.ids].sum())
@@ -91,7 +91,7 @@ def cut_inputs(analysis: Analysis, gone: np.ndarray, inputs: Any) -> Any:
 
 
 def _lost_along(labels: Labels, gone: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """The axes of a tensor, counted from the end, that lost something; bool (size,) for what is left."""
+    """The axes of a tensor, counted from the end, that were cut; bool (size,) for the positions left."""
     if labels.shape is None:
         return
     for axis in range(1 - labels.rank, 0):

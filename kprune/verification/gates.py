@@ -1,4 +1,4 @@
-"""Limits that a pruned model has to keep: `verify` fails where one does not hold."""
+"""Limits for a pruned model: `verify` fails if one of them is exceeded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Metrics = Mapping[str, Mapping[str, float]]
 
 
 class Gate(Struct, frozen=True):
-    """One limit, and whether it holds."""
+    """One limit, and whether it is met."""
 
     gate: Annotated[str, Meta(description="min, max, max_drop or min_agreement")]
     metric: str
@@ -33,7 +33,7 @@ class Gate(Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """Why it fails, or that it holds, in one line."""
+        """Whether it is met, and why not, in one line."""
         name, option = clean(self.metric), OPTIONS[self.gate]
         what = f"{name} got worse by" if self.gate == "max_drop" else f"{name} is"
         upper = self.gate in ("max", "max_drop")
@@ -42,7 +42,7 @@ class Gate(Struct, frozen=True):
 
 
 class Gates(Struct, frozen=True):
-    """What is asked of a pruned model.
+    """The limits that were requested.
 
     Attributes:
         max_drop: how much worse the metric may be than the original's.
@@ -64,7 +64,7 @@ class Gates(Struct, frozen=True):
         return self.max_drop is not None or bool(self.min) or bool(self.max)
 
     def check(self, *, data: bool) -> None:
-        """Raises: UsageError for limits that make no sense, or that there are no data for."""
+        """Raises: UsageError for limits that make no sense, or that need data which were not given."""
         if self and not data:
             raise UsageError(
                 "limits need data",
@@ -86,12 +86,12 @@ class Gates(Struct, frozen=True):
         directions: Mapping[str, bool | None],
         divergence: Divergence,
     ) -> list[Gate]:
-        """Each limit, held against what was measured.
+        """Each limit, compared with the measured value.
 
         Args:
             metrics: `before` and `after`, by name; None without targets.
-            directions: for each of them whether more is better; None where nobody knows.
-        Raises: UsageError for a metric that there is not.
+            directions: for each of them whether more is better; None if that is not known.
+        Raises: UsageError for an unknown metric.
         """
         return list(self._judged(metrics or {}, directions, divergence))
 
@@ -124,7 +124,7 @@ class Gates(Struct, frozen=True):
 
 
 def _gate(kind: str, metric: str, limit: float, value: float, passed: bool) -> Gate:
-    # A value that is none, such as a loss that ran away, keeps no limit.
+    # NaN, such as a diverged loss, fails every limit.
     return Gate(kind, metric, float(limit), float(value), bool(passed) and not math.isnan(value))
 
 

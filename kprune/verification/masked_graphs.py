@@ -1,4 +1,4 @@
-"""What a SavedModel computes once what some layers give is set to 0, found without kprune's own masks.
+"""The reference for SavedModels: what they compute once outputs of some layers are set to 0.
 
 TensorFlow inlines the functions that a signature calls, so that every tensor stands in one graph.
 That graph is built again in parts: first what stands before every mask, then what follows the
@@ -31,7 +31,7 @@ _DO = "run both on data of your own; or take the masks out of a copy ('kprune un
 def masked_signatures(
     loaded: Any, analysis: GraphAnalysis, masks: Sequence[Mask]
 ) -> dict[str, Signature]:
-    """The signatures of a loaded SavedModel, with what the layers give set to 0.
+    """The signatures of a loaded SavedModel, with outputs of some layers set to 0.
 
     Args:
         loaded: what `tf.saved_model.load` gave; it may hold other weights than the file did.

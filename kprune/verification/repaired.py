@@ -1,4 +1,4 @@
-"""A file whose layers were refitted after units went: how it is told, and what must be as it was all the same."""
+"""Files whose layers were refitted: how they are recognised, and which weights must be unchanged."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def steps_after(original: Mapping[str, Any], pruned: Mapping[str, Any]) -> Steps
 
 
 def is_repaired(steps: Steps) -> bool:
-    """Whether what was left was refitted in one of the steps, whatever it says of how."""
+    """Whether the model was refitted in one of the steps, by any method."""
     return any(step.get(REPAIR) not in (None, False) for step in steps)
 
 
@@ -51,9 +51,9 @@ def changed_beyond_repair(
     gone: np.ndarray,
     steps: Steps,
 ) -> list[str]:
-    """The weights that no repair changes, and that are not what was left of the original's.
+    """The weights that no repair changes, and that differ from the original's all the same.
 
-    Nothing is said where other backends were at work, which set values of their own.
+    Empty if other backends were used, which set values of their own.
 
     Args:
         before, analysis: the original.
@@ -90,7 +90,7 @@ def _weights(analysis: Analysis) -> Iterator[tuple[tuple[str, str], Weight]]:
 
 
 def changed_text(paths: Sequence[str]) -> str:
-    """What is wrong with weights that are not the original's, in one sentence."""
+    """A sentence that names the weights which differ."""
     more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     return (
         f"{', '.join(map(clean, paths[:3]))}{more}: no repair changes these weights, and they are "

@@ -1,4 +1,4 @@
-"""Which units were pruned between an original and a file: the steps that the file records, replayed on the original."""
+"""Which units were pruned: the steps that a file records, replayed on its original."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kprune.text import clean
 
 
 class Unexplained(Exception):
-    """What was done to a file cannot be told, or does not fit the original; its text says why."""
+    """It is unknown how a file was pruned, or its record does not fit the original; the text says why."""
 
 
 def pruned_units(analysis: Analysis, pruned: Mapping[str, Any]) -> PrunedUnits:
@@ -55,7 +55,7 @@ def steps_between(original: Mapping[str, Any], pruned: Mapping[str, Any]) -> lis
 
 
 def replayed(analysis: Analysis, steps: Sequence[Mapping[str, Any]]) -> PrunedUnits:
-    """What some steps took, but for whole layers. Raises: ValueError for a backend that there is not."""
+    """The units that some steps pruned, whole layers aside. Raises: ValueError for an unknown backend."""
     found = PrunedUnits.nothing_of(analysis)
     last = max((n for n, step in enumerate(steps) if WHOLE_LAYERS in step), default=-1)
     for number, step in enumerate(steps):
@@ -89,7 +89,7 @@ def _steps(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _check_left(analysis: Analysis, pruned: Mapping[str, Any], gone: np.ndarray) -> None:
-    """Hold the plan against the list of units that are left. Raises: ValueError if they differ."""
+    """Compare the recorded steps with the list of units that are left. Raises: ValueError if they differ."""
     listed = pruned[KEY].get("units") or {}
     earlier = (analysis.metadata.get(KEY) or {}).get("units") or {}
     for address, axis in analysis.map.axes.items():

@@ -1,4 +1,4 @@
-"""Runs one signature of a SavedModel, in batches that it takes."""
+"""Runs one signature of a SavedModel, in batches of a size that it accepts."""
 
 from __future__ import annotations
 

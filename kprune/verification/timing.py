@@ -1,8 +1,8 @@
-"""How long two models take, side by side in one process.
+"""How long two models take, measured in turn in one process.
 
-What else the machine does slows both alike, so their calls take turns, and which of a pair goes
-first changes from pair to pair. The first calls, which trace the graph and fill caches, do not
-count. Medians are reported, and how far the middle half of the pairs lies apart.
+Calls of the two models alternate, so that other load on the machine slows both alike, and which of
+a pair comes first changes from pair to pair. The first calls, which trace the graph and fill
+caches, are not counted. The medians are reported, with the range of the middle half of the pairs.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Inputs of two models of which one lost tokens: only what both know can be compared.
+"""Inputs for two models, one of which has fewer tokens: only tokens that both know can be compared.
 
-Where ids come in, those of rows that are gone have no counterpart: samples with any of them are left
-out, and the pruned model gets the others with their new ids. Where tokens come in, the pruned model takes
-those that it lost for unknown ones: the original is made to do the same, and random inputs are drawn
-from the vocabulary that is left.
+If the inputs are ids, samples with ids of removed rows are left out, and the pruned model gets the
+others with their new ids. If the inputs are tokens, the pruned model treats removed tokens as
+unknown: the original is made to do the same, and random inputs are drawn from the vocabulary that
+is left.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WORDS = 8  # of a random text
 
 @dataclass(frozen=True)
 class TokenInputs:
-    """How inputs of an original become those of a model that lost rows of embeddings.
+    """Converts inputs of the original into inputs of a model with fewer rows of embeddings.
 
     Attributes:
         analysis: of the original.
@@ -139,7 +139,7 @@ class TokenInputs:
         return tree.pack_sequence_as(inputs, arrays)
 
     def forget(self, model: Any, *, drawn: bool) -> list[Note]:
-        """Have the original take tokens that are gone for unknown ones: their rows become that of the unknown.
+        """Have the original treat removed tokens as unknown: their rows become the row of the unknown token.
 
         Args:
             drawn: whether inputs are drawn from what is left.

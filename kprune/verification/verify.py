@@ -1,4 +1,4 @@
-"""Runs a pruned model and what it should equal, in plain Keras, and compares them."""
+"""Runs a pruned model and its reference in plain Keras, and compares their outputs."""
 
 from __future__ import annotations
 
@@ -74,31 +74,32 @@ def verify(
     min: Mapping[str, float] = NO_LIMITS,
     max: Mapping[str, float] = NO_LIMITS,
 ) -> Verification:
-    """Run both models in plain Keras and compare the pruned one with what it should compute.
+    """Run both models in plain Keras, and compare the pruned one with its reference.
 
-    That is the original whose removed units are silenced: every weight that belongs to them is 0.
-    Zeroed and masked units are silenced as their backend means it. What was done is read from the
-    pruned file's own metadata, and replayed on the original; a file without it is compared with the
-    original as it is.
+    The reference is the original with every pruned unit masked: all weights that belong to removed
+    units are 0, and zeroed and masked units are treated as their backend defines. Which units these
+    are is read from the pruned file's metadata. A file without it is compared with the unchanged
+    original.
 
-    A file that was repaired computes something else, and is to come near the original as it is. How
-    near it comes is measured; limits say how near is near enough. They hold for any other file as well.
+    A repaired file computes something else: it should be close to the unchanged original. The
+    distance is measured, and limits say what is close enough. Limits can be set for any other file
+    as well.
 
     Args:
         data: inputs, and targets for metrics; see `DataSource`.
-        samples: how many random inputs, if there are no data.
+        samples: the number of random inputs, if there are no data.
         tolerance: largest difference allowed, relative to an output's largest magnitude; by default
             1e-4, and more for models that compute in half precision.
         batch_size: how many samples are run at once.
         time: batch sizes at which to time both models; see `kprune.verification.timing`.
-        rules: files with rules for layers that kprune does not know, where pruning needed them.
+        rules: files with rules for layers that kprune does not know, if pruning needed them.
         trust: whether code that is not Keras's own may be run to read and load the models.
         progress: called with (samples done, samples in all).
-        metric: judge by this metric of Keras's instead of those of the file.
-        max_drop: how much worse the metric may be than the original's: `metric`, or the first of
-            which Keras knows whether more is better.
-        min_agreement: the least share of samples of which both give the same class.
-        min, max: by name, the least or the most that a metric of the pruned model may be.
+        metric: use this Keras metric instead of those of the file.
+        max_drop: how much worse the metric may be than the original's. The metric is `metric`, or
+            the first one for which Keras knows whether more is better.
+        min_agreement: the smallest allowed share of samples for which both models give the same class.
+        min, max: by name, the lowest or highest value that a metric of the pruned model may have.
     Raises: UsageError, CannotPruneError if a model needs code that is not there, FileError;
         CheckError if plain Keras does not load the pruned file.
     """
@@ -171,7 +172,7 @@ class _Both:
 
     Attributes:
         notes: what a reader should know.
-        wrong: what was found that should not be, beyond outputs that differ.
+        wrong: problems other than outputs that differ.
     """
 
     before: Source
@@ -187,7 +188,7 @@ class _Both:
         self.whole: WholeLayers | None = None
 
     def close(self) -> None:
-        """Let go of what was opened here."""
+        """Close the models that were opened here."""
         if self.base is not self.before:
             self.base.close()
 
@@ -342,14 +343,14 @@ class _Both:
         return compile_
 
     def _check_untouched(self, analysis: Analysis, known: PrunedUnits, steps: Steps) -> None:
-        """Hold the weights that no repair changes against those of the original."""
+        """Compare the weights that no repair changes with those of the original."""
         left = analyse(self.after, self.rules)
         changed = changed_beyond_repair(self.base, analysis, self.after, left, known.gone, steps)
         if changed:
             self.wrong.append(changed_text(changed))
 
     def _fixed(self, reference: Any, inputs: Any, batch_size: int) -> list[np.ndarray]:
-        """What a model gives without noise. Raises: CannotPruneError if it is random all the same."""
+        """The outputs of a model without noise. Raises: CannotPruneError if they are random even so."""
         full = run(reference, inputs, batch_size=batch_size)
         if is_random(reference, inputs, full, batch_size):
             raise CannotPruneError(
@@ -382,7 +383,7 @@ class _Both:
     def _without_layers(self, analysis: Analysis) -> Analysis:
         """The analysis of the original without the layers that were taken out as a whole.
 
-        Raises: Unexplained if that cannot be told.
+        Raises: Unexplained if these layers are not known.
         """
         steps = steps_between(analysis.metadata, self.after.metadata)
         whole = taken_out(analysis, steps)
@@ -395,7 +396,7 @@ class _Both:
     def _check_without_layers(
         self, whole: WholeLayers, inputs: Any, batch_size: int, tolerance: float
     ) -> None:
-        """Hold the original without some layers against the original in which they do nothing."""
+        """Compare the original without some layers with the original in which these layers do nothing."""
         idle, base = load(self.before, self.folder), load(self.base, self.folder)
         hand_through(idle, whole)
         pairs = [run(model, inputs, batch_size=batch_size) for model in (base, idle)]
@@ -443,7 +444,7 @@ class _Steps:
 
 
 def _unjudged(data: bool) -> Note:
-    """What a reader should know of figures that no limit judges."""
+    """A note that no limit judges the figures."""
     text = "how near it comes to the original is not judged: --min-agreement or --max-drop says how near is near enough"
     if not data:
         text = "random inputs show that it runs, and not how near it comes to the original on data: give --data"

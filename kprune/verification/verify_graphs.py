@@ -152,13 +152,13 @@ def verify_saved_models(
 
 @dataclass
 class _Reference:
-    """What the pruned model should equal.
+    """The reference: what the pruned model should compute.
 
     Attributes:
         folder: a SavedModel in which the weights that count as 0 are 0.
         analysis: of the original, which has the same graphs.
         gone: bool (labels,): what was removed.
-        masks: what is set to 0 besides, as the model runs.
+        masks: what else is set to 0 as the model runs.
         against: what it is called.
     """
 
@@ -181,7 +181,7 @@ class _Models:
     """Both models, loaded.
 
     Attributes:
-        reference: what the pruned one should equal.
+        reference: what the pruned model should compute.
         original: that, as TensorFlow loads it; `pruned` is the other one.
         names: of the original's signatures.
     """
@@ -213,7 +213,7 @@ class _Models:
         """What a signature should give.
 
         Args:
-            repeat: whether inputs may be taken again, where they are too few for a batch.
+            repeat: whether inputs may be repeated if there are too few for a batch.
         Returns: the signature with the batch that it takes, the inputs in whole batches, how many
             samples these are, and the outputs.
         """
@@ -281,7 +281,7 @@ _DIVIDED_BY = {"Rsqrt": 0, "Reciprocal": 0, "Inv": 0, "Log": 0, "RealDiv": 1, "D
 
 
 def _without_divisors(edit: Edit, analysis: Analysis) -> Edit:
-    """The edit but for constants by which a unit is divided: a unit that is 0 is 0 whatever they are."""
+    """The edit without the constants that a unit is divided by: 0 divided by any of them stays 0."""
     if not isinstance(analysis, GraphAnalysis):
         return edit
     held, tracer = analysis.held, analysis.tracer

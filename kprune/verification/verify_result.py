@@ -1,4 +1,4 @@
-"""What a verification found, as data and as it is shown: the verdict first."""
+"""The result of a verification, as data and as text: the verdict first."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class OutputDifference(Struct, frozen=True):
 
 
 class ParameterCount(Struct, frozen=True):
-    """One model's parameters, as Keras counts them and as kprune does from the file."""
+    """The parameters of one model, as Keras counts them and as kprune counts them from the file."""
 
     keras: int
     kprune: int
@@ -54,16 +54,16 @@ class Verification(Result, frozen=True, kw_only=True):
     """Two models, run side by side.
 
     Attributes:
-        against: what the pruned model was compared with: `masked original`, or `original` where
-            it was repaired, or the file does not say what was pruned.
-        exact: whether the two should be equal to float rounding; if not, differences do not fail.
-        passed: whether nothing was found that should not be, and every gate holds.
-        repaired: whether what was left was refitted: it is judged by `divergence`, then.
-        divergence: by output, how far the pruned model is from the original as it is; None if that
+        against: what the pruned model was compared with: `masked original`, or `original` if it was
+            repaired or the file does not record what was pruned.
+        exact: whether the two should be equal up to float rounding; if not, differences are no failure.
+        passed: whether no problem was found and every gate passed.
+        repaired: whether the model was refitted; it is then judged by `divergence`.
+        divergence: by output, how far the pruned model is from the unchanged original; None if that
             was not run.
-        gates: the limits that were given, and whether they hold.
-        metrics: with labelled data, `before` and `after`, by name.
-        time: an entry a batch size; None if it was not asked for.
+        gates: the limits that were given, and whether each one passed.
+        metrics: with targets, `before` and `after`, by name.
+        time: one entry per batch size; None if it was not requested.
     """
 
     original: str
@@ -90,7 +90,7 @@ class Verification(Result, frozen=True, kw_only=True):
 
     @property
     def failures(self) -> list[Gate]:
-        """The limits that do not hold."""
+        """The limits that failed."""
         return [gate for gate in self.gates if not gate.passed]
 
     def show(self, on: Page) -> None:
@@ -192,7 +192,7 @@ def _metrics(found: Verification) -> list[tuple[str, str]]:
 
 
 def _distances(found: Verification) -> list[tuple[str, str]]:
-    """How far a model that was not repaired is from the original as it is."""
+    """How far a model that was not repaired is from the unchanged original."""
     apart = found.divergence or {}
     rows = []
     for name, output in apart.items():

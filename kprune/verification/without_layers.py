@@ -1,7 +1,7 @@
-"""A model without the layers that a pruned file says were taken out of it: what that file is held against.
+"""The reference for a file from which whole layers were removed: the original without them.
 
-The file is made by the code that is to be judged, so plain Keras has a say as well: the original,
-in which every layer that went hands through what it is given, must compute the same.
+The reference is made by the code that is to be verified, so it is checked by plain Keras: the
+original in which every removed layer returns its input must compute the same.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Step = Mapping[str, Any]
 
 
 def taken_out(analysis: Analysis, steps: Sequence[Step]) -> WholeLayers | None:
-    """The layers that some steps took out of a model; None if they took none.
+    """The layers that some steps removed from a model; None if they removed none.
 
     Raises: Unexplained if they do not fit the model.
     """
@@ -67,7 +67,7 @@ def written_without(source: Source, analysis: Analysis, whole: WholeLayers, fold
 
 
 def hand_through(model: Any, whole: WholeLayers) -> None:
-    """From now on each of the layers gives what it is given, and sums leave out what is gone.
+    """Have each of the layers return its input, and sums leave out the removed branch.
 
     Args:
         model: the original, as plain Keras loaded it.
