@@ -38,7 +38,7 @@ class Table(Struct):
     Attributes:
         builtin: whether they come with kprune.
         taken: another table, whose names are not to be had here.
-        ask_packages: has installed packages register theirs; whoever loads rules sets it.
+        ask_packages: has installed packages register theirs; set by the code that loads rules.
     """
 
     builtin: bool

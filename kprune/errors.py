@@ -95,7 +95,7 @@ class CannotPruneError(KpruneError):
 
 
 class Cannot:
-    """What is said of a task to which a kind of model cannot be put; see `KpruneError`."""
+    """The error for a task that a kind of model does not support; see `KpruneError`."""
 
     def __init__(self, what: str, why: str = "", do: str = "") -> None:
         self.what, self.why, self.do = what, why, do

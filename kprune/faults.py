@@ -53,7 +53,7 @@ _PLAIN = {
     errno.ENAMETOOLONG: "the name is too long",
     errno.ELOOP: "its symbolic links lead in a circle",
     errno.EIO: "the disk reports an input/output error",
-    errno.EPIPE: "nobody reads it any more",
+    errno.EPIPE: "its reader has closed it",
 }
 
 

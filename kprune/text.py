@@ -10,7 +10,7 @@ ELLIPSIS = "…"
 def clean(text: object, limit: int = 80) -> str:
     """One printable line, whatever the text.
 
-    A name in a model file is chosen by whoever wrote the file. Escape sequences could repaint the
+    A name in a model file is chosen by the author of the file. Escape sequences could repaint the
     terminal, a newline could forge a second message, a bidirectional mark could reverse the rest
     of the line: all of them, and whatever else does not print, are shown as Python writes them.
 

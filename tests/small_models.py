@@ -129,7 +129,7 @@ class Network:
         Args:
             on: a tensor, or a list of them.
             shape: of what it gives, batch first; by default the input's, with `units` or
-                `filters` in the place of its last size.
+                `filters` in place of its last size.
         """
         return self.call(layer(kind, name, **config), on, shape=shape)
 

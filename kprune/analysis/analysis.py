@@ -54,7 +54,7 @@ class Analysis(Struct, eq=False, dict=True):
         rebuild_check: what Keras makes of custom layers, where their own code was traced.
         extras: names of what else the file carries, vocabularies among them.
         layered: whether its layers have configs of their own, as Keras's have.
-        cannot: tasks to which such a model cannot be put, and what is said of them.
+        cannot: tasks that such a model does not support, and the error for each.
         masking: the module that masks it.
     """
 

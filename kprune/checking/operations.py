@@ -37,7 +37,7 @@ def operation_shape(kind: str, config: Config, args: Any, kwargs: Mapping[str, A
     """What an operation gives; None if that is not known here.
 
     Args:
-        args, kwargs: shapes (as `Shaped`) in the place of tensors.
+        args, kwargs: shapes (as `Shaped`) in place of tensors.
     Raises: Contradiction if the arguments do not fit each other.
     """
     given = [*args, *(value for key, value in kwargs.items() if key != "name")]

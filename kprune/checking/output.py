@@ -25,7 +25,7 @@ def require_sound(after: Outline, before: Callable[[], Outline] | None = None) -
     Args:
         after: of that file.
         before: gives those of the file that it was made from. What was wrong there in the same place, or is
-            of a form that is not known here, is no fault of the change; it is called only in need.
+            of a form that is not known here, is not the fault of the change; called only when needed.
     Raises: UnsoundOutputError if config and weights contradict each other.
     """
     found = complaints(after)
@@ -134,7 +134,7 @@ def _by_order(
     for outer in model.layers.values():
         inside = list(walk.weights(outer))
         if any(own is None or layer.config.get("lora_rank") for layer, own in inside):
-            continue  # nobody can tell which tensor is which (adapters are stored here, and merged in a .keras)
+            continue  # it cannot be told which tensor is which (adapters are stored here, and merged in a .keras)
         found = [(layer, one) for layer, own in inside for one in own or () if not one.again]
         # Keras lists what is trained first (keras/src/legacy/saving/legacy_h5_format.py).
         found.sort(key=lambda pair: not (pair[1].trainable and pair[0].trainable))

@@ -57,7 +57,7 @@ def _invoke(command: Any, arguments: list[str]) -> int:
 
 
 def _complete(command: Any) -> int:
-    """Answer the shell. It reads standard output, and nobody reads an error."""
+    """Answer the shell. It reads standard output, and does not show errors."""
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
         try:
             command.main(args=[], prog_name="kprune")

@@ -388,7 +388,7 @@ class Limiting(Struct, frozen=True):
 
 
 def amount(text: str, option: str) -> float:
-    """A number such as 1300000, 1_300_000, 1.3e6 or 1.3M. Raises: UsageError if it is none."""
+    """A number such as 1300000, 1_300_000, 1.3e6 or 1.3M. Raises: UsageError for other text."""
     found = re.fullmatch(
         r"\s*([0-9][0-9_,]*(?:\.[0-9]+)?(?:[eE]\+?[0-9]{1,3})?)\s*([kKMGT]?)\s*", text
     )

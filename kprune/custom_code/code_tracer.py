@@ -1,7 +1,7 @@
 """A custom layer's own code, run once on symbolic tensors: what it does, as a graph.
 
 The layer is built from its config, as Keras builds it when it loads the file, and its `call` is
-given symbolic tensors in the place of its inputs and of its weights. Layers of Keras's own inside
+given symbolic tensors in place of its inputs and of its weights. Layers of Keras's own inside
 it become layers of the graph; the code of others is followed like that of the layer itself. This
 runs code that the file names, so it needs the user's trust.
 

@@ -38,7 +38,7 @@ def is_foreign(layer: Any) -> bool:
 
 @contextmanager
 def symbolic_weights(layer: Any, symbols: Mapping[int, Any], apart: set[int]) -> Iterator[None]:
-    """Put symbolic tensors in the place of the weights of a layer, and of those inside whose code is followed.
+    """Put symbolic tensors in place of the weights of a layer, and of those inside whose code is followed.
 
     Args:
         symbols: by the id of each weight.

@@ -183,7 +183,7 @@ def _samples(units: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _closure(analysis: Analysis, ids: np.ndarray) -> Closure | None:
-    """A choice that works and holds some labels; None if there is none, or if nobody could name it."""
+    """A choice that works and holds some labels; None if there is none, or if a user could not name it."""
     gone = analysis.groups.spread(ids)
     chosen = {
         address: np.flatnonzero(gone[axis.ids])

@@ -138,7 +138,7 @@ def recording() -> Iterator[Made]:
 def mend_configs(model: Any, made: Made) -> list[str]:
     """Give each custom layer a config from which its class can be built again.
 
-    A layer inside a model of a class of its own was never saved by itself, so nobody noticed if its
+    A layer inside a model of a class of its own was never saved by itself, so it went unnoticed if its
     get_config is missing, fails, forgets an argument, or writes one that the class does not take.
     Where that is so the config is made of the arguments that its constructor was given.
 

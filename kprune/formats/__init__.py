@@ -1,7 +1,7 @@
 """What is on disk: model files opened, and written anew with an `Edit` carried out.
 
     registry.py        which formats there are; open_model, write_model, default_output
-    lookalikes.py      what is taken for a model and is none, and what to do about it
+    lookalikes.py      files that are taken for models but are not, and what to do
     source.py          Source and Tensor: an opened model, its tensors not read yet
     zip/               the `.keras` file
     keras_folder.py    the same, unzipped

@@ -149,7 +149,7 @@ class KerasFolder(Source):
             stream.copy_weights(
                 self.weights, outcome, layout, target, verify=False, progress=progress
             )
-            target.checksum(layout.size)  # nobody stores it, but a hole would be noticed
+            target.checksum(layout.size)  # it is not stored, but a hole would be noticed
             check_layout(layout, fd, 0, name)
         finally:
             os.close(fd)

@@ -161,7 +161,7 @@ class LegacyH5(Source):
             stream.copy_weights(
                 self.weights, outcome, layout, target, verify=False, progress=progress
             )
-            target.checksum(layout.size)  # nobody stores it, but a hole would be noticed
+            target.checksum(layout.size)  # it is not stored, but a hole would be noticed
             check_layout(layout, new.fd, 0, new.name)
             new.commit(self.file.check_unchanged)
         return layout.size

@@ -1,4 +1,4 @@
-"""What is taken for a model and is none that kprune reads: told by its content, with what helps.
+"""Files that are taken for models but are not: recognised by content, with advice.
 
 A file is looked at here only after it turned out to be of no format in `kprune.formats.registry`, so
 the way of models pays nothing for it. Nothing is unpacked, and nothing in a pickle is run.
@@ -70,7 +70,7 @@ COMPRESSED = Lookalike("a compressed file", _UNPACK)
 ARCHIVE = Lookalike("an archive", _UNPACK)
 ZIPPED_MODEL = Lookalike("a zip archive with a model in it", _UNPACK)
 PAGE = Lookalike(
-    "a web page, perhaps saved in the place of the file that it offers",
+    "a web page, perhaps saved instead of the file that it offers",
     "get the file itself: from GitHub its raw version",
 )
 MATLAB = Lookalike("a MATLAB file")

@@ -188,7 +188,7 @@ def refuse_other_format(source: Source, output: AnyPath | None) -> None:
 
 
 def default_output(path: AnyPath) -> Path:
-    """Where the result goes if nobody says: `model.keras` gives `model.pruned.keras` beside it.
+    """Where the result goes by default: `model.keras` gives `model.pruned.keras` beside it.
 
     Raises: UsageError for standard input, which has no name.
     """

@@ -85,7 +85,7 @@ class Source(ABC):
         stands_at: the file that is read, where that is not the user's own.
         told: what a reader of a report should know of it.
         default_output: where a result goes, if not to the place that `path` suggests.
-        cannot: tasks to which a file of this format cannot be put, and what is said of them.
+        cannot: tasks that a file of this format does not support, and the error for each.
         has_signatures: whether TensorFlow runs it, signature by signature, and not Keras.
     """
 

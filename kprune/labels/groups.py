@@ -67,7 +67,7 @@ class Groups(Struct, eq=False, dict=True):
 
     @cached_property
     def sizes(self) -> np.ndarray:
-        """int64 (labels,): how many units that somebody can name are in each label's group."""
+        """int64 (labels,): how many units that a user can name are in each label's group."""
         named = self.owner >= 0
         return np.bincount(self.of[named], minlength=self.map.count)[self.of]
 

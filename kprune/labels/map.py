@@ -285,7 +285,7 @@ class TracedCall(Struct, eq=False):
 
     Attributes:
         record: what is known of the layer.
-        arguments: of the call, Labels in the place of tensors; `described`, shapes and dtypes.
+        arguments: of the call, Labels in place of tensors; `described`, shapes and dtypes.
         traced: the graph, as `kprune.tracing.code_graph.TracedCode`.
         map: what tracing it found out.
         weights: the layer's weights in Keras's order, those of the layers inside it among them.

@@ -3,8 +3,8 @@
 Token ids are values, not positions, so labels do not travel with them: after a trace they are followed
 from call to call. To take rows away renumbers the ids behind them, in every tensor that comes from the
 same source. So all embeddings that read a source lose the same rows (they are tied), the vocabulary in
-front of them loses the same entries, and where anything else reads the ids, or nobody can tell where
-they come from, the rows stay.
+front of them loses the same entries, and where anything else reads the ids, or where they come from
+is unknown, the rows stay.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Curve:
 
     Attributes:
         name: what the legend calls it.
-        x, y: as many of the one as of the other; None (or NaN) in `y` leaves a gap.
+        x, y: of equal length; None (or NaN) in `y` leaves a gap.
         dashed: whether it is drawn so, as one that the others are compared with.
     """
 

@@ -49,7 +49,7 @@ class Result(Struct, frozen=True, kw_only=True):
     schema: Annotated[int, Meta(description="counts changes that are no additions")] = SCHEMA
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data with the keys of the JSON; null stands for a number that is none."""
+        """Plain data with the keys of the JSON; null stands for NaN and infinity."""
         found: dict[str, Any] = _finite(msgspec.to_builtins(self))
         first = {key: found.pop(key) for key in ("kprune", "schema", "command")}
         notes = found.pop("notes")

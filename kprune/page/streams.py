@@ -26,7 +26,7 @@ def put(text: str, stream: TextIO | None = None) -> None:
 
     Args:
         stream: by default standard output.
-    Raises: FileError if the stream takes no more, BrokenPipeError if nobody listens any more.
+    Raises: FileError if the stream takes no more, BrokenPipeError if the reader has closed the pipe.
     """
     stream = stream_of(stderr=False) if stream is None else stream
     try:
@@ -52,7 +52,7 @@ def say(message: str) -> None:
                 lines[number] = (
                     colours.get(label, "\x1b[2m") + label + "\x1b[0m" + line[len(label) :]
                 )
-    with contextlib.suppress(OSError, ValueError):  # nobody listens any more
+    with contextlib.suppress(OSError, ValueError):  # the reader has closed the pipe
         print("\n".join(lines), file=sys.stderr, flush=True)
 
 

@@ -174,7 +174,7 @@ def label_lines(texts: Iterable[tuple[str, str]], room: int) -> Iterator[tuple[s
 
 
 def wrapped(line: str, width: int) -> list[str]:
-    """The line in pieces of so many columns, broken between words; the empty line stays a line."""
+    """The line in pieces of at most this many columns, broken between words; an empty line stays a line."""
     if columns_of(line) <= width:
         return [line]
     pieces, here = [], None
@@ -194,7 +194,7 @@ def wrapped(line: str, width: int) -> list[str]:
 
 
 def cut(text: str, room: int) -> str:
-    """As much of the beginning as fits into so many columns, but one character at the least."""
+    """As much of the beginning as fits into this many columns, but at least one character."""
     while columns_of(text) > room and len(text) > 1:
         text = text[: max(room, 1) if len(text) > room else -1]
     return text

@@ -80,7 +80,7 @@ def compacting(it: Opened, *, merge: bool = False, only: Units | None = None) ->
 
 
 def _compacting_graph(it: Opened, only: Units | None) -> Change:
-    """The same for a graph of operations: units that nobody reads, or that give nothing."""
+    """The same for a graph of operations: units that nothing reads, or whose output is 0."""
     from kprune.saved_model.dead_units import dead_units
     from kprune.surgery.remove import remove
 

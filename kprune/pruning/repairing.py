@@ -61,7 +61,7 @@ class Repair(Struct, frozen=True, eq=False):
         memory: bytes that may be kept at once; by default `MEMORY`.
         samples: how many inputs are used at most.
         progress: called with (calls made, calls in all).
-    Raises: UsageError for a way that there is not, or that needs data.
+    Raises: UsageError for an unknown method, or one that needs data.
     """
 
     way: Way | None = None

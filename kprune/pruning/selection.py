@@ -242,7 +242,7 @@ class Selection(Struct, frozen=True, dict=True):
             raise self._nothing_chosen(analysis)
         if self.choice is not None:
             for name in self.choice.per_layer:
-                axes_named(analysis, parse_layer(name))  # refuses one that there is not
+                axes_named(analysis, parse_layer(name))  # refuses an unknown one
             measure = (
                 measure_of(self.choice.target.kind, analysis, statistics.source)
                 if self.choice.target
@@ -283,7 +283,7 @@ class Selection(Struct, frozen=True, dict=True):
             indices = indices[~held[axis.ids[indices]]]
             if not named:
                 indices = indices[~frozen[axis.ids[indices]]]
-                # A layer that is not named is left with one unit at the least.
+                # A layer that is not named keeps at least one unit.
                 indices = indices[: len(axis) - 1] if len(indices) == len(axis) else indices
             found[axis.address] = indices
         if refused is not None and not found:

@@ -51,7 +51,7 @@ class Asked(Struct, eq=False, dict=True):
 
     @property
     def data(self) -> Path | None:
-        """The file of data that the step names. Raises: UsageError for a function: a plan runs nobody's code."""
+        """The file of data that the step names. Raises: UsageError for a function: a plan runs no code."""
         data = self.step.data
         if data is None:
             return None

@@ -184,7 +184,7 @@ def _writer(
 ) -> tuple[Any, Edit]:
     """What writes a source's result, and the edit as it takes it: an output's name may ask for another format.
 
-    Raises: UsageError for a conversion that there is not; CannotPruneError if this model stands in its way.
+    Raises: UsageError for an unknown conversion; CannotPruneError if this model cannot be converted.
     """
     if source.format == "h5" and output is not None and suffix_of(output) == ".keras":
         from kprune.formats.new_keras import NewKeras

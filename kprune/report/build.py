@@ -94,7 +94,7 @@ def fold_notes(layers: Iterable[str], coupled: Units) -> list[Note]:
         for path in dict.fromkeys(layers)
     ]
     for address, indices in coupled.items():
-        text = f"units {compact_text(indices.tolist())} of '{clean(address)}' go along, and count as zeroed too"
+        text = f"units {compact_text(indices.tolist())} of '{clean(address)}' are removed as well, and count as zeroed"
         notes.append(Note("coupled", address, text))
     return notes
 

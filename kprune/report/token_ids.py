@@ -24,7 +24,7 @@ def token_notes(analysis: Analysis, gone: np.ndarray) -> Iterator[Note]:
     """
     for source in analysis.map.token_sources:
         size = source.layer.config.get("vocabulary_size") if source.lookup else None
-        count = int(gone[source.ids[:size]].sum())  # rows behind the vocabulary are nobody's
+        count = int(gone[source.ids[:size]].sum())  # rows behind the vocabulary belong to no token
         if not count:
             continue
         path = source.layer.path

@@ -36,7 +36,7 @@ def activate(call: LayerCall, labels: Labels, field: str = "activation") -> Labe
 def elementwise_activation(config: dict[str, Any], field: str) -> Written:
     """The activation in a config, which works element by element.
 
-    Raises: CannotTell if it is none that kprune knows.
+    Raises: CannotTell if kprune does not know it.
     """
     function = written_activation(config.get(field))
     if function is None:

@@ -184,7 +184,7 @@ def _einsum_sizes(
 
 @LAYERS.rule("Identity", "ActivityRegularization", does="passes", values="same")
 def unchanged(call: LayerCall) -> Labels:
-    """hands on what it gets"""
+    """passes its input on unchanged"""
     return call.x
 
 

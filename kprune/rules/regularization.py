@@ -13,7 +13,7 @@ from kprune.tracing.registry import LAYERS
     does="passes", values="same",
 )  # fmt: skip
 def noise(call: LayerCall) -> Labels:
-    """hands on what it gets; active in training only"""
+    """passes its input on unchanged; active in training only"""
     noise_shape = call.config.get("noise_shape")
     if noise_shape is not None:
         for axis, size in enumerate(noise_shape):

@@ -140,7 +140,7 @@ def set_rate(keras: Any, live: Any, rate: float) -> list[Note]:
 
 
 def _fix_rate(live: Any, rate: float) -> None:
-    """Put a fixed learning rate in the place of a schedule; the optimizer's slots stay.
+    """Put a fixed learning rate in place of a schedule; the optimizer's slots stay.
 
     An optimizer with a fixed rate has a variable more, so it has to be another one: Keras loads
     the variables by their order.

@@ -125,7 +125,7 @@ _UP, _DOWN = ("acc", "accuracy", "auc"), ("loss", "mean_squared_error")
 
 
 def directions(model: Any, names: Iterable[str]) -> dict[str, bool | None]:
-    """For each metric of a model whether more is better; None where nobody knows.
+    """For each metric of a model whether more is better; None if that is not known.
 
     Keras 3 knows it of its own metrics (`_direction`, which ModelCheckpoint and EarlyStopping go by).
     """
@@ -148,10 +148,10 @@ def directions(model: Any, names: Iterable[str]) -> dict[str, bool | None]:
 
 
 def decisive(directions: Mapping[str, bool | None], metric: str | None = None) -> str:
-    """The metric to go by: the one that is asked for, else the first of which somebody knows
+    """The metric to use: the one that is asked for, else the first for which it is known
     whether more is better, the loss after all others.
 
-    Raises: UsageError if there is no such metric, or nobody knows that of it.
+    Raises: UsageError if there is no such metric, or that is not known for it.
     """
     known = [name for name, up in directions.items() if up is not None]
     if metric is None and known:

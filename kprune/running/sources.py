@@ -179,7 +179,7 @@ def held(data: DataSource) -> DataSource:
 
 
 def _in_numpy(batch: Any) -> Any:
-    """A batch with arrays in the place of tensors."""
+    """A batch with arrays in place of tensors."""
     if isinstance(batch, Mapping):
         return {key: _in_numpy(part) for key, part in batch.items()}
     if isinstance(batch, (tuple, list)):

@@ -114,7 +114,7 @@ def trace_by_tensorflow(spec: dict[str, Any], arguments: Any, *, old: bool) -> T
 
     Args:
         spec: the layer's dict in the config.
-        arguments: (args, kwargs) of the call, with a `Tensor` in the place of each tensor.
+        arguments: (args, kwargs) of the call, with a `Tensor` in place of each tensor.
         old: whether Keras 2 wrote the dict.
     Raises: Untraceable; whatever the function raises.
     """
@@ -171,7 +171,7 @@ def _hold_against_declared(layer: Any, args: Any, gives: tuple[Shape, ...]) -> N
 
 
 def require_registered(config: Mapping[str, Any], keras: ModuleType) -> None:
-    """Raises: Untraceable if a Lambda's function is one that the file only names, and nobody knows."""
+    """Raises: Untraceable if a Lambda's function is one that the file only names, and does not define."""
     function = config.get("function")
     if isinstance(function, dict) and function.get("class_name") == "function":
         name = function.get("config")
@@ -219,7 +219,7 @@ def runs_lambdas(source: Source, keras: ModuleType) -> Iterator[bool]:
 
 
 def trusted(*sources: Source) -> list[Note]:
-    """What is to be said of files whose own code was run."""
+    """The note about files whose own code was run."""
     names = [name_of(s) for s in sources if s.trusted and holds_code(s.config)]
     if not names:
         return []

@@ -1,4 +1,4 @@
-"""TensorFlow, imported without its chatter, with a word to whoever waits."""
+"""TensorFlow, imported without its chatter, with a message to the waiting user."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Units of a SavedModel that nothing would miss: removing them leaves every output as it is.
 
-A unit is dead if nobody reads it: all that its consumers hold for it is 0. It is dead as well if it
+A unit is dead if nothing reads it: all that its consumers hold for it is 0. It is dead as well if it
 gives nothing: all that makes it is 0, and every operation behind it leaves 0 at 0.
 """
 
@@ -13,7 +13,7 @@ from kprune.saved_model.analysis import GraphAnalysis
 
 
 def dead_units(source: Source, analysis: GraphAnalysis) -> np.ndarray:
-    """bool (labels,): what can go without a trace; each layer keeps one unit at the least."""
+    """bool (labels,): what can go without a trace; each layer keeps at least one unit."""
     groups, traced = analysis.groups, analysis.tracer.traced
     count = analysis.map.count
     # By group: whether there are slices of a kind, and whether one of them is not 0.

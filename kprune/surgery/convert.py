@@ -42,8 +42,8 @@ def as_keras(analysis: Analysis, edit: Edit) -> Edit:
     Args:
         analysis: of a legacy `.h5`.
         edit: of that file.
-    Raises: CannotPruneError if it is not known which Keras wrote the file, or a layer is none of
-        Keras's own.
+    Raises: CannotPruneError if it is not known which Keras wrote the file, or a layer is not
+            one of Keras's own.
     """
     version = str(analysis.metadata.get("keras_version", ""))
     old = version.startswith("2.")

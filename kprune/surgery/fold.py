@@ -123,7 +123,7 @@ def _all_missed(constants: Constants, closure: Closure) -> Iterator[tuple[np.nda
 
 
 def named(groups: Groups, labels: np.ndarray) -> tuple[str, int]:
-    """A unit that somebody can name, in the groups of some labels: (address, index)."""
+    """A unit that a user can name, in the groups of some labels: (address, index)."""
     hit = np.zeros(groups.map.count, bool)
     hit[groups.of[labels]] = True
     for address, axis in groups.map.axes.items():

@@ -3,7 +3,7 @@
 Two units are equal if every weight that makes them or that works on them alone is: their columns in
 kernels and biases, their places in a BatchNormalization, their depthwise filters. What reads them
 then may as well read the first, with the weights of both added up. A factor gets from a kernel and
-its bias to whoever reads them if nothing on the way does anything but f(a x) = a f(x).
+its bias to their readers if everything on the way satisfies f(a x) = a f(x).
 """
 
 from __future__ import annotations

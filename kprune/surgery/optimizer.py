@@ -143,7 +143,7 @@ def _class_and_config(spec: Any) -> tuple[str, dict[str, Any]]:
         # Keras 2 keeps what `compile` was given: `adam` is Adam with nothing set.
         return KNOWN.get(str(spec or "").lower(), str(spec or "")), {}
     config = spec.get("config")
-    # A class of somebody's own goes by its registered name, so that it is not taken for Keras's.
+    # A custom class goes by its registered name, so that it is not taken for Keras's.
     registered = str(spec.get("registered_name") or "").removeprefix("Custom>")
     name = (
         registered

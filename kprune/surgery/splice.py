@@ -1,7 +1,7 @@
 """Layers put into the config of a Functional model, and taken out of it.
 
 In both dialects every reader of a tensor spells where it comes from: a row [layer, node, tensor]. A
-layer that comes in between changes the rows of all who read what it stands behind.
+layer that comes in between changes the rows of all readers of the layer in front of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def insert_behind(
     nodes: list[int],
     unread: dict[str, Any],
 ) -> None:
-    """Put a layer behind every tensor that another one gives; all who read those read the new layer's.
+    """Put a layer behind every tensor that another one gives; the readers of those read the new layer's.
 
     Args:
         config: of the model.
@@ -66,7 +66,7 @@ def insert_behind(
 
 
 def take_out(config: dict[str, Any], entry: dict[str, Any]) -> None:
-    """Take a layer of one input out of a model; who read it reads what it read."""
+    """Take a layer of one input out of a model; its readers then read its input."""
     _count_outputs(config, -1)
     sources = [_first_source(node) for node in entry["inbound_nodes"]]
     for history, _ in _histories(config, entry_name(entry)):
@@ -81,7 +81,7 @@ def rewire(
     instead: Mapping[tuple[str, int, int], tuple[str, int, int]],
     addends: Mapping[tuple[str, int], Collection[int]],
 ) -> None:
-    """Take layers out of a model; who read one of these tensors reads another one.
+    """Take layers out of a model; the readers of these tensors read others.
 
     Args:
         config: of the model.

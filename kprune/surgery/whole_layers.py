@@ -2,7 +2,7 @@
 
 What the layers that go have given must come from somewhere else, or not be missed:
 
-    a chain            all that they gave was made of one tensor of the same shape: who read what
+    a chain            all that they gave was made of one tensor of the same shape: what read
                        they gave reads that tensor
     a residual branch  what they gave was added to something else, and the tensor that they read is
                        read by others too: the sum goes on without this addend
@@ -208,7 +208,7 @@ class _Shapes:
         return None if labels is None else labels.shape
 
     def _with_sizes(self) -> Mapping[Any, Any]:
-        """The tensors' labels with a size in the place of each that the model's inputs leave open."""
+        """The tensors' labels with a size in place of each that the model's inputs leave open."""
         if self._sized is None:
             from kprune.graph.parse import parse_model
             from kprune.rules import builtin
@@ -282,7 +282,7 @@ class _Rewiring:
         return call is not None and call.layer in self.found.named
 
     def _rewire(self, key: Key) -> None:
-        """Let those who read a tensor that goes read another one, or do without it."""
+        """Have the readers of a removed tensor read another one, or nothing."""
         entries = self._entries(key)
         readers = [
             call
@@ -377,7 +377,7 @@ class _Rewiring:
             instead[key] = new
 
     def _refuse_unread(self) -> None:
-        """Raises: CannotPruneError if a layer that stays would work for nobody."""
+        """Raises: CannotPruneError if nothing would read a layer that stays."""
         gone, instead = self.found.gone, self.found.instead
         read = {instead.get(ref.key, ref.key)[:2] for ref in self.outputs}
         was_read = {ref.key[:2] for ref in self.outputs}

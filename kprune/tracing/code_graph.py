@@ -98,7 +98,7 @@ class CodeTracer(Protocol):
 
         Args:
             spec: the layer's dict in the config.
-            arguments: (args, kwargs) of the call, with a `Tensor` in the place of each tensor.
+            arguments: (args, kwargs) of the call, with a `Tensor` in place of each tensor.
         Raises: Untraceable.
         """
 

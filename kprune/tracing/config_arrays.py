@@ -34,7 +34,7 @@ STEMS = {
 }
 
 DO = (
-    "choose other units; save the model with a number in the place of the array; "
+    "choose other units; save the model with a number in place of the array; "
     "or use 'kprune mask', which changes no shape"
 )
 

@@ -28,7 +28,7 @@ class Fields:
     """One traced layer, at its first call.
 
     Attributes:
-        described: the arguments of the call, with a `Tensor` in the place of each tensor.
+        described: the arguments of the call, with a `Tensor` in place of each tensor.
         made: paths of weights whose last axis is that of what they make.
     """
 

@@ -53,13 +53,13 @@ class LayerCall(RuleCall):
 
     Attributes:
         config: of the layer.
-        args, kwargs: the call's arguments, with `Labels` in the place of tensors; `xs` are all of
+        args, kwargs: the call's arguments, with `Labels` in place of tensors; `xs` are all of
             these but masks of time steps. `constants` are the arrays among the arguments, `made`
             the tensors that were made of such.
         kind: class of the layer; that of an operation where a Keras 2 layer is seen as one.
         renamed: see `seen_as`.
         graph_call: the call in the graph; None where a layer inside another is called.
-        traced: whether the layer's own code was traced; None if nobody asked.
+        traced: whether the layer's own code was traced; None if that was not looked up.
         untraced: why it could not be.
     """
 
@@ -260,7 +260,7 @@ class LayerCall(RuleCall):
         self._map.spoken.setdefault(constant.place, None)
 
     def as_tensor(self, constant: Constant) -> Labels:
-        """An array in the config as a tensor, batch first, with units that nobody can name along the other axes.
+        """An array in the config as a tensor, batch first, with unnamed units along the other axes.
 
         What it meets is tied to these, so that it is cut along.
         """
@@ -282,7 +282,7 @@ class LayerCall(RuleCall):
         return Labels(constant.shape, tuple(factors), keeps_zero=not constant.value.any())
 
     def made_tensor(self, argument: Any) -> Any:
-        """An argument, with a tensor in the place of an array in the config."""
+        """An argument, with a tensor in place of an array in the config."""
         return self.as_tensor(argument) if isinstance(argument, Constant) else argument
 
     def blocks(self, field: str, *sides: np.ndarray) -> Any:
@@ -458,7 +458,7 @@ class LayerCall(RuleCall):
 def damaged_config(
     layer: Layer, why: str, do: str = "check the file, or report this if plain Keras loads it"
 ) -> DamagedFileError:
-    """The error for a layer whose config is none of its class."""
+    """The error for a layer whose config does not belong to its class."""
     return DamagedFileError(
         f"the config of layer '{clean(layer.path)}' is not that of a {clean(layer.kind)}",
         why=clean(why),

@@ -1,7 +1,7 @@
 """A tensor that is given another shape: axes are matched in runs of equal size, from the last one on.
 
 What is left in front once no more runs match is folded together: the batch, windows or time steps
-in it, sizes that nobody knows. No unit can stand there on its own; one that stands in several of
+in it, unknown sizes. No unit can stand there on its own; one that stands in several of
 its positions stays or goes in all of them.
 """
 

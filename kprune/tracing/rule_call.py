@@ -166,7 +166,7 @@ class RuleCall:
         return labels
 
     def sized(self, numbers: Sequence[Number]) -> Labels:
-        """A tensor made from a shape, as zeros are: its positions are units nobody can name."""
+        """A tensor made from a shape, as zeros are: its positions are units without names."""
         known = self.recorded.get(0) or ()
         sizes = [n.value if n.value is not None and n.value >= 0 else None for n in numbers]
         if len(known) == len(sizes):
@@ -222,7 +222,7 @@ class RuleCall:
             self.freeze(axis, why)
 
     def anonymous(self, size: int) -> np.ndarray:
-        """Fresh labels that nobody can name: positions that are filled in, such as padding. int64 (size,)."""
+        """Fresh labels without names: positions that are filled in, such as padding. int64 (size,)."""
         return self._map.issue(size)
 
     def opaque(self, why: str, do: str = "") -> Labels | list[Labels]:

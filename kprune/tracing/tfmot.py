@@ -1,7 +1,7 @@
 """Wrappers of the TensorFlow Model Optimization toolkit, which stand around layers while a model is trained.
 
 They hold masks, thresholds or quantizers beside the layer's own weights. A model is pruned without
-them: the toolkit itself takes them out, and its function is named to whoever meets one.
+them: the toolkit itself takes them out, and its function is named to users who meet one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Layers without a rule whose own code was traced: the graph of that trace says what becomes of labels.
 
 Keras is not needed here. Whoever traces (`kprune.custom_code.code_tracer`) builds the layer from its config
-and calls it on symbolic tensors, with symbolic tensors in the place of its weights; what comes out
+and calls it on symbolic tensors, with symbolic tensors in place of its weights; what comes out
 is a graph like that of any Functional model, through which labels are pushed as through any other.
 Every axis of every weight has labels of its own to begin with, and what the graph ties together
 says which of them are the channels.
@@ -98,7 +98,7 @@ class TracedLayer:
         return outputs
 
     def _arguments(self) -> Any:
-        """The arguments of the call, for whoever traces."""
+        """The arguments of the call, for the code tracer."""
         call = self._call
         if any(isinstance(leaf, Constant) for leaf in leaves([call.args, call.kwargs])):
             raise Untraceable("which is called with an array that is written into the config")

@@ -1,6 +1,6 @@
 """What is known of a tensor whose shape the file does not record: from its consumer's class and kernel.
 
-A legacy `.h5` records no shapes, and behind a layer that nobody can follow (a Lambda) none can be
+A legacy `.h5` records no shapes, and behind a layer that cannot be followed (a Lambda) none can be
 worked out. Yet a Conv2D takes tensors of four axes, and as many channels as its kernel has rows.
 What is found so is only as much as that: sizes along which a layer slides stay unknown.
 """
@@ -100,7 +100,7 @@ def only_last_axis(model: Model, name: str) -> bool:
     Then a Dense behind a tensor of unknown rank can be taken for one behind a tensor of two axes.
 
     Args:
-        model: the outermost one, as nobody knows what becomes of the outputs of another.
+        model: the outermost one, since the readers of another one's outputs are unknown.
         name: of the layer.
     """
     readers: dict[str, list[Layer]] = {}

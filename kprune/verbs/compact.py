@@ -79,7 +79,7 @@ def idle_masks(analysis: Analysis, gone: np.ndarray | None) -> list[str]:
 
 
 def _unchanged(it: Opened, change: Change, target: Target) -> Report:
-    """Nothing to do: the output is a copy, which whoever reads it next expects; the input stays."""
+    """Nothing to do: the output is a copy, which the next reader expects; the input stays."""
     if not target.in_place:
         return write_file(it, change, target)
     report = write_file(it, change, replace(target, dry_run=True))

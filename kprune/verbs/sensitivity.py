@@ -286,7 +286,7 @@ class _Measured:
     """One model's figures.
 
     Attributes:
-        directions: for each figure whether more is better; None where nobody knows.
+        directions: for each figure whether more is better; None if that is not known.
     """
 
     figures: dict[str, float]
@@ -343,7 +343,7 @@ def _evaluated(where: _Place, it: Opened, parameters: int, folder: str) -> _Meas
     figures = evaluated(live, given)
     known = directions(live, figures)
     if where.metric is not None:
-        decisive(known, where.metric)  # refuses one that there is not
+        decisive(known, where.metric)  # refuses an unknown one
     rounded = {name: float(f"{value:.{DIGITS}g}") for name, value in figures.items()}
     return _Measured(rounded, known, given.count, parameters)
 

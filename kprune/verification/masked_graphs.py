@@ -2,8 +2,8 @@
 
 TensorFlow inlines the functions that a signature calls, so that every tensor stands in one graph.
 That graph is built again in parts: first what stands before every mask, then what follows the
-first ones, and so on. Between the parts the masks are plain arithmetic on tensors, and whoever reads
-what a layer gives is handed the masked tensor in its place. Weights stay where they are, in variables.
+first ones, and so on. Between the parts the masks are plain arithmetic on tensors, and the readers of
+a layer get the masked tensor instead. Weights stay where they are, in variables.
 """
 
 from __future__ import annotations

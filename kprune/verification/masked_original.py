@@ -79,7 +79,7 @@ def _by_activation(analysis: Analysis, address: str) -> bool:
 
 
 def _set_before_activation(layer: Any, indices: np.ndarray, value: float) -> None:
-    """From now on the layer's activation sees `value` in the place of what the units compute."""
+    """From now on the layer's activation sees `value` in place of what the units compute."""
     while hasattr(layer, "layer"):
         layer = layer.layer
     keras = import_keras()

@@ -1,4 +1,4 @@
-"""What is said of a model without changing it.
+"""Descriptions of a model that do not change it.
 
 inspect.py   what a file holds; inspection.py: as data, and as it is shown
 explain.py   why units go together; explanation.py: as data, and as it is shown

@@ -15,7 +15,7 @@ from kprune.views.fields import FieldChange
 
 
 class Along(Struct, frozen=True):
-    """Units of one layer that go along with the chosen ones."""
+    """Units of one layer that are removed with the chosen ones."""
 
     layer: Annotated[str, Meta(description="LAYER[.AXIS]")]
     units: list[int]

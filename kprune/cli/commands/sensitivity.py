@@ -176,7 +176,7 @@ def _show(found: Result, written: list[str], on: Page) -> None:
 
 
 def _numbers(text: str) -> list[float]:
-    """Ratios between commas. Raises: UsageError for what is none."""
+    """Ratios between commas. Raises: UsageError for anything else."""
     try:
         return [float(part) for part in text.split(",") if part.strip()]
     except ValueError:

@@ -1,7 +1,7 @@
 """The attributes of a legacy `.h5`, read by another process with limits on time and memory.
 
 A legacy file keeps its architecture in attributes, and libhdf5 trusts what it finds there: a
-damaged one can make it loop for ever in C, where Ctrl-C does not reach it, or crash. Here that
+damaged one can make it loop forever in C, where Ctrl-C does not reach it, or crash. Here that
 happens to a child, and the parent says that the file is damaged. The child's answer is JSON, read
 like any other text from outside.
 """

@@ -1,4 +1,4 @@
-"""What an HDF5 file of weights holds, whoever read it."""
+"""What an HDF5 file of weights holds, read either way."""
 
 from __future__ import annotations
 

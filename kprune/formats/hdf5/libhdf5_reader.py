@@ -1,6 +1,6 @@
 """The objects of any HDF5 file, as libhdf5 finds them.
 
-libhdf5 trusts what it reads: a damaged attribute value can make it loop for ever, an external link
+libhdf5 trusts what it reads: a damaged attribute value can make it loop forever, an external link
 or a virtual dataset makes it open other files, a declared size makes it allocate. So no attribute's
 value is ever read here, each object is looked at only after its kind is known to be harmless, and
 every size is held against the bytes that are there.

@@ -114,7 +114,7 @@ def padded(
     constant: bool,
     zeros: bool,
 ) -> Labels:
-    """What is filled in beside units counts as units nobody can name; the numbers that say how much follow.
+    """What is filled in beside units counts as units without names; the numbers that say how much follow.
 
     Args:
         widths: for each axis what is filled in before and after.

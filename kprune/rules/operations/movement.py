@@ -214,7 +214,7 @@ def tile(call: LayerCall) -> Labels:
 
 @OPERATIONS.rule("Pad", does="passes")
 def pad(call: LayerCall) -> Labels:
-    """what is filled in beside units counts as units nobody can name; pad_width follows"""
+    """what is filled in beside units counts as units without names; pad_width follows"""
     x, shape = call.x, call.shape()
     widths = call.argument(1, "pad_width")
     if isinstance(widths, int):

@@ -81,7 +81,7 @@ def one_hot(call: LayerCall) -> Labels:
 
 @function("identity_n")
 def identity_n(call: LayerCall) -> list[Any]:
-    """hands on what it gets"""
+    """passes its input on unchanged"""
     return [tensor(x) for x in leaves(call.args)]
 
 

@@ -43,7 +43,7 @@ def broadcast_to(call: LayerCall) -> Labels:
 
 @function("ensure_shape", takes="shape")
 def ensure_shape(call: LayerCall) -> Labels:
-    """hands on what it gets; its shape follows"""
+    """passes its input on unchanged; its shape follows"""
     if not isinstance(call.kwargs.get("shape"), list):
         if call.x.factors:
             raise CannotTell("has a shape that is no list")
@@ -73,7 +73,7 @@ def roll(call: LayerCall) -> Labels:
 
 @function("pad", takes="paddings mode constant_values")
 def pad(call: LayerCall) -> Labels:
-    """what is filled in beside units counts as units nobody can name; paddings follow"""
+    """what is filled in beside units counts as units without names; paddings follow"""
     plain_list(call, call.kwargs.get("paddings"))
     view = call.seen_as(
         "Pad",

@@ -167,7 +167,7 @@ def rank(call: LayerCall) -> Labels:
     idle="value mean stddev minval maxval seed layout", reads_sizes=True,
 )  # fmt: skip
 def made_from_a_shape(call: LayerCall) -> Labels:
-    """a tensor whose positions are units that nobody can name, where its sizes are written down or follow"""
+    """a tensor whose positions are units without names, where its sizes are written down or follow"""
     if any(isinstance(value, Labels) for value in call.kwargs.values()):
         raise CannotTell("is filled with what the model computes")
     first = call.args[0]

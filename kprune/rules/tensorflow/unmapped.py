@@ -51,7 +51,7 @@ REASONS = {
 
 
 def reason(name: str) -> str:
-    """Why a function has no rule by decision; "" if nobody has decided."""
+    """Why a function deliberately has no rule; "" if no decision was made."""
     for why, names in REASONS.items():
         if any(fnmatchcase(name, pattern) for pattern in names.split()):
             return why

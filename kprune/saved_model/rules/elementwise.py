@@ -54,7 +54,7 @@ def _parameters(call: OpCall) -> dict[str, Any]:
     "Cast",
     "EnsureShape",
     does="passes",
-    note="hands on what it gets",
+    note="passes its input on unchanged",
     numbers=True,
 )
 def unchanged(call: OpCall) -> Any:

@@ -151,7 +151,7 @@ def reverse(call: OpCall) -> Labels:
     "PadV2",
     "MirrorPad",
     does="passes",
-    note="what is filled in beside units counts as units nobody can name",
+    note="what is filled in beside units counts as units without names",
     numbers=True,
 )
 def pad(call: OpCall) -> Labels:

@@ -1,4 +1,4 @@
-"""What can be said of labels only once every operation of a SavedModel was seen."""
+"""What is known of labels only once every operation of a SavedModel was traced."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def _variable_names(
     Returns: by node, the name, and whether it says nothing of the variable's layer.
     """
     nodes, paths = meta.object_graph_def.nodes, object_paths(meta)
-    taken: dict[str, dict[str, None]] = {}  # keys of the variables that bear each name, in order
+    taken: dict[str, dict[str, None]] = {}  # keys of the variables that have each name, in order
     for node, key in sorted(keys.items()):
         taken.setdefault(_plain(nodes[node].variable.name), {})[copies.get(key, key)] = None
     names: dict[int, tuple[str, bool]] = {}

@@ -15,7 +15,7 @@ from kprune.saved_model.tracing.values import Value
 class NodeLayers:
     """Finds the layers of nodes, in the order in which these run.
 
-    Keras and its like put a layer's nodes into a scope that bears its name. Where a model has no
+    Keras and its like put a layer's nodes into a scope with its name. Where a model has no
     scopes, a layer's nodes are those that its weights go into and the activation behind them.
 
     Args:
@@ -25,7 +25,7 @@ class NodeLayers:
 
     Attributes:
         of: the layers of the nodes so far, by (graph, node); a node of no layer stands for itself.
-        scopes: the scope that bears its layer's name, of nodes that stand in one: a layer that is
+        scopes: the scope with its layer's name, of nodes that stand in one: a layer that is
             called again has another.
         makers: nodes that make units with a weight, as a multiplication does, and an added bias not.
     """
@@ -68,7 +68,7 @@ class NodeLayers:
         return None
 
     def _by_weight(self, node: Any, own: Layer, weight: Parameter | None) -> Layer | None:
-        """Outside of any scope: the layer of a weight for what makes its units, nobody's for others."""
+        """Outside of any scope: the layer of a weight for what makes its units, no layer for others."""
         if weight is None:
             return None
         calls = node.op in self._functions or "f" in node.attr  # runs many layers' nodes

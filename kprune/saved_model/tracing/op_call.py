@@ -112,7 +112,7 @@ class OpCall(RuleCall):
                     self.use_value(number)
 
     def hold_numbers(self) -> None:
-        """Have every number that comes in stay what it is: nobody says that these are sizes."""
+        """Have every number that comes in stay what it is: it is not known that these are sizes."""
         self.use_values(*range(len(self.ins)))
 
     def keep_value(self, number: Number) -> None:
@@ -172,7 +172,7 @@ class OpCall(RuleCall):
     def consumes(self, index: int, labels: Labels, axis: int, *, nonzero: bool) -> None:
         """Say that units are multiplied with an input along one of its axes, and summed.
 
-        A weight's rows can be looked at: where they are 0, nobody reads the unit. What is computed
+        A weight's rows can be looked at: where they are 0, nothing reads the unit. What is computed
         of the units of another layer carries their labels, and no such rows.
 
         Args:

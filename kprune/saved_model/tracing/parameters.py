@@ -11,7 +11,7 @@ import numpy as np
 from kprune.graph.model import Layer
 from kprune.labels.labels import Labels
 
-# How Keras calls the parts of attention: they are one layer to whoever uses it.
+# How Keras calls the parts of attention: they are one layer to its user.
 ATTENTION = ("query", "key", "value", "attention_output")
 _CELL = re.compile(r".*_cell(_\d+)?$")
 

@@ -22,7 +22,7 @@ def trace_from_signatures(meta: Any, tracer: GraphTracer, found: Found) -> None:
     """Trace from the signatures first, then from the root's own functions, then the rest.
 
     What comes out of the first two is frozen as an output; features that go in become units of their
-    own. The functions of objects inside, such as layers, are nobody's interface: they follow.
+    own. The functions of objects inside, such as layers, are no interface: they follow.
     """
     objects = meta.object_graph_def
     for name in _signature_functions(objects):
@@ -39,7 +39,7 @@ def trace_from_signatures(meta: Any, tracer: GraphTracer, found: Found) -> None:
     others = sorted(objects.concrete_functions, key=_made)
     called = _root_functions(objects)
     if not called and not set(meta.signature_def) - {_INIT}:
-        called = others  # nobody says what is meant to be called
+        called = others  # it is not recorded what is meant to be called
     for name in called:
         # What others call as well is traced: callers from outside then hand it the same.
         _entry(tracer, objects, found, name, f"are given by the function '{clean(name)}'")

@@ -73,7 +73,7 @@ class GraphTracer:
         self._rules = table()
         self._runs: dict[str, tuple[list[Value], list[Value]]] = {}  # arguments and results
         self._running: list[str] = []
-        self._numbers: dict[str, int] = {}  # of graphs, whose nodes may bear the same names
+        self._numbers: dict[str, int] = {}  # of graphs, whose nodes may have the same names
 
     def input(self, call: OpCall, shape: Shape | None) -> Labels:
         """Labels of an input of the model: its features are numbered, and stay."""
@@ -128,7 +128,7 @@ class GraphTracer:
         Args:
             captured: see `run_entry`.
             like: what a call of the same layer was given. Where none is known, the last axis has
-                units that nobody can name: what they meet says which they are.
+                units without names: what they meet says which they are.
         """
         graph = self.graph(name)
         inputs = []

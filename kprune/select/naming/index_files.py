@@ -129,7 +129,7 @@ def json_of(text: str, called: str) -> Any:
 
 
 def _rest_of_standard_input() -> bytes:
-    if sys.stdin is None:  # closed by whoever started kprune
+    if sys.stdin is None:  # closed by the process that started kprune
         raise OSError("it is closed")
     return _rest_of(sys.stdin.buffer)
 

@@ -154,7 +154,7 @@ def _listed_ids(kept: Kept, axis: UnitAxis) -> np.ndarray:
 
 
 def _within(ids: Iterable[Any], axis: UnitAxis) -> np.ndarray:
-    """Ids as an array. Raises: UsageError for what is none of the embedding's."""
+    """Ids as an array. Raises: UsageError for ids that the embedding does not have."""
     array = np.asarray(list(ids))
     if not array.size:
         raise _none_listed()

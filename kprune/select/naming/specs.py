@@ -2,7 +2,7 @@
 
 Which layer a spec means cannot be told from the text alone: Keras allows dots in layer names, so
 `mha.heads` may be a layer of that name, or the axis `heads` of the layer `mha`. A parsed spec
-therefore offers `candidates()`, and whoever knows the model takes the first that exists. Quotes
+therefore offers `candidates()`, and the code that knows the model takes the first that exists. Quotes
 settle it: what stands between them is the name and nothing else.
 
     conv:0-3            the layer conv

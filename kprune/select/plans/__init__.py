@@ -8,5 +8,5 @@ yaml_text.py    YAML that knows its lines
 errors.py       what is wrong with a plan, as a sentence with the line
 floor.py        what a metric must not fall below
 curves.py       how much of a metric each group of layers costs
-sensitivity.py  the units that a wanted metric lets go, by such curves
+sensitivity.py  the units that can be removed at a target metric, by such curves
 """

@@ -1,4 +1,4 @@
-"""What msgspec says of a plan, as a sentence with the line."""
+"""Errors of msgspec about a plan, as sentences with the line."""
 
 from __future__ import annotations
 

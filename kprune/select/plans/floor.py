@@ -59,7 +59,7 @@ class Floor(Struct, frozen=True):
 
 
 def parse_floor(text: str) -> Floor | None:
-    """A floor from its text; None if it is none."""
+    """A floor from its text; None if the text is not one."""
     found = _FLOOR.fullmatch(text)
     if found is None:
         return None

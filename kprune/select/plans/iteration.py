@@ -81,7 +81,7 @@ class Target(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Schedule(Struct, frozen=True, forbid_unknown_fields=True):
-    """How fast it goes: so many rounds to the target, or the same share each round."""
+    """How fast it goes: a number of rounds to the target, or the same share each round."""
 
     rounds: Annotated[int, Meta(ge=1, description="How many rounds lead to the target.")] | None = (
         None

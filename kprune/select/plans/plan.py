@@ -7,7 +7,7 @@
     expect: {parameters: "<= 1300000"}
 
 The structs of `plan_structs.py` are the schema; reading is strict, and every error names the line.
-Imported only where a plan is at hand: msgspec and yaml are not needed otherwise.
+Imported only when there is a plan: msgspec and yaml are not needed otherwise.
 """
 
 from __future__ import annotations

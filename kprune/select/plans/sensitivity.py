@@ -1,4 +1,4 @@
-"""The units that a wanted metric lets go, by what `kprune sensitivity` measured.
+"""The units that can be removed at a target metric, by what `kprune sensitivity` measured.
 
 `kprune.verbs.sensitivity` measures it. The file that holds it names every unit that was cut, so
 that choosing from it needs neither the data nor TensorFlow.

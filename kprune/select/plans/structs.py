@@ -105,7 +105,7 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True):
     whole_layers: Annotated[
         list[str],
         Meta(
-            description="remove: instead of units, layers or globs that go altogether: a residual "
+            description="remove: instead of units, layers or globs to remove as a whole: a residual "
             "branch that ends in an Add, or a chain that keeps the shape."
         ),
     ] = msgspec.field(default_factory=list)
@@ -165,7 +165,9 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True):
         ]
         | None
     ) = None
-    coupled: Annotated[bool, Meta(description="Whether units tied to these may go along.")] = True
+    coupled: Annotated[
+        bool, Meta(description="Whether units tied to these may be removed with them.")
+    ] = True
     allow_output_change: Annotated[
         bool, Meta(description="Whether the model's inputs or outputs may change.")
     ] = False

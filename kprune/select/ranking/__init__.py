@@ -1,6 +1,6 @@
 """Which units are chosen: statistics, criteria, budgets.
 
-options.py       what can be said of a choice, for the command line, plans and Python
+options.py       the options of a choice, for the command line, plans and Python
 choice.py        how many units of which layers, and what ranks them
 statistics.py    what is known of each unit's weights
 criteria.py      those that come with kprune

@@ -35,7 +35,7 @@ class Budget:
     Attributes:
         kind: `parameters`, `flops` or `bytes`.
         amount: as the user wrote it: `40%` of what there is, `1.2M`, `500000`.
-    Raises: UsageError for an amount that is none.
+    Raises: UsageError for an invalid amount.
     """
 
     kind: str

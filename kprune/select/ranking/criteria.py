@@ -174,6 +174,6 @@ def obs(units: Units) -> np.ndarray:
     """The order in which units go when the weights that read them are refitted, cheapest per parameter first.
 
     Optimal Brain Surgeon (Hassibi & Stork 1993) over all layers at once; needs data, no labels. Here
-    for one layer alone; whoever chooses has all layers ordered together.
+    for one layer alone; the chooser orders all layers together.
     """
     return units.places()

@@ -38,7 +38,7 @@ class Eliminated(Struct, frozen=True):
 
     Attributes:
         position: float64 (labels,), at a group's number its place, from 0; inf where it has none.
-        unknown: bool (labels,), units of which nobody knows what they cost.
+        unknown: bool (labels,), units whose cost is unknown.
         left_out: by address, why a whole layer is unknown.
     """
 

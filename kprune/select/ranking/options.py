@@ -1,4 +1,4 @@
-"""What can be said of a choice by rank or by class: one description for the command line, for plans and for `Choice`.
+"""The options of a choice by rank or by class: one description for the command line, for plans and for `Choice`.
 
 An option that is said in the same words everywhere is a field of `RankOptions` and a line of `OPTIONS`;
 `Choice` has it then, and so have plans, those for `iterate`, and the command line. What it means is
@@ -109,7 +109,7 @@ def described(name: str) -> Meta:
 
 
 class RankOptions(Struct, frozen=True, kw_only=True):
-    """What may be said of every choice by rank, wherever it is said; None where it is not."""
+    """The options of every choice by rank; None where one is not given."""
 
     round_to: Annotated[int, described("round_to")] | None = None
     min_units: Annotated[int, described("min_units")] | None = None

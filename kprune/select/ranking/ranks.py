@@ -81,7 +81,7 @@ def score_groups(
         strict: whether a layer to which the criterion does not apply is an error.
     Raises: ExpressionError if it applies to none of them.
     """
-    criterion(ranking.criterion)  # refuses a name that there is not, whatever the axes
+    criterion(ranking.criterion)  # refuses an unknown name, whatever the axes
     count = groups.map.count
     figures: list[np.ndarray] = []
     places: list[np.ndarray] = []

@@ -1,4 +1,4 @@
-"""What a loss or a metric says of classes, said of those that are left.
+"""What a loss or a metric says about classes, translated to those that are left.
 
 Losses and metrics stand in a config by name, or with their options: which class is counted, how many
 there are, a weight for each. After classes were removed a number means another class, or none.
@@ -28,7 +28,7 @@ BLANK_FIRST = "ctc"  # its blank is class 0
 
 
 class CannotFollow(Exception):
-    """A loss or metric cannot be said of the classes that are left; the text is the rest of a sentence."""
+    """A loss or metric cannot be kept for the classes that are left; the text is the rest of a sentence."""
 
 
 class ClassesLeft(Struct, frozen=True):
@@ -195,7 +195,7 @@ def _count(value: Any, classes: ClassesLeft, along: Along, remarks: list[str]) -
 
 
 def _ignored(value: Any, classes: ClassesLeft, along: Along, remarks: list[str]) -> Any:
-    """The class that labels bear where they say nothing."""
+    """The class of targets that are ignored."""
     number = classes.number(_whole(value))
     if number is not None or not classes.holds(value):
         return value if number is None else number

@@ -1,7 +1,7 @@
 """What `compile` set, once classes are gone: losses and metrics that count classes count those that are left.
 
 It stands in the config (`compile_config`), in that of each nested model that was compiled itself, and
-in a legacy `.h5` beside it (`training_config`). What cannot be said of the classes that are left is
+in a legacy `.h5` beside it (`training_config`). What cannot be translated is
 left out: a metric by itself; a loss with all that `compile` set, so that the model is loaded
 uncompiled. Keras would report other classes' figures else, or fail.
 """

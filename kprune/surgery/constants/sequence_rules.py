@@ -52,7 +52,7 @@ def recurrent(walk: Constants, at: LayerVisit) -> list[ConstantUnits]:
             made = np.where(alone, taken, made)
     known = ConstantUnits.of(units, made)
     walk.make([inner.axes[0]], known)
-    # The state before the first step is 0: any other constant is none for the recurrent kernel.
+    # The state before the first step is 0: any other constant is not constant for the recurrent kernel.
     never = BiasTarget(
         why=f"the state of '{at.layer.path}' is 0 before the first step, and their constant after"
     )

@@ -48,7 +48,7 @@ class LayerVisit(Struct, eq=False):
         record: all that tracing found of the layer.
         xs: the tensors that go in, in the order of the rule's `call.xs`.
         outputs: the labels of what comes out.
-        args, kwargs: the call's arguments, with `Tensor` in the place of tensors.
+        args, kwargs: the call's arguments, with `Tensor` in place of tensors.
         model, call: where it stands in the graph; None for a layer inside a layer.
     """
 
@@ -271,7 +271,7 @@ class Constants:
 
         Args:
             values: float64 (rows,), what each input always gives; NaN where that is not known.
-            uneven: whether zeros stand beside a constant, so that it is none for the kernel.
+            uneven: whether zeros stand beside a constant, so that it is not constant for the kernel.
         Returns: what the kernel tells, given these values.
         """
         padded = np.zeros(len(values), bool)
