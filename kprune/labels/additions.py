@@ -1,8 +1,8 @@
-"""Sums that Keras takes along another axis once a width is 1.
+"""Sums that Keras computes along another axis once a width is 1.
 
-`keras.ops.add` on TensorFlow takes its second operand for a bias if all of its sizes but one are 1
-(in Keras 3.15.1, keras/src/backend/tensorflow/numpy.py). It adds that along the last axis if this is
-equally long, else along axis 1 if that is, wherever the operand's own axis is. A projection of
+`keras.ops.add` on TensorFlow treats its second operand as a bias if all of its sizes except one are
+1 (in Keras 3.15.1, keras/src/backend/tensorflow/numpy.py). It adds the bias along the last axis if
+that has the same length, else along axis 1 if that has, regardless of the operand's own axis. A projection of
 attention with 6 heads has a bias of shape (6, key_dim); with one dimension left it is (6, 1), and on
 6 time steps Keras adds it along time. Nothing in a file can prevent that.
 """

@@ -1,8 +1,8 @@
-"""Branches that go as a whole: every unit of one part of a Concatenate was chosen.
+"""Branches that are removed as a whole: every unit of one part of a Concatenate was chosen.
 
-A layer that would be left with no unit cannot stay, as Keras has no layer of width 0. It can go
-altogether where nothing needs it: where what it gives ends, perhaps through layers that would be
-left with nothing as well, in a Concatenate that has other parts.
+A layer without units cannot stay, because Keras has no layer of width 0. It can be removed as a
+whole where nothing needs it: where its output ends, perhaps through layers that would have no units
+either, in a Concatenate that has other parts.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ JOINS = frozenset({"Concatenate"})
 
 
 def dead_branches(groups: Groups, gone: np.ndarray) -> set[Layer]:
-    """Layers that go as a whole, with the branch they are in.
+    """Layers that are removed as a whole, with the branch they are in.
 
     Args:
         gone: bool (labels,).
-    Returns: layers of which nothing is left and which nothing that stays needs. A layer of which
-        nothing is left and that is not among them is in the way of the removal.
+    Returns: layers that have no units left and that no remaining layer needs. If a layer has no
+        units left and is not among them, the removal is impossible.
     """
     found: set[Layer] = set()
     for model in _models(groups):

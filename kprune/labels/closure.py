@@ -23,12 +23,12 @@ Units = Mapping[str, np.ndarray]
 
 
 class Closure(Struct, frozen=True, eq=False):
-    """Chosen units with all that is removed with them.
+    """Chosen units, and all units that are removed with them.
 
     Attributes:
         groups: the solved ties.
-        chosen: by address of the axis, sorted int64 indices: what was asked for.
-        gone: bool (labels,): what goes.
+        chosen: by address of the axis, sorted int64 indices: the request.
+        gone: bool (labels,): what is removed.
         mixed: the labels among them over which a statistic is taken: the result is then not exact.
     """
 
@@ -58,7 +58,7 @@ class Closure(Struct, frozen=True, eq=False):
 
 
 def close(groups: Groups, chosen: Mapping[str, np.ndarray]) -> Closure:
-    """Everything that goes with chosen units, whether or not it can.
+    """Everything that is removed with the chosen units, whether or not that is possible.
 
     Args:
         chosen: by address of an axis of units, int64 indices.
@@ -84,7 +84,7 @@ def check(
     Args:
         drop_branches: whether a layer may vanish with its branch though not all of its units were chosen.
     Raises:
-        FrozenUnitsError: something frozen is among what goes, with the path that leads there.
+        FrozenUnitsError: a frozen unit would be removed; with the path that leads there.
         CannotPruneError: `coupled` is False and other units would be removed as well.
         LastUnitError, NotARectangleError: what is left would not be a layer, or not a block; or a
             layer would vanish that nobody chose to remove whole.
@@ -140,7 +140,7 @@ def _check_frozen(closure: Closure, allow_output_change: bool) -> None:
 
 
 def _named_itself(closure: Closure, outputs: np.ndarray) -> bool:
-    """Whether these outputs are units of an output layer that were named, and nothing else's.
+    """Whether these outputs are only units of an output layer that were named.
 
     Several units of a layer are one output where their positions are folded into the batch.
     """
@@ -192,7 +192,7 @@ def _frozen(closure: Closure, freeze: Freeze, label: int) -> FrozenUnitsError:
 
 
 def _or_rule(closure: Closure, freeze: Freeze) -> str:
-    """That a rule may help, where one would be asked: kprune's own rules for Keras's layers stand."""
+    """The advice that a rule may help, if a rule would be used: kprune's own rules cannot be replaced."""
     walk = closure.groups.map.model.walk()
     layer = next((layer for layer in walk if layer.path == freeze.at), None)
     asked = layer is not None and not layer.is_builtin and not layer.is_operation

@@ -1,4 +1,4 @@
-"""Several tensors element by element: which units must live or die together."""
+"""Several tensors element by element: which units stay or go together."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Derive = Callable[[np.ndarray], np.ndarray]
 
 
 class Combined(Struct):
-    """What comes of combining tensors element by element.
+    """The result of combining tensors element by element.
 
     Attributes:
         labels: those of the result.
         derive: makes labels for positions at which several units stand; see `LabelMap.derive`.
-        ties: pairs of equally shaped id arrays; each pair of ids stays or goes as one.
-        stuck: ids that cannot be removed, because another operand has no unit to go with them.
+        ties: pairs of equally shaped id arrays; the two ids of each pair stay or go together.
+        stuck: ids that cannot be removed, because another operand has no unit that could be removed with them.
     """
 
     labels: Labels

@@ -1,4 +1,4 @@
-"""Ties, solved: every unit's group, and what is known of whole groups."""
+"""Ties, solved: the group of every unit, and what is known of whole groups."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIXED = (TOKENS, "rule")
 
 
 def connected(count: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The smallest number that each of 0 … count-1 is connected to.
+    """For each of 0 … count-1 the smallest number that it is connected to.
 
     Pairs are merged all at once and paths are halved until nothing moves: a few passes over the
     arrays, where scipy's connected_components would take 0.8 s to import.
@@ -40,7 +40,7 @@ def connected(count: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 class Groups(Struct, eq=False, dict=True):
-    """Units that stay or go as one.
+    """Units that stay or go together.
 
     Attributes:
         map: what tracing found.

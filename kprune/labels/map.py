@@ -1,4 +1,4 @@
-"""What tracing a graph finds out: units, weights, and what ties, freezes and mixes them. Plain data."""
+"""What tracing a graph finds: units, weights, and what ties, freezes and mixes them. Plain data."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class ConfigArray(Struct, eq=False):
 
 
 class Blocks(Struct, eq=False):
-    """Units in equal runs (a grouped convolution's groups): whole runs go, or as many from each that stays.
+    """Units in equal runs (a grouped convolution's groups): whole runs go, or the same number from each of the others.
 
     Attributes:
         layer: where; `field` is the config entry that counts the runs.
@@ -196,7 +196,7 @@ class Mix(Struct, eq=False):
 
 
 class Tie(Struct, eq=False):
-    """Units that stay or go as one, pair by pair."""
+    """Units that stay or go together, pair by pair."""
 
     a: np.ndarray
     b: np.ndarray
@@ -204,7 +204,7 @@ class Tie(Struct, eq=False):
 
 
 class Derived(Struct, eq=False):
-    """Labels of positions at which several units stand: gone when all of them are.
+    """Labels of positions at which several units stand: gone when all of these units are.
 
     A head, after the dimensions of its units were summed away, is one.
 
@@ -218,7 +218,7 @@ class Derived(Struct, eq=False):
 
 
 class Lookup(Struct, eq=False):
-    """A call that takes values for the numbers of rows.
+    """A call that uses values as numbers of rows.
 
     Attributes:
         layer: the embedding.
@@ -287,7 +287,7 @@ class TracedCall(Struct, eq=False):
         record: what is known of the layer.
         arguments: of the call, Labels in place of tensors; `described`, shapes and dtypes.
         traced: the graph, as `kprune.tracing.code_graph.TracedCode`.
-        map: what tracing it found out.
+        map: what tracing it found.
         weights: the layer's weights in Keras's order, those of the layers inside it among them.
     """
 
@@ -319,7 +319,7 @@ TensorKey = tuple[str, str, int, int]
 
 
 class LabelMap(Struct, eq=False):
-    """What tracing a graph found out.
+    """What tracing a graph found.
 
     Attributes:
         model: the graph.
@@ -329,7 +329,7 @@ class LabelMap(Struct, eq=False):
         owner: for each label the index of its axis in `axes`; -1 for the label 0.
         lookups: calls that take values for the numbers of rows.
         token_sources: where these values come from (see `kprune.labels.tokens`).
-        several: layers that compute something else once a width is 1.
+        several: layers that compute something different once a width is 1.
         traced_calls: calls of layers whose own code was traced (see `kprune.tracing.traced_code`).
         spoken: by its place, each value in the config that a rule spoke for; a ConfigArray if it is one.
         counted: by its place, each value in the config that counts units. A layer that is called again
@@ -406,7 +406,7 @@ class LabelMap(Struct, eq=False):
         return self._derivations[key].ids
 
     def tie(self, one: np.ndarray, other: np.ndarray, at: str) -> np.ndarray:
-        """Have units stay or go as one, pair by pair.
+        """Make units stay or go together, pair by pair.
 
         Args:
             one, other: int64 (n,); 0 where no unit stands.
@@ -422,7 +422,7 @@ class LabelMap(Struct, eq=False):
     def freeze(
         self, ids: np.ndarray, why: str, at: str, do: str = "", *, subject: str = UNITS
     ) -> None:
-        """Have units stay, since a rule says so.
+        """Freeze units, because a rule says so.
 
         Args:
             ids: int64; the zeros among them are passed over.
@@ -442,7 +442,7 @@ class LabelMap(Struct, eq=False):
         return array
 
     def record(self, layer: Layer) -> LayerRecord:
-        """The record of a layer; a layer that stands in two models has one."""
+        """The record of a layer; a layer that is in two models has one record."""
         layer = layer.twin or layer
         if layer not in self.records:
             self.records[layer] = LayerRecord(layer)

@@ -1,4 +1,4 @@
-"""From a choice that leaves no block, or uneven runs, to the nearest one that works."""
+"""From a choice that would not leave a block, or would leave uneven runs, to the nearest one that works."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROUNDS = 16
 
 
 def completed(closure: Closure, *, allow_output_change: bool = False) -> Closure | None:
-    """A choice with as few more units as it takes, or None if none is found.
+    """The choice with as few additional units as possible, or None if there is none.
 
     Units that stand along several axes at once are completed to whole rows of the longest axis;
     groups that would be uneven lose the same positions as the one that loses most, and a group that

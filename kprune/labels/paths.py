@@ -1,4 +1,4 @@
-"""The path by which units get from the layer that issues them to the place that holds them."""
+"""The path of units from the layer that issues them to the place that freezes them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def path_to_freeze(groups: Groups, axis: UnitAxis, index: int, freeze: Freeze) -
     Args:
         axis: the axis of units that was named.
         index: the unit.
-        freeze: what holds it.
+        freeze: what freezes it.
     """
     group = int(groups.of[axis.ids[index]])
     goal = freeze.at

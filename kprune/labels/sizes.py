@@ -1,4 +1,4 @@
-"""Sizes that a graph computes with, as far as they are known before the model runs."""
+"""The sizes that a graph computes with, as far as they are known before the model runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Number(Struct, frozen=True, eq=False):
         value: as far as it is known before the model runs.
         at: the place where it is written, in the graph or in the config; None if it is computed.
         of: axes with units whose sizes went into it.
-        lost: whether it is anything else than a product of sizes, so that it cannot be followed.
+        lost: whether it is something other than a product of sizes, so that it cannot be followed.
     """
 
     value: int | None

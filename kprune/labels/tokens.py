@@ -1,7 +1,7 @@
 """Rows of embeddings: which tensors hold token ids, where these come from, and what else reads them.
 
 Token ids are values, not positions, so labels do not travel with them: after a trace they are followed
-from call to call. To take rows away renumbers the ids behind them, in every tensor that comes from the
+from call to call. Removing rows renumbers the ids behind them, in every tensor that comes from the
 same source. So all embeddings that read a source lose the same rows (they are tied), the vocabulary in
 front of them loses the same entries, and where anything else reads the ids, or where they come from
 is unknown, the rows stay.

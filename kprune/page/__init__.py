@@ -1,4 +1,4 @@
-"""What results are written on, and how their parts look: the ground of everything that a person reads.
+"""How results are printed: the basis of everything that a person reads.
 
 page.py       a page of lines: standard output, a text, HTML
 html.py       the page of a notebook

@@ -8,12 +8,12 @@ UNITS = " kMGTP"
 
 
 def figure(number: int | None) -> str:
-    """With separators; nothing for what is not there."""
+    """With separators; empty for None."""
     return "" if number is None else f"{number:,}"
 
 
 def short(number: int | None) -> str:
-    """With three digits or so: `640`, `18.4 k`, `4.11 G`; nothing for 0 and what is not there."""
+    """With about three digits: `640`, `18.4 k`, `4.11 G`; empty for 0 and None."""
     if not number:
         return ""
     if number < 1000:
@@ -25,7 +25,7 @@ def short(number: int | None) -> str:
 
 
 def percent(before: int, after: int) -> str:
-    """How much less or more it is: `-27.4%`; nothing where nothing changed."""
+    """The change in percent: `-27.4%`; empty if nothing changed."""
     if before == after or not before:
         return ""
     change = 100 * (after - before) / before
@@ -45,7 +45,7 @@ def _three_digits(value: float) -> str:
 
 
 def arrows(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """`before → after` for each pair, the arrows in line; where there is one figure, that alone."""
+    """`before → after` for each pair, with aligned arrows; only one figure if both are equal."""
     moved = [(before, after) for before, after in pairs if before != after and before and after]
     left = max((len(before) for before, _ in moved), default=0)
     right = max((len(after) for _, after in moved), default=0)

@@ -9,7 +9,7 @@ from typing import Any
 def json_text(value: Any) -> str:
     """JSON text of plain data, ending in a newline.
 
-    Everything but ASCII is escaped: a path may hold bytes that are no text in any encoding.
+    Non-ASCII characters are escaped: a path may hold bytes that are not text in any encoding.
     """
     return _text(value, "") + "\n"
 

@@ -1,4 +1,4 @@
-"""Notes: what a reader of a result should know beside it. They go to standard error."""
+"""Notes on a result, for its reader. They go to standard error."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A page of lines: standard output or standard error, a text, or HTML for a notebook.
 
-Plain strings, a style for whole lines, and wrapping at words is all that kprune's output needs. It is
-done here since rich takes a seventh of the time of a whole command to import; rich breaks the
+kprune's output needs only plain strings, styles for whole lines, and wrapping at words. This is
+done here because importing rich takes a seventh of the time of a whole command; rich breaks the
 cells of tables that do not fit, and draws the progress bar.
 """
 
@@ -86,7 +86,7 @@ class TextPage(Page):
 
 
 def _width(stream: TextIO) -> int:
-    """Of the terminal, or what COLUMNS says, or 80."""
+    """The width of the terminal, or COLUMNS, or 80."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isdecimal() and int(columns):
         return int(columns)

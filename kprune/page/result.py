@@ -16,7 +16,7 @@ SCHEMA = 1
 
 
 class Note(Struct, frozen=True):
-    """Something a reader should know; `kind` is for programs."""
+    """A note for the reader; `kind` is for programs."""
 
     kind: str
     layer: str
@@ -24,7 +24,7 @@ class Note(Struct, frozen=True):
 
     @property
     def sentence(self) -> str:
-        """The note for people; where the text does not name the layer it is about, with the layer."""
+        """The note as a sentence; with the layer, if the text does not name it."""
         if self.kind == "skipped":
             return f"nothing of '{self.layer}' is chosen: {self.text}"
         return self.text
@@ -39,8 +39,8 @@ class Result(Struct, frozen=True, kw_only=True):
     Attributes:
         kprune: the version that made it.
         command: the verb.
-        notes: what a reader should know beside it.
-        schema: counts changes of the JSON that are no additions.
+        notes: what a reader should know about it.
+        schema: counts changes of the JSON other than additions.
     """
 
     command: str

@@ -1,4 +1,4 @@
-"""Standard output and standard error: closed, full, left by their reader, or without a sign for "→"."""
+"""Standard output and standard error: closed, full, closed by their reader, or unable to encode "→"."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def put(text: str, stream: TextIO | None = None) -> None:
 
     Args:
         stream: by default standard output.
-    Raises: FileError if the stream takes no more, BrokenPipeError if the reader has closed the pipe.
+    Raises: FileError if the stream is full, BrokenPipeError if the reader has closed the pipe.
     """
     stream = stream_of(stderr=False) if stream is None else stream
     try:
@@ -64,7 +64,7 @@ def shows_colours(stream: TextIO | None) -> bool:
 
 
 def let_paths_through() -> None:
-    """Let a path be printed that holds bytes which are no text, and signs that have no code."""
+    """Allow printing of paths with bytes that are not text, and of characters that the encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
         if not hasattr(stream, "reconfigure"):
             continue
@@ -76,14 +76,14 @@ def let_paths_through() -> None:
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:
-    """What stands for signs that an encoding lacks: one character each, for the columns' sake."""
+    """Replacements for characters that an encoding lacks: one character each, to keep columns aligned."""
     assert isinstance(error, UnicodeEncodeError)
     missing = error.object[error.start : error.end]
     return "".join(ASCII.get(sign, "?") for sign in missing), error.end
 
 
 def forget_output() -> None:
-    """Let what standard output still buffers go nowhere, or Python complains as it exits."""
+    """Discard what standard output still buffers; otherwise Python complains at exit."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

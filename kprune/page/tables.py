@@ -23,10 +23,10 @@ def table_lines(
     """The lines of a table.
 
     Args:
-        columns: headers. One that starts with `>` is a column of figures, set to the right. Where
-            the table is too wide, a column that starts with `?` is left out, then one that starts
-            with `…` is cut short, then one that starts with `~` is broken into lines. Where even
-            that is too wide, each row becomes a few lines of text.
+        columns: headers. `>` marks a right-aligned column of figures. If the table is too wide,
+            columns marked `?` are left out, then columns marked `…` are cut short, then columns
+            marked `~` are broken into lines. If it is still too wide, each row becomes a few lines
+            of text.
         rows: see `Row`.
         room: how many columns of text there are.
         colours: whether styles are to be seen.

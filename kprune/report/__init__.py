@@ -1,4 +1,4 @@
-"""What a change comes to, in figures and words.
+"""The report of a change, in figures and words.
 
 change.py          a change that is ready to be carried out
 report.py          the report as data (its JSON is the contract), as it is shown, and its schema

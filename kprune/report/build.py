@@ -1,4 +1,4 @@
-"""Makes the report of one change from the very objects that are carried out."""
+"""Makes the report of one change from the objects that are carried out."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def build(it: Opened, change: Change, notes: Iterable[Note] = ()) -> Report:
 
 
 def _layers(before: Counts, after: Counts, touched: set[str]) -> list[LayerChange]:
-    """The layers whose figures or weights are others."""
+    """The layers whose figures or weights changed."""
     rows = ((row, after.layers[name]) for name, row in before.layers.items())
     return [
         LayerChange(
@@ -88,7 +88,7 @@ def dropped_state(analysis: Analysis, edit: Edit) -> list[Note]:
 
 
 def fold_notes(layers: Iterable[str], coupled: Units) -> list[Note]:
-    """Which layers took constants over, and which units that were not chosen count as zeroed."""
+    """Which layers absorbed constants, and which units that were not chosen count as zeroed."""
     notes = [
         Note("folded", path, f"'{clean(path)}' now includes what the removed units always gave")
         for path in dict.fromkeys(layers)
@@ -100,7 +100,7 @@ def fold_notes(layers: Iterable[str], coupled: Units) -> list[Note]:
 
 
 def removal_notes(analysis: Analysis, closure: Closure) -> list[Note]:
-    """What a reader of a removal should know: where it is not exact, and where Keras does not do what it says."""
+    """Notes on a removal: where it is not exact, and where Keras behaves differently from its config."""
     notes = bias_traps(analysis, closure.gone)
     compiled = recompiled(analysis, closure.gone)
     notes += [Note("compiled", path, text) for path, text in texts(compiled)]

@@ -20,10 +20,10 @@ class Change(Struct, frozen=True, eq=False):
         command, backend: as the report names them.
         selected, changed: what was named, and all that is affected.
         gone: bool (labels,) if units were physically removed.
-        exact: whether what is left computes what it did with the units at 0.
+        exact: whether the rest computes what it did with these units at 0.
         names: a file of class names that goes with the result.
-        token_ids: those before the change, if they are others now.
-        repaired: what came of refitting what is left.
+        token_ids: those before the change, if they changed.
+        repaired: the result of refitting, if there was any.
     """
 
     command: str

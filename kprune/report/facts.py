@@ -28,7 +28,7 @@ def facts(it: Opened, counts: Counts) -> FileFacts:
 
 
 def figures(counts: Counts, path: str | None, format_name: str, size: int) -> FileFacts:
-    """The figures of a file, as they were counted."""
+    """The figures of a file, from their counts."""
     return FileFacts(
         path, format_name, size, counts.parameters, counts.trainable, counts.flops, counts.units
     )

@@ -1,7 +1,7 @@
 """What is left of each weight, axis by axis, in terms of the original positions.
 
-The rows of a grouped kernel stand for other inputs in each run of its columns, so what is left of them
-is told for each group.
+The rows of a grouped kernel stand for different inputs in each run of its columns, so they are
+listed for each group.
 """
 
 from __future__ import annotations

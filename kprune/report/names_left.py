@@ -22,7 +22,7 @@ class NamesLeft(Struct, frozen=True):
         names: all that there were, and the file.
         address: of the output layer.
         gone: which are gone, counted in that file.
-        place: where the rest goes; None for beside the result.
+        place: where the file of the rest is written; None for beside the result.
     """
 
     names: ClassNames

@@ -1,4 +1,4 @@
-"""What came of refitting what is left of a model."""
+"""The result of refitting a pruned model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MANY = 24
 
 
 class Kernel(Struct, frozen=True):
-    """A kernel that was refitted: the squared error of what it makes, relative to its variance."""
+    """A kernel that was refitted: the squared error of its outputs, relative to their variance."""
 
     name: str
     before: Annotated[
@@ -64,14 +64,14 @@ class Judged(Struct, frozen=True):
 
 
 class Repaired(Struct, frozen=True):
-    """What came of a repair.
+    """The result of a repair.
 
     Attributes:
         way: `lstsq`, `noise`, `bias` or `bn`.
         inputs: on how many.
-        judged: on how many the models were compared; apart: whether these are others.
+        judged: on how many the models were compared; apart: whether these are different inputs.
         kernels: those that were refitted, in the order of the model.
-        left: layers that were not, though units of theirs went.
+        left: layers that were not, although some of their units were removed.
         cut, repaired: how far the outputs are from the original's, before and after.
     """
 
@@ -86,7 +86,7 @@ class Repaired(Struct, frozen=True):
 
 
 def show_repaired(found: Repaired, on: Page) -> None:
-    """The table of the kernels, and what it came to at the outputs."""
+    """The table of the kernels, and the effect on the outputs."""
     rows = [row for row in found.kernels if max(row.before, row.after) >= 5e-4]
     rows = sorted(rows, key=lambda row: -row.after)[:MANY]
     shown = [row for row in found.kernels if row in rows]

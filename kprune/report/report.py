@@ -1,4 +1,4 @@
-"""The report of one change: what was asked, what happened, what it saved."""
+"""The report of one change: what was requested, what was done, what it saved."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Kept = Sequence[int | list[int]] | None
 
 
 class LayerChange(Struct, frozen=True):
-    """One layer that changed. Units are null for a layer that makes none of its own."""
+    """One layer that changed. Units are null for a layer without units of its own."""
 
     name: str
     class_: str = msgspec.field(name="class")

@@ -1,4 +1,4 @@
-"""What became of token ids: a table beside the result, and what its reader should know."""
+"""The new ids of tokens: a table beside the result, and notes for its reader."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kprune.text import clean
 
 
 def token_notes(analysis: Analysis, gone: np.ndarray) -> Iterator[Note]:
-    """What callers of a model have to do, or to know, once rows of embeddings are gone.
+    """What callers of a model have to do, or know, after rows of embeddings were removed.
 
     Args:
         gone: bool (labels,).

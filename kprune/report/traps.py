@@ -1,4 +1,4 @@
-"""Where Keras computes something else than its config says, because of the sizes that a cut leaves.
+"""Places where Keras computes something other than the config says, because of the sizes after a cut.
 
 `keras.ops.add` on TensorFlow takes a second operand of which only one size is not 1 for a bias,
 and asks first whether the tensor's *last* axis is that long, wherever the operand's own axis is (in

@@ -1,4 +1,4 @@
-"""What differs between two model files, as data and as it is shown."""
+"""What differs between two model files, as data and as text."""
 
 from __future__ import annotations
 

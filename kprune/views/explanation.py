@@ -1,4 +1,4 @@
-"""What is removed with some units and why, as data and as it is shown."""
+"""What is removed with some units and why, as data and as text."""
 
 from __future__ import annotations
 

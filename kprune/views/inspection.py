@@ -1,4 +1,4 @@
-"""What a model file holds, as data and as it is shown on one screen."""
+"""The contents of a model file, as data and as text for one screen."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def _axis_row(layer: LayerFacts, axis: AxisFacts, sets: dict[str, str]) -> list[
 
 
 def _note(facts: LayerFacts | AxisFacts, letters: str) -> str:
-    """Why not all is free, and what it is tied to, in a word or two; the legend says the rest."""
+    """Why not all units are free, and what they are tied to, in a word or two; the legend has the rest."""
     words = []
     if letters:
         words.append(f"tied {letters}")
@@ -240,7 +240,7 @@ def _legend(found: Inspection, sets: dict[str, str]) -> Iterator[tuple[str, str]
 
 
 def _reasons(layers: Iterable[LayerFacts], field: str) -> dict[str, list[str]]:
-    """Why units are frozen or mixed, and those of which layers; answers of the model left out."""
+    """Why units are frozen or mixed, and in which layers; outputs of the model are left out."""
     found: dict[str, list[str]] = {}
     for layer in layers:
         parts: list[LayerFacts | AxisFacts] = [layer, *_axes(layer)]

@@ -1,4 +1,4 @@
-"""Which layer classes and operations have a rule, and what it does with their units: as data, and as it is shown."""
+"""Which layer classes and operations have a rule, and what it does with their units: as data and as text."""
 
 from __future__ import annotations
 
