@@ -213,7 +213,7 @@ def attention(call: LayerCall) -> Any:
 
 @LAYERS.rule("Dot", does="combines")
 def dot(call: LayerCall) -> Labels:
-    """the axes named are multiplied and summed; normalised, a unit that gives 0 is still not missed"""
+    """the named axes are multiplied and summed; units that are 0 have no effect, also when normalised"""
     one, other = call.xs[:2]
     axes = call.config["axes"]
     axes = [axes, axes] if isinstance(axes, int) else list(axes)

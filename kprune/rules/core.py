@@ -190,7 +190,7 @@ def unchanged(call: LayerCall) -> Labels:
 
 @LAYERS.rule("Masking", does="mixes")
 def masking(call: LayerCall) -> Labels:
-    """masks a time step if all units are mask_value; a unit that gives 0 is not missed where that is 0"""
+    """masks a time step if all units are mask_value; units that are 0 have no effect if mask_value is 0"""
     value = call.config.get("mask_value", 0.0)
     if not call.x.keeps_zero or not isinstance(value, (int, float)) or value != 0:
         call.mix(call.x.last, f"decide together which time steps {call.layer.path!r} masks")

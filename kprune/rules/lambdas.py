@@ -17,7 +17,7 @@ from kprune.tracing.registry import LAYERS
     "or register a rule for 'Lambda:NAME'",
 )
 def lambda_layer(call: LayerCall) -> Any:
-    """holds what reaches it; what comes out has the shape that output_shape declares"""
+    """freezes what reaches it; the output has the shape that output_shape declares"""
     given = call.xs[0].shape if call.xs else None
     for index, shape in enumerate(declared_outputs(call.config, given[0] if given else None)):
         if call.recorded.get(index) is None:

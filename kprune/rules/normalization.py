@@ -79,7 +79,7 @@ def rms_normalization(call: LayerCall) -> Labels:
 
 @LAYERS.rule("UnitNormalization", does="passes")
 def unit_normalization(call: LayerCall) -> Labels:
-    """divides by the norm over an axis, in which a unit that gives 0 is not missed"""
+    """divides by the norm over an axis, in which units that are 0 have no effect"""
     axes = call.config.get("axis", -1)
     for axis in [axes] if isinstance(axes, int) else axes:
         if not call.x.keeps_zero:

@@ -33,7 +33,7 @@ def pooling(call: LayerCall) -> Labels:
 
 @LAYERS.rule(*GLOBAL, does="passes")
 def global_pooling(call: LayerCall) -> Labels:
-    """channel by channel; the axes it pools over go, or become 1 with keepdims"""
+    """channel by channel; the pooled axes are removed, or become 1 with keepdims"""
     shape = call.shape()
     spatial = spatial_axes(call.config.get("data_format"), len(shape))
     x = call.keep_axes_whole(

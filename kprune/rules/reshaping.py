@@ -39,7 +39,7 @@ def filled_in(target: list[Any], old: Shape) -> Shape:
 
 @LAYERS.rule("Flatten", does="passes", values="moved")
 def flatten(call: LayerCall) -> Labels:
-    """reshape to one axis; channels_first is put channels_last before"""
+    """reshape to one axis; channels_first is transposed to channels_last first"""
     x, shape = call.x, call.shape()
     if call.config.get("data_format") == "channels_first" and len(shape) > 2:
         # Flatten.call: channels move to the end before the reshape.

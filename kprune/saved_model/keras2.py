@@ -222,7 +222,7 @@ def save_h5(model: Any, path: Path, folder: Path) -> None:
         with quiet(replay=False):
             model.save(path, save_format="h5")
     except NotImplementedError as error:  # tf_keras speaks of HDF5 here, which the user never named
-        why = f"the call() of its class '{type(model).__name__}' is code, and no graph of layers"
+        why = f"the call() of its class '{type(model).__name__}' is code, not a graph of layers"
         raise _foreign(folder, why) from error
     except ValueError as error:
         raise _foreign(folder, " ".join(str(error).split())) from error

@@ -88,7 +88,7 @@ def mask(analysis: GraphAnalysis, chosen: Mapping[str, np.ndarray]) -> Edit:
 def mask_below(
     analysis: GraphAnalysis, chosen: Mapping[str, np.ndarray | None], below: float
 ) -> Edit:
-    """The edit that zeroes, as the model runs, activations whose magnitude is under a threshold.
+    """The edit that zeroes, at run time, activations whose magnitude is under a threshold.
 
     Args:
         chosen: by layer, indices of units; None for all.

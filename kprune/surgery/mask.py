@@ -1,7 +1,7 @@
 """Multiplying units' outputs by 0, by stock Keras parts only, so that the file loads without kprune.
 
 A static mask is a `Rescaling` layer whose scale is a vector of ones and zeros. A dynamic mask zeroes,
-as the model runs, what is smaller in magnitude than a threshold; it is a small Functional model
+at run time, what is smaller in magnitude than a threshold; it is a small Functional model
 around the operation `hard_shrink`, since a Sequential takes only layers. Both are recognised by their
 name, `kprune_mask_<layer>`, and `unmask` takes them out again.
 """

@@ -1,7 +1,7 @@
 """The reference for `verify`: the original with every pruned unit masked.
 
 Removed units are masked in the file: every weight that belongs to them is set to 0. Zeroed and masked
-units are masked as the model runs, in the way their backend defines: the activation of a zeroed unit is
+units are masked at run time, in the way their backend defines: the activation of a zeroed unit is
 applied to 0, and the output of a masked one is replaced by 0. So a file is never compared with its own
 weights.
 """

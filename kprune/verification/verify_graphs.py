@@ -158,7 +158,7 @@ class _Reference:
         folder: a SavedModel in which the weights that count as 0 are 0.
         analysis: of the original, which has the same graphs.
         gone: bool (labels,): what was removed.
-        masks: what else is set to 0 as the model runs.
+        masks: what else is set to 0 at run time.
         against: what it is called.
     """
 

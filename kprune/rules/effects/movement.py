@@ -55,12 +55,12 @@ def tiled(call: RuleCall, x: Labels, times: Counts) -> Labels:
     """The whole tensor several times over.
 
     Args:
-        times: for each axis; None where that is known only as the model runs.
+        times: for each axis; None where that is known only at run time.
     """
     shape = call.shape(x)
     unknown = [axis for axis, count in enumerate(times) if count is None]
     grown = [axis for axis, n in enumerate(times) if n not in (1, None) and shape[axis] == 1]
-    x = call.keep_axes_whole(x, unknown, f"are repeated by {call.layer.path!r} as the model runs")
+    x = call.keep_axes_whole(x, unknown, f"are repeated by {call.layer.path!r} at run time")
     x = call.keep_axes_whole(x, grown, f"are spread by {call.layer.path!r}")
     result = tuple(
         None if size is None or count is None else size * count
@@ -114,7 +114,7 @@ def padded(
     constant: bool,
     zeros: bool,
 ) -> Labels:
-    """What is filled in beside units counts as units without names; the numbers that say how much follow.
+    """Padding beside units counts as units without names; the numbers that say how much follow.
 
     Args:
         widths: for each axis what is filled in before and after.

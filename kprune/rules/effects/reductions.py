@@ -53,7 +53,7 @@ def normalised(call: RuleCall, x: Labels, axes: Sequence[int], *, shares: bool) 
 
 
 def running_sums(call: RuleCall, x: Labels, axes: Sequence[int]) -> Labels:
-    """Every position with the sum of all before it: one that gives 0 is not missed."""
+    """Every position with the sum of all before it: units that are 0 have no effect."""
     for axis in axes:
         along = x.axis(axis)
         if along.factors and not x.keeps_zero:

@@ -59,7 +59,7 @@ def product(
 
 @OPERATIONS.rule("Matmul", does="combines")
 def matmul(call: LayerCall) -> Labels:
-    """the last axis of the first with the last but one of the second; batches meet"""
+    """the last axis of the first with the second-to-last of the second; batches meet"""
     one, other = (call.argument(0, "x1"), call.argument(1, "x2"))
     ranks = [len(call.shape(o)) if isinstance(o, Labels) else o.value.ndim for o in (one, other)]
     left, right, output = matmul_letters(*ranks)
@@ -68,7 +68,7 @@ def matmul(call: LayerCall) -> Labels:
 
 @OPERATIONS.rule("Dot", "Inner", "Tensordot", does="combines")
 def tensordot(call: LayerCall) -> Labels:
-    """the axes named are multiplied and summed"""
+    """the named axes are multiplied and summed"""
     one, other = call.argument(0, "x1"), call.argument(1, "x2")
     ranks = [len(call.shape(o)) if isinstance(o, Labels) else o.value.ndim for o in (one, other)]
     first, second = ranks

@@ -81,7 +81,7 @@ def _sliced(call: LayerCall, x: Labels, axis: int, part: slice, record: Any) -> 
 
 @OPERATIONS.rule("Take", does="passes")
 def take(call: LayerCall) -> Labels:
-    """constant indices follow; an index computed as the model runs holds the axis"""
+    """constant indices follow; an index computed at run time freezes the axis"""
     x, shape = call.x, call.shape()
     indices = call.argument(1, "indices")
     axis = call.argument(2, "axis")
@@ -89,9 +89,7 @@ def take(call: LayerCall) -> Labels:
         raise CannotTell("takes from the flattened tensor")
     axis = one_axis(axis, len(shape))
     if isinstance(indices, Labels):
-        x = call.keep_axes_whole(
-            x, [axis], f"are looked up by {call.layer.path!r} as the model runs"
-        )
+        x = call.keep_axes_whole(x, [axis], f"are looked up by {call.layer.path!r} at run time")
         return looked_up(x, axis, call.shape(indices))
     value = indices.value if isinstance(indices, Constant) else np.asarray(indices)
     if value.ndim != 1:

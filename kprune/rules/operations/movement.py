@@ -104,7 +104,7 @@ def expand_dims(call: LayerCall) -> Labels:
 
 @OPERATIONS.rule("Squeeze", does="passes")
 def squeeze(call: LayerCall) -> Labels:
-    """squeeze; without an axis, the axes are written down where one with units becomes 1"""
+    """squeeze; without an axis, the axes are written down if one with units becomes 1"""
     shape = call.shape()
     axis = call.argument(1, "axis")
     axes = (
@@ -125,7 +125,7 @@ def _write_axes(call: LayerCall, x: Labels, axes: list[int]) -> None:
         return
     if not axes:
         # TensorFlow takes an empty list of axes for every axis of size 1.
-        why = "it takes away every axis of size 1, and cannot be told to take none"
+        why = "it removes every axis of size 1, and cannot be told to remove none"
         call.keep_several(along, why)
         return
     holder, key = raw_argument(call, 1, "axis")
@@ -184,7 +184,7 @@ def repeat(call: LayerCall) -> Labels:
         held = call.keep_axes_whole(
             call.x,
             [axis],
-            f"are repeated by {call.layer.path!r}, each a number of times of its own",
+            f"are repeated by {call.layer.path!r}, each a different number of times",
         )
         return held.with_shape(replaced(shape, [axis], [None if times is None else sum(times)]))
     size = shape[axis]
@@ -214,7 +214,7 @@ def tile(call: LayerCall) -> Labels:
 
 @OPERATIONS.rule("Pad", does="passes")
 def pad(call: LayerCall) -> Labels:
-    """what is filled in beside units counts as units without names; pad_width follows"""
+    """padding beside units counts as units without names; pad_width follows"""
     x, shape = call.x, call.shape()
     widths = call.argument(1, "pad_width")
     if isinstance(widths, int):

@@ -17,7 +17,7 @@ REASONS = {
         "Map Scan AssociativeScan VectorizedMap WhileLoop ForiLoop Cond Switch Select JVP "
         "Function Custom_gradient"
     ),
-    "reads or writes at positions that are known only as the model runs": (
+    "reads or writes at positions that are known only at run time": (
         "Scatter ScatterUpdate Slice SliceUpdate SegmentReduction SegmentSum SegmentMax "
         "SegmentMin SegmentProd Bincount Digitize Histogram UnravelIndex MapCoordinates "
         "CTCDecode"

@@ -39,7 +39,7 @@ def _channelwise(call: LayerCall, sizes: Any) -> Labels:
         call.x, spatial, f"stand along an axis that {call.layer.path!r} resamples"
     )
     for other in call.xs[1:]:
-        call.freeze(other, f"steer {call.layer.path!r}")
+        call.freeze(other, f"control {call.layer.path!r}")
     if sizes is not None:
         return x.with_shape(replaced(shape, spatial, ints(sizes, len(spatial))))
     recorded = call.recorded.get(0)

@@ -193,7 +193,7 @@ PACKAGES.rule(HUB + "CachedMultiHeadAttention", does="issues")(multi_head_attent
 
 @PACKAGES.rule(HUB + "PositionEmbedding", does="passes")
 def position_embedding(call: LayerCall) -> Labels:
-    """embeddings (positions, the input's last axis); what comes in gives no more than its shape"""
+    """embeddings (positions, the input's last axis); only the shape of the input matters"""
     call.weight("embeddings", int(call.config["sequence_length"]), call.x.last)
     return call.x.without(*range(call.x.rank - 1))
 

@@ -54,7 +54,7 @@ def matvec(call: LayerCall) -> Labels:
 
 @function("tensordot", takes="b axes")
 def tensordot(call: LayerCall) -> Labels:
-    """the axes named are multiplied and summed"""
+    """the named axes are multiplied and summed"""
     operands = [tensor(call.args[0]), tensor(call.kwargs.get("b"))]
     plain_list(call, call.kwargs.get("axes"))
     view = call.seen_as("Tensordot", operands, {"axes": call.kwargs["axes"]}, {}, config={})
@@ -72,7 +72,7 @@ def crelu(call: LayerCall) -> Labels:
 
 @function("one_hot", takes="depth axis", idle="on_value off_value")
 def one_hot(call: LayerCall) -> Labels:
-    """a new axis; what is spread out is held"""
+    """a new axis; the units that are spread out are frozen"""
     call.freeze(call.x, f"are turned into positions by {call.layer.path!r}")
     shape = call.shape()
     axis = whole_number(call, "axis", -1) % (len(shape) + 1)

@@ -28,7 +28,7 @@ from kprune.tracing.rule_call import CannotTell
 
 @function("reshape", takes="shape", reads_sizes=True)
 def reshape(call: LayerCall) -> Labels:
-    """reshape; sizes follow, be they written down or computed"""
+    """reshape; sizes follow, whether written down or computed"""
     numbers = size_list(call, "shape")
     result = reshaped(call, call.x, new_shape(known_sizes(numbers), call.shape()))
     return call.shaped(result, numbers)
@@ -73,7 +73,7 @@ def roll(call: LayerCall) -> Labels:
 
 @function("pad", takes="paddings mode constant_values")
 def pad(call: LayerCall) -> Labels:
-    """what is filled in beside units counts as units without names; paddings follow"""
+    """padding beside units counts as units without names; paddings follow"""
     plain_list(call, call.kwargs.get("paddings"))
     view = call.seen_as(
         "Pad",
@@ -127,7 +127,7 @@ def _follow_parts(call: LayerCall, along: Axis, number: int, length: int) -> Non
 
 @function("gather", takes="indices axis batch_dims")
 def gather(call: LayerCall) -> Any:
-    """constant indices follow; an index computed as the model runs holds the axis"""
+    """constant indices follow; an index computed at run time freezes the axis"""
     only(call, "batch_dims", 0)
     kwargs = {"indices": call.kwargs.get("indices"), "axis": whole_number(call, "axis", 0)}
     view = call.seen_as("Take", [call.x], kwargs, {"indices": "indices"}, config={})
@@ -156,7 +156,7 @@ def boolean_mask(call: LayerCall) -> Labels:
 
 @function("slice", takes="begin size", reads_sizes=True)
 def slice_(call: LayerCall) -> Labels:
-    """a block; where it begins and how long it is follow"""
+    """a block; its begin and length follow"""
     x, shape = call.x, call.shape()
     begins, sizes = size_list(call, "begin"), size_list(call, "size")
     hold_sizes(call, call.kwargs)
@@ -168,9 +168,7 @@ def slice_(call: LayerCall) -> Labels:
             result.append(size)
             continue
         if begin.value is None or length.value is None or size is None:
-            x = call.keep_axes_whole(
-                x, [axis], f"are cut out by {call.layer.path!r} as the model runs"
-            )
+            x = call.keep_axes_whole(x, [axis], f"are cut out by {call.layer.path!r} at run time")
             spans.append(slice(None))
             result.append(None if length.value == -1 else length.value)
             continue
@@ -186,7 +184,7 @@ MASKS = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axi
 
 @function("strided_slice", takes=f"begin end strides {' '.join(MASKS)}", idle="var")
 def strided_slice(call: LayerCall) -> Labels:
-    """x[begin:end:strides, …]; an axis that is not taken whole holds its units"""
+    """x[begin:end:strides, …]; an axis that is not taken whole has its units frozen"""
     x, shape = call.x, call.shape()
     begin, end = (plain_list(call, call.kwargs.get(name)) for name in ("begin", "end"))
     steps = plain_list(call, argument(call, "strides", [1] * len(begin)))

@@ -91,7 +91,7 @@ def _settled(part: Any) -> Any:
     if not isinstance(part, Labels):
         return part
     if part.shape != ():
-        raise CannotTell("picks positions that are only known as the model runs")
+        raise CannotTell("picks positions that are only known at run time")
     value = None if part.numbers is None else part.numbers.ravel()[0].value
     return part if value is None else value
 

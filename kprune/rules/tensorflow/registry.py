@@ -71,7 +71,7 @@ class Twin(Struct, frozen=True):
         # What is not set may have to be written down once units go.
         renamed = {ours: found[ours] or theirs[0] for ours, theirs in self.named.items()}
         if any(isinstance(leaf, Labels) for leaf in leaves(named)):
-            raise CannotTell("is steered by a tensor that is only known as the model runs")
+            raise CannotTell("is controlled by a tensor that is only known at run time")
         view = call.seen_as(self.kind, operands, named, renamed, config={})
         return OPERATIONS.rules[self.kind].function(view)
 
@@ -143,14 +143,14 @@ def whole_number(call: LayerCall, name: str, default: int | None = None) -> int:
     """An argument that must be a number in the config. Raises: CannotTell if it is anything else."""
     value = argument(call, name, default)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise CannotTell(f"is steered by {name}, which is not a number in the config")
+        raise CannotTell(f"is controlled by {name}, which is not a number in the config")
     return value
 
 
 def plain_list(call: LayerCall, value: Any) -> np.ndarray:
     """An argument that must be numbers in the config, int64. Raises: CannotTell if it is anything else."""
     if value is None or any(not isinstance(leaf, (int, bool)) for leaf in leaves([value])):
-        raise CannotTell("is steered by numbers that are only known as the model runs")
+        raise CannotTell("is controlled by numbers that are only known at run time")
     return np.asarray(value, np.int64)
 
 

@@ -112,12 +112,12 @@ def _places(call: LayerCall) -> list[Any]:
 def size_list(call: LayerCall, name: str) -> list[Number]:
     """An argument that is a list of sizes: numbers in the config, computed ones, or both.
 
-    Raises: CannotTell if it is only known as the model runs.
+    Raises: CannotTell if it is only known at run time.
     """
     value = call.kwargs.get(name)
     if isinstance(value, Labels):
         if value.numbers is None:
-            raise CannotTell("is steered by a tensor that is only known as the model runs")
+            raise CannotTell("is controlled by a tensor that is only known at run time")
         return list(value.numbers.flat)
     if not isinstance(value, (list, tuple)):
         raise CannotTell(f"is given no list as {name}")
@@ -128,7 +128,7 @@ def size_list(call: LayerCall, name: str) -> list[Number]:
 def _element(item: Any, at: Any) -> Number:
     if isinstance(item, Labels):
         if item.numbers is None or item.numbers.size != 1:
-            raise CannotTell("is steered by a tensor that is only known as the model runs")
+            raise CannotTell("is controlled by a tensor that is only known at run time")
         number: Number = item.numbers.ravel()[0]
         return number
     return Number(None if item is None else int(item), at)
@@ -173,7 +173,7 @@ def made_from_a_shape(call: LayerCall) -> Labels:
     first = call.args[0]
     if isinstance(first, Labels):
         if first.numbers is None:
-            raise CannotTell("is steered by a tensor that is only known as the model runs")
+            raise CannotTell("is controlled by a tensor that is only known at run time")
         numbers = list(first.numbers.flat)
     else:
         numbers = list(_assembled(call, "Concatenate").numbers.flat)

@@ -140,13 +140,13 @@ twins(
     idle="min max num_bits narrow_range",
 )
 def element_by_element(call: LayerCall) -> Labels:
-    """functions that keras.ops lacks: what they make of 0 is taken for something else"""
+    """functions that keras.ops lacks: their value at 0 is taken to be nonzero"""
     return call.x.with_keeps_zero(False)
 
 
 @function("math.l2_normalize", takes="axis dim epsilon")
 def l2_normalize(call: LayerCall) -> Labels:
-    """divides by the norm over some axes, in which a unit that gives 0 is not missed"""
+    """divides by the norm over some axes, in which units that are 0 have no effect"""
     axis = argument(call, "axis", call.kwargs.get("dim"))
     for at in axes_of(axis, len(call.shape())):
         if not call.x.keeps_zero:
@@ -156,7 +156,7 @@ def l2_normalize(call: LayerCall) -> Labels:
 
 @function("norm", "math.reduce_euclidean_norm", takes="ord axis keepdims keep_dims")
 def norm(call: LayerCall) -> Labels:
-    """over units: those that give 0 are not missed where squares are summed"""
+    """over units: those that are 0 have no effect if squares are summed"""
     axes = axes_of(call.kwargs.get("axis"), len(call.shape()))
     plain = argument(call, "ord", "euclidean") in ("euclidean", 1, 2) and len(axes) == 1
     keepdims = bool(call.kwargs.get("keepdims") or call.kwargs.get("keep_dims"))

@@ -21,7 +21,7 @@ REASONS = {
     "which makes a tensor of numbers alone": "range linspace eye meshgrid sequence_mask signal.*_window "
     "signal.*window* broadcast_dynamic_shape broadcast_static_shape shape_n ones_initializer",
     "whose operands tf_keras does not write into the file": "einsum",
-    "which reads or writes at positions that are known only as the model runs": "gather_nd "
+    "which reads or writes at positions that are known only at run time": "gather_nd "
     "batch_gather scatter_nd tensor_scatter_nd_* dynamic_partition dynamic_stitch *segment_* "
     "searchsorted unique unique_with_counts unravel_index reverse_sequence parallel_stack "
     "nn.embedding_lookup math.bincount math.confusion_matrix math.in_top_k histogram_fixed_width* "

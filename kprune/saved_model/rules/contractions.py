@@ -46,7 +46,7 @@ def product(call: OpCall, operands: Sequence[tuple[Labels, str]], output: str) -
 
 @op("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", does="combines")
 def matmul(call: OpCall) -> Labels:
-    """the last axis of the first with the last but one of the second; batches meet"""
+    """the last axis of the first with the second-to-last of the second; batches meet"""
     one, other = call.labels(0), call.labels(1)
     flip = ("transpose_a", "transpose_b") if call.op == "MatMul" else ("adj_x", "adj_y")
     left, right, output = matmul_letters(
@@ -84,7 +84,7 @@ def hold_space(call: OpCall, x: Labels, space: Sequence[int]) -> Labels:
 
 @op("Conv1D", "Conv2D", "Conv3D", does="combines")
 def convolution(call: OpCall) -> Labels:
-    """the kernel's last axis but one meets the channels (of one group), its last makes new ones"""
+    """the kernel's second-to-last axis meets the channels (of one group), its last makes new ones"""
     x, kernel = call.labels(0), call.labels(1)
     rank = len(call.shape(x))
     channels, space = axes_of_image(call, rank)

@@ -82,7 +82,7 @@ def _numbers(call: OpCall, one: Value, other: Value) -> np.ndarray | None:
     "While",
     "StatelessWhile",
     does="combines",
-    note="what goes round is tied to what comes in",
+    note="what the loop carries is tied to what comes in",
     numbers=True,
 )
 def loop(call: OpCall) -> Any:
@@ -127,7 +127,9 @@ def _round(call: OpCall, before: Value, after: Value) -> Value:
         return before
     if one.shape is None or other.shape is None:
         for labels in (one, other):
-            call.freeze(labels, f"go round in {call.layer.path!r} in tensors of unknown shape")
+            call.freeze(
+                labels, f"are carried through {call.layer.path!r} in tensors of unknown shape"
+            )
         return Value(Labels(None))
     if not one.factors and not other.factors:
         return Value(one)

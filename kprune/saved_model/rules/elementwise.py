@@ -149,7 +149,7 @@ def select(call: OpCall) -> Labels:
     "FakeQuantWithMinMaxVars",
     "FakeQuantWithMinMaxArgs",
     does="passes",
-    note="one range for all units: none is missed",
+    note="one range for all units, whichever are left",
 )
 def fake_quantised(call: OpCall) -> Labels:
     return call.x

@@ -26,16 +26,14 @@ def cut_out(call: OpCall) -> Any:
     known = call.shape(x)
     if begins is None or sizes is None:
         return call.keep_axes_whole(
-            x, range(len(known)), f"are cut out by {call.layer.path!r} as the model runs"
+            x, range(len(known)), f"are cut out by {call.layer.path!r} at run time"
         ).with_shape(call.recorded.get(0))
     result: list[int | None] = []
     spans: list[slice] = []
     for axis, size in enumerate(known):
         begin, length = begins.ravel()[axis], sizes.ravel()[axis]
         if begin.value is None or length.value is None or size is None:
-            x = call.keep_axes_whole(
-                x, [axis], f"are cut out by {call.layer.path!r} as the model runs"
-            )
+            x = call.keep_axes_whole(x, [axis], f"are cut out by {call.layer.path!r} at run time")
             result.append(
                 length.value if length.value not in (-1, None) and length.value >= 0 else None
             )
@@ -66,11 +64,11 @@ def strided_slice(call: OpCall) -> Any:
     begins, ends, strides = call.numbers(1), call.numbers(2), call.numbers(3)
     if begins is None or ends is None or strides is None:
         held = call.keep_axes_whole(
-            x, range(len(known)), f"are sliced by {call.layer.path!r} as the model runs"
+            x, range(len(known)), f"are sliced by {call.layer.path!r} at run time"
         )
         recorded = call.recorded.get(0)
         if held.factors:
-            call.freeze(held, f"are sliced by {call.layer.path!r} as the model runs")
+            call.freeze(held, f"are sliced by {call.layer.path!r} at run time")
         return Labels(recorded)
     masks = {
         name: int(call.attr(name, 0))
@@ -157,9 +155,7 @@ def _pick(call: OpCall, x: Labels, axis: int, begin: Number) -> Labels:
             call.keep_value(begin)
         return x
     if begin.value is None:
-        return call.keep_axes_whole(
-            x, [axis], f"are picked out by {call.layer.path!r} as the model runs"
-        )
+        return call.keep_axes_whole(x, [axis], f"are picked out by {call.layer.path!r} at run time")
     picked(call, x, axis, begin, begin.value)
     return x
 
@@ -198,7 +194,7 @@ def gather(call: OpCall) -> Any:
         call.freeze(x, f"are looked up sample by sample by {call.layer.path!r}")
         return Labels(call.recorded.get(0))
     x = call.keep_axes_whole(
-        x, range(axis, axis + depth), f"are looked up by {call.layer.path!r} as the model runs"
+        x, range(axis, axis + depth), f"are looked up by {call.layer.path!r} at run time"
     )
     own = call.shape(indices.labels)
     own = own[:-1] if call.op in ("GatherNd", "ResourceGatherNd") else own

@@ -78,7 +78,7 @@ def concat(call: OpCall) -> Any:
 
 @op("Split", does="passes", numbers=True)
 def split(call: OpCall) -> Any:
-    """equal runs of an axis: as much goes from each"""
+    """equal runs of an axis: the same number is removed from each"""
     axis = int(call.constant(0).ravel()[0])
     x, count = call.labels(1), int(call.attr("num_split", 1))
     known = call.shape(x)
@@ -110,7 +110,7 @@ def split_by_sizes(call: OpCall) -> Any:
     known = call.shape(x)
     axis %= len(known)
     if sizes is None or any(number.value is None for number in sizes.flat):
-        raise CannotTell("splits by sizes that are only known as the model runs")
+        raise CannotTell("splits by sizes that are only known at run time")
     values = [int(number.value or 0) for number in sizes.flat]
     if -1 in values and known[axis] is not None:
         rest = int(known[axis] or 0) - sum(value for value in values if value >= 0)

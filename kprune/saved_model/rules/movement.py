@@ -74,7 +74,7 @@ def expand_dims(call: OpCall) -> Any:
 
 @op("Squeeze", does="passes", numbers=True)
 def squeeze(call: OpCall) -> Any:
-    """axes of size 1 go; where the graph does not say which, it does once an axis with units becomes 1"""
+    """axes of size 1 are removed; if an axis with units becomes 1, the graph then says which"""
     shape = call.shape()
     given = call.attr("squeeze_dims") or []
     axes = tuple(sorted(axis % len(shape) for axis in given)) or tuple(
@@ -129,7 +129,7 @@ def tile(call: OpCall) -> Labels:
     """tile; along an axis with units it repeats them"""
     numbers = call.numbers(1)
     if numbers is None:
-        raise CannotTell("repeats a number of times that is only known as the model runs")
+        raise CannotTell("repeats a number of times that is only known at run time")
     call.use_values(1)
     return tiled(call, call.x, [number.value for number in numbers.flat])
 
@@ -151,14 +151,14 @@ def reverse(call: OpCall) -> Labels:
     "PadV2",
     "MirrorPad",
     does="passes",
-    note="what is filled in beside units counts as units without names",
+    note="padding beside units counts as units without names",
     numbers=True,
 )
 def pad(call: OpCall) -> Labels:
     numbers, known = call.numbers(1), call.shape()
     if numbers is None:
         x = call.keep_axes_whole(
-            call.x, range(1, len(known)), f"are padded by {call.layer.path!r} as the model runs"
+            call.x, range(1, len(known)), f"are padded by {call.layer.path!r} at run time"
         )
         return x.with_shape(call.recorded.get(0))
     zeros = call.op == "Pad" or (call.op == "PadV2" and call.scalar(2) == 0)

@@ -92,14 +92,14 @@ def softmax(call: OpCall) -> Labels:
     return normalised(call, call.x, [call.x.rank - 1], shares=True)
 
 
-@op("L2Loss", does="passes", note="a unit that gives 0 is not missed")
+@op("L2Loss", does="passes", note="units that are 0 have no effect")
 def l2(call: OpCall) -> Labels:
     if not call.x.keeps_zero:
         call.mix(call.x, f"are reduced by {call.layer.path!r}")
     return Labels(())
 
 
-@op("Cumsum", does="passes", note="running sums: a unit that gives 0 is not missed", numbers=True)
+@op("Cumsum", does="passes", note="running sums: units that are 0 have no effect", numbers=True)
 def running(call: OpCall) -> Labels:
     return running_sums(call, call.x, call.axes(1, len(call.shape())))
 

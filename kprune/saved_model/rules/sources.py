@@ -141,7 +141,7 @@ def placeholder(call: OpCall) -> Any:
     "VarIsInitializedOp", "IsVariableInitialized", "NoOp", "SaveV2", "DisableCopyOnRead",
     "Assert", "Print", "PrintV2",
     "VariableShape", "Size",
-    does="passes", note="gives nothing on in which a unit stands",
+    does="passes", note="passes on nothing that has units",
 )  # fmt: skip
 def nothing(call: OpCall) -> Any:
     return [Labels(shape) for shape in call.recorded.values()]

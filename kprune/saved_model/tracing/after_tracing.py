@@ -43,7 +43,7 @@ def _settle_groups(traced: Traced, label_map: LabelMap) -> None:
         if rows is not None and np.isin(rows, elsewhere).any():
             at = clean(blocks.layer.path)
             ids = np.concatenate([side.ravel() for side in blocks.sides])
-            why = f"are channels of the groups of '{at}', whose kernel is used otherwise too"
+            why = f"are channels of the groups of '{at}', whose kernel is also used in another way"
             label_map.freeze(ids, why, at)
         label_map.blocks.append(blocks)
 

@@ -91,7 +91,7 @@ class OpCall(RuleCall):
         """
         numbers = self.numbers(index)
         if numbers is None or any(number.value is None for number in numbers.flat):
-            raise CannotTell("is steered by a tensor that is only known as the model runs")
+            raise CannotTell("is controlled by a tensor that is only known at run time")
         for number in numbers.flat:
             self.use_value(number)
         return np.array([number.value for number in numbers.flat], np.int64).reshape(numbers.shape)
@@ -129,7 +129,9 @@ class OpCall(RuleCall):
     def shaped_by(self, labels: Labels, numbers: np.ndarray | None) -> Labels:
         """Hold a result against the integer input that gave it its shape, as far as that is known."""
         if numbers is None:
-            self.freeze(labels, f"are given a shape by {self.layer.path!r} that only a run knows")
+            self.freeze(
+                labels, f"are given a shape by {self.layer.path!r} that is known only at run time"
+            )
             return labels
         return self.shaped(labels, numbers.ravel())
 
