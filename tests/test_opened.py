@@ -93,7 +93,7 @@ def test_what_comes_of_a_live_model_goes_to_no_file(
         lambda: kprune.compact(live, **place),
         lambda: kprune.apply(live, "no.yaml", **place),
     ):
-        with pytest.raises(kprune.UsageError, match="go with model files"):
+        with pytest.raises(kprune.UsageError, match="need a model file"):
             call()
 
 

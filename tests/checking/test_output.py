@@ -163,7 +163,7 @@ def test_the_old_file_stands_where_it_was_to_be_replaced(
     assert contents(model) == before
     told = capsys.readouterr().err
     assert told.startswith("error: the result contradicts itself, which is a bug in kprune\n")
-    assert "the kernel of 'b' has shape (6, 5), where the config asks for (5, 5)" in told
+    assert "the kernel of 'b' has shape (6, 5), but the config requires (5, 5)" in told
     assert "please report this message" in told
 
 

@@ -175,6 +175,6 @@ def test_what_was_wrong_before_is_no_fault_of_the_change() -> None:
         require_sound(worse, lambda: wrong)
     assert caught.value.exit_code == 1 and caught.value.where == "lstm"
     assert caught.value.why == (
-        "the cell/bias of 'lstm' has shape (15,), where the config asks for (16,)"
+        "the cell/bias of 'lstm' has shape (15,), but the config requires (16,)"
     )
     assert "please report this message" in caught.value.do

@@ -91,6 +91,6 @@ class Narrow(Configured):
 def test_a_choice_that_was_not_tried_before_is_held_against_keras(tmp_path: Path) -> None:
     path = saved(tmp_path, Narrow(name="own"))
     check(path, {}, [1, 4, 6])
-    with pytest.raises(CannotPruneError, match="cannot go together") as caught:
+    with pytest.raises(CannotPruneError, match="cannot be removed together") as caught:
         remove(path, {"a": [0, 1, 2, 3, 4]}, dry_run=True, trust=True)
     assert "computes with the number of units" in caught.value.why

@@ -235,7 +235,7 @@ def test_tensors_called_like_each_other_are_refused(tmp_path: Path) -> None:
         **{"n/beta": (4,), "n/gamma": (4,), "n/moving_mean": (4,), "n/moving_variance": (4,)}
     )
     path = write_h5(tmp_path / "m.h5", sequential(norm), {"n": swapped})
-    with pytest.raises(DamagedFileError, match="listed in an order Keras does not write"):
+    with pytest.raises(DamagedFileError, match="listed in an order that Keras does not write"):
         kprune.inspect(path)
 
 

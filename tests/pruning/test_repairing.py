@@ -225,7 +225,7 @@ def test_what_cannot_be_refitted_is_refused_and_nothing_is_written(
         kprune.remove(mlp, UNITS, output=out, repair="lstsq")
     with pytest.raises(UsageError, match="there is no way of repair called 'magic'"):
         kprune.remove(mlp, UNITS, output=out, repair="magic")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="not what kprune left"):
+    with pytest.raises(UsageError, match="not made from the first by kprune"):
         kprune.repair(mlp, mlp, output=out, data=unlabelled)
     assert not out.exists()
 

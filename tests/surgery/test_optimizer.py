@@ -149,7 +149,7 @@ def test_a_state_that_is_not_laid_out_as_expected_is_left_behind_with_the_reason
     found = model(name, {}, [SHAPES[letter] for letter in order])
     slots = find_slots(found)
     assert slots.found == () and "optimizer" in slots.dropped
-    assert f"({name}) is not laid out as kprune knows it" in slots.why
+    assert f"({name}) has a layout that kprune does not know" in slots.why
     assert "optimizer" in remove(found, close(found.groups, {"x": np.array([0])})).dropped
 
 

@@ -100,7 +100,7 @@ def test_what_is_better_the_less_drops_by_growing(tmp_path: Path) -> None:
         assert found.passed is passes
         assert found.gates[0].metric == "loss"
         assert found.gates[0].value == pytest.approx(loss, rel=1e-4)
-    with pytest.raises(UsageError, match="tell no classes"):
+    with pytest.raises(UsageError, match="have no classes"):
         kprune.verify(*files, data=X, min_agreement=0.9)
 
 
