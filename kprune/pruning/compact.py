@@ -1,4 +1,4 @@
-"""Removing what is dead or constant: the change, and what such a step took."""
+"""Removing what is dead or constant: the change, and the units that such a step pruned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masking units, and taking masks out again: the changes, and what such a step took."""
+"""Masking units, and taking masks out again: the changes, and the units that such a step pruned."""
 
 from __future__ import annotations
 

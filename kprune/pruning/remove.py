@@ -1,4 +1,4 @@
-"""Removing units, or whole layers: the change, and what such a step took."""
+"""Removing units, or whole layers: the change, and the units that such a step pruned."""
 
 from __future__ import annotations
 

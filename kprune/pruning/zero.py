@@ -1,4 +1,4 @@
-"""Zeroing units: the change, and what such a step took."""
+"""Zeroing units: the change, and the units that such a step pruned."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def repair(
 ) -> None:
     """Refit what is left of a pruned model to what the original gives.
 
-    Labels are not needed, and nothing is trained: each layer's weights are solved for.
+    Targets are not needed, and nothing is trained: each layer's weights are solved for.
 
     Example: kprune repair model.keras model.pruned.keras --data unlabelled.npz
     """
