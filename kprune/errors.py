@@ -1,4 +1,4 @@
-"""Everything kprune may tell a user instead of a result.
+"""All errors that kprune reports to a user.
 
     KpruneError                    carries what, where, why, do; knows its exit code; never raised itself
     ├── InternalError       1      a bug in kprune, which is to be reported
@@ -15,7 +15,7 @@
     │   ├── NotARectangleError 3   what is left of a tensor would not be a block
     │   └── LastUnitError   3      a layer would be left with no unit
     ├── FileError           4      a file cannot be read or written
-    │   └── DamagedFileError 4     it is there, and it is not what it says it is
+    │   └── DamagedFileError 4     the file exists, but its content is not what it should be
     ├── SetupError          4      what kprune runs on: a package or backend that is missing, memory
     └── CheckError          5      verify, a plan's expect, --max-*, diff --exit-code
 
@@ -29,9 +29,9 @@ class KpruneError(Exception):
     """A refusal with its reason.
 
     Args:
-        what: the one-line statement of what went wrong.
+        what: what went wrong, in one line.
         where: the place: a path of layers, a file and line, a spec with a caret.
-        why: the reason, where `what` does not say it already.
+        why: the reason, if `what` does not say it already.
         do: what the reader can do about it.
     """
 
@@ -49,13 +49,13 @@ class KpruneError(Exception):
 
 
 class InternalError(KpruneError):
-    """kprune itself is wrong. Whoever sees it should report it."""
+    """A bug in kprune. Please report it."""
 
     exit_code = 1
 
 
 class UnsoundOutputError(InternalError):
-    """What was about to be written contradicts itself: noticed in time."""
+    """The output contradicts itself; this was noticed before it was written."""
 
 
 class UsageError(KpruneError):
@@ -73,15 +73,15 @@ class UnknownLayerError(UsageError):
 
 
 class IndexRangeError(UsageError):
-    """A unit index outside of a layer's units."""
+    """A unit index outside the range of a layer."""
 
 
 class ExpressionError(UsageError):
-    """A selection expression that is malformed or uses a name that is not there."""
+    """A selection expression that is malformed or uses an unknown name."""
 
 
 class MissingStatisticError(ExpressionError):
-    """An expression or a criterion that needs a statistic which these units do not have."""
+    """An expression or a criterion needs a statistic that these units do not have."""
 
 
 class PlanError(UsageError):
@@ -127,12 +127,12 @@ class DamagedFileError(FileError):
 
 
 class SetupError(KpruneError):
-    """What kprune runs on is not there: a package, a backend of Keras, memory."""
+    """Something that kprune needs to run is missing: a package, a Keras backend, memory."""
 
     exit_code = 4
 
 
 class CheckError(KpruneError):
-    """Something was carried out, and what was asked to hold of it does not."""
+    """An operation was carried out, but a requested condition is not met."""
 
     exit_code = 5

@@ -1,4 +1,4 @@
-"""Which units: what users write, and what it means for a model.
+"""Selecting units: what users write, and what it means for a model.
 
 naming/   units that are named
 ranking/  units that are chosen by a score

@@ -1,7 +1,7 @@
-"""Which units can leave without a trace: all that is dead or constant, less what would be missed.
+"""Which units can be removed without any effect: dead and constant ones, except those that a layer still needs.
 
-The search starts from all units and takes back what a layer that stays would miss, until nothing is
-taken back: a unit whose only readers leave can leave too.
+The search starts with all units and keeps those that a remaining layer needs, until nothing
+changes: a unit whose only readers are removed can be removed too.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _frozen(kind: str, why: str) -> str:
 
 
 def removable(analysis: Analysis, constants: Constants, may_go: np.ndarray | None = None) -> Search:
-    """The largest set of units that nothing would miss.
+    """The largest set of units that can be removed without any effect.
 
     Args:
         may_go: bool (labels,), whole groups; None for all.
@@ -109,7 +109,7 @@ def removable(analysis: Analysis, constants: Constants, may_go: np.ndarray | Non
 
 
 def _take_back(search: Search, constants: Constants) -> bool:
-    """Keep what a layer that stays would miss; readers come before what they read."""
+    """Keep what a remaining layer needs; readers come before what they read."""
     changed = False
     for site in reversed(constants.summing_kernels.values()):
         for labels, why in missed(constants, site, search.gone):
@@ -118,7 +118,7 @@ def _take_back(search: Search, constants: Constants) -> bool:
 
 
 def _complete(search: Search) -> bool:
-    """Keep what a layer needs to be one: a last unit, whole rows, runs of equal length."""
+    """Keep what every layer must have: a last unit, whole rows, runs of equal length."""
     return _last_units(search) or _whole_rows(search) or _equal_runs(search)
 
 

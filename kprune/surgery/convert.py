@@ -36,8 +36,8 @@ _PRIVATE_2 = frozenset({"query_dense", "key_dense", "value_dense", "output_dense
 def as_keras(analysis: Analysis, edit: Edit) -> Edit:
     """The same change with the config and the paths of a `.keras` file.
 
-    What Keras 2 wrote comes out as Keras 2.14 and later write it. The optimizer's state stays behind: Keras 3
-    does not restore it from an `.h5` either.
+    A file of Keras 2 is written as Keras 2.14 and later write it. The optimizer's state is left
+    out: Keras 3 does not restore it from an `.h5` either.
 
     Args:
         analysis: of a legacy `.h5`.

@@ -1,4 +1,4 @@
-"""Removing units that always give the same, which their consumers' biases take over."""
+"""Removing units whose output is constant; the constant is added to their consumers' biases."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kprune.text import clean
 
 
 def reader(source: Source, edit: Edit | None = None) -> Reader:
-    """Tensors as they would be after an edit that only fills in values."""
+    """Tensors as they are after an edit that only fills in values."""
     overlay: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {}
     for edited in edit.tensors if edit is not None else ():
         overlay[edited.path] = edited.filled
@@ -33,17 +33,17 @@ def reader(source: Source, edit: Edit | None = None) -> Reader:
 
 
 def fold(source: Source, analysis: Analysis, closure: Closure) -> tuple[Edit, list[str], Units]:
-    """The edit that removes units and leaves the model computing what `zero` would make of it.
+    """The edit that removes units so that the model computes what `zero` would make it compute.
 
-    Units that are removed with the chosen ones are left as they are where that is enough (a depthwise
-    filter of a zeroed channel gives a constant by itself), and else count as zeroed too (the other
-    summand of a residual sum).
+    Units that are removed with the chosen ones are used as they are where that is enough (a
+    depthwise filter of a zeroed channel gives a constant by itself); otherwise they count as zeroed
+    too (the other summand of a residual sum).
 
     Args:
-        closure: what goes; `check` has let it pass.
-    Returns: the edit, the layers whose biases took a constant over, and the coupled units that
-        count as zeroed.
-    Raises: CannotPruneError if what a unit gives cannot be folded.
+        closure: what is removed; `check` has accepted it.
+    Returns: the edit, the layers whose biases absorbed a constant, and the coupled units that count
+        as zeroed.
+    Raises: CannotPruneError if the constant of a unit cannot be folded.
     """
     constants, coupled = _zeroed(source, analysis, closure.chosen), {}
     try:
@@ -73,7 +73,7 @@ def together(one: Units, other: Units) -> dict[str, np.ndarray]:
 
 
 def missed(constants: Constants, site: Any, gone: np.ndarray) -> Iterator[tuple[np.ndarray, str]]:
-    """Units that a layer would miss if they went: pairs (labels, why).
+    """Units that a layer needs: pairs (labels, why).
 
     Args:
         site: a `SummingKernel`, or what stands among them.
@@ -99,7 +99,7 @@ def missed(constants: Constants, site: Any, gone: np.ndarray) -> Iterator[tuple[
 
 
 def require_no_trace(constants: Constants, closure: Closure) -> None:
-    """Raises: CannotPruneError for the first unit that goes and would be missed."""
+    """Raises: CannotPruneError for the first removed unit that a layer needs."""
     for labels, why in _all_missed(constants, closure):
         address, index = named(closure.groups, labels)
         raise CannotPruneError(
@@ -136,7 +136,7 @@ def named(groups: Groups, labels: np.ndarray) -> tuple[str, int]:
 def removal_with_shares(
     source: Source, analysis: Analysis, closure: Closure, constants: Constants
 ) -> tuple[Edit, list[str]]:
-    """The edit of a removal, in which biases take over what the units always gave.
+    """The edit of a removal in which biases absorb the constants of the units.
 
     Returns: the edit, and the paths of the layers whose biases changed.
     """

@@ -1,4 +1,4 @@
-"""Multiplying units' outputs by 0, by stock Keras parts only, so that the file loads without kprune.
+"""Multiplying units' outputs by 0 with stock Keras layers, so that the file loads without kprune.
 
 A static mask is a `Rescaling` layer whose scale is a vector of ones and zeros. A dynamic mask zeroes,
 at run time, what is smaller in magnitude than a threshold; it is a small Functional model
@@ -52,7 +52,7 @@ def channels(analysis: Analysis, layer: Layer) -> int:
 
 
 def dead_channels(analysis: Analysis, layer: Layer, gone: np.ndarray) -> np.ndarray:
-    """bool: which of the channels that a mask counts are gone.
+    """bool: which channels of a masked layer are gone.
 
     Args:
         gone: bool (labels,).
@@ -82,8 +82,8 @@ def mask_below(
     """The edit that zeroes, at run time, activations whose magnitude is under a threshold.
 
     Args:
-        chosen: by path of a layer, the channels it is done to; None for all of them.
-        threshold: magnitudes from this on pass unchanged.
+        chosen: by path of a layer, the channels that are masked; None for all of them.
+        threshold: values of at least this magnitude pass unchanged.
     """
     return _insert(
         analysis,
@@ -251,7 +251,7 @@ def _outputs(analysis: Analysis, layer: Layer) -> list[Labels]:
 
 
 def output_labels(analysis: Analysis, layer: Layer) -> Labels:
-    """The labels of what a layer gives: of its first output, at its first call."""
+    """The labels of a layer's first output, at its first call."""
     outputs = _outputs(analysis, layer)
     if outputs:
         return outputs[0]
@@ -268,7 +268,7 @@ def channel_axis(layer: Layer, rank: int) -> int:
 
 
 def _dtype_name(layer: Layer) -> str:
-    """What a layer computes with, as its policy is called; float32 for a policy without a name."""
+    """The dtype that a layer computes in, by the name of its policy; float32 for a policy without a name."""
     policy = layer.config.get("dtype")
     if isinstance(policy, dict):
         inner = policy.get("config")
@@ -319,7 +319,7 @@ def _insert(analysis: Analysis, specs: Mapping[str, dict[str, Any]]) -> Edit:
 
 
 def _compose(existing: dict[str, Any], spec: dict[str, Any]) -> None:
-    """A second mask behind the same layer: what either silences is silent."""
+    """A second mask behind the same layer: a unit masked by either is 0."""
     if existing["class_name"] != "Rescaling":
         existing["config"] = spec["config"]
         return
@@ -328,7 +328,7 @@ def _compose(existing: dict[str, Any], spec: dict[str, Any]) -> None:
 
 
 def unmask(analysis: Analysis, paths: set[str] | None = None) -> tuple[Edit, list[str]]:
-    """The edit that takes masks out again.
+    """The edit that removes masks.
 
     Args:
         paths: of the masked layers; None for every mask.
@@ -361,7 +361,7 @@ def masked_layer(layer: Layer) -> str | None:
 
 
 def _renamed(analysis: Analysis, config: dict[str, Any]) -> Edit:
-    """A layer more or less of one class renumbers the weights of those behind it."""
+    """One more or one less layer of a class renumbers the weights of the layers behind it."""
     moved = relocate(analysis, config)
     return Edit(config, analysis.metadata, moved.tensors, moved.dropped, order=moved.order)
 

@@ -1,4 +1,4 @@
-"""Units that give the same, or the same times a positive factor, become one.
+"""Units with the same output, or proportional ones, become one.
 
 Two units are equal if every weight that makes them or that works on them alone is: their columns in
 kernels and biases, their places in a BatchNormalization, their depthwise filters. What reads them
@@ -45,7 +45,7 @@ class Merge(Struct, frozen=True):
 
     Attributes:
         keep, drop: labels of the two, in the order of the labels of their groups.
-        factor: what the dropped one gives is this times what the other gives.
+        factor: the output of the dropped one is this times the output of the other.
     """
 
     keep: np.ndarray
@@ -54,7 +54,7 @@ class Merge(Struct, frozen=True):
 
 
 class Twins(Struct):
-    """What was found.
+    """The pairs that were found.
 
     Attributes:
         merges: pairs; no unit is dropped twice, and none that is dropped is kept for another.
@@ -69,7 +69,7 @@ def twins(source: Source, analysis: Analysis, constants: Constants, search: Sear
     """Units that can be merged.
 
     Args:
-        search: what goes anyway; what is merged is chosen among the rest.
+        search: the units that are removed anyway; merges are chosen among the others.
     """
     found = Twins()
     able = _able(analysis, constants, search)
@@ -170,7 +170,7 @@ def _own_slices(
 
 
 def _parallel(constants: Constants, merge: Merge) -> bool:
-    """Whether both units stand at as many places wherever they are read."""
+    """Whether both units are at the same number of places wherever they are read."""
     for site in constants.summing_kernels.values():
         if isinstance(site, SummingKernel) and site.kernel.grouped is None:
             ids = site.axes[0].all_ids()
@@ -280,7 +280,7 @@ def _passes_factor(analysis: Analysis, visit: Visit) -> bool:
 
 
 def with_sums(source: Source, constants: Constants, edit: Edit, found: list[Merge]) -> Edit:
-    """The edit in which what read two units reads one, with the weights of both."""
+    """The edit in which the readers of two units read one, with the weights of both added."""
     tensors = {edited.source: edited for edited in edit.tensors}
     for path, site in constants.summing_kernels.items():
         if not isinstance(site, SummingKernel) or site.kernel.grouped is not None:

@@ -2,9 +2,9 @@
 
 Keras stores an optimizer's variables as numbered tensors with no names. Their order follows from the
 optimizer's class and options and from the trainable variables in model order; a slot is cut exactly
-like its variable. Where the tensors in the file are not those that this order predicts, shape by
-shape, the state is left behind with a note: Keras then loads the model with a fresh optimizer. It
-is never kept wrong.
+like its variable. If the tensors in the file are not those that this order predicts, shape by
+shape, the state is left out with a note, and Keras loads the model with a new optimizer. A wrong
+state is never kept.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def has_schedule(analysis: Analysis) -> bool:
 
 
 class SlotsLeft(Struct, frozen=True):
-    """The optimizer's state once some variables are gone.
+    """The optimizer's state after some variables were removed.
 
     Attributes:
         moved: by dataset path the new one, where slots are numbered.

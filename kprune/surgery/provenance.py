@@ -1,4 +1,4 @@
-"""What kprune writes about itself into metadata.json: the plan carried out, and which original units are left."""
+"""What kprune records in metadata.json: the plan that was carried out, and which original units are left."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def with_provenance(
 
 
 def with_repair(metadata: Mapping[str, Any], way: str) -> dict[str, Any]:
-    """metadata.json whose last step says that what it left was refitted, as a plan's step says it."""
+    """metadata.json whose last step records that the rest was refitted, as a step of a plan does."""
     own = metadata[KEY]
     *steps, last = own["plan"]["steps"]
     plan = {**own["plan"], "steps": [*steps, {**last, REPAIR: way}]}

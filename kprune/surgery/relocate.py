@@ -1,7 +1,7 @@
-"""Where tensors stand after the list of layers changed.
+"""The paths of tensors after the list of layers changed.
 
 Weights are stored under the class of their layer and its number among the layers of that class, so
-a layer more or less moves those behind it.
+adding or removing a layer moves those behind it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Relocation(Struct, frozen=True):
 
     Attributes:
         tensors: every edit, with the path it has afterwards; and those that only move.
-        dropped: prefixes of what has no place any more.
+        dropped: prefixes of tensors that have no place any more.
         order: see `Edit`.
     """
 

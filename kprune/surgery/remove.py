@@ -1,4 +1,4 @@
-"""Removing units physically: every weight axis, config field and optimizer slot keeps what is left."""
+"""Removing units physically: every weight axis, config field and optimizer slot keeps only the remaining units."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def remove(analysis: Analysis, closure: Closure) -> Edit:
 
     Args:
         analysis: the model.
-        closure: what goes; `kprune.labels.closure.check` has let it pass.
+        closure: what is removed; `kprune.labels.closure.check` has accepted it.
     """
     gone = closure.gone
     cuts = {

@@ -20,7 +20,7 @@ from kprune.surgery.compile_config.compile_config import recompiled
 def config_without(
     analysis: Analysis, gone: np.ndarray, branches: Collection[Layer] = ()
 ) -> dict[str, Any]:
-    """The config of a model once some labels are gone.
+    """The config of a model after some labels are gone.
 
     Args:
         gone: bool (labels,).
@@ -105,7 +105,7 @@ class Rewriter:
         return self._copies[id(old)]
 
     def shape(self, labels: Labels, recorded: Shape) -> list[int | None]:
-        """A recorded shape with what is gone taken off."""
+        """A recorded shape without the removed positions."""
         result = list(recorded)
         if labels.shape is None or len(labels.shape) != len(result):
             return result

@@ -1,4 +1,4 @@
-"""Layers put into the config of a Functional model, and taken out of it.
+"""Layers inserted into the config of a Functional model, and removed from it.
 
 In both dialects every reader of a tensor spells where it comes from: a row [layer, node, tensor]. A
 layer that comes in between changes the rows of all readers of the layer in front of it.

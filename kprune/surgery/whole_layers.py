@@ -1,13 +1,13 @@
-"""Whole layers taken out, where what is left is a sound graph.
+"""Whole layers removed, where the rest is a valid graph.
 
-What the layers that go have given must come from somewhere else, or not be missed:
+The outputs of the removed layers must come from somewhere else, or not be needed:
 
     a chain            all that they gave was made of one tensor of the same shape: what read
                        they gave reads that tensor
     a residual branch  what they gave was added to something else, and the tensor that they read is
                        read by others too: the sum goes on without this addend
 
-A sum of which one addend is left goes as well. Nothing is cut: every weight stays whole or goes.
+A sum with only one addend left is removed as well. Nothing is cut: every weight stays whole or is removed.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _MOST_NAMED = 3  # layers that a message lists
 
 
 class Wiring(Struct, eq=False):
-    """How one model is wired once layers are gone.
+    """How one model is connected after layers were removed.
 
     Attributes:
         model: which.
-        named: layers that go because they were named.
+        named: layers that are removed because they were named.
         gone: those, and sums of which one addend is left.
         instead: by tensor that is gone, the tensor that is read in its place.
         addends: by call of a sum (layer, node), which of its addends are gone.
@@ -55,7 +55,7 @@ class Wiring(Struct, eq=False):
 
 
 class WholeLayers(Struct, eq=False):
-    """Layers that go as a whole, model by model."""
+    """Layers that are removed as a whole, model by model."""
 
     wirings: list[Wiring]
 
@@ -95,11 +95,11 @@ class WholeLayers(Struct, eq=False):
 def find_whole_layers(
     analysis: Analysis, named: Iterable[Layer], *, allow_output_change: bool = False
 ) -> WholeLayers:
-    """How the rest of a model goes on without some layers.
+    """How the rest of a model is connected without some layers.
 
     Args:
-        named: layers that are to go; models among them with all that is inside.
-    Raises: CannotPruneError if what is left would be no sound graph.
+        named: layers to remove; a model among them with everything inside it.
+    Raises: CannotPruneError if the rest would not be a valid graph.
     """
     wanted = dict.fromkeys(named)
     outer = {path for layer in wanted if (path := layer.path) and layer.inside is not None}

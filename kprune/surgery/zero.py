@@ -1,4 +1,4 @@
-"""Setting units' weights to zero; every shape stays."""
+"""Setting units' weights to zero; all shapes stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of a metric each group of layers costs, as data and as it is shown.
+"""How much of a metric each group of layers costs, as data and as text.
 
 `kprune.verbs.sensitivity` measures it. The file that holds it names every unit that was cut, so
 that choosing from it needs neither the data nor TensorFlow.
@@ -24,7 +24,7 @@ AT_ONCE = 6  # ratios in one table, so that it fits 80 columns
 
 
 class Point(Struct, frozen=True, forbid_unknown_fields=True):
-    """One cut: how much went, and what that cost."""
+    """One cut: how much was removed, and what it cost."""
 
     ratio: Annotated[float, Meta(gt=0, lt=1, description="The share of each layer asked for.")]
     removed: Annotated[
@@ -53,16 +53,16 @@ class Candidate(Struct, frozen=True, forbid_unknown_fields=True):
 class Curves(Result, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A metric as a function of the ratio, one candidate at a time.
 
-    Each curve is conditional on the others staying: in every measurement one candidate is cut and
-    all the rest of the model is whole. What several cuts cost together is not in it: usually more
-    than the sum, as the layers that made up for one cut are themselves cut. Ratios that are put
-    together from such curves are a heuristic, to be checked on the whole (`kprune verify --data`).
+    In every measurement one candidate is cut and the rest of the model is whole. The curves do not
+    show what several cuts cost together: usually more than the sum, because the layers that
+    compensated for one cut are cut themselves. Combining ratios from such curves is a heuristic, to
+    be checked on the whole model (`kprune verify --data`).
 
     Attributes:
         model, parameters: the file, and how many parameters it has.
         metric: the one of `metrics` that tables and plans go by.
-        higher_is_better: in which direction that one is good.
-        samples: how many; null for a dataset, which does not tell.
+        higher_is_better: whether a higher value of that metric is better.
+        samples: how many; null for a dataset, whose size is unknown.
         baseline: the metrics of the model as it is.
     """
 

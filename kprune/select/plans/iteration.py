@@ -1,4 +1,4 @@
-"""Plans for `kprune iterate`: how much goes in each round, how it is trained, and when to stop; as YAML.
+"""Plans for `kprune iterate`: how much to remove in each round, how to train, and when to stop; as YAML.
 
     version: 1
     choose: {criterion: l1, normalize: layer-mean, min_units: 4}
@@ -56,7 +56,7 @@ class Ranked(RankOptions, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class Target(Struct, frozen=True, forbid_unknown_fields=True):
-    """What may be left in the end: one of these."""
+    """The size to reach: one of these."""
 
     parameters: Annotated[int | str, Meta(description="40%, 1.2M or 500000.")] | None = None
     flops: Annotated[int | str, Meta(description="The same in FLOPs.")] | None = None
@@ -211,7 +211,7 @@ class IterationPlan(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
         return self.target.budget.kind if self.target is not None else "parameters"
 
     def goal(self, round_: int, whole: float, end: float | None) -> float:
-        """What may be left after a round.
+        """The size to reach in a round.
 
         Args:
             round_: from 1.
@@ -248,7 +248,7 @@ def parse_iteration_plan(text: str, name: str = "plan.yaml") -> IterationPlan:
     Args:
         text: YAML (or JSON, which is YAML).
         name: what messages call it.
-    Raises: PlanError for whatever is not as the schema says, with the line.
+    Raises: PlanError for anything that the schema does not allow, with the line.
     """
     document = read_yaml(text, name, as_text=lambda path: path[1:2] in (("layers",), ("exclude",)))
     refuse_nothing(document)

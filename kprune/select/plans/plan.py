@@ -6,7 +6,7 @@
         layers: {dense_1: [3, 7, 12], conv2d_*: {criterion: l1, ratio: 0.25}}
     expect: {parameters: "<= 1300000"}
 
-The structs of `plan_structs.py` are the schema; reading is strict, and every error names the line.
+The structs of `structs.py` are the schema; reading is strict, and every error names the line.
 Imported only when there is a plan: msgspec and yaml are not needed otherwise.
 """
 
@@ -84,7 +84,7 @@ def parse_plan(text: str, name: str = "plan.yaml") -> Plan:
         text: YAML (or JSON, which is YAML).
         name: what messages call it.
     Returns: the plan, which knows its lines.
-    Raises: PlanError for whatever is not as the schema says, with the line.
+    Raises: PlanError for anything that the schema does not allow, with the line.
     """
     document = read_yaml(text, name, as_text=lambda path: path[2:3] in _TEXTS)
     refuse_nothing(document)
@@ -202,7 +202,7 @@ _HOLDS = {
 def failed_expectations(
     expect: Expect | None, facts: Mapping[str, int | float | bool | None]
 ) -> list[str]:
-    """What a plan expects and is not so, a sentence each.
+    """The expectations of a plan that are not met, a sentence each.
 
     Args:
         expect: from the plan; None expects nothing.

@@ -38,7 +38,7 @@ LIMITS = ("ratio", "count", "threshold")
 
 
 class LayerChoice(RankOptions, frozen=True, forbid_unknown_fields=True):
-    """Which units of a layer by what they are like: a criterion and how many, or an expression."""
+    """Which units of a layer, by their properties: a criterion and a number, or an expression."""
 
     criterion: Annotated[str, described("criterion")] | None = None
     ratio: Annotated[float, described("ratio")] | None = None
@@ -312,7 +312,7 @@ Amount = (
 
 
 class Expect(Struct, frozen=True, forbid_unknown_fields=True):
-    """What must hold of the result, or the command fails with exit code 5."""
+    """What the result must satisfy; otherwise the command fails with exit code 5."""
 
     parameters: Amount = None
     flops: Amount = None

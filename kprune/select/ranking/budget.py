@@ -1,4 +1,4 @@
-"""Budgets: how large the model may be, in whatever counts."""
+"""Budgets: how large the model may be, in parameters, operations or bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many units of which layers, and what ranks them: a ratio, a count, a threshold or a budget."""
+"""How many units of which layers, by which criterion: a ratio, a count, a threshold or a budget."""
 
 from __future__ import annotations
 
@@ -36,19 +36,20 @@ def check_number(name: str, value: float | None) -> None:
 
 
 class Choice(RankOptions, frozen=True):
-    """Units by what ranks them.
+    """A choice of units by a criterion.
 
     Attributes:
         criterion: the name of a criterion.
-        ratio, count, threshold, target: exactly one: a share of each layer's units, a number of
-            them, the score below which units go, or a budget for the whole model.
-        round_to: leave a multiple of this many units.
+        ratio, count, threshold, target: exactly one of them: a share of each layer's units, a
+            number of units, the score below which units are removed, or a budget for the whole
+            model.
+        round_to: the number of remaining units is a multiple of this.
         min_units: leave at least this many.
-        max_ratio: take at most this share of any layer.
-        per_layer: for layers (or globs) a ratio of their own.
+        max_ratio: remove at most this share of any layer.
+        per_layer: individual ratios for layers (or globs).
         together: rank the units of all layers in one list, not layer by layer.
-        seed, reduce, normalize, weighting: see `Ranking`, also for what holds where they are not given.
-    Raises: UsageError if not exactly one limit is given, or it makes no sense.
+        seed, reduce, normalize, weighting: see `Ranking`, also for their defaults.
+    Raises: UsageError if not exactly one limit is given, or if a value makes no sense.
     """
 
     criterion: str

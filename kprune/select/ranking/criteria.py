@@ -1,4 +1,4 @@
-"""The criteria that come with kprune: a score a unit, the lowest go first.
+"""The criteria that come with kprune: a score per unit, the lowest go first.
 
 To add one, write its function here; help, plans and messages know it then. Light, since help lists
 them: numpy is imported where it is needed.

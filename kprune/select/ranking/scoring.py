@@ -1,4 +1,4 @@
-"""The units of a layer as criteria see them, and their scores."""
+"""The units of a layer, as criteria see them, and their scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `compile` set, once classes are gone: losses and metrics that count classes count those that are left.
+"""The compile settings after classes were removed: losses and metrics count those that are left.
 
 It stands in the config (`compile_config`), in that of each nested model that was compiled itself, and
 in a legacy `.h5` beside it (`training_config`). What cannot be translated is

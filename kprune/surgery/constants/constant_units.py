@@ -1,4 +1,4 @@
-"""What is known of a tensor's values: the units that give the same number whatever the input."""
+"""What is known of a tensor's values: the units that are constant, whatever the input."""
 
 from __future__ import annotations
 

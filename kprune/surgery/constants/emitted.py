@@ -22,10 +22,10 @@ RECURRENT = frozenset({"LSTM", "GRU", "SimpleRNN", "Bidirectional"})
 
 
 class Emission(Struct, frozen=True):
-    """What units give after they were zeroed.
+    """What units emit after they were zeroed.
 
     Attributes:
-        layer: path of the layer after which they give it.
+        layer: path of the layer after which they emit it.
         kind: `activation`, `batch_normalization` or `softmax`.
         text: a sentence for the report.
     """

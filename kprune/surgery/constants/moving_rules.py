@@ -1,4 +1,4 @@
-"""What layers do to units that always give the same number: a rule for each kind of layer.
+"""What layers do to constant units: a rule for each kind of layer.
 
 Those that sum over units, and so note a `SummingKernel`, are in `summing_rules` and `sequence_rules`.
 """

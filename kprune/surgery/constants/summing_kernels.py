@@ -1,7 +1,7 @@
-"""Where layers sum over units: what they take from each, and where a constant share could go.
+"""Where layers sum over units: the contribution of each, and which bias could absorb a constant one.
 
-A unit may leave without a trace where what the layer takes from it is nothing (it gives 0, or every
-weight that stays holds 0 for it), or where it is always the same number, which a bias takes over.
+A unit can be removed without any effect if its contribution is 0 (its output is 0, or every
+remaining weight for it is 0), or if it is constant and a bias absorbs it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Layers that sum over units and make others: what they take, when what they make is constant."""
+"""Layers that sum over units and make others: what they read, and when their own units are constant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which units always give the same number, pushed through a model like labels.
+"""Which units are constant, pushed through a model like labels.
 
 A unit whose incoming weights are 0 gives act(bias) whatever the input, a BatchNormalization behind
 it makes another constant of that, and so on through everything that works channel by channel. What
