@@ -8,8 +8,8 @@
     print(kprune.inspect("model.keras").layers[0].free)      # what may be removed
     kprune.verify("model.keras", "small.keras").passed       # runs both in TensorFlow
 
-A model is the path of a file. `inspect`, `explain`, `diff` and `plan` take a live Keras model as
-well; `remove`, `zero`, `mask`, `unmask`, `compact` and `apply`, too, and give another one back. Every
+A model is the path of a file. `inspect`, `explain`, `diff` and `plan` also take a live Keras model;
+so do `remove`, `zero`, `mask`, `unmask`, `compact` and `apply`, which return a new one. Every
 refusal is a `KpruneError` that says what, where, why and what to do.
 """
 

@@ -1,4 +1,4 @@
-"""The door to every model file: what a command starts from is its source and its analysis."""
+"""Opening model files: every command starts from a file's source and its analysis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights and tensors brought together where a file hands tensors to layers by order.
+"""Matching tensors and weights in files that assign them by order.
 
 A legacy `.h5` lists, for each layer of the outermost model, the datasets of all layers inside it:
 trainable ones first, in the order of `layer.weights`. Keras compares neither names nor classes when

@@ -1,7 +1,8 @@
-"""Whether a model file contradicts itself: its config against its weights, before anybody sees it.
+"""Whether a model file contradicts itself: its config is checked against its weights before it is put in place.
 
-Nothing here knows labels, rules or cuts: what a layer's weights must look like is worked out anew, from
-the config and the shapes of the inputs, so that a mistake in a rule is not made twice.
+This folder does not use labels, rules or cuts: what a layer's weights must look like is computed
+independently, from the config and the shapes of the inputs, so that a mistake in a rule is not
+repeated.
 
     configs.py        numbers and arrays in the configs of layers
     shapes.py         shapes with sizes left open: joined, broadcast, compared

@@ -1,4 +1,4 @@
-"""The check of what is about to be written: the last door, which nothing leaves without."""
+"""The check of an output before it is put in place. Every output passes through it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model of a class of its own, written as a plain Functional file that every command takes."""
+"""A model of a custom class, written as a plain Functional file that every command accepts."""
 
 from __future__ import annotations
 

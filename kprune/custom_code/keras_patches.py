@@ -1,4 +1,4 @@
-"""What Keras does otherwise while a layer's own code is traced: each change is undone when its block ends."""
+"""Changes to Keras while a layer's own code is traced; each is undone when its block ends."""
 
 from __future__ import annotations
 

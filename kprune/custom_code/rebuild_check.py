@@ -1,4 +1,4 @@
-"""Whether Keras makes of a custom layer, once units are gone, what kprune expects.
+"""Whether Keras rebuilds a custom layer without some units as kprune expects.
 
 The code of such a layer was traced as a graph, and labels pushed through it. For a choice of units
 that graph is rewritten as any Functional model would be: this is what the smaller file needs. Then

@@ -1,4 +1,4 @@
-"""Models whose graph exists only in the code of their call(): traced once on symbolic inputs, as a Functional model.
+"""Models whose graph exists only in the code of call(): traced once on symbolic inputs, as a Functional model.
 
 The Functional model is made of the very layers of the model, so it has their weights. What its
 author calls them becomes their name: `self.stem = Conv2D(…)` is the layer `stem`.

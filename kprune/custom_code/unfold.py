@@ -1,4 +1,4 @@
-"""A Keras model of a class of its own, as a plain Functional model of the same layers."""
+"""A Keras model of a custom class, as a plain Functional model of the same layers."""
 
 from __future__ import annotations
 

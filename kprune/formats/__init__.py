@@ -1,4 +1,4 @@
-"""What is on disk: model files opened, and written anew with an `Edit` carried out.
+"""Model files: opened, and written with an `Edit` applied.
 
     registry.py        which formats there are; open_model, write_model, default_output
     lookalikes.py      files that are taken for models but are not, and what to do
@@ -15,9 +15,8 @@
     stream.py          bytes from file to file by a few threads, checked and cut on the way
     opening.py         files and pipes opened for reading
 
-Nothing here imports TensorFlow or knows what a layer is. A file is only ever data: nothing in it is
-executed, no link in it is followed, and no size in it is believed before it was held against the
-bytes that are there.
+Nothing here imports TensorFlow or knows what a layer is. A file is only data: nothing in it is
+executed, no link in it is followed, and every size in it is checked against the bytes in the file.
 """
 
 from kprune.dtypes import as_float, from_float

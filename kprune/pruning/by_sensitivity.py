@@ -1,4 +1,4 @@
-"""Which units, by what each group of layers was seen to cost."""
+"""Which units, by the measured cost of each group of layers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def good_enough(
 
     Args:
         selection: of which only `exclude` may be given, as the curves say which units go.
-    Raises: UsageError for other ways to choose beside this one, FileError for what is no curves.
+    Raises: UsageError for other selections beside this one, FileError for a file without curves.
     """
     if curves is None:
         raise UsageError(

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 
 def compacting(it: Opened, *, merge: bool = False, only: Units | None = None) -> Change:
-    """The change that takes out whatever nothing would miss.
+    """The change that removes all units without any effect.
 
     Args:
-        merge: also make one of units that are equal.
-        only: units that may go; None for all.
+        merge: also merge equal units.
+        only: units that may be removed; None for all.
     """
     source, analysis = it.source, it.analysis
     if merge:
@@ -101,7 +101,7 @@ def _compacting_graph(it: Opened, only: Units | None) -> Change:
 
 
 def merge_notes(analysis: Analysis, found: Twins) -> list[Note]:
-    """Which units were merged, layer by layer, and what was not looked at."""
+    """Notes on merged units, layer by layer, and on what was not examined."""
     axes, owner = list(analysis.map.axes.values()), analysis.groups.owner
     merged: dict[tuple[str, bool], list[int]] = {}
     for pair in found.merges:
@@ -122,7 +122,7 @@ def merge_notes(analysis: Analysis, found: Twins) -> list[Note]:
 
 
 def left_notes(analysis: Analysis, constants: Constants, search: Search) -> list[Note]:
-    """Which constant units were left, and why."""
+    """Notes on constant units that were left, and why."""
     notes = []
     for address, axis in analysis.map.axes.items():
         left = np.flatnonzero(~np.isnan(constants.made[axis.ids]) & search.stays[axis.ids])
@@ -148,7 +148,7 @@ def left_notes(analysis: Analysis, constants: Constants, search: Search) -> list
 def alive_notes(
     analysis: Analysis, constants: Constants, gone: np.ndarray, only: Units
 ) -> list[Note]:
-    """Which of the units that a plan names are neither dead nor constant."""
+    """Notes on units of a plan that are neither dead nor constant."""
     notes = []
     for address, indices in only.items():
         ids = analysis.map.axes[address].ids[indices]

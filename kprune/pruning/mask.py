@@ -1,4 +1,4 @@
-"""Masking units, and taking masks out again: the changes, and the units that such a step pruned."""
+"""Masking units, and removing masks: the changes, and the units that such a step pruned."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def masking(
     """The change that masks.
 
     Args:
-        selections: units by name, or by rank as for every backend. By name any layer can be meant,
-            with or without weights; the indices then count channels of its output.
-        below: zero, at run time, activations whose magnitude is under this, instead of all.
+        selections: units by name, or by rank as for every backend. Any layer can be named, with or
+            without weights; the indices then count channels of its output.
+        below: set only activations whose magnitude is below this to 0, at run time.
     """
     masks = analysis.masks
     notes: list[Note] = []
@@ -98,7 +98,7 @@ def masking(
 
 
 def unmasking(analysis: Analysis, layers: Sequence[str] | None) -> Change:
-    """The change that takes masks out. Raises: UsageError if there is none."""
+    """The change that removes masks. Raises: UsageError if there is none."""
     paths = None
     if layers:
         paths = {path for name in layers for path in layers_named(analysis, parse_layer(name))}

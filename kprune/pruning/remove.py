@@ -39,8 +39,8 @@ def removal(
 
     Args:
         drop_branches: see `kprune.labels.closure.check`.
-        fold: whether what zeroed units would still give is folded into biases.
-    Raises: CannotPruneError if they cannot go.
+        fold: whether the constants of zeroed units are folded into biases.
+    Raises: CannotPruneError if they cannot be removed.
     """
     analysis = it.analysis
     if fold:
@@ -87,11 +87,11 @@ def removal(
 def taking_out(
     analysis: Analysis, names: Sequence[str], *, allow_output_change: bool = False
 ) -> Change:
-    """The change that takes whole layers out.
+    """The change that removes whole layers.
 
     Args:
         names: of layers, or globs.
-    Raises: UnknownLayerError; CannotPruneError if what is left would be no sound graph.
+    Raises: UnknownLayerError; CannotPruneError if the rest would not be a valid graph.
     """
     from kprune.surgery.whole_layers import find_whole_layers, take_out
 

@@ -1,7 +1,7 @@
-"""Refitting what is left of a model before it is written: `--repair`, and `kprune repair`.
+"""Refitting a pruned model before it is written: `--repair`, and `kprune repair`.
 
-Both models are loaded by Keras, `kprune.refitting` refits the kernels of the pruned one, and what came of
-it goes into the edit that writes the file, like any other change of values.
+Keras loads both models, `kprune.refitting` refits the kernels of the pruned one, and the new values
+go into the edit that writes the file, like any other change of values.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _SOLVED: Mapping[str, Literal["bias", "bn"]] = {"bias": "bias", "bn": "bn"}
 
 
 class Repair(Struct, frozen=True, eq=False):
-    """How what is left is refitted.
+    """How a pruned model is refitted.
 
     Attributes:
         way: `lstsq` fits weights and biases on data, `noise` on inputs that are made up, `bias`
@@ -94,7 +94,7 @@ class Repair(Struct, frozen=True, eq=False):
 
 
 def repaired(it: Opened, change: Change, how: Repair) -> Change:
-    """A change that removes units, with what is left refitted.
+    """A change that removes units, with the rest refitted.
 
     Raises: CannotPruneError for a model that is not refitted, UsageError for data that do not fit it.
     """
@@ -121,7 +121,7 @@ def repaired(it: Opened, change: Change, how: Repair) -> Change:
 
 
 def _refuse_other_inputs(it: Opened, gone: np.ndarray) -> None:
-    """Raises: CannotPruneError where the two models do not take the same inputs."""
+    """Raises: CannotPruneError if the two models do not take the same inputs."""
     for axis in it.analysis.map.axes.values():
         if axis.name in ("features", TOKENS) and gone[axis.ids].any():
             raise CannotPruneError(
@@ -154,7 +154,7 @@ def _distance(change: Change) -> float:
 
 
 def repair_notes(found: Repaired) -> tuple[Note, ...]:
-    """Which kernels stay as the cut left them, and why."""
+    """Notes on kernels that were not refitted, and why."""
     return tuple(
         Note(
             "not-repaired",

@@ -45,11 +45,11 @@ def statistics_of(
     made_up: bool = False,
     memory: int | None = None,
 ) -> Statistics:
-    """What is known of each unit: of its weights, and if there are data of what it gives, and to whom.
+    """Statistics of each unit: of its weights and, if there are data, of its activations.
 
     Args:
-        data: on which the model is run in TensorFlow, as far as it is asked for.
-        made_up: whether, where there are no data, inputs may be made up for the criterion obs.
+        data: the model is run on them in TensorFlow, as far as needed.
+        made_up: whether inputs may be made up for the criterion obs if there are no data.
         memory: bytes that it may keep at once.
     """
     from kprune.select.ranking.statistics import Statistics
@@ -74,15 +74,15 @@ class Selection(Struct, frozen=True, dict=True):
     Attributes:
         units: a mapping from LAYER[.AXIS] to indices, or specs.
         layers: layers for `where` and `choice`, None for all that can be pruned; for `classes` the
-            output layer, None where there is one.
+            output layer, None if there is only one.
         where: an expression.
         choice: a criterion and how many.
-        classes: units of the output layer by name: "cat,dog", or a list; "!cat,dog" is all others.
+        classes: units of the output layer by name: "cat,dog", or a list; "!cat,dog" means all others.
         class_names: all those names in order: the path of a file, or a list.
         keep_tokens: the tokens whose rows an embedding keeps, or the path of a file of them;
             `layers` may name the embedding.
-        exclude: layers that are left as they are: neither their units are chosen, nor by rank any
-            that are tied to theirs.
+        exclude: layers that stay as they are: their units are not chosen, and by rank no units tied
+            to them either.
     """
 
     units: Any = None
@@ -96,7 +96,7 @@ class Selection(Struct, frozen=True, dict=True):
 
     @property
     def by_rank(self) -> bool:
-        """Whether units are chosen by what they are like, not by name."""
+        """Whether units are chosen by their properties, not by name."""
         return self.where is not None or self.choice is not None
 
     @property
@@ -292,9 +292,9 @@ class Selection(Struct, frozen=True, dict=True):
 
 
 def _narrow(axes: Iterable[UnitAxis], chosen: Units) -> list[Note]:
-    """A note on layers of which one list over all layers leaves next to nothing.
+    """A note on layers of which ranking in one list leaves almost nothing.
 
-    Training does not mend those (see the README's table): what is lost at such a place is lost.
+    Training does not repair such layers (see the table in the README).
     """
     left = {axis: len(axis) - len(chosen.get(axis.address, ())) for axis in axes}
     narrow = [axis for axis in left if left[axis] < NARROW * len(axis)]

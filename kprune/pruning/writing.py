@@ -1,4 +1,4 @@
-"""Carrying a change out: report and write it."""
+"""Carrying out a change: report and write it."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Target(Struct, frozen=True):
 
 
 def write(it: Opened, change: Change, target: Target) -> Report | LiveModel:
-    """Carry a change out. A model in memory stays as it is: another one is loaded of what was written.
+    """Carry out a change. A model in memory stays unchanged: a new one is loaded from the written file.
 
     Raises: CheckError for a result larger than allowed, FileError, UsageError.
     """
@@ -112,7 +112,7 @@ def write(it: Opened, change: Change, target: Target) -> Report | LiveModel:
 
 
 def write_file(it: Opened, change: Change, target: Target) -> Report:
-    """Carry a change to a file out, and report it. Errors: as `write`."""
+    """Carry out a change of a file, and report it. Errors: as `write`."""
     source, analysis = it.source, it.analysis
     path = None if target.dry_run else target.path(source)
     beside, told = companions(source, change, target)
@@ -139,7 +139,7 @@ def write_file(it: Opened, change: Change, target: Target) -> Report:
 def companions(
     source: Source, change: Change, target: Target
 ) -> tuple[dict[Path, str], list[Note]]:
-    """The texts that go beside the result of a change, by place, and notes that tell where they are."""
+    """The text files beside the result of a change, by place, and notes that name them."""
     texts: dict[Path, str] = {}
     notes = []
     if change.names is not None:

@@ -1,4 +1,4 @@
-"""What each Keras layer and operation does to labels: a file per Keras family, a screen per rule.
+"""What each Keras layer and operation does to labels: one file per Keras family.
 
     core.py            InputLayer, Dense, Embedding, Identity, Masking
     lambdas.py         Lambda
@@ -15,14 +15,14 @@
     regularization.py  dropout and noise
     preprocessing.py   Rescaling and what only changes values
     shapes.py          sizes that Keras computes when it calls a layer
-    effects/           what operations do to labels, said once for all that have them
+    effects/           what operations do to labels, once for all dialects
     operations/        nodes of keras.ops in Functional graphs
     tensorflow/        functions of TensorFlow in graphs that Keras 2 saved
     packages/          layers of keras.applications, and of KerasHub's backbones
 
-A rule for a layer of your own is registered the same way (`kprune.rule`), from a file given with
-`--rules` or through the entry point group `kprune.rules`. A layer without a rule is never guessed
-at: what reaches it is frozen, and every message names it.
+A rule for a custom layer is registered the same way (`kprune.rule`), from a file given with
+`--rules` or through the entry point group `kprune.rules`. kprune does not guess what a layer
+without a rule does: units that reach it are frozen, and messages name it.
 """
 
 from __future__ import annotations

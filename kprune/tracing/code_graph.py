@@ -1,4 +1,4 @@
-"""What is traced of a layer's own code, as data: its graph, its weights, and who traces them."""
+"""The traced code of a layer, as data: its graph, its weights, and the interface of the tracer."""
 
 from __future__ import annotations
 

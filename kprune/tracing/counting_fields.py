@@ -1,7 +1,7 @@
-"""Numbers in the config of a traced layer that count units: found out by building it with one less.
+"""Numbers in the config of a traced layer that count units, found by building it with one less.
 
-Its code is run with a smaller number and looked at, weight by weight. A number counts units where
-every size that becomes smaller with it is this number, and the same units stand along all these axes.
+Its code is run with a smaller number, and the weights are compared. A number counts units if every
+size that becomes smaller with it equals this number, and the same units stand along all these axes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The shapes that the config of a Lambda declares: what is known of its outputs, and follows what is left of them."""
+"""The shapes that the config of a Lambda declares: they describe its outputs, and follow what is left of them."""
 
 from __future__ import annotations
 

@@ -4,9 +4,9 @@ A rule is a function that takes a `LayerCall` and returns the labels of what com
 registered with what it does to units, in one of five words:
 
     issues      makes units of its own (Dense, Conv2D, LSTM, Embedding)
-    passes      hands units on, wherever it moves them (Flatten, pooling, BatchNormalization)
-    combines    brings several tensors together, which ties or joins their units (Add, Concatenate)
-    mixes       takes a statistic over units: removing one changes the others (LayerNormalization)
+    passes      passes units on, wherever it moves them (Flatten, pooling, BatchNormalization)
+    combines    combines several tensors, which ties or joins their units (Add, Concatenate)
+    mixes       computes a statistic over units: removing one changes the others (LayerNormalization)
     opaque      nothing can be removed through it, and the rule says why (Lambda)
 """
 

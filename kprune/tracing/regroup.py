@@ -1,4 +1,4 @@
-"""A tensor that is given another shape: axes are matched in runs of equal size, from the last one on.
+"""Reshaping a tensor: axes are matched in runs of equal size, from the last one on.
 
 What is left in front once no more runs match is folded together: the batch, windows or time steps
 in it, unknown sizes. No unit can stand there on its own; one that stands in several of

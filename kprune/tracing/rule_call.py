@@ -1,4 +1,4 @@
-"""One call as any rule sees it, be it of a layer or of an operation: what comes in, and what becomes of it."""
+"""One call of a layer or of an operation, as every rule sees it: the inputs, and what happens to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays in a config for which no rule spoke: the units that they may count stay."""
+"""Arrays in a config that no rule handles: the units that they may count are frozen."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 def load_plan(plan: Plan | AnyPath) -> tuple[Plan, Path | None]:
     """A plan, and the folder that the files it names are relative to.
 
-    Raises: FileError if it cannot be read, PlanError for what it says.
+    Raises: FileError if it cannot be read, PlanError for errors in it.
     """
     if isinstance(plan, Plan):
         return plan, None
@@ -46,7 +46,7 @@ def load_plan(plan: Plan | AnyPath) -> tuple[Plan, Path | None]:
 
 
 def plan_text(path: Path) -> str:
-    """What a plan's file says. Raises: FileError if it cannot be read."""
+    """The text of a plan's file. Raises: FileError if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
@@ -96,7 +96,7 @@ def _in_turn(
     repair: Repair | None,
     trust: bool,
 ) -> Report:
-    """Several steps. What a step writes is the next one's input; only the last one's output is the user's."""
+    """Several steps. The output of a step is the input of the next one; only the last output goes to the user."""
     with (
         opened(model, rules=rules, trust=trust) as first,
         tempfile.TemporaryDirectory(
@@ -137,7 +137,7 @@ def _last_target(target: Target, first: Opened) -> tuple[Target, Target]:
 
 @dataclass
 class _SoFar:
-    """What the steps so far came to.
+    """The result of the steps so far.
 
     Attributes:
         names: of the classes that all of them have left.
@@ -176,7 +176,7 @@ class _SoFar:
 
 
 def _written(it: Opened, step: Step, change: Change, target: Target) -> Report | LiveModel:
-    """Carry the change of one step out, as its backend does."""
+    """Carry out the change of one step, as its backend does."""
     backend = BACKENDS[step.backend]
     if not backend.writing:
         return write(it, change, target)
@@ -305,7 +305,7 @@ def _repair_of(asked: Asked, usual: Repair | None) -> Repair | None:
 
 
 def _expect(it: Opened, change: Change, plan: Plan) -> None:
-    """Raises: CheckError if the result is not what the plan expects."""
+    """Raises: CheckError if the result does not meet the plan's expectations."""
     if plan.expect is None:
         return
     after = count(it.analysis, change.gone, change.edit.dropped)

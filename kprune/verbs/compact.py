@@ -1,4 +1,4 @@
-"""Writing a compacted model: masks that are idle come out, and plain Keras runs it before it is kept."""
+"""Writing a compacted model: idle masks are removed, and plain Keras runs the result before it is kept."""
 
 from __future__ import annotations
 

@@ -32,19 +32,19 @@ def repair(
     on_refit: Progress | None = None,
     **arguments: Unpack[Writing],
 ) -> Report:
-    """Refit what is left of a model that was pruned before to what the original gives.
+    """Refit a model that was pruned before to the outputs of the original.
 
     Args:
         original: the model that it was pruned from.
-        pruned: what `kprune.remove`, `compact` or `apply` wrote; which units are left is read from
-            its metadata.
+        pruned: the output of `kprune.remove`, `compact` or `apply`; which units are left is read
+            from its metadata.
         data: inputs; targets are not needed.
         way: `lstsq`, `noise`, `bias` or `bn`; None for the best that the data allow.
         memory: bytes that may be kept at once of what passes between layers.
         on_refit: called with (calls of layers made, calls in all).
         output, in_place, force, dry_run, limits, progress, rules, trust: see `kprune.remove`.
     Returns: the Report; its input is the pruned file.
-    Raises: UsageError if the second is not made of the first by removing units; CannotPruneError,
+    Raises: UsageError if the second model was not made from the first by removing units; CannotPruneError,
         FileError.
     """
     from kprune.pruning.repairing import Repair, refitted, repair_notes, with_values

@@ -1,4 +1,4 @@
-"""What each group of layers costs when it alone is cut: really cut, then run by plain Keras."""
+"""What it costs to cut each group of layers alone: the model is really cut, then run by plain Keras."""
 
 from __future__ import annotations
 
@@ -65,30 +65,30 @@ def sensitivity(
 ) -> Curves:
     """Measure a metric as a function of the ratio, one group of layers at a time.
 
-    A candidate is a layer, with all layers whose units are tied to its own. Each is cut at each
-    ratio as `remove` does it, while all others stay whole, and the smaller model is evaluated in
-    plain Keras. So every curve is conditional on the others staying: see `Curves`.
+    A candidate is a layer with all layers whose units are tied to its own. Each candidate is cut at
+    each ratio as `remove` does it, while all others stay whole, and the smaller model is evaluated
+    in plain Keras. For what the curves do not show, see `Curves`.
 
     The measurements are independent of each other, and joblib carries them out: in this process, in
     `jobs` processes, or wherever `joblib.parallel_config(backend="dask")` (or Ray's) sends them. The
-    machines must find the model, the data and the rules under the same paths. What comes out is the
-    same in any case.
+    machines must find the model, the data and the rules under the same paths. The result is the
+    same in every case.
 
     Args:
         model: path of a `.keras` or `.h5` file.
-        data: inputs and targets, see `DataSource`. What has a name is read for each measurement;
-            batches that have none are read to their end first.
+        data: inputs and targets, see `DataSource`. A file or function is read for each measurement;
+            batches given in Python are read to their end first.
         ratios: shares of a layer's units, each between 0 and 1.
-        criterion: what ranks the units; the lowest go. Those that need data see the same ones.
+        criterion: the criterion that ranks the units; the lowest go. Criteria on data use the same data.
         layers: names or globs of layers to measure; None for all.
         exclude: names or globs of layers that stay whole, and with them all that are tied to them.
-        metric: by which of the file's own metrics to go; by default the first of which Keras knows
+        metric: which of the file's own metrics to use; by default the first for which Keras knows
             whether more is better, else the loss. A file that was not compiled has `accuracy` for
             classes and `mean_squared_error` for other targets.
         seed: for the criterion `random`.
-        batch_size: how many samples are run at once.
-        jobs: how many processes; None for what joblib's active configuration says (else 1), -1 for
-            one a core.
+        batch_size: the number of samples that are run at once.
+        jobs: the number of processes; None for that of joblib's active configuration (else 1), -1
+            for one per core.
         rules: files with rules for layers that kprune does not know, and with criteria.
         trust: whether code that is not Keras's own may be run: of packages that the file names.
         progress: called with (models measured, models in all).
@@ -169,8 +169,8 @@ class _Cut:
     """A candidate before it is measured.
 
     Attributes:
-        layers: how many units each has, by address.
-        units: by ratio, all units that go, by address.
+        layers: the number of units of each, by address.
+        units: by ratio, all removed units, by address.
         why: what kept it from being cut, at all or further.
     """
 
@@ -186,7 +186,7 @@ def _cuts(
     layers: Sequence[str] | None,
     exclude: Sequence[str],
 ) -> Iterator[_Cut]:
-    """What is to be cut, candidate by candidate, in the order of the model."""
+    """The cuts to measure, candidate by candidate, in the order of the model."""
     every = [axis for axis in analysis.map.axes.values() if axis.name not in ("features", TOKENS)]
     left_out = excluded(analysis, exclude)
     wanted = {

@@ -44,8 +44,8 @@ def diff(
 ) -> Difference:
     """Say what differs between two model files. Values are compared block by block.
 
-    Where kprune made `b`, its notes on which units are left are used, so that the values of these
-    are compared with those they had in `a`.
+    If kprune made `b`, its record of the remaining units is used, so that their values are compared
+    with the values that they had in `a`.
 
     Args:
         a, b: paths of model files, of which one may be `-` for standard input; or Keras models.

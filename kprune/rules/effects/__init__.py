@@ -1,4 +1,4 @@
-"""What operations do to labels, said once for every dialect.
+"""What operations do to labels, once for all dialects.
 
     reductions.py   sums, statistics, positions of extremes, normalisation
     contractions.py products that are summed over: einsum, matmul

@@ -1,4 +1,4 @@
-"""What may stand in an expression: the tables, and a walk over a tree that checks it.
+"""What an expression may contain: the tables, and a check of the syntax tree.
 
 See `expressions.py`, which parses the text and evaluates what passed here.
 """
