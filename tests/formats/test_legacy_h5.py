@@ -159,7 +159,7 @@ def test_branches_listed_in_another_order_keep_their_own_tensors(tmp_path: Path)
     )
 
     shuffled = write_h5(tmp_path / "s.h5", functional(rows, "o"), layers, names=["q", "p", "o"])
-    with pytest.raises(DamagedFileError, match="another order than the config"):
+    with pytest.raises(DamagedFileError, match="a different order from the config"):
         kprune.remove(shuffled, {"q": [0]})
 
 

@@ -158,7 +158,7 @@ def test_a_loss_of_which_keras_keeps_only_the_name_is_told(
     (note,) = _tune(place, trust=True).notes
     assert note.kind == "loss" and note.text == (
         "Keras does not know all that the file was compiled with (--rules can register it): "
-        "the loss follows from the labels (sparse_categorical_crossentropy)"
+        "the loss follows from the targets (sparse_categorical_crossentropy)"
     )
 
 

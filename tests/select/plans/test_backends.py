@@ -17,7 +17,7 @@ OPTIONS = {field.encode_name for field in msgspec.structs.fields(Step)} - {"back
 @pytest.mark.parametrize("backend", BACKENDS.values(), ids=BACKENDS)
 def test_each_backend_can_be_carried_out_and_replayed(backend: Backend) -> None:
     assert [*inspect.signature(backend.code.of_step).parameters] == ["asked"]
-    assert [*inspect.signature(backend.code.replay).parameters] == ["analysis", "step", "lost"]
+    assert [*inspect.signature(backend.code.replay).parameters] == ["analysis", "step", "pruned"]
     if backend.writing:
         module, _, function = backend.writing.partition(":")
         write = getattr(importlib.import_module(module), function)
