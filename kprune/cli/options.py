@@ -27,7 +27,7 @@ WHICH = "Which units"
 RANKED = "Which units, by rank"
 WRITTEN = "What is written"
 REPORTED = "What is reported"
-REPAIR = "Refitting what is left, and the criterion obs"
+REPAIR = "Refitting, and the criterion obs"
 LIMITS = "Limits (a larger result is not written: exit code 5)"
 RULES = "Layers of your own"
 
@@ -328,8 +328,8 @@ class Memory(Struct, frozen=True):
         Option(
             "--memory",
             metavar="N",
-            help="Keep at most this many bytes of what passes between layers, and of sums over it "
-            "(default 4G); tensors beyond it wait on disk.",
+            help="Keep at most this many bytes of intermediate outputs and of sums over them "
+            "(default 4G); further tensors are kept on disk.",
             rich_help_panel=REPAIR,
         ),
     ] = None
@@ -347,7 +347,7 @@ class Repairing(Struct, frozen=True):
         Option(
             "--repair",
             metavar="[WAY]",
-            help="Refit what is left to what the original gives: lstsq on the inputs of --data "
+            help="Refit the rest to the original's outputs: lstsq on the inputs of --data "
             "(no targets needed), noise without data, bias or bn; alone, the best of these.",
             rich_help_panel=REPAIR,
             autocompletion=lambda incomplete: [way for way in WAYS if way.startswith(incomplete)],

@@ -90,8 +90,8 @@ def remove(
 ) -> None:
     """Remove units physically: smaller layers, in a smaller file.
 
-    The result computes what the model would with every weight of these units at 0;
-    with --fold, what 'kprune zero' makes of it.
+    The result computes what the model computes with every weight of these units
+    at 0; with --fold, what the output of 'kprune zero' computes.
 
     Example: kprune remove model.keras dense_1:3,7,12 -o small.keras
     """
@@ -219,7 +219,7 @@ def unmask(
     reporting: Reporting,
     common: Reading,
 ) -> None:
-    """Remove masks: the model is again what it was.
+    """Remove masks: the model is what it was before.
 
     Example: kprune unmask model.pruned.keras -o model.keras
     """

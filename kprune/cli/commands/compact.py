@@ -48,8 +48,8 @@ def compact(
 ) -> None:
     """Remove what is dead or constant: the same outputs, a smaller file.
 
-    It removes units whose incoming or outgoing weights are 0, units that a mask silences, and
-    units that always give the same number, which is then added to biases. A unit whose removal
+    It removes units whose incoming or outgoing weights are 0, masked units, and units
+    whose output is constant; the constant is then added to biases. A unit whose removal
     would change the outputs stays, and a note says why.
 
     Example: kprune compact zeroed.keras -o small.keras

@@ -21,7 +21,7 @@ from kprune.cli.options import (
     announce,
 )
 
-MEASURED = "Which units, by what was measured (one layer at a time: a heuristic)"
+MEASURED = "Which units, by measured sensitivity (one layer at a time: a heuristic)"
 
 
 def apply(

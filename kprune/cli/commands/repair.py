@@ -10,8 +10,8 @@ from kprune.select.ranking.options import WAYS
 
 
 def repair(
-    original: Annotated[str, Argument(metavar="ORIGINAL", help="The model before units went.")],
-    pruned: Annotated[str, Argument(metavar="PRUNED", help="What kprune left of it.")],
+    original: Annotated[str, Argument(metavar="ORIGINAL", help="The model before pruning.")],
+    pruned: Annotated[str, Argument(metavar="PRUNED", help="The model that kprune made from it.")],
     *,
     data: RepairData = None,
     way: Annotated[
@@ -29,7 +29,7 @@ def repair(
     reporting: Reporting,
     common: Reading,
 ) -> None:
-    """Refit what is left of a pruned model to what the original gives.
+    """Refit a pruned model to the outputs of the original.
 
     Targets are not needed, and nothing is trained: each layer's weights are solved for.
 

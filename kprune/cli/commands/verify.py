@@ -8,13 +8,13 @@ from kprune.cli.options import Json, Reading, announce
 from kprune.errors import UsageError
 
 RUN = "How they are run"
-LIMITS = "Limits (exit code 5 where one does not hold; they need --data)"
+LIMITS = "Limits (exit code 5 if one is not met; they need --data)"
 TIME = "How long they take"
 
 
 def verify(
     original: Annotated[str, Argument(metavar="ORIGINAL", help="The model as it was.")],
-    pruned: Annotated[str, Argument(metavar="PRUNED", help="What kprune made of it.")],
+    pruned: Annotated[str, Argument(metavar="PRUNED", help="The model that kprune made from it.")],
     *,
     data: Annotated[
         str | None,
@@ -72,7 +72,7 @@ def verify(
         Option(
             "--metric",
             metavar="NAME",
-            help="Judge by this metric of Keras's, not by those of the file.",
+            help="Use this Keras metric, not those of the file.",
             rich_help_panel=LIMITS,
         ),
     ] = None,
@@ -119,9 +119,9 @@ def verify(
 ) -> int:
     """Run both models in TensorFlow, and compare.
 
-    The pruned model must compute what the original does with its removed units at 0. One that was
-    repaired computes something else: it is held against the original as it is, by how often both give
-    the same class, and by limits that are given.
+    The pruned model must compute what the original does with its removed units at 0. A repaired
+    model computes something else: it is compared with the original as it is, by how often both give
+    the same class, and by the given limits.
 
     Example: kprune verify model.keras small.keras --data test.npz --max-drop 0.01
     """

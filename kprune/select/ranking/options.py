@@ -75,7 +75,7 @@ OPTIONS: dict[str, Described] = {
     ),
     "weighting": Described(
         "For the criterion obs, errors count as shares of each output's variance (relmean), or by "
-        "what the model's own answers hang on (fisher).",
+        "how much the model's own answers depend on them (fisher).",
         "HOW",
         words=WEIGHTINGS,
     ),
