@@ -177,7 +177,7 @@ class Analysis(Struct, eq=False, dict=True):
         return self.homes.get(path, path)
 
     def check_weights(self) -> None:
-        """Hold every weight that a rule declared against the file.
+        """Compare every weight that a rule declared with the file.
 
         Tensors are found by the order in which Keras counts layers, not by name: if that went wrong
         it would show here, unless shapes happen to agree, so every weight is checked, cut or not.

@@ -20,7 +20,7 @@ STATES = ("optimizer/", "optimizer_weights/")
 
 
 def require_sound(after: Outline, before: Callable[[], Outline] | None = None) -> None:
-    """Hold a file that is about to be written against itself.
+    """Check a file for consistency before it is written.
 
     Args:
         after: of that file.

@@ -335,7 +335,7 @@ class Memory(Struct, frozen=True):
     ] = None
 
     def bytes(self) -> int | None:
-        """As the library's functions take it. Raises: UsageError for what is no number."""
+        """As the library's functions take it. Raises: UsageError for anything but a number."""
         return None if self.memory is None else int(amount(self.memory, "--memory"))
 
 
@@ -376,7 +376,7 @@ class Limiting(Struct, frozen=True):
     ] = None
 
     def limits(self) -> dict[str, float]:
-        """By name of the figure. Raises: UsageError for what is no number."""
+        """By name of the figure. Raises: UsageError for anything but a number."""
         given = {
             "parameters": self.max_parameters,
             "flops": self.max_flops,

@@ -9,7 +9,7 @@
     legacy_h5.py       the `.h5` of whole models
     hdf5/              HDF5 as Keras writes it
     vocabularies.py    vocabularies beside the weights, without some of their lines
-    output_tensors.py  an Edit held against a file: the objects of the output
+    output_tensors.py  an Edit compared with a file: the objects of the output
     cut.py             one tensor, cut block by block
     crc.py             checksums of parts
     stream.py          bytes from file to file by a few threads, checked and cut on the way

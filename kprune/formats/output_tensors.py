@@ -1,4 +1,4 @@
-"""An edit held against a file: which objects the output's weights file has, in which order."""
+"""An edit compared with a file: which objects the output's weights file has, in which order."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def require_sound(
     before: Callable[[], Outline],
     order: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Hold the config of the output against the shapes of its tensors, before anything is written.
+    """Compare the config of the output with the shapes of its tensors, before anything is written.
 
     Args:
         before: gives the same of the input; see `kprune.checking`.

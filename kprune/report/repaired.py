@@ -39,7 +39,7 @@ _WHY: dict[Why, str] = {
     "stateful": "it keeps its state from one batch to the next",
     "cell": "it runs a cell other than those of LSTM, GRU and SimpleRNN, or several",
     "class": "no kernel of its class is known",
-    "equation": "its equation is no sum for each place and column",
+    "equation": "its equation is not a sum for each place and column",
     "calls": "its calls are not those that the original makes",
     "memory": "its least squares take more memory than may be taken (--memory)",
     "numbers": "what it is given on these data, or makes of them, is not finite",

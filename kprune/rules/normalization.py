@@ -28,7 +28,7 @@ def batch_normalization(call: LayerCall) -> Labels:
 
 @LAYERS.rule("LayerNormalization", does="mixes")
 def layer_normalization(call: LayerCall) -> Labels:
-    """gamma, beta (the axes it normalises); takes mean and variance over them"""
+    """gamma, beta (the axes it normalises); computes mean and variance over them"""
     axes = call.config["axis"]
     axes = [axes] if isinstance(axes, int) else list(axes)
     along = [call.x.axis(axis) for axis in axes]
@@ -42,7 +42,7 @@ def layer_normalization(call: LayerCall) -> Labels:
 
 @LAYERS.rule("GroupNormalization", does="mixes")
 def group_normalization(call: LayerCall) -> Labels:
-    """gamma, beta (channels); takes mean and variance over each run of channels"""
+    """gamma, beta (channels); computes mean and variance over each run of channels"""
     axis = call.config["axis"]
     channels = call.x.axis(axis)
     groups = call.config["groups"]
@@ -68,7 +68,7 @@ def group_normalization(call: LayerCall) -> Labels:
 
 @LAYERS.rule("RMSNormalization", does="mixes")
 def rms_normalization(call: LayerCall) -> Labels:
-    """scale (the axes it normalises); takes a mean of squares over them"""
+    """scale (the axes it normalises); computes a mean of squares over them"""
     axes = call.config["axis"]
     along = [call.x.axis(axis) for axis in sorted([axes] if isinstance(axes, int) else list(axes))]
     call.weight("scale", *along, uses=_places(call, along))

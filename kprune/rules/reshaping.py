@@ -54,7 +54,7 @@ def flatten(call: LayerCall) -> Labels:
 
 
 def _with_places(call: LayerCall, x: Labels, shape: Shape) -> tuple[Labels, int | None]:
-    """A tensor whose sizes are unknown but for the channels, as so many places as the output has room for."""
+    """A tensor whose sizes are unknown except the channels, as so many places as the output has room for."""
     width, channels = (call.recorded.get(0) or (None, None))[-1], shape[-1]
     inner = x.without(*range(1, len(shape) - 1))
     if not width or not channels or width % channels or len(inner.factors) != len(x.factors):

@@ -124,7 +124,7 @@ def channel_axis(tensor: Any) -> int:
 def _first_layers(tensor: Any) -> Iterator[Any]:
     """The layers that an input goes through one after the other.
 
-    The first kernel is the last of them, but for a BatchNormalization right behind it.
+    The first kernel is the last of them, except a BatchNormalization right behind it.
     """
     while len(following := consumers_of(tensor)) == 1:
         ((layer, tensor),) = following

@@ -121,7 +121,7 @@ class Given(Struct, frozen=True, eq=False):
 def given(data: DataSource | Given) -> Given:
     """Data by their name; a function is called.
 
-    Raises: UsageError for what is no data, CannotPruneError for a function that fails.
+    Raises: UsageError for a value that is not data, CannotPruneError for a function that fails.
     """
     if isinstance(data, Given):
         return data

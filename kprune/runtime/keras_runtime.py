@@ -73,7 +73,7 @@ def is_compiled(model: Any) -> bool:
 
 
 def _under_a_name_that_keras_takes(source: Source, folder: Path) -> Path:
-    """Keras goes by the name, kprune by the content."""
+    """Keras uses the name, kprune the content."""
     assert source.path is not None
     path = (source.stands_at or source.path).absolute()
     wanted = SUFFIXES.get(source.format, "")

@@ -74,7 +74,7 @@ class GraphAnalysis(Analysis, eq=False):
     masking: ClassVar[str] = "kprune.saved_model.masks"
 
     def rewritten(self, gone: np.ndarray, branches: Any = ()) -> dict[str, Any]:
-        """What changes in the graphs once some labels are gone.
+        """What changes in the graphs when some labels are gone.
 
         Returns: the config with `changes`: under `graphs` by graph and node the `shapes` of its
             outputs, the `value` of a constant (by flat index) and the `axes` of a Squeeze; under

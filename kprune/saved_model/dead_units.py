@@ -1,4 +1,4 @@
-"""Units of a SavedModel that nothing would miss: removing them leaves every output as it is.
+"""Dead units of a SavedModel: removing them leaves every output unchanged.
 
 A unit is dead if nothing reads it: all that its consumers hold for it is 0. It is dead as well if it
 gives nothing: all that makes it is 0, and every operation behind it leaves 0 at 0.
@@ -13,7 +13,7 @@ from kprune.saved_model.analysis import GraphAnalysis
 
 
 def dead_units(source: Source, analysis: GraphAnalysis) -> np.ndarray:
-    """bool (labels,): what can go without a trace; each layer keeps at least one unit."""
+    """bool (labels,): what can be removed without any effect; each layer keeps at least one unit."""
     groups, traced = analysis.groups, analysis.tracer.traced
     count = analysis.map.count
     # By group: whether there are slices of a kind, and whether one of them is not 0.
@@ -55,7 +55,7 @@ def _groups(analysis: GraphAnalysis, ids: list[np.ndarray]) -> np.ndarray:
 
 
 def _that_can_go(analysis: GraphAnalysis, chosen: np.ndarray) -> np.ndarray:
-    """What goes with the chosen groups, but for those that would take others along."""
+    """What goes with the chosen groups, except those that would take others along."""
     groups = analysis.groups
     for factors in analysis.map.tensors.values():
         for factor in factors.factors:

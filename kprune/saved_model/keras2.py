@@ -215,7 +215,7 @@ def _restore_optimizer(model: Any, contents: Contents) -> None:
 
 
 def save_h5(model: Any, path: Path, folder: Path) -> None:
-    """Write a model as a legacy `.h5`. Raises: CannotPruneError if it is no graph of layers."""
+    """Write a model as a legacy `.h5`. Raises: CannotPruneError if it is not a graph of layers."""
     if not hasattr(model, "get_config") or not hasattr(model, "layers"):
         raise _foreign(folder, "it loads as something else than a model")
     try:

@@ -1,4 +1,4 @@
-"""Masks in a graph: what a layer gives, multiplied by a constant with 0 where a unit is masked.
+"""Masks in a graph: the output of a layer, multiplied by a constant with 0 where a unit is masked.
 
 A layer of a graph is the nodes under its name, or, where a model has no names, those that its
 weights go into and the activation behind them. What it gives are the tensors of these nodes that

@@ -61,7 +61,7 @@ class WholeLayers(Struct, eq=False):
 
     @property
     def layers(self) -> list[Layer]:
-        """All that go, but for those inside others that go."""
+        """All that go, except those inside others that go."""
         return [layer for wiring in self.wirings for layer in wiring.gone]
 
     @property

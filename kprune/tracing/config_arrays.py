@@ -1,4 +1,4 @@
-"""Arrays in a config whose sizes count units: found, and cut along or held.
+"""Arrays in a config whose sizes count units: found, and cut or frozen.
 
 A rule speaks for the arrays that it knows: operands (`LayerCall.constant`), and what weights start
 with or are held to, which `place_initial` finds for every weight that a rule declares. Whatever
@@ -25,7 +25,7 @@ BROADCAST = {
     "MaxNorm": ("max_value",),
     "MinMaxNorm": ("min_value", "max_value"),
 }
-# Fields of a config are named after the weight, but for these.
+# Fields of a config are named after the weight, except these.
 STEMS = {
     "recurrent_kernel": "recurrent",
     "depthwise_kernel": "depthwise",

@@ -262,7 +262,7 @@ class LayerCall(RuleCall):
     def as_tensor(self, constant: Constant) -> Labels:
         """An array in the config as a tensor, batch first, with unnamed units along the other axes.
 
-        What it meets is tied to these, so that it is cut along.
+        What it meets is tied to these, so that it is cut too.
         """
         known = self._map.spoken.get(constant.place)
         batch, *sizes = constant.shape or (1,)
@@ -298,7 +298,7 @@ class LayerCall(RuleCall):
         return self._map.spoken
 
     def config_arrays(self) -> Iterator[Constant]:
-        """The arrays in the layer's own config, but for those of layers inside it; at its first call."""
+        """The arrays in the layer's own config, except those of layers inside it; at its first call."""
         if not self._first or self.layer.model is not None:
             return iter(())
         skipped = {id(child.layer.spec) for child in self._record.children.values()}

@@ -207,7 +207,7 @@ class Rules(Struct, frozen=True):
         return rule is not None and self.find(layer) is rule
 
     def without(self, names: Iterable[str]) -> Rules:
-        """The same but for some layers of packages."""
+        """The same except some layers of packages."""
         left = {name: rule for name, rule in self.packages.items() if name not in set(names)}
         return replace(self, packages=left)
 

@@ -159,7 +159,7 @@ class RuleCall:
         raise NotImplementedError
 
     def shaped(self, labels: Labels, numbers: Iterable[Number]) -> Labels:
-        """Hold a result against the numbers that gave it its shape."""
+        """Compare a result with the numbers that gave it its shape."""
         for axis, number in enumerate(numbers):
             if axis < labels.rank:
                 self.demand(number, labels.axis(axis))

@@ -158,7 +158,7 @@ class Tracer:
         recorded: dict[int, Shape | None],
         graph_call: Call | None = None,
     ) -> Any:
-        """Trace one call of one layer, and hold what its rule says against what the config records."""
+        """Trace one call of one layer, and compare the result of its rule with what the config records."""
         record = self.map.record(layer)
         layer = record.layer
         if _is_open(args) and not layer.is_operation and layer.is_builtin:
@@ -298,7 +298,7 @@ def _fill_in(leaf: Any, tensors: dict[tuple[str, int, int], Labels]) -> Any:
 
 
 def _checked(call: LayerCall, outputs: Any) -> Any:
-    """Hold inferred shapes against recorded ones. Where they differ, nothing in sight can go."""
+    """Compare inferred shapes with recorded ones. Where they differ, all units involved are frozen."""
     flat = [leaf for leaf in leaves(outputs) if isinstance(leaf, Labels)]
     replaced: dict[int, Labels] = {}
     for index, labels in enumerate(flat):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kprune.select.plans.structs import Step
 
 SAMPLES = 8
-"""Random inputs on which the result is held against the original."""
+"""The number of random inputs on which the result is compared with the original."""
 
 
 def write_compacted(

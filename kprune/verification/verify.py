@@ -445,9 +445,9 @@ class _Steps:
 
 def _unjudged(data: bool) -> Note:
     """A note that no limit judges the figures."""
-    text = "how near it comes to the original is not judged: --min-agreement or --max-drop says how near is near enough"
+    text = "how close it is to the original is not judged: set a limit with --min-agreement or --max-drop"
     if not data:
-        text = "random inputs show that it runs, and not how near it comes to the original on data: give --data"
+        text = "random inputs show that it runs, but not how close it is to the original on data: give --data"
     return Note("repaired", "", text)
 
 

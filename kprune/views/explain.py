@@ -182,7 +182,7 @@ def _nearest(
 
 
 def _keep_one(closure: Closure, address: str, indices: np.ndarray) -> np.ndarray:
-    """The chosen units of one layer, but for the last if they would leave some layer with none."""
+    """The chosen units of one layer, except the last if they would leave some layer with none."""
     axes = closure.groups.map.axes
     ids = axes[address].ids[indices]
     for other in axes.values():

@@ -50,7 +50,7 @@ class Explanation(Result, frozen=True, kw_only=True):
 
     possible: bool
     exact: Annotated[
-        bool, Meta(description="whether the rest computes what it did, but for rounding")
+        bool, Meta(description="whether the rest computes what it did, up to rounding")
     ]
     selected: dict[str, list[int]]
     changed: Annotated[

@@ -131,7 +131,7 @@ class Inspection(Result, frozen=True, kw_only=True):
 
 
 def _axes(layer: LayerFacts) -> list[AxisFacts]:
-    """The further axes of units, but for the features of an input, which are no layer's own."""
+    """The further axes of units, except the features of an input, which are no layer's own."""
     return [axis for axis in layer.axes if axis.name != "features"]
 
 

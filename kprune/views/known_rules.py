@@ -22,7 +22,7 @@ WORDS = (
     ("issues", "makes units of its own"),
     ("passes", "hands units on, wherever it moves them"),
     ("combines", "brings tensors together, which ties or joins their units"),
-    ("mixes", "takes a statistic over units: removing one changes the others"),
+    ("mixes", "computes a statistic over units: removing one changes the others"),
     ("opaque", "nothing can be removed through it"),
 )
 

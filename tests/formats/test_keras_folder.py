@@ -1,4 +1,4 @@
-"""The unzipped `.keras` folder: the same promises as the zip, but for the checksum."""
+"""The unzipped `.keras` folder: the same promises as the zip, except the checksum."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 libhdf5 trusts what it reads: a damaged attribute value can make it loop forever, an external link
 or a virtual dataset makes it open other files, a declared size makes it allocate. So no attribute's
 value is ever read here, each object is looked at only after its kind is known to be harmless, and
-every size is held against the bytes that are there.
+every size is checked against the bytes in the file.
 """
 
 from __future__ import annotations

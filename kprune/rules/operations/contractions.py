@@ -31,7 +31,7 @@ def einsum(call: LayerCall) -> Labels:
 def product(
     call: LayerCall, operands: Sequence[Any], letters: Sequence[str], output: str
 ) -> Labels:
-    """An einsum of which some operands are arrays in the config, which are cut along."""
+    """An einsum of which some operands are arrays in the config, which are cut too."""
     given = []
     for operand, own in zip(operands, letters, strict=True):
         if isinstance(operand, Labels):

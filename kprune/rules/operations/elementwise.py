@@ -1,4 +1,4 @@
-"""Element by element: labels pass, what meets is tied, constants are cut along."""
+"""Element by element: labels pass, what meets is tied, constants are cut too."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def with_parameters(call: LayerCall) -> Labels:
 @OPERATIONS.rule(
     *OF_SEVERAL,
     does="combines",
-    note="element by element: what meets is tied; a constant is cut along with what it meets",
+    note="element by element: what meets is tied; a constant is cut with what it meets",
 )
 def combining(call: LayerCall) -> Labels:
     operands = [*call.args, *call.kwargs.values()]

@@ -335,7 +335,7 @@ def gemma_decoder(call: LayerCall) -> Labels:
     does="mixes",
 )
 def rms_norm(call: LayerCall) -> Labels:
-    """scale (the last axis); takes a mean of squares over it"""
+    """scale (the last axis); computes a mean of squares over it"""
     call.weight("scale", call.x.last, uses=positions(call.shape()[1:-1]))
     call.mix(call.x.last, f"share the mean square that {call.layer.path!r} takes")
     return call.x

@@ -46,7 +46,7 @@ def ensure_shape(call: LayerCall) -> Labels:
     """passes its input on unchanged; its shape follows"""
     if not isinstance(call.kwargs.get("shape"), list):
         if call.x.factors:
-            raise CannotTell("has a shape that is no list")
+            raise CannotTell("has a shape that is not a list")
         return call.x
     return call.shaped(call.x, size_list(call, "shape"))
 

@@ -3,7 +3,7 @@
 contents.py        its protos and its checkpoint
 checkpoint.py      variables, shard by shard
 source.py          a SavedModel as a source
-rewrite.py         its graphs with sizes written anew
+rewrite.py         its graphs with new sizes
 implementations.py names under which TensorFlow swaps functions
-graph_check.py     the check before it gets its name
+graph_check.py     the check before it is put in place
 """

@@ -1,4 +1,4 @@
-"""What is in the folder of a SavedModel, held against itself.
+"""The contents of a SavedModel folder, checked for consistency.
 
 A checkpoint is a table of entries and shards of bytes, with a CRC32C for every block of the table
 and every tensor; TensorFlow's reader compares them, and what it says becomes a DamagedFileError.
@@ -62,7 +62,7 @@ def reading(path: object, part: str) -> Iterator[None]:
 
 @dataclass(eq=False)
 class Contents:
-    """A SavedModel folder, read but for the tensors' values.
+    """A SavedModel folder, read except the tensors' values.
 
     Attributes:
         folder: where it is.

@@ -1,4 +1,4 @@
-"""A SavedModel held against itself before it is given its name: TensorFlow's own shape inference looks
+"""A consistency check of a SavedModel before it is put in place: TensorFlow's own shape inference looks
 at the main graph and at every function, called or not.
 
 Nothing of what made the cut is asked. Each function is put into a graph with the shapes that it says
@@ -38,7 +38,7 @@ class Complaint(NamedTuple):
 
 
 def require_sound(read: Callable[[], Contents], before: Callable[[], Contents]) -> None:
-    """Hold a folder that is about to get its name against itself.
+    """Check a folder for consistency before it is put in place.
 
     Args:
         read: reads it.

@@ -134,7 +134,7 @@ class SavedModelSource(Source):
         """Nothing is held open: TensorFlow opens shards as they are read."""
 
     def output_size(self, edit: Edit) -> int:
-        """How many bytes `write` would write, but for a few in the checkpoint's index."""
+        """How many bytes `write` would write, except a few in the checkpoint's index."""
         by_key = self._edits_by_key(edit)
         saved = 0
         for key, change in by_key.items():

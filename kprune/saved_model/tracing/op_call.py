@@ -85,7 +85,7 @@ class OpCall(RuleCall):
         return self.ins[index].numbers if index < len(self.ins) else None
 
     def constant(self, index: int) -> np.ndarray:
-        """An integer input that steers the operation: axes, a permutation.
+        """An integer input that controls the operation: axes, a permutation.
 
         Raises: CannotTell if it is not known before the model runs.
         """
@@ -127,7 +127,7 @@ class OpCall(RuleCall):
             self.keep_value(number)
 
     def shaped_by(self, labels: Labels, numbers: np.ndarray | None) -> Labels:
-        """Hold a result against the integer input that gave it its shape, as far as that is known."""
+        """Compare a result with the integer input that gave it its shape, as far as that is known."""
         if numbers is None:
             self.freeze(
                 labels, f"are given a shape by {self.layer.path!r} that is known only at run time"
@@ -195,7 +195,7 @@ class OpCall(RuleCall):
     def grouped(self, x: Labels, axis: int, kernel: Labels) -> bool:
         """Say that run g of the channels of `x` feeds run g of the kernel's last axis alone.
 
-        The kernel's last axis but one is as long as one run, and stands for other channels in each.
+        The kernel's second-to-last axis is as long as one run, and stands for other channels in each.
 
         Returns: whether that could be said; it takes a kernel that is a weight as it is.
         """

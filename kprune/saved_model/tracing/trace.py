@@ -310,7 +310,7 @@ class GraphTracer:
 
 
 def _checked(call: OpCall, index: int, labels: Labels) -> Labels:
-    """Hold an inferred shape against the recorded one. Where they differ, nothing in sight can go."""
+    """Compare an inferred shape with the recorded one. Where they differ, all units involved are frozen."""
     recorded = call.recorded.get(index)
     if recorded is None or labels.shape == recorded:
         return labels

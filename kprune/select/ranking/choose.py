@@ -36,7 +36,7 @@ class Chosen:
     Attributes:
         units: by address, sorted int64 indices.
         skipped: by address, why nothing of a layer that was meant could be taken.
-        achieved: for a budget, what it comes to.
+        achieved: for a budget, the size that is reached.
     """
 
     units: dict[str, np.ndarray]
@@ -363,7 +363,7 @@ class _Picker:
         return by_turns(self.analysis, axis, scores, free)
 
     def to_budget(self, budget: Budget, measure: Measure) -> float:
-        """Take the shortest beginning of the ranked list that meets a budget; gives what it comes to.
+        """Take the shortest beginning of the ranked list that meets a budget; gives the size that is reached.
 
         Raises: CheckError if all that can go is not enough; its text names the closest.
         """

@@ -243,7 +243,7 @@ def _by_class(value: dict[str, Any], left: ClassesLeft | None) -> dict[str, Any]
     try:
         numbers = {int(key): share for key, share in value.items()}
     except ValueError:
-        raise CannotFollow("goes by classes' names, which kprune does not know") from None
+        raise CannotFollow("uses names of classes, which kprune does not know") from None
     return {str(now): numbers[was] for now, was in enumerate(left.kept.tolist()) if was in numbers}
 
 

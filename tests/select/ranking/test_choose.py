@@ -60,7 +60,7 @@ def test_a_ratio_takes_the_lowest_of_each_layer_rounded_down() -> None:
 
 
 def test_a_ratio_that_is_exact_is_not_rounded_away() -> None:
-    # 0.3 * 10 is 3 but for the last bit; 0.7 * 10 as well.
+    # 0.3 * 10 is 3 except the last bit; 0.7 * 10 as well.
     for ratio, expected in ((0.3, 3), (0.7, 7), (0.1, 1)):
         assert numbers(chosen(chain(), Choice("l1", ratio=ratio), "a")[1]) == {"a": expected}
 
