@@ -20,7 +20,7 @@ from kprune.edit import Edit, TensorEdit
 from kprune.errors import CannotPruneError, UsageError
 from kprune.formats import write_model
 from kprune.graph.model import TensorRef, leaves
-from kprune.graph.stores import is_state
+from kprune.graph.weight_groups import is_state
 from kprune.labels.labels import Labels
 from kprune.labels.map import TOKENS
 from kprune.opened import Opened, opened
