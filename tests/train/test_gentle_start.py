@@ -74,6 +74,22 @@ def test_steps_are_counted_anew_with_the_slots(samples: Path, repaired: Path) ->
     assert float(after.learning_rate) == float(before.learning_rate)
 
 
+def test_a_schedule_goes_on_counting(tmp_path: Path) -> None:
+    import keras
+
+    schedule = keras.optimizers.schedules.PolynomialDecay(1e-2, 400, 1e-6)
+    model = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(8, "relu", name="hidden"), keras.layers.Dense(2)]
+    )
+    model.compile(keras.optimizers.Adam(schedule), "mse", run_eagerly=True)
+    x = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
+    model.fit(x, x[:, :2], batch_size=32, verbose=0)
+    model.save(tmp_path / "model.keras")
+    out = tmp_path / "out.keras"
+    kprune.remove(tmp_path / "model.keras", {"hidden": [0, 1]}, data=x, repair=True, output=out)
+    assert int(keras.models.load_model(out).optimizer.iterations) == 2
+
+
 def test_a_rate_that_is_given_wins(repaired: Path, samples: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.keras"
     with np.load(samples / "digits_train.npz") as data:
