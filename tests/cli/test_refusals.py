@@ -35,14 +35,14 @@ USAGE = [
         "remove model.keras --criterion obs --target-params 50%",
         """
         error: the criterion obs needs data
-        why:   it goes by how well the units that are left make up for others
-        do:    give --data FILE.npz with x; labels are not needed
+        why:   it measures how well the remaining units make up for the others
+        do:    give --data FILE.npz with x; targets are not needed
         """,
     ),
     (
         "remove model.keras --criterion l1 --ratio 0.5 --weighting fisher",
         """
-        error: --weighting fisher with the criterion 'l1'
+        error: --weighting fisher does not apply to the criterion 'l1'
         do:    leave it out, or use the criterion obs
         """,
     ),
