@@ -354,6 +354,27 @@ def test_training_goes_on_from_the_repair(place: Path, tmp_path: Path) -> None:
     assert last.epochs == 2 and last.tuned["loss"] < last.repaired["loss"]
 
 
+@pytest.mark.usefixtures("eagerly")
+def test_every_round_trains_gently_after_its_repair(place: Path, tmp_path: Path) -> None:
+    import keras
+
+    out = tmp_path / "out.keras"
+    changes = (
+        ("rounds: 3", "rounds: 2"),
+        ("learning_rate: 0.01, ", ""),
+        ("version: 1", "version: 1\nrepair: true"),
+    )
+    found = iterate(place, out, *changes)
+    assert [note.kind for note in found.notes] == ["learning-rate"]
+    last = found.rounds[-1]
+    assert last.number == 2 and last.best > 0
+    optimizer = keras.models.load_model(out).optimizer
+    assert float(optimizer.learning_rate) == pytest.approx(1e-4)
+    assert int(optimizer.iterations) == last.best * 8  # counted anew after the second repair
+    with zipfile.ZipFile(out) as archive:
+        assert json.loads(archive.read("metadata.json"))["kprune"]["trained"] == 2
+
+
 def test_no_repair_is_fitted_on_what_is_held_back(place: Path) -> None:
     from kprune.train.tune import learned_from
 
