@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec import structs
+
 from kprune.analysis.analysis import Analysis
 from kprune.analysis.counts import Counts, count
 from kprune.edit import Edit
@@ -14,7 +16,7 @@ from kprune.page.result import Note
 from kprune.report.change import Change
 from kprune.report.facts import facts, figures
 from kprune.report.kept_positions import weight_changes
-from kprune.report.report import LayerChange, Report
+from kprune.report.report import LayerChange, RepairedReport, Report
 from kprune.report.traps import bias_traps
 from kprune.select.naming.indices import compact_text
 from kprune.surgery.compile_config.compile_config import recompiled, texts
@@ -31,7 +33,7 @@ def build(it: Opened, change: Change, notes: Iterable[Note] = ()) -> Report:
     before = count(it.analysis)
     after = count(it.analysis, change.gone, change.edit.dropped)
     touched = touched_layers(it.analysis, change.edit)
-    return Report(
+    report = Report(
         command=change.command,
         backend=change.backend,
         exact=change.exact,
@@ -41,9 +43,11 @@ def build(it: Opened, change: Change, notes: Iterable[Note] = ()) -> Report:
         changed=lists(change.changed),
         layers=_layers(before, after, touched),
         weights=weight_changes(it.analysis, change.edit),
-        repaired=change.repaired,
         notes=[*change.notes, *notes],
     )
+    if change.repaired is None:
+        return report
+    return RepairedReport(**structs.asdict(report), repaired=change.repaired)
 
 
 def _layers(before: Counts, after: Counts, touched: set[str]) -> list[LayerChange]:

@@ -68,18 +68,6 @@ class Report(Result, frozen=True):
     changed: dict[str, list[int]]
     layers: list[LayerChange]
     weights: list[WeightChange]
-    repaired: Annotated[
-        Repaired | None, Meta(description="what came of refitting what is left")
-    ] = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data with the keys of the JSON; `repaired` is among them where that was asked for."""
-        found = super().to_dict()
-        return (
-            found
-            if self.repaired is not None
-            else {k: v for k, v in found.items() if k != "repaired"}
-        )
 
     def show(self, on: Page) -> None:
         if any(row.parameters_before != row.parameters_after for row in self.layers):
@@ -92,9 +80,7 @@ class Report(Result, frozen=True):
             on.print()
         show_totals(self.input, self.output, on)
         on.print()
-        if self.repaired is not None:
-            show_repaired(self.repaired, on)
-            on.print()
+        self.show_repair(on)
         if self.output.path is None:
             on.print("dry run: nothing was written")
         elif self.output.path != "-":
@@ -102,6 +88,24 @@ class Report(Result, frozen=True):
             idle = self.output.path == self.input.path and not self.changed
             done = "left as it is:" if idle and not self.layers else "wrote"
             on.print(f"{done} {clean(self.output.path, 500)}", wrap=False)
+
+    @property
+    def repaired(self) -> Repaired | None:
+        """What came of refitting what is left; None without a repair, and not in the JSON then."""
+        return None
+
+    def show_repair(self, on: Page) -> None:
+        """Write what came of a repair: nothing, where there was none."""
+
+
+class RepairedReport(Report, frozen=True, kw_only=True):
+    """What a command did that also refitted what is left."""
+
+    repaired: Annotated[Repaired, Meta(description="what came of refitting what is left")]
+
+    def show_repair(self, on: Page) -> None:
+        show_repaired(self.repaired, on)
+        on.print()
 
 
 # -- removed units: sizes before and after --------------------------------------------------------
@@ -165,6 +169,7 @@ def _chosen(report: Report, on: Page) -> None:
         on.print("* named   + also changed, tied unit by unit to what was named", style="dim")
 
 
-def report_schema() -> dict[str, Any]:
-    """The JSON Schema of the report."""
-    return result_schema(Report, "kprune report")
+def report_schema(*, repaired: bool = False) -> dict[str, Any]:
+    """The JSON Schema of the report. repaired: of one that tells of a repair."""
+    kind = RepairedReport if repaired else Report
+    return result_schema(kind, "kprune report of a repair" if repaired else "kprune report")

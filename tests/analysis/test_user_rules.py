@@ -191,7 +191,7 @@ def test_a_package_brings_rules_through_an_entry_point(tmp_path: Path) -> None:
     for kind in ("RuntimeError", "SystemExit"):
         (tmp_path / "gate_rules.py").write_text(f"raise {kind}('out of order')\n")
         failed = run()
-        assert "the rules of the package entry 'gates' fail" in failed.stderr
+        assert "the rules of the package entry point 'gates' fail" in failed.stderr
         assert f"{kind}: out of order" in failed.stderr
 
 

@@ -280,7 +280,7 @@ USAGE = [
         "schema model",
         """
         error: there is no schema of 'model'
-        do:    write plan, iterate, report or sensitivity
+        do:    write plan, iterate, report, repair or sensitivity
         """,
     ),
     (

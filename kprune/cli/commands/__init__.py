@@ -54,5 +54,5 @@ COMMANDS = (
     Entry(CHECK, "iterate", "iterate", "Prune a little, repair or train, and repeat, as a plan says."),
     Entry(CHECK, "sensitivity", "sensitivity", "Measure what it costs to cut each layer alone."),
     Entry(REFERENCE, "rules", "reference", "Layer classes and operations that kprune knows, and what they do."),
-    Entry(REFERENCE, "schema", "reference", "JSON Schema of plans, of the report, or of the curves of 'sensitivity'."),
+    Entry(REFERENCE, "schema", "reference", "JSON Schema of plans, reports, or the curves of 'sensitivity'."),
 )  # fmt: skip

@@ -61,11 +61,11 @@ def _meant(name: str, patterns: list[str]) -> bool:
 
 def schema(
     what: Annotated[
-        str, Argument(metavar="plan|iterate|report|sensitivity", help="Which of them.")
+        str, Argument(metavar="plan|iterate|report|repair|sensitivity", help="Which of them.")
     ],
     debug: Debug = False,
 ) -> None:
-    """JSON Schema of plans, of the report, or of the curves of 'sensitivity'.
+    """JSON Schema of plans, reports, or the curves of 'sensitivity'.
 
     Example: kprune schema plan > plan.schema.json
     """
@@ -79,10 +79,10 @@ def schema(
         from kprune.select.plans.iteration import iteration_schema
 
         print_json(iteration_schema())
-    elif what == "report":
+    elif what in ("report", "repair"):
         from kprune.report.report import report_schema
 
-        print_json(report_schema())
+        print_json(report_schema(repaired=what == "repair"))
     elif what == "sensitivity":
         from kprune.select.plans.curves import curves_schema
 
@@ -90,5 +90,5 @@ def schema(
     else:
         raise UsageError(
             f"there is no schema of '{clean(what)}'",
-            do="write plan, iterate, report or sensitivity",
+            do="write plan, iterate, report, repair or sensitivity",
         )
