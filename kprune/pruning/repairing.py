@@ -109,12 +109,11 @@ def repaired(it: Opened, change: Change, how: Repair) -> Change:
         write_model(it.source, change.edit, place)
         with opened(place, rules=it.rules, trust=it.source.trusted) as left:
             values, found = refitted(it, left, gone, how, Path(folder))
-            edit = with_values(change.edit, left, values)
-    metadata = with_repair(edit.metadata, found.way)
+            edit = with_repaired(change.edit, left, values, found)
     return replace(
         change,
-        edit=replace(edit, metadata=metadata),
-        exact=False,
+        edit=edit,
+        exact=change.exact and not found.kept,
         notes=(*change.notes, *repair_notes(found)),
         repaired=found,
     )
@@ -150,11 +149,22 @@ def nearest(it: Opened, changes: Iterable[Change], how: Repair) -> Change:
 
 
 def _distance(change: Change) -> float:
-    return 0.0 if change.repaired is None else change.repaired.repaired.divergence.distance
+    """How far what is written comes from the original."""
+    found = change.repaired
+    if found is None:
+        return 0.0
+    return (found.repaired if found.kept else found.cut).divergence.distance
 
 
 def repair_notes(found: Repaired) -> tuple[Note, ...]:
-    """Notes on kernels that were not refitted, and why."""
+    """Which kernels stay as the cut left them, and why; or that all do."""
+    if not found.kept:
+        cut, refit = (each.divergence.distance for each in (found.cut, found.repaired))
+        text = (
+            "refitted, the model would come less near to the original than it does as cut "
+            f"(divergence {refit:.3g} against {cut:.3g}), so all weights stay as they were cut"
+        )
+        return (Note("not-repaired", "", text),)
     return tuple(
         Note(
             "not-repaired",
@@ -210,14 +220,17 @@ def refitted(
         for key, place in after.items()
         if not np.array_equal(old[key], np.asarray(place.variable), equal_nan=True)
     }
-    return values, Repaired(
+    result = judge.of(pruned)
+    kept = not cut.divergence.distance < result.divergence.distance
+    return values if kept else {}, Repaired(
         way=how.said,
         inputs=len(arrays[0]),
         kernels=[Kernel(row.name, row.before, row.after) for row in refit.refitted],
         judged=judge.count,
         apart=inputs.apart,
         cut=cut,
-        repaired=judge.of(pruned),
+        repaired=result,
+        kept=kept,
         left=[Left(row.name, row.why) for row in refit.left],
     )
 
@@ -267,6 +280,16 @@ def _left_of(values: np.ndarray, labels: Labels, gone: np.ndarray) -> np.ndarray
     if found.shape == values.shape or not is_distribution(values):
         return found
     return np.asarray(found / np.maximum(found.sum(axis=-1, keepdims=True), 1e-30))
+
+
+def with_repaired(
+    edit: Edit, left: Opened, values: Mapping[str, np.ndarray], found: Repaired
+) -> Edit:
+    """An edit with what a repair changes: values, slots of the optimizer, and what the file says of itself."""
+    if not found.kept:
+        return edit
+    edit = with_values(edit, left, values)
+    return replace(edit, metadata=with_repair(edit.metadata, found.way))
 
 
 def with_values(edit: Edit, left: Opened, values: Mapping[str, np.ndarray]) -> Edit:

@@ -6,8 +6,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from msgspec.structs import replace
-
 from kprune.edit import Edit
 from kprune.errors import UsageError
 from kprune.opened import LiveModel, opened
@@ -47,8 +45,7 @@ def repair(
     Raises: UsageError if the second model was not made from the first by removing units; CannotPruneError,
         FileError.
     """
-    from kprune.pruning.repairing import Repair, refitted, repair_notes, with_values
-    from kprune.surgery.provenance import with_repair
+    from kprune.pruning.repairing import Repair, refitted, repair_notes, with_repaired
     from kprune.verification.replay import Unexplained, pruned_units
 
     refuse_others("repair", Writing, arguments)
@@ -67,8 +64,7 @@ def repair(
         if not taken.gone.any() or taken.zeroed or taken.masks:
             raise _no_pair("no units were removed from it, or some were zeroed or masked as well")
         values, found = refitted(it, left, taken.gone, how, Path(folder))
-        edit = with_values(Edit(left.source.config, left.source.metadata), left, values)
-        edit = replace(edit, metadata=with_repair(edit.metadata, found.way))
+        edit = with_repaired(Edit(left.source.config, left.source.metadata), left, values, found)
         change = Change(
             "repair", "repair", edit, {}, {},
             notes=repair_notes(found), exact=False, repaired=found,

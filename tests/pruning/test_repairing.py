@@ -300,3 +300,24 @@ def test_the_schema_of_a_repair_describes_its_report(
     assert schema["properties"].keys() == found.keys()
     assert schema["$defs"]["Repaired"]["properties"].keys() == found["repaired"].keys()
     assert "repaired" not in json.loads(kprune.remove(mlp, UNITS, dry_run=True).to_json())
+
+
+def test_weights_stay_as_cut_where_refitting_would_make_it_worse(
+    mlp: Path, unlabelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repair whose solutions are garbage: what is written is the plain cut, and a note says so."""
+    from kprune.refitting.moments import Fit, Moments
+
+    real = Moments.fit
+
+    def spoilt(self: Moments, *args: Any, **kwargs: Any) -> Fit:
+        fit = real(self, *args, **kwargs)
+        return Fit(-fit.matrix, fit.shift, fit.before, fit.after)
+
+    monkeypatch.setattr(Moments, "fit", spoilt)
+    cut, out = tmp_path / "cut.keras", tmp_path / "out.keras"
+    kprune.remove(mlp, UNITS, output=cut)
+    report = kprune.remove(mlp, UNITS, output=out, repair=True, data=unlabelled)
+    assert report.repaired is not None and not report.repaired.kept and report.exact
+    assert any(note.kind == "not-repaired" for note in report.notes)
+    assert cut.read_bytes() == out.read_bytes()
