@@ -143,4 +143,4 @@ def test_an_unknown_name_is_answered_with_those_of_the_file_too(
     with pytest.raises(UsageError, match="did you mean 'spread'") as caught:
         choice = kprune.Choice("spred", count=3)
         kprune.remove(model, choice=choice, rules=[file(tmp_path, SPREAD)])
-    assert caught.value.do.endswith("hessian, spread")
+    assert caught.value.do.endswith("obs, spread")

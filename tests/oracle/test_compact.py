@@ -238,7 +238,7 @@ def test_a_result_that_computes_something_else_replaces_nothing(tmp_path: Path, 
     share = fold.removal_with_shares
 
     def forgetful(source, analysis, closure, constants):
-        constants.sites.clear()
+        constants.summing_kernels.clear()
         return share(source, analysis, closure, constants)
 
     monkeypatch.setattr("kprune.pruning.compact.removal_with_shares", forgetful)
