@@ -39,7 +39,7 @@ lint: .venv/ready ## check style and types
 bench: .venv/ready ## print time and memory beside those of cp and of Keras
 	@$(PYTEST) -s tests/benchmarks
 
-bench-accuracy: .venv/ready ## print the accuracy that each criterion keeps, cut and trained on (some hours; goes on where it was stopped)
+bench-accuracy: .venv/ready ## print the accuracy that each criterion keeps, cut, refitted and trained (some hours; resumes; ARGS=--larger for larger models)
 	@.venv/bin/python -m tests.benchmarks.accuracy $(ARGS)
 
 models: .venv/ready ## train the sample models anew

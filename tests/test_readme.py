@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -14,21 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from kprune.cli.boundary import run
 from kprune.select.plans.iteration import parse_iteration_plan
+from tests.sessions import ROOT, UPDATE, check_sessions, shell
 
-ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-UPDATE = bool(os.environ.get("KPRUNE_UPDATE"))
 
-_CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _YAML = re.compile(r"^```yaml\n(version:.*?)^```$", re.DOTALL | re.MULTILINE)
-
-SHELL = f"""
-kprune() {{ "{sys.executable}" -m kprune "$@"; }}
-python3() {{ "{sys.executable}" "$@"; }}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -39,74 +28,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        ["bash", "-c", f"set -o pipefail\n{SHELL}{command}"],
-        cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, check=False,
-    )  # fmt: skip
-
-
-RUN_MODELS = ("kprune verify", "kprune tune", "kprune sensitivity")
-
-
-def run_here(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """As `shell`, in this process: TensorFlow is imported once for all commands that need it."""
-    line, _, reader = command.partition(" | ")
-    words = shlex.split(line)
-    printed = told = io.StringIO()
-    if words[-2] == "2>":
-        words, told = words[:-2], io.StringIO()
-    elif reader:
-        told = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COLUMNS", "80")
-        patch.setenv("NO_COLOR", "1")
-        patch.chdir(folder)
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(told):
-            code = run(words[1:])
-    output = printed.getvalue()
-    if reader:
-        read = subprocess.run(
-            reader, shell=True, input=output, text=True, stdout=subprocess.PIPE, check=True
-        )
-        output = told.getvalue() + read.stdout
-    return subprocess.CompletedProcess(command, code, output)
-
-
-def examples(block: str) -> list[tuple[str, str]]:
-    """(command, the output shown below it)."""
-    parts = re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
-    return [(part.partition("\n")[0], part.partition("\n")[2].rstrip("\n")) for part in parts]
-
-
 def test_every_command_prints_what_the_readme_shows(place: Path) -> None:
-    text = README.read_text()
-    rewritten = text
-    for block in _CONSOLE.findall(text):
-        fresh = ""
-        for command, shown in examples(block):
-            done = (run_here if command.startswith(RUN_MODELS) else shell)(command, place)
-            output = "\n".join(line.rstrip() for line in done.stdout.rstrip("\n").splitlines())
-            # Refusals are shown, and what 'verify' says of a model that was trained on.
-            assert done.returncode in (0, 2, 5), f"{command}\n{done.stdout}"
-            assert "Traceback" not in output
-            kept = shown if "…" in shown and _matches(output, shown) else output
-            fresh += f"$ {command}\n" + (f"{kept}\n" if kept else "")
-            if not UPDATE:
-                assert _matches(output, shown), (
-                    f"$ {command}\n--- README\n{shown}\n--- printed\n{output}"
-                )
-        rewritten = rewritten.replace(f"```console\n{block}```", f"```console\n{fresh}```")
-    if UPDATE:
-        README.write_text(rewritten)
-
-
-def _matches(output: str, shown: str) -> bool:
-    """Equal, where `…` in the README stands for any text of a line."""
-    pattern = re.escape(shown).replace("…", ".*")
-    pattern = re.sub(r"\d(?:\\\.\d+)?e\\-\d+", r"[0-9.]+(?:e-\\d+)?", pattern)
-    return re.fullmatch(pattern, output) is not None
+    check_sessions(README, place)
 
 
 def coverage() -> str:

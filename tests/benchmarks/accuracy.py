@@ -54,6 +54,9 @@ def run(
     suite: Suite, name: str, seed: int, folder: Path, stages: Sequence[str], ways: Sequence[str]
 ) -> None:
     """Every figure of one model, one seed, some stages and ways that is not there yet."""
+    import threadpoolctl
+
+    threadpoolctl.threadpool_limits(1, "blas")  # threads of small products wait for each other
     data = data_of(suite, folder)
     original = trained(suite, name, seed, folder)
     results = Results(folder)

@@ -100,7 +100,8 @@ def repaired_table(rows: Sequence[Row]) -> str:
             seeds, found = {row.seed for row in own}, means(own, way)
             if (BEST not in way.stages and not way.apart) or not found:
                 continue
-            at = mean([row for row in whole if row.seed in seeds])
+            reach = {row.model for row in own if row.accuracy is not None}
+            at = mean([row for row in whole if row.seed in seeds and row.model in reach])
             cells = (
                 f"{found[removed, stage]:.1f} ({at - found[removed, stage]:.1f})"
                 if (removed, stage) in found
