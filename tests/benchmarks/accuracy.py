@@ -8,7 +8,7 @@
 
 The models are those of sample_models, trained anew from several seeds on scikit-learn's digits.
 Each is cut to a budget of parameters by every criterion; then it is trained on with and without the
-original as its teacher, or repaired on inputs without labels, or without any data. Accuracy is that
+original as its teacher, or repaired on inputs without targets, or without any data. Accuracy is that
 on the 450 images that were never trained on. Figures are appended to a file as they come, so that a run
 that was interrupted goes on where it was.
 """

@@ -137,7 +137,7 @@ LARGER = Suite(
 
 
 def saved_data(suite: Suite, folder: Path, inputs: tuple[int, ...], few: int) -> dict[str, Path]:
-    """The data as files: `train`, `few` of those, `test`; and some of the first without labels, by number."""
+    """The data as files: `train`, `few` of those, `test`; and some of the first without targets, by number."""
     names = ("train", "few", "test", *map(str, inputs))
     paths = {name: folder / f"{name}.npz" for name in names}
     if not all(path.exists() for path in paths.values()):

@@ -167,8 +167,8 @@ def plot_repaired(rows: Sequence[Row], path: Path) -> None:
     ways = {way.name: way for way in WAYS}
     criteria = [ways[name] for name in ("l1", "lamp", "obs")]
     said = {"noise": "repaired without data"}
-    said |= {stage: f"{count:,} inputs without labels" for stage, count in INPUTS.items() if count}
-    said[BEST] = f"{INPUTS['lstsq-256']} inputs, then {EPOCHS} epochs with labels"
+    said |= {stage: f"{count:,} inputs without targets" for stage, count in INPUTS.items() if count}
+    said[BEST] = f"{INPUTS['lstsq-256']} inputs, then {EPOCHS} epochs with targets"
     draw(
         path,
         [
@@ -182,7 +182,7 @@ def plot_repaired(rows: Sequence[Row], path: Path) -> None:
                     ),
                 ],
                 *_AXES,
-                "right after the cut, and repaired on 256 inputs without labels",
+                "right after the cut, and repaired on 256 inputs without targets",
             ),
             Panel(
                 _curves(rows, [(text, ways["obs"], stage) for stage, text in said.items()]),
