@@ -30,6 +30,7 @@ from kprune.refitting.streams.room import MEMORY
 from kprune.report.change import Change
 from kprune.report.repaired import Judged, Kernel, Left, Repaired, why_left
 from kprune.running.divergence import divergence, is_distribution, kinds_of
+from kprune.running.inputs import fixed_batch
 from kprune.running.metrics import measured
 from kprune.running.sources import DataSource
 from kprune.runtime.keras_import import import_keras
@@ -76,6 +77,8 @@ class Repair(Struct, frozen=True, eq=False):
                 f"there is no way of repair called '{clean(self.way)}'",
                 do=f"choose one of {', '.join(WAYS)}",
             )
+        if self.memory is not None and not (type(self.memory) is int and self.memory > 0):
+            raise UsageError(f"the memory must be a number of bytes above 0, got {self.memory!r}")
         if self.way == "lstsq" and self.data is None:
             raise UsageError(
                 "the repair lstsq needs inputs",
@@ -195,36 +198,50 @@ def refitted(
     from kprune.refitting.unrepaired import left_out
 
     original, pruned = (load(model.source, folder, compiled=True) for model in (it, left))
+    if (size := fixed_batch(original)) is not None:
+        raise CannotPruneError(
+            f"a model that is built for batches of {size} samples is not refitted",
+            do="build it without a fixed batch size, or leave out --repair",
+        )
     inputs = repair_inputs(original, how.inputs, how.samples)
-    arrays = import_keras().tree.flatten(inputs.fitting)
     judge = _Judge(it, original, inputs, gone)
     cut = judge.of(pruned)
     before, after = variables_of(original, it.analysis), variables_of(pruned, left.analysis)
     old = {key: np.asarray(place.variable).copy() for key, place in after.items()}
     pairs = pairs_of(consumers_of(original, before), before, after, pruned, gone)
-    with Room(how.memory or MEMORY) as room:
-        refit = Refit(
-            Program.of(original),
-            Program.of(pruned),
-            pairs,
-            arrays,
-            room,
-            way=_SOLVED.get(how.said, "lstsq"),
-            ridge=ridge_for(len(arrays[0])),
-            left=left_out(it.analysis, before, gone, original),
-            progress=how.progress,
-        )
-        refit.run()
+
+    def fit(samples: Any) -> Refit:
+        for key, place in after.items():
+            place.variable.assign(old[key])
+        arrays = import_keras().tree.flatten(samples)
+        with Room(how.memory or MEMORY) as room:
+            refit = Refit(
+                Program.of(original),
+                Program.of(pruned),
+                pairs,
+                arrays,
+                room,
+                way=_SOLVED.get(how.said, "lstsq"),
+                ridge=ridge_for(len(arrays[0])),
+                left=left_out(it.analysis, before, gone, original),
+                progress=how.progress,
+            )
+            refit.run()
+        return refit
+
+    refit = fit(inputs.fitting)
+    result = judge.of(pruned)
+    kept = not cut.divergence.distance < result.divergence.distance
+    if kept and not inputs.apart:
+        refit = fit(inputs.every)  # those that judged say more among those that are fitted on
     values = {
         place.weight.path: np.asarray(place.variable).copy()
         for key, place in after.items()
         if not np.array_equal(old[key], np.asarray(place.variable), equal_nan=True)
     }
-    result = judge.of(pruned)
-    kept = not cut.divergence.distance < result.divergence.distance
     return values if kept else {}, Repaired(
         way=how.said,
-        inputs=len(arrays[0]),
+        inputs=refit.samples,
         kernels=[Kernel(row.name, row.before, row.after) for row in refit.refitted],
         judged=judge.count,
         apart=inputs.apart,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
+from kprune.errors import UsageError
 from kprune.running.data import data_for
 from kprune.running.fields import field_inputs
 from kprune.running.inputs import at
@@ -23,16 +24,25 @@ SEED = 0
 """Of the inputs that are made up."""
 
 
+FEWEST = 8
+"""Weights that are fitted on fewer inputs than this fit those alone."""
+
+HELD_OUT = 8
+"""Where there are no others, one in so many is held out of a first fit, and judges that; of few, half."""
+
+
 class Inputs(Struct, frozen=True, eq=False):
     """Arrays in the structure in which a model takes them.
 
     Attributes:
-        fitting: what weights are fitted on.
-        judging: others, or the same where there are no others.
+        every: what weights are fitted on in the end.
+        fitting: what they are fitted on before the result is judged: without those that judge.
+        judging: what the result is judged on.
         targets: of those that judge; None where there are none.
-        apart: whether those that judge are others.
+        apart: whether those that judge are none of `every`.
     """
 
+    every: Any
     fitting: Any
     judging: Any
     targets: Any = None
@@ -55,10 +65,30 @@ def repair_inputs(model: Any, data: DataSource | None, samples: int = SAMPLES) -
     else:
         found = data_for(model, data, limit=every)
         inputs, targets = found.inputs, found.targets
-    count = len(import_keras().tree.flatten(inputs)[0])
-    if count <= samples:
-        return Inputs(inputs, inputs, targets)
+    arrays = import_keras().tree.flatten(inputs)
+    _refuse_unfit(arrays)
+    count = len(arrays[0])
+    apart = count > samples
+    number = count - samples if apart else max(count // HELD_OUT, min(count // 2, FEWEST))
     # Spread evenly as well: data may be in the order of their classes.
     judge = np.zeros(count, bool)
-    judge[np.arange(count - samples) * count // (count - samples)] = True
-    return Inputs(at(inputs, ~judge), at(inputs, judge), at(targets, judge), apart=True)
+    judge[np.arange(number) * count // number] = True
+    fitting = at(inputs, ~judge)
+    return Inputs(
+        fitting if apart else inputs, fitting, at(inputs, judge), at(targets, judge), apart
+    )
+
+
+def _refuse_unfit(arrays: list[np.ndarray]) -> None:
+    """Raises: UsageError for inputs that say nothing, or that no sum can take."""
+    if len(arrays[0]) < FEWEST:
+        raise UsageError(
+            f"a repair needs at least {FEWEST} inputs, got {len(arrays[0])}",
+            why="weights that are fitted on fewer fit those alone",
+            do="give more inputs, some hundreds if there are, or --repair noise",
+        )
+    if any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in arrays):
+        raise UsageError(
+            "the inputs to refit on hold numbers that are not finite",
+            do="leave out the samples with NaN or infinite numbers",
+        )

@@ -87,6 +87,11 @@ class Repaired(Struct, frozen=True):
     left: list[Left] = field(default_factory=list)
 
 
+def _share(error: float) -> str:
+    """An error as a share of the variance; where that is next to nothing, no share of it."""
+    return f"{error:.1%}" if error < 100 else "–"
+
+
 def show_repaired(found: Repaired, on: Page) -> None:
     """The table of the kernels, and the effect on the outputs."""
     rows = [row for row in found.kernels if max(row.before, row.after) >= 5e-4]
@@ -95,11 +100,11 @@ def show_repaired(found: Repaired, on: Page) -> None:
     if shown:
         on.table(
             ["~refitted", ">error, cut", ">repaired"],
-            [(clean(row.name), f"{row.before:.1%}", f"{row.after:.1%}", None) for row in shown],
+            [(clean(row.name), _share(row.before), _share(row.after), None) for row in shown],
         )
     kind = "made-up inputs" if found.way == "noise" else "inputs"
-    others = f", judged on {found.judged:,} others" if found.apart else ""
-    on.print(f"refitted on {found.inputs:,} {kind}{others}")
+    others = "others" if found.apart else "of them, held out of a first fit"
+    on.print(f"refitted on {found.inputs:,} {kind}, judged on {found.judged:,} {others}")
     for word, judged in (("cut", found.cut), ("repaired", found.repaired)):
         figures = "".join(f", {name} {value:.4g}" for name, value in judged.metrics.items())
         on.print(f"{word + ':':<10}{judged.divergence.text}{figures}")

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from kprune.edit import Edit
 from kprune.errors import CannotPruneError, FileError, KpruneError
-from kprune.formats import Source
+from kprune.formats import Source, write_model
 from kprune.packages import imported
 from kprune.runtime.custom_classes import foreign_classes, import_classes
 from kprune.runtime.keras_import import import_keras, name_of, quiet, reason_of
@@ -74,9 +75,12 @@ def is_compiled(model: Any) -> bool:
 
 def _under_a_name_that_keras_takes(source: Source, folder: Path) -> Path:
     """Keras uses the name, kprune the content."""
-    assert source.path is not None
-    path = (source.stands_at or source.path).absolute()
     wanted = SUFFIXES.get(source.format, "")
+    if source.path is None:  # it came from standard input, which cannot be read twice
+        copy = folder / f"{len(list(folder.iterdir()))}{wanted}"
+        write_model(source, Edit(source.config, source.metadata), copy)
+        return copy
+    path = (source.stands_at or source.path).absolute()
     if (path.suffix == wanted) if wanted else path.suffix != ".keras":
         return path
     link = folder / f"{len(list(folder.iterdir()))}{wanted or '_folder'}"

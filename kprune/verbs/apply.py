@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from kprune.analysis.analysis import Analysis
@@ -28,10 +29,26 @@ from kprune.report.token_ids import TokenIds
 from kprune.select.plans.backends import BACKENDS
 from kprune.select.plans.plan import Plan, Step, failed_expectations, parse_plan
 from kprune.surgery.provenance import KEY
-from kprune.types import AnyPath
+from kprune.types import AnyPath, Progress
 
 if TYPE_CHECKING:
     from kprune.pruning.repairing import Repair
+    from kprune.running.sources import DataSource
+    from kprune.select.ranking.options import Way
+
+
+class Refitting(Struct, frozen=True, eq=False):
+    """What a command says of refitting.
+
+    Attributes:
+        method: for steps that say nothing themselves; True for the best that the data allow.
+        data, memory, progress: see `kprune.pruning.repairing.Repair`; for every step.
+    """
+
+    method: Way | bool | None = None
+    data: DataSource | None = None
+    memory: int | None = None
+    progress: Progress | None = None
 
 
 def load_plan(plan: Plan | AnyPath) -> tuple[Plan, Path | None]:
@@ -65,23 +82,23 @@ def apply_plan(
     *,
     rules: Iterable[str] = (),
     drop_branches: bool = False,
-    repair: Repair | None = None,
+    refitting: Refitting | None = None,
     trust: bool = False,
 ) -> Report | LiveModel:
     """See `kprune.verbs.change.apply`.
 
     Args:
-        repair: how what steps leave is refitted that say nothing of it themselves.
+        refitting: how what steps leave is refitted, as far as they do not say it themselves.
     """
     if len(plan.steps) > 1:
         if isinstance(model, LiveModel):
             raise UsageError(
                 "a plan of several steps needs a model file", do="save the model first"
             )
-        return _in_turn(model, plan, base, target, tuple(rules), drop_branches, repair, trust)
+        return _in_turn(model, plan, base, target, tuple(rules), drop_branches, refitting, trust)
     with opened(model, rules=rules, trust=trust) as it:
         _check_model(it.analysis, plan)
-        change = _step(it, plan, 0, base, drop_branches, repair)
+        change = _step(it, plan, 0, base, drop_branches, refitting)
         _expect(it, change, plan)
         return _written(it, plan.steps[0], change, target)
 
@@ -93,7 +110,7 @@ def _in_turn(
     target: Target,
     rules: tuple[str, ...],
     drop_branches: bool,
-    repair: Repair | None,
+    refitting: Refitting | None,
     trust: bool,
 ) -> Report:
     """Several steps. The output of a step is the input of the next one; only the last output goes to the user."""
@@ -111,7 +128,7 @@ def _in_turn(
             # A pipe can be read but once.
             it: Opened
             with opened(here, rules=rules, trust=trust) if number else nullcontext(first) as it:
-                change = _step(it, plan, number, base, drop_branches, repair)
+                change = _step(it, plan, number, base, drop_branches, refitting)
                 sofar.follow(change)
                 if number == last:
                     _expect(it, change, plan)
@@ -270,14 +287,14 @@ def _step(
     number: int,
     base: Path | None,
     drop_branches: bool,
-    repair: Repair | None,
+    refitting: Refitting | None,
 ) -> Change:
     """The change of one step. Errors tell the plan's line."""
     step = plan.steps[number]
     asked = Asked(it, step, base, drop_branches)
     try:
         change: Change = BACKENDS[step.backend].code.of_step(asked)
-        how = _repair_of(asked, repair) if change.gone is not None else None
+        how = _repair_of(asked, refitting or Refitting()) if change.gone is not None else None
         if how is not None:
             from kprune.pruning.repairing import repaired
 
@@ -290,18 +307,19 @@ def _step(
     return replace(change, command="apply")
 
 
-def _repair_of(asked: Asked, usual: Repair | None) -> Repair | None:
+def _repair_of(asked: Asked, usual: Refitting) -> Repair | None:
     """How what a step leaves is refitted: as it says, on its own data if it names any."""
+    said = asked.step.repair
+    asked.place = ("repair",) if said is not None else ()
+    method = usual.method if said is None else said
+    if not method:
+        return None
     from kprune.pruning.repairing import Repair
 
-    said = asked.step.repair
-    if said is False or (said is None and usual is None):
-        return None
-    asked.place = ("repair",) if said is not None else ()
-    how = usual or Repair()
-    data = how.data if asked.data is None else asked.data
-    way = how.way if said is None or said is True else said
-    return Repair(way, data, how.memory, how.samples, how.progress)
+    data = usual.data if asked.data is None else asked.data
+    return Repair(
+        None if method is True else method, data, memory=usual.memory, progress=usual.progress
+    )
 
 
 def _expect(it: Opened, change: Change, plan: Plan) -> None:

@@ -310,12 +310,12 @@ def apply(
     Raises: PlanError, with the line; CheckError if the plan's `expect` does not hold. Nothing is
         written then.
     """
-    from kprune.verbs.apply import apply_plan, load_plan
+    from kprune.verbs.apply import Refitting, apply_plan, load_plan
 
     loaded, base = load_plan(plan)
     return apply_plan(
         model, loaded, base, target_of(arguments),
-        drop_branches=drop_branches, repair=_repair_of(repair, data, memory, on_refit),
+        drop_branches=drop_branches, refitting=Refitting(repair, data, memory, on_refit),
         **reading_of(arguments),
     )  # fmt: skip
 

@@ -62,7 +62,12 @@ def repair(
         except Unexplained as error:
             raise _no_pair(str(error)) from error
         if not taken.gone.any() or taken.zeroed or taken.masks:
-            raise _no_pair("no units were removed from it, or some were zeroed or masked as well")
+            raise UsageError(
+                "what is left of this model cannot be refitted afterwards",
+                why="units were zeroed, masked or folded, or whole layers taken out, where only removed "
+                "units can be told from the file",
+                do="cut the original again with --repair, which refits after any of these",
+            )
         values, found = refitted(it, left, taken.gone, how, Path(folder))
         edit = with_repaired(Edit(left.source.config, left.source.metadata), left, values, found)
         change = Change(

@@ -10,7 +10,7 @@ import numpy as np
 from kprune.analysis.analysis import Analysis
 from kprune.formats import Source
 from kprune.labels.map import Weight
-from kprune.surgery.provenance import KEY, REPAIR
+from kprune.surgery.provenance import KEY, REPAIR, TRAINED
 from kprune.surgery.remove import cut_weight
 from kprune.text import clean
 from kprune.verification.replay import Unexplained, steps_between
@@ -64,6 +64,9 @@ def changed_beyond_repair(
     """
     if any(step.get("backend") != "remove" or step.get("fold") for step in steps):
         return []
+    own = left.metadata.get(KEY)
+    if isinstance(own, dict) and TRAINED in own:
+        return []  # training changes every weight
     known = dict(_weights(left))
     found = []
     for key, weight in _weights(analysis):

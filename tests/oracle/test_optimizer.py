@@ -235,7 +235,7 @@ def test_a_state_that_kprune_does_not_know_is_left_out_and_said(tmp_path):
     model = trained(optimizers.Muon(0.001))
     report, small = pruned(model, tmp_path)
     (note,) = [note for note in report.notes if note.kind == "optimizer"]
-    assert "Muon" in note.text and "fresh" in note.text
+    assert "Muon" in note.text and "new one" in note.text
     assert isinstance(small.optimizer, optimizers.Muon)
     small.run_eagerly = True
     small.fit(*data(), batch_size=4, verbose=0)

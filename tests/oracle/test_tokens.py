@@ -274,7 +274,7 @@ def test_a_file_of_tokens_that_are_none_is_refused(told: Path, tmp_path: Path) -
         kprune.remove(told, f"emb:@{tmp_path / 't.txt'}", dry_run=True)
     (tmp_path / "t.txt").write_text("")
     for nothing in (tmp_path / "t.txt", []):
-        with pytest.raises(kprune.UsageError, match="no token is listed"):
+        with pytest.raises(kprune.UsageError, match="no token to keep is listed"):
             kprune.remove(told, keep_tokens=nothing, dry_run=True)
 
 

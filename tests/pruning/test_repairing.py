@@ -169,7 +169,7 @@ def test_classes_that_are_left_are_refitted_too(
     out = tmp_path / "out.keras"
     report = kprune.remove(mlp, {**UNITS, "classes": [3]}, output=out, repair=True, data=unlabelled)
     assert report.repaired is not None
-    assert report.repaired.repaired.divergence.agreement > 0.97  # type: ignore[operator]
+    assert report.repaired.repaired.divergence.agreement > 0.95  # type: ignore[operator]
 
 
 def test_a_plan_may_ask_for_it_in_a_step(mlp: Path, unlabelled: Path, tmp_path: Path) -> None:
@@ -321,3 +321,51 @@ def test_weights_stay_as_cut_where_refitting_would_make_it_worse(
     assert report.repaired is not None and not report.repaired.kept and report.exact
     assert any(note.kind == "not-repaired" for note in report.notes)
     assert cut.read_bytes() == out.read_bytes()
+
+
+def test_few_inputs_make_it_no_worse_than_the_cut(samples: Path, tmp_path: Path) -> None:
+    """Held out inputs see that the weights fit the few inputs alone; then the cut stays as it is."""
+    x = np.load(samples / "digits_train.npz")["x"]
+    cnn, cut, out = samples / "digits_cnn.keras", tmp_path / "cut.keras", tmp_path / "out.keras"
+    choice = Choice("l1", ratio=0.3)
+    kprune.remove(cnn, choice=choice, output=cut)
+    report = kprune.remove(cnn, choice=choice, output=out, repair=True, data=x[:8])
+    assert report.repaired is not None and report.repaired.judged == 4
+    assert accuracy(out, samples) >= accuracy(cut, samples) - 0.02
+    with pytest.raises(UsageError, match="at least 8 inputs, got 5"):
+        kprune.remove(cnn, choice=choice, dry_run=True, repair=True, data=x[:5])
+
+
+def test_inputs_that_are_no_numbers_are_refused(mlp: Path, unlabelled: Path) -> None:
+    x = np.load(unlabelled)["x"].copy()
+    x[3, 2, 2, 0] = np.nan
+    with pytest.raises(UsageError, match="not finite"):
+        kprune.remove(mlp, UNITS, dry_run=True, repair=True, data=x)
+    with pytest.raises(UsageError, match="the memory must be"):
+        kprune.remove(mlp, UNITS, dry_run=True, repair=True, data=x, memory=-1)
+
+
+def test_data_of_the_command_serve_the_steps_of_a_plan_that_name_none(
+    mlp: Path, unlabelled: Path, tmp_path: Path
+) -> None:
+    steps = [{"backend": "remove", "layers": {"hidden_1": "0-9"}, "repair": "lstsq"}]
+    plan = parse_plan(json.dumps({"version": 1, "steps": steps}))
+    report = kprune.apply(mlp, plan, output=tmp_path / "out.keras", data=unlabelled)
+    assert report.repaired is not None and report.repaired.inputs == 256
+
+
+def test_a_model_from_standard_input_is_refitted_as_a_file_is(
+    mlp: Path, unlabelled: Path, tmp_path: Path
+) -> None:
+    import subprocess
+    import sys
+
+    one, other = tmp_path / "one.keras", tmp_path / "other.keras"
+    kprune.remove(mlp, {"hidden_1": [0, 1, 2]}, output=one, repair=True, data=unlabelled)
+    command = [sys.executable, "-m", "kprune", "remove", "-", "hidden_1:0-2", "--repair"]
+    with open(mlp, "rb") as file:
+        subprocess.run(
+            [*command, "--data", str(unlabelled), "-o", str(other)], stdin=file, check=True
+        )
+    for name, value in contents(one).items():
+        np.testing.assert_array_equal(contents(other)[name], value, err_msg=name)

@@ -190,7 +190,7 @@ def test_the_metric_can_be_another_of_the_files_own(samples: Path, data: Path) -
     [
         ({"ratios": []}, "no ratio"),
         ({"ratios": [0.5, 1.0]}, "a ratio must lie between 0 and 1, both excluded, got 1"),
-        ({"jobs": 0}, "0 jobs"),
+        ({"jobs": 0}, "got 0"),
         ({"batch_size": 0}, "a batch must hold at least 1 sample, got 0"),
         ({"criterion": "l3"}, "no criterion 'l3'"),
         ({"exclude": ["*"]}, "no layer is left to measure"),

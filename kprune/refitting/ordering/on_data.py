@@ -86,5 +86,5 @@ class OnData:
             self.analysis.require("observe layers")
             with tempfile.TemporaryDirectory() as folder:
                 model = load(self.source, Path(folder), compiled=True)
-            self._loaded = model, repair_inputs(model, self.data).fitting
+            self._loaded = model, repair_inputs(model, self.data).every
         return self._loaded

@@ -75,7 +75,7 @@ class Program(Struct):
             raise CannotPruneError(
                 f"the model '{clean(model.name)}' cannot be run layer by layer",
                 why="it is not a Functional or Sequential model of Keras 3",
-                do="leave out --repair, or convert the model",
+                do="build and save it as a Functional model with Keras 3, or leave out --repair",
             )
         program = cls(graph)
         unrolling = _Unrolling(program)
