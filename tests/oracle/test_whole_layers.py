@@ -365,7 +365,7 @@ def test_a_plan_has_a_step_for_whole_layers(tmp_path: Path) -> None:
 def test_whole_layers_and_units_are_two_removals(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     chain()[0].save(path)
-    with pytest.raises(UsageError, match="two removals"):
+    with pytest.raises(UsageError, match="in one step"):
         kprune.remove(path, {"a": [0]}, whole_layers=["b"])
     with pytest.raises(UnknownLayerError, match="did you mean"):
         kprune.remove(path, whole_layers=["bb"])
