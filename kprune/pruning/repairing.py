@@ -29,7 +29,7 @@ from kprune.refitting.inputs import SAMPLES, Inputs, repair_inputs
 from kprune.refitting.streams.room import MEMORY
 from kprune.report.change import Change
 from kprune.report.repaired import Judged, Kernel, Left, Repaired, why_left
-from kprune.running.divergence import divergence, is_distribution, kinds_of
+from kprune.running.divergence import Divergence, divergence, is_distribution, kinds_of
 from kprune.running.inputs import fixed_batch
 from kprune.running.metrics import measured
 from kprune.running.sources import DataSource
@@ -152,11 +152,15 @@ def nearest(it: Opened, changes: Iterable[Change], how: Repair) -> Change:
 
 
 def _distance(change: Change) -> float:
-    """How far what is written comes from the original."""
+    """How far what is written comes from the original.
+
+    On all inputs that were fitted on: to tell two fits from each other, many inputs say more than
+    the few that were held out.
+    """
     found = change.repaired
     if found is None:
         return 0.0
-    return (found.repaired if found.kept else found.cut).divergence.distance
+    return found.fitted.distance if found.kept else found.cut.divergence.distance
 
 
 def repair_notes(found: Repaired) -> tuple[Note, ...]:
@@ -210,7 +214,7 @@ def refitted(
     old = {key: np.asarray(place.variable).copy() for key, place in after.items()}
     pairs = pairs_of(consumers_of(original, before), before, after, pruned, gone)
 
-    def fit(samples: Any) -> Refit:
+    def fit(samples: Any) -> tuple[Refit, Divergence]:
         for key, place in after.items():
             place.variable.assign(old[key])
         arrays = import_keras().tree.flatten(samples)
@@ -227,13 +231,15 @@ def refitted(
                 progress=how.progress,
             )
             refit.run()
-        return refit
+            return refit, judge.between(refit.before.outputs(), refit.after.outputs())
 
-    refit = fit(inputs.fitting)
+    refit, fitted = fit(inputs.fitting)
     result = judge.of(pruned)
     kept = not cut.divergence.distance < result.divergence.distance
     if kept and not inputs.apart:
-        refit = fit(inputs.every)  # those that judged say more among those that are fitted on
+        refit, fitted = fit(
+            inputs.every
+        )  # those that judged say more among those that are fitted on
     values = {
         place.weight.path: np.asarray(place.variable).copy()
         for key, place in after.items()
@@ -247,6 +253,7 @@ def refitted(
         apart=inputs.apart,
         cut=cut,
         repaired=result,
+        fitted=fitted,
         kept=kept,
         left=[Left(row.name, row.why) for row in refit.left],
     )
@@ -261,10 +268,8 @@ class _Judge:
         self.count = len(import_keras().tree.flatten(self.inputs)[0])
         self.names, self.kinds = output_names(original), kinds_of(original)
         whole = run(original, self.inputs, batch_size=BATCH)
-        self.wanted = [
-            _left_of(values, labels, gone)
-            for values, labels in zip(whole, _output_labels(it), strict=True)
-        ]
+        self.labels, self.gone = _output_labels(it), gone
+        self.wanted = self._left(whole)
         self.renumbered = any(
             one.shape != other.shape for one, other in zip(whole, self.wanted, strict=True)
         )
@@ -275,6 +280,17 @@ class _Judge:
         made = run(model, self.inputs, batch_size=BATCH)
         found = divergence(self.names, self.wanted, made, self.kinds)
         return Judged(found, self._metrics(model, made))
+
+    def between(self, original: list[np.ndarray], pruned: list[np.ndarray]) -> Divergence:
+        """How far outputs of both models are apart, on any inputs."""
+        return divergence(self.names, self._left(original), pruned, self.kinds)
+
+    def _left(self, outputs: list[np.ndarray]) -> list[np.ndarray]:
+        """What the original gives, over the units that are left."""
+        return [
+            _left_of(values, labels, self.gone)
+            for values, labels in zip(outputs, self.labels, strict=True)
+        ]
 
     def _metrics(self, model: Any, outputs: list[np.ndarray]) -> dict[str, float]:
         """Metrics, where there are targets, and classes have the numbers that they had."""

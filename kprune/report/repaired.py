@@ -72,6 +72,7 @@ class Repaired(Struct, frozen=True):
         judged: on how many the models were compared; apart: whether these are different inputs.
         kernels: those that were refitted, in the order of the model.
         left: layers that were not, although some of their units were removed.
+        fitted: how far the outputs are on the inputs that were fitted on, which says little of others.
         kept: whether the new weights are written; not where the cut comes nearer without them.
         cut, repaired: how far the outputs are from the original's, before and after.
     """
@@ -83,6 +84,7 @@ class Repaired(Struct, frozen=True):
     apart: bool
     cut: Judged
     repaired: Judged
+    fitted: Divergence
     kept: bool = True
     left: list[Left] = field(default_factory=list)
 

@@ -252,7 +252,7 @@ def test_equal_ratios_are_taken_where_they_come_nearer_and_the_report_says_so(
 
     def refit(*args: Any) -> Any:
         values, found = refitted(*args)
-        tried.append(found.repaired.divergence.distance)
+        tried.append(found.fitted.distance)
         return values, found
 
     refitted = repairing.refitted
@@ -262,7 +262,7 @@ def test_equal_ratios_are_taken_where_they_come_nearer_and_the_report_says_so(
         mlp, choice=small, output=tmp_path / "out.keras", repair=True, data=unlabelled
     )
     assert len(tried) == 2 and report.repaired is not None
-    assert report.repaired.repaired.divergence.distance == min(tried)
+    assert report.repaired.fitted.distance == min(tried)
     said = any(note.kind == "equal-ratios" for note in report.notes)
     assert said == (tried[1] < tried[0])
 
