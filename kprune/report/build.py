@@ -16,7 +16,7 @@ from kprune.page.result import Note
 from kprune.report.change import Change
 from kprune.report.facts import facts, figures
 from kprune.report.kept_positions import weight_changes
-from kprune.report.report import LayerChange, RepairedReport, Report
+from kprune.report.report import LayerChange, Report
 from kprune.report.traps import bias_traps
 from kprune.select.naming.indices import compact_text
 from kprune.surgery.compile_config.compile_config import recompiled, texts
@@ -47,6 +47,8 @@ def build(it: Opened, change: Change, notes: Iterable[Note] = ()) -> Report:
     )
     if change.repaired is None:
         return report
+    from kprune.report.repaired import RepairedReport
+
     return RepairedReport(**structs.asdict(report), repaired=change.repaired)
 
 

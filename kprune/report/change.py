@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from msgspec import Struct
 
@@ -9,8 +11,10 @@ from kprune.edit import Edit
 from kprune.labels.closure import Units
 from kprune.page.result import Note
 from kprune.report.names_left import NamesLeft
-from kprune.report.repaired import Repaired
 from kprune.report.token_ids import TokenIds
+
+if TYPE_CHECKING:
+    from kprune.report.repaired import Repaired
 
 
 class Change(Struct, frozen=True, eq=False):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field
 
 from kprune.page.page import Page
+from kprune.page.result import result_schema
 from kprune.refitting.left import Why
+from kprune.report.report import Report
 from kprune.running.divergence import Divergence
 from kprune.text import clean
 
@@ -110,3 +112,18 @@ def show_repaired(found: Repaired, on: Page) -> None:
     for word, judged in (("cut", found.cut), ("repaired", found.repaired)):
         figures = "".join(f", {name} {value:.4g}" for name, value in judged.metrics.items())
         on.print(f"{word + ':':<10}{judged.divergence.text}{figures}")
+
+
+class RepairedReport(Report, frozen=True, kw_only=True):
+    """What a command did that also refitted what is left."""
+
+    repaired: Annotated[Repaired, Meta(description="what came of refitting what is left")]
+
+    def show_repair(self, on: Page) -> None:
+        show_repaired(self.repaired, on)
+        on.print()
+
+
+def repaired_schema() -> dict[str, Any]:
+    """The JSON Schema of a report that tells of a repair."""
+    return result_schema(RepairedReport, "kprune report of a repair")

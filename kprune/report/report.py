@@ -12,7 +12,6 @@ from kprune.page.figures import arrows, counted, figure, short
 from kprune.page.page import Page
 from kprune.page.result import Result, result_schema
 from kprune.report.facts import FileFacts
-from kprune.report.repaired import Repaired, show_repaired
 from kprune.report.totals import show_totals
 from kprune.text import clean
 
@@ -90,22 +89,12 @@ class Report(Result, frozen=True):
             on.print(f"{done} {clean(self.output.path, 500)}", wrap=False)
 
     @property
-    def repaired(self) -> Repaired | None:
-        """What came of refitting what is left; None without a repair, and not in the JSON then."""
+    def repaired(self) -> Any:
+        """What came of refitting what is left: a `Repaired`; None without a repair, and not in the JSON then."""
         return None
 
     def show_repair(self, on: Page) -> None:
         """Write what came of a repair: nothing, where there was none."""
-
-
-class RepairedReport(Report, frozen=True, kw_only=True):
-    """What a command did that also refitted what is left."""
-
-    repaired: Annotated[Repaired, Meta(description="what came of refitting what is left")]
-
-    def show_repair(self, on: Page) -> None:
-        show_repaired(self.repaired, on)
-        on.print()
 
 
 # -- removed units: sizes before and after --------------------------------------------------------
@@ -169,7 +158,6 @@ def _chosen(report: Report, on: Page) -> None:
         on.print("* named   + also changed, tied unit by unit to what was named", style="dim")
 
 
-def report_schema(*, repaired: bool = False) -> dict[str, Any]:
-    """The JSON Schema of the report. repaired: of one that tells of a repair."""
-    kind = RepairedReport if repaired else Report
-    return result_schema(kind, "kprune report of a repair" if repaired else "kprune report")
+def report_schema() -> dict[str, Any]:
+    """The JSON Schema of the report."""
+    return result_schema(Report, "kprune report")

@@ -293,10 +293,10 @@ def test_what_follows_a_block_that_was_taken_out_is_refitted(
 def test_the_schema_of_a_repair_describes_its_report(
     mlp: Path, unlabelled: Path, tmp_path: Path
 ) -> None:
-    from kprune.report.report import report_schema
+    from kprune.report.repaired import repaired_schema
 
     report = kprune.remove(mlp, UNITS, dry_run=True, repair=True, data=unlabelled)
-    schema, found = report_schema(repaired=True), json.loads(report.to_json())
+    schema, found = repaired_schema(), json.loads(report.to_json())
     assert schema["properties"].keys() == found.keys()
     assert schema["$defs"]["Repaired"]["properties"].keys() == found["repaired"].keys()
     assert "repaired" not in json.loads(kprune.remove(mlp, UNITS, dry_run=True).to_json())

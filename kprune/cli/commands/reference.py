@@ -79,10 +79,14 @@ def schema(
         from kprune.select.plans.iteration import iteration_schema
 
         print_json(iteration_schema())
-    elif what in ("report", "repair"):
+    elif what == "report":
         from kprune.report.report import report_schema
 
-        print_json(report_schema(repaired=what == "repair"))
+        print_json(report_schema())
+    elif what == "repair":
+        from kprune.report.repaired import repaired_schema
+
+        print_json(repaired_schema())
     elif what == "sensitivity":
         from kprune.select.plans.curves import curves_schema
 
