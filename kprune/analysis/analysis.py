@@ -16,9 +16,11 @@ from kprune.analysis.by_path import find_private
 from kprune.errors import Cannot, DamagedFileError
 from kprune.formats.source import Order
 from kprune.graph import Layer, Model, parse_model
+from kprune.graph.model import TensorRef, leaves
 from kprune.graph.parse import holds_graph, no_graph
 from kprune.graph.weight_groups import is_old, settle_stores
 from kprune.labels.groups import Groups
+from kprune.labels.labels import Labels
 from kprune.labels.map import LabelMap, LayerRecord, Weight
 from kprune.labels.tokens import settle_tokens
 from kprune.rules import builtin
@@ -130,6 +132,12 @@ class Analysis(Struct, eq=False, dict=True):
     def masks(self) -> ModuleType:
         """What masks such a model: by layers in a config, or by operations in a graph."""
         return importlib.import_module(self.masking)
+
+    def tensors_of(self, ends: Any) -> list[tuple[TensorRef, Labels]]:
+        """The tensors in the structure of the model's inputs or outputs, each with its labels."""
+        refs = (leaf for leaf in leaves(ends) if isinstance(leaf, TensorRef))
+        known = self.map.tensors
+        return [(ref, known.get((self.model.path, *ref.key), Labels(None))) for ref in refs]
 
     def unfit(self, rules: Any) -> set[str]:
         """Layers of packages, as `package>Class`, that another release built than the one kprune knows."""

@@ -11,7 +11,7 @@ soon as any of its labels is.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -200,6 +200,19 @@ class Labels(Struct, frozen=True, eq=False):
             return tuple(ones[-1:])
         return axes
 
+    def cut_axes(self, gone: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """The axes that lose positions, counted from the end; bool (size,) for the positions left.
+
+        Args:
+            gone: bool (labels,).
+        """
+        if self.shape is None:
+            return
+        for axis in range(1 - self.rank, 0):
+            dead = self.axis(self.rank + axis).dead(gone)
+            if dead.any():
+                yield axis, ~dead
+
     def cut(self, values: np.ndarray, gone: np.ndarray) -> np.ndarray:
         """A tensor's values at the positions that are left.
 
@@ -207,12 +220,8 @@ class Labels(Struct, frozen=True, eq=False):
             values: (samples, …), of this tensor's shape.
             gone: bool (labels,).
         """
-        if self.shape is None:
-            return values
-        for axis in range(1, values.ndim):
-            dead = self.axis(axis).dead(gone)
-            if dead.any():
-                values = values.compress(~dead, axis)
+        for axis, left in self.cut_axes(gone):
+            values = values.compress(left, axis)
         return values
 
     def move(

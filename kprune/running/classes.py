@@ -9,7 +9,6 @@ import numpy as np
 from msgspec import Struct
 
 from kprune.analysis.analysis import Analysis
-from kprune.graph.model import TensorRef, leaves
 from kprune.page.result import Note
 from kprune.surgery.compile_config.compile_config import ignored_labels
 from kprune.surgery.provenance import left_units
@@ -82,11 +81,10 @@ def classes_left(analysis: Analysis, names: list[str]) -> dict[str, Classes]:
         names: of the outputs, in their order.
     """
     units = left_units(analysis.metadata)
-    refs = [leaf for leaf in leaves(analysis.model.outputs) if isinstance(leaf, TensorRef)]
+    ends = analysis.tensors_of(analysis.model.outputs)
     found = {}
-    for number, (name, ref) in enumerate(zip(names, refs, strict=False)):
-        labels = analysis.map.tensors.get((analysis.model.path, *ref.key))
-        if labels is None or labels.shape is None:
+    for number, (name, (_, labels)) in enumerate(zip(names, ends, strict=False)):
+        if labels.shape is None:
             continue
         for place in range(1 - labels.rank, 0):
             along = labels.axis(labels.rank + place)

@@ -15,6 +15,8 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
+from kprune.labels.labels import Labels
+
 SMALLEST = 1e-9
 """No probability counts as less: that of a model that is sure, and wrong, is rounded to 0."""
 WHOLE = 1e-3
@@ -116,6 +118,23 @@ def is_distribution(values: np.ndarray, axis: int = -1) -> bool:
     """Whether an axis holds probabilities, as a softmax gives them."""
     real = values.astype(np.float64)
     return bool((real >= 0).all() and np.allclose(real.sum(axis=axis), 1.0, atol=1e-2))
+
+
+def over_units_left(
+    values: np.ndarray, labels: Labels, gone: np.ndarray
+) -> tuple[np.ndarray, list[int]]:
+    """An output of the original over the units that are left; probabilities sum to 1 over them.
+
+    Args:
+        values: (samples, …); labels: of this output.
+        gone: bool (labels,).
+    Returns: the values, and the axes, counted from the end, along which they are such probabilities.
+    """
+    cut = labels.cut(values, gone)
+    axes = [axis for axis, _ in labels.cut_axes(gone) if is_distribution(values, axis)]
+    for axis in axes:
+        cut = cut / np.maximum(cut.sum(axis=axis, keepdims=True), np.finfo(np.float32).tiny)
+    return cut, axes
 
 
 def divergence(

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from msgspec import Struct, field
 
 from kprune.analysis.analysis import Analysis
-from kprune.graph.model import TensorRef, leaves
-from kprune.labels.labels import Labels
 from kprune.page.result import Note
 from kprune.running.classes import Classes, ignored_numbers
-from kprune.running.divergence import is_distribution
+from kprune.running.divergence import over_units_left
 from kprune.runtime.keras_import import import_keras
 from kprune.text import clean
 
@@ -46,18 +44,16 @@ def cut_outputs(
         names: of the outputs.
     """
     found = CutOutputs()
-    refs = [leaf for leaf in leaves(analysis.model.outputs) if isinstance(leaf, TensorRef)]
-    for name, ref, values in zip(names, refs, full, strict=True):
-        labels = analysis.map.tensors.get((analysis.model.path, *ref.key), Labels(None))
-        cut = labels.cut(values, gone)
-        for axis, keep in _lost_along(labels, gone):
+    ends = analysis.tensors_of(analysis.model.outputs)
+    for name, (ref, labels), values in zip(names, ends, full, strict=True):
+        cut, summed = over_units_left(values, labels, gone)
+        for axis, keep in labels.cut_axes(gone):
             kept = np.flatnonzero(keep)
             # A number below the classes' new count is that of another class now.
             taken = {*kept.tolist(), *range(len(kept))}
             void = ignored_numbers(analysis, len(found.values), taken)
             found.classes[name] = Classes(kept, labels.rank, axis, void)
-            if is_distribution(values, axis):
-                cut = cut / cut.sum(axis=axis, keepdims=True)
+            if axis in summed:
                 found.renormalised.append(ref.layer)
                 text = f"'{clean(ref.layer)}' is compared over the {len(kept)} classes left"
                 found.notes.append(Note("renormalised", clean(ref.layer), text))
@@ -79,22 +75,8 @@ def inexact(analysis: Analysis, gone: np.ndarray, renormalised: Sequence[str]) -
 def cut_inputs(analysis: Analysis, gone: np.ndarray, inputs: Any) -> Any:
     """Inputs without the features that were removed."""
     tree = import_keras().tree
-    refs = [leaf for leaf in leaves(analysis.model.inputs) if isinstance(leaf, TensorRef)]
-    arrays = tree.flatten(inputs)
-    if len(refs) != len(arrays):
+    ends, arrays = analysis.tensors_of(analysis.model.inputs), tree.flatten(inputs)
+    if len(ends) != len(arrays):
         return inputs
-    cut = [
-        analysis.map.tensors.get((analysis.model.path, *ref.key), Labels(None)).cut(array, gone)
-        for ref, array in zip(refs, arrays, strict=True)
-    ]
+    cut = [labels.cut(array, gone) for (_, labels), array in zip(ends, arrays, strict=True)]
     return tree.pack_sequence_as(inputs, cut)
-
-
-def _lost_along(labels: Labels, gone: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """The axes of a tensor, counted from the end, that were cut; bool (size,) for the positions left."""
-    if labels.shape is None:
-        return
-    for axis in range(1 - labels.rank, 0):
-        dead = labels.axis(labels.rank + axis).dead(gone)
-        if dead.any():
-            yield axis, ~dead

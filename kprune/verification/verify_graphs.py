@@ -15,14 +15,13 @@ from kprune.analysis.counts import count
 from kprune.edit import Edit, combined
 from kprune.errors import CannotPruneError, CheckError, UsageError
 from kprune.formats import Source, write_model
-from kprune.graph.model import TensorRef, leaves
 from kprune.labels.closure import Closure
 from kprune.labels.labels import Labels
 from kprune.opened import analyse
 from kprune.page.result import Note
 from kprune.pruning.pruned_units import Mask
 from kprune.running.arrays import arrays_of
-from kprune.running.divergence import is_distribution
+from kprune.running.divergence import over_units_left
 from kprune.running.sources import DataSource, given, named
 from kprune.runtime.keras_import import quiet
 from kprune.runtime.tensorflow_runtime import tensorflow
@@ -101,11 +100,11 @@ def verify_saved_models(
         for key in sorted(expected):
             label = key if len(models.names) == 1 else f"{name}/{key}"
             full, result = expected[key], got.get(key)
-            left = _labels(analysis, before, name, key, "outputs").cut(full, gone)
-            if left.shape != full.shape and is_distribution(full):
-                left = left / left.sum(axis=-1, keepdims=True)
+            labels = _labels(analysis, before, name, key, "outputs")
+            left, summed = over_units_left(full, labels, gone)
+            for axis in summed:
                 renormalised = True
-                text = f"'{clean(label)}' is compared over the {left.shape[-1]} classes left"
+                text = f"'{clean(label)}' is compared over the {left.shape[axis]} classes left"
                 notes.append(Note("renormalised", clean(label), text))
             if result is None:
                 outputs.append(OutputDifference(label, list(left.shape[1:]), None, None, False))
@@ -306,11 +305,9 @@ def _labels(analysis: Analysis, source: Source, signature: str, key: str, side: 
         node, _, index = tensors[key].name.partition(":") if key in tensors else ("", "", "")
         found: Labels = analysis.tracer.traced.tensors.get((MAIN, node, int(index or 0)), NO_LABELS)
         return found
-    refs = [ref for ref in leaves(getattr(analysis.model, side)) if isinstance(ref, TensorRef)]
-    named = refs if len(refs) == 1 else [ref for ref in refs if ref.layer == key]
-    if len(named) != 1:
-        return NO_LABELS
-    return analysis.map.tensors.get((analysis.model.path, *named[0].key), NO_LABELS)
+    ends = analysis.tensors_of(getattr(analysis.model, side))
+    named = ends if len(ends) == 1 else [end for end in ends if end[0].layer == key]
+    return named[0][1] if len(named) == 1 else NO_LABELS
 
 
 def _arrays(data: DataSource, models: _Models) -> dict[str, np.ndarray]:

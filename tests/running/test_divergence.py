@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kprune.running.divergence import Divergence, Kind, OutputDivergence, divergence, kinds_of
+from kprune.labels.labels import Labels
+from kprune.running.divergence import (
+    Divergence,
+    Kind,
+    OutputDivergence,
+    divergence,
+    kinds_of,
+    over_units_left,
+)
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(2, 50, 4))
@@ -134,3 +142,16 @@ def test_activations_and_losses_tell_how_outputs_are_compared() -> None:
     assert kinds_of(
         keras.Sequential([keras.Input((4,)), layers.Dense(2, "softmax", name="z")])
     ) == {"z": Kind.CLASSES}
+
+
+def test_probabilities_over_what_is_left_sum_to_one_along_their_own_axis() -> None:
+    """Classes on axis 1, as in channels_first; places on the last axis are no probabilities."""
+    values = np.random.default_rng(0).dirichlet(np.ones(4), (3, 5)).transpose(0, 2, 1)
+    labels = Labels((None, 4, 5), (np.array([[[7], [8], [9], [10]]]),))
+    gone = np.zeros(11, bool)
+    gone[8] = True
+    found, axes = over_units_left(values, labels, gone)
+    wanted = np.delete(values, 1, axis=1)
+    np.testing.assert_allclose(found, wanted / wanted.sum(axis=1, keepdims=True))
+    assert axes == [-2]
+    np.testing.assert_array_equal(over_units_left(3 * values, labels, gone)[0], 3 * wanted)
