@@ -19,17 +19,15 @@ from kprune.dtypes import from_float
 from kprune.edit import Edit, TensorEdit
 from kprune.errors import CannotPruneError, UsageError
 from kprune.formats import write_model
-from kprune.graph.model import TensorRef, leaves
 from kprune.graph.weight_groups import is_state
-from kprune.labels.labels import Labels
 from kprune.labels.map import TOKENS
 from kprune.opened import Opened, opened
 from kprune.page.result import Note
 from kprune.refitting.inputs import SAMPLES, Inputs, repair_inputs
 from kprune.refitting.streams.room import MEMORY
 from kprune.report.change import Change
-from kprune.report.repaired import Judged, Kernel, Left, Repaired, why_left
-from kprune.running.divergence import Divergence, divergence, is_distribution, kinds_of
+from kprune.report.repaired import Judged, Repaired, why_left
+from kprune.running.divergence import Divergence, divergence, kinds_of, over_units_left
 from kprune.running.inputs import fixed_batch
 from kprune.running.metrics import measured
 from kprune.running.sources import DataSource
@@ -237,9 +235,8 @@ def refitted(
     result = judge.of(pruned)
     kept = not cut.divergence.distance < result.divergence.distance
     if kept and not inputs.apart:
-        refit, fitted = fit(
-            inputs.every
-        )  # those that judged say more among those that are fitted on
+        # Those that judged have done so, and say more among those that are fitted on.
+        refit, fitted = fit(inputs.every)
     values = {
         place.weight.path: np.asarray(place.variable).copy()
         for key, place in after.items()
@@ -248,14 +245,15 @@ def refitted(
     return values if kept else {}, Repaired(
         way=how.said,
         inputs=refit.samples,
-        kernels=[Kernel(row.name, row.before, row.after) for row in refit.refitted],
+        kernels=refit.refitted,
         judged=judge.count,
         apart=inputs.apart,
         cut=cut,
         repaired=result,
         fitted=fitted,
         kept=kept,
-        left=[Left(row.name, row.why) for row in refit.left],
+        metrics=judge.metrics,
+        left=refit.left,
     )
 
 
@@ -268,7 +266,9 @@ class _Judge:
         self.count = len(import_keras().tree.flatten(self.inputs)[0])
         self.names, self.kinds = output_names(original), kinds_of(original)
         whole = run(original, self.inputs, batch_size=BATCH)
-        self.labels, self.gone = _output_labels(it), gone
+        analysis = it.analysis
+        self.labels = [labels for _, labels in analysis.tensors_of(analysis.model.outputs)]
+        self.gone = gone
         self.wanted = self._left(whole)
         self.renumbered = any(
             one.shape != other.shape for one, other in zip(whole, self.wanted, strict=True)
@@ -288,7 +288,7 @@ class _Judge:
     def _left(self, outputs: list[np.ndarray]) -> list[np.ndarray]:
         """What the original gives, over the units that are left."""
         return [
-            _left_of(values, labels, self.gone)
+            over_units_left(values, labels, self.gone)[0]
             for values, labels in zip(outputs, self.labels, strict=True)
         ]
 
@@ -297,22 +297,6 @@ class _Judge:
         if self.targets is None or self.renumbered:
             return {}
         return measured(model, self.inputs, outputs, self.targets, {}, cut=False)
-
-
-def _output_labels(it: Opened) -> list[Labels]:
-    """The labels of the model's outputs."""
-    analysis = it.analysis
-    refs = [leaf for leaf in leaves(analysis.model.outputs) if isinstance(leaf, TensorRef)]
-    tensors = analysis.map.tensors
-    return [tensors.get((analysis.model.path, *ref.key), Labels(None)) for ref in refs]
-
-
-def _left_of(values: np.ndarray, labels: Labels, gone: np.ndarray) -> np.ndarray:
-    """An output over the units that are left; probabilities sum to 1 over them."""
-    found = labels.cut(values, gone)
-    if found.shape == values.shape or not is_distribution(values):
-        return found
-    return np.asarray(found / np.maximum(found.sum(axis=-1, keepdims=True), 1e-30))
 
 
 def with_repaired(

@@ -8,7 +8,8 @@ moments.py    sums over rows, and the least squares that they give
 recurrent.py  recurrent layers, whose own state is among their inputs
 attention.py  attention that has fewer key dimensions
 following.py  what follows a kernel: a BatchNormalization, a sum with other branches
-unrepaired.py  which layers are left as they were cut; left.py: the kinds of reasons
+unrepaired.py  which layers are left as they were cut
+outcomes.py    what became of each kernel, and the kinds of reasons
 refit.py      original and pruned model side by side, kernel after kernel
 streams/      a model run call by call, on all samples
 ordering/     which units to give up when those that are left are refitted

@@ -1,10 +1,10 @@
-"""A layer that is left as it was cut, and the kinds of reasons."""
+"""What became of each kernel: refitted, or left as it was cut, and why."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 Why = Literal[
     "variables",
@@ -37,3 +37,13 @@ class Left(Struct, frozen=True):
 
     name: str
     why: Why
+
+
+class Refitted(Struct, frozen=True):
+    """A kernel that was refitted: the squared error of its outputs, relative to their variance."""
+
+    name: str
+    before: Annotated[
+        float, Meta(description="with the weights of the cut, on the inputs that it then has")
+    ]
+    after: Annotated[float, Meta(description="with the new weights")]

@@ -19,8 +19,8 @@ from kprune.refitting import recurrent
 from kprune.refitting.attention import KeySums, key_layer, queries_for
 from kprune.refitting.following import Branches, Following, measure
 from kprune.refitting.kernels import constant_of, has_constant, pieces, put_constant
-from kprune.refitting.left import Left, Why
 from kprune.refitting.moments import Fit, Means, Sums, bytes_for, sums_for
+from kprune.refitting.outcomes import Left, Refitted, Why
 from kprune.refitting.pairs import Pair
 from kprune.refitting.recurrent import is_recurrent
 from kprune.refitting.streams.observing import Captured, observed
@@ -34,14 +34,6 @@ from kprune.types import Progress
 Way = Literal["lstsq", "bias", "bn"]
 Call = tuple[Step, Step]
 """One call of a kernel's layer: the original's, and that of what is left."""
-
-
-class Refitted(Struct, frozen=True):
-    """What became of one kernel: the squared error of its outputs, relative to their variance."""
-
-    name: str
-    before: float
-    after: float
 
 
 class Refit:

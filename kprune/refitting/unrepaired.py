@@ -11,7 +11,7 @@ from kprune.analysis.analysis import Analysis
 from kprune.labels.map import Weight
 from kprune.refitting.consumers import Variable, WeightKey
 from kprune.refitting.kernels import KINDS, kind_of
-from kprune.refitting.left import Left, Why
+from kprune.refitting.outcomes import Left, Why
 from kprune.refitting.recurrent import CELLS
 from kprune.runtime.keras_runtime import keras_layer
 

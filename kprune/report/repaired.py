@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field
 
 from kprune.page.page import Page
 from kprune.page.result import result_schema
-from kprune.refitting.left import Why
+from kprune.refitting.outcomes import Left, Refitted, Why
 from kprune.report.report import Report
 from kprune.running.divergence import Divergence
 from kprune.text import clean
 
 MANY = 24
 """Rows of the table beyond which the kernels that came out best are left out."""
-
-
-class Kernel(Struct, frozen=True):
-    """A kernel that was refitted: the squared error of its outputs, relative to their variance."""
-
-    name: str
-    before: Annotated[
-        float, Meta(description="with the weights of the cut, on the inputs that it then has")
-    ]
-    after: Annotated[float, Meta(description="with the new weights")]
-
-
-class Left(Struct, frozen=True):
-    """A layer whose weights stay as the cut left them. `why`: see `kprune.refitting.unrepaired.Why`."""
-
-    name: str
-    why: Why
 
 
 _WHY: dict[Why, str] = {
@@ -58,7 +42,7 @@ class Judged(Struct, frozen=True):
 
     Attributes:
         divergence: of its outputs.
-        metrics: where there are labels.
+        metrics: where there are targets.
     """
 
     divergence: Divergence
@@ -77,17 +61,19 @@ class Repaired(Struct, frozen=True):
         fitted: how far the outputs are on the inputs that were fitted on, which says little of others.
         kept: whether the new weights are written; not where the cut comes nearer without them.
         cut, repaired: how far the outputs are from the original's, before and after.
+        metrics: of the original, where there are targets.
     """
 
     way: str
     inputs: int
-    kernels: list[Kernel]
+    kernels: list[Refitted]
     judged: int
     apart: bool
     cut: Judged
     repaired: Judged
     fitted: Divergence
     kept: bool = True
+    metrics: dict[str, float] = field(default_factory=dict)
     left: list[Left] = field(default_factory=list)
 
 
@@ -109,9 +95,15 @@ def show_repaired(found: Repaired, on: Page) -> None:
     kind = "made-up inputs" if found.way == "noise" else "inputs"
     others = "others" if found.apart else "of them, held out of a first fit"
     on.print(f"refitted on {found.inputs:,} {kind}, judged on {found.judged:,} {others}")
+    if found.metrics:
+        on.print(f"original: {', '.join(_figures(found.metrics))}")
     for word, judged in (("cut", found.cut), ("repaired", found.repaired)):
-        figures = "".join(f", {name} {value:.4g}" for name, value in judged.metrics.items())
-        on.print(f"{word + ':':<10}{judged.divergence.text}{figures}")
+        figures = [judged.divergence.text, *_figures(judged.metrics)]
+        on.print(f"{word + ':':<10}{', '.join(figures)}")
+
+
+def _figures(metrics: Mapping[str, float]) -> list[str]:
+    return [f"{name} {value:.4g}" for name, value in metrics.items()]
 
 
 class RepairedReport(Report, frozen=True, kw_only=True):

@@ -290,6 +290,15 @@ def test_what_follows_a_block_that_was_taken_out_is_refitted(
     assert found.repaired.divergence.distance < found.cut.divergence.distance / 10
 
 
+def test_with_targets_the_metrics_of_all_three_models_are_told(mlp: Path, samples: Path) -> None:
+    data = samples / "digits_test.npz"
+    report = kprune.remove(mlp, UNITS, dry_run=True, repair=True, data=data)
+    found = report.repaired
+    assert found is not None and found.metrics["accuracy"] > 0.9
+    assert found.metrics.keys() == found.cut.metrics.keys() == found.repaired.metrics.keys()
+    assert "original: accuracy" in str(report) or "original: loss" in str(report)
+
+
 def test_the_schema_of_a_repair_describes_its_report(
     mlp: Path, unlabelled: Path, tmp_path: Path
 ) -> None:
