@@ -98,7 +98,7 @@ def remove(
     from kprune.verbs.change import remove as carry_out
 
     changed(
-        carry_out, model, writing, reporting, common,
+        carry_out, model, writing, reporting, common, refits=True,
         **choosing.selection(
             bare=keep_tokens is not None, criterion="obs" if repairing.repair else None
         ),
@@ -235,16 +235,21 @@ def changed(
     writing: Writing,
     reporting: Reporting,
     common: Reading,
+    *,
+    refits: bool = False,
     **options: Any,
 ) -> None:
-    """Carry out a change to a model file, and report it."""
+    """Carry out a change to a model file, and report it.
+
+    Args:
+        refits: whether the function can refit what is left, and tells how far it is.
+    """
     from kprune.cli.progress import Progress
 
     if reporting.report is not None:
         from kprune.faults import check_place
 
         check_place(reporting.report)
-    refits = "repair" in options or "way" in options
     with Progress("writing") as progress, Progress("refitting", bytes_=False) as refitting:
         if refits:
             options["on_refit"] = refitting

@@ -62,7 +62,7 @@ def compact(
 
         say("checking in TensorFlow that the result computes the same …")
     changed(
-        carry_out, model, writing, reporting, common,
+        carry_out, model, writing, reporting, common, refits=True,
         limits=limiting.limits(), merge=merge, check=not no_check, data=data,
         repair=repairing.way, memory=memory.bytes(),
     )  # fmt: skip

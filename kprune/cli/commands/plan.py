@@ -47,7 +47,7 @@ def apply(
 
     announce("--data", data)
     changed(
-        carry_out, model, writing, reporting, common,
+        carry_out, model, writing, reporting, common, refits=True,
         plan=plan, limits=limiting.limits(), drop_branches=drop_branches, data=data,
         repair=repairing.way, memory=memory.bytes(),
     )  # fmt: skip

@@ -41,6 +41,6 @@ def repair(
         return carry_out(original, model, **arguments)
 
     changed(
-        repaired, pruned, writing, reporting, common,
+        repaired, pruned, writing, reporting, common, refits=True,
         data=data, way=way, limits=limiting.limits(), memory=memory.bytes(),
     )  # fmt: skip
