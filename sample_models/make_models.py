@@ -78,32 +78,40 @@ def digits_cnn() -> keras.Model:
     return keras.Model(inputs, outputs, name="digits_cnn")
 
 
+def normalized_conv(x, name: str, filters: int, size: int = 3, strides: int = 1):
+    """A Conv2D without a bias, and a BatchNormalization behind it."""
+    from keras import layers
+
+    x = layers.Conv2D(
+        filters, size, strides=strides, padding="same", use_bias=False, name=f"{name}_conv"
+    )(x)
+    return layers.BatchNormalization(name=f"{name}_bn")(x)
+
+
+def residual_block(x, name: str, filters: int, strides: int = 1):
+    """Two convolutions and a sum; where the shape changes, the shortcut is a Conv2D as well."""
+    from keras import layers
+
+    shortcut = x
+    if strides != 1 or x.shape[-1] != filters:
+        shortcut = normalized_conv(x, f"{name}_shortcut", filters, size=1, strides=strides)
+    x = normalized_conv(x, f"{name}_1", filters, strides=strides)
+    x = layers.ReLU(name=f"{name}_1_relu")(x)
+    x = normalized_conv(x, f"{name}_2", filters)
+    x = layers.Add(name=f"{name}_add")([shortcut, x])
+    return layers.ReLU(name=f"{name}_out")(x)
+
+
 def digits_resnet() -> keras.Model:
     """Three residual blocks; the second halves the image, so its shortcut is a strided Conv2D."""
     import keras
     from keras import layers
 
-    def convolve(x, name: str, filters: int, size: int = 3, strides: int = 1):
-        x = layers.Conv2D(
-            filters, size, strides=strides, padding="same", use_bias=False, name=f"{name}_conv"
-        )(x)
-        return layers.BatchNormalization(name=f"{name}_bn")(x)
-
-    def block(x, name: str, filters: int, strides: int = 1):
-        shortcut = x
-        if strides != 1 or x.shape[-1] != filters:
-            shortcut = convolve(x, f"{name}_shortcut", filters, size=1, strides=strides)
-        x = convolve(x, f"{name}_1", filters, strides=strides)
-        x = layers.ReLU(name=f"{name}_1_relu")(x)
-        x = convolve(x, f"{name}_2", filters)
-        x = layers.Add(name=f"{name}_add")([shortcut, x])
-        return layers.ReLU(name=f"{name}_out")(x)
-
     inputs = keras.Input((8, 8, 1), name="image")
-    x = layers.ReLU(name="stem_relu")(convolve(inputs, "stem", 16))
-    x = block(x, "block_1", 16)
-    x = block(x, "block_2", 32, strides=2)
-    x = block(x, "block_3", 32)
+    x = layers.ReLU(name="stem_relu")(normalized_conv(inputs, "stem", 16))
+    x = residual_block(x, "block_1", 16)
+    x = residual_block(x, "block_2", 32, strides=2)
+    x = residual_block(x, "block_3", 32)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     outputs = layers.Dense(CLASSES, activation="softmax", name="classes")(x)
     return keras.Model(inputs, outputs, name="digits_resnet")

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sample_models.make_models import CLASSES, RECIPES, Digits, Recipe, digits
+from sample_models.make_models import (
+    CLASSES,
+    RECIPES,
+    Digits,
+    Recipe,
+    digits,
+    normalized_conv,
+    residual_block,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -68,35 +76,19 @@ def resnet14() -> keras.Model:
     import keras
     from keras import layers
 
-    def convolve(x, name: str, filters: int, size: int = 3, strides: int = 1):
-        x = layers.Conv2D(
-            filters, size, strides=strides, padding="same", use_bias=False, name=f"{name}_conv"
-        )(x)
-        return layers.BatchNormalization(name=f"{name}_bn")(x)
-
-    def block(x, name: str, filters: int, strides: int):
-        shortcut = x
-        if strides != 1:
-            shortcut = convolve(x, f"{name}_shortcut", filters, size=1, strides=strides)
-        x = convolve(x, f"{name}_1", filters, strides=strides)
-        x = layers.ReLU(name=f"{name}_1_relu")(x)
-        x = convolve(x, f"{name}_2", filters)
-        x = layers.Add(name=f"{name}_add")([shortcut, x])
-        return layers.ReLU(name=f"{name}_out")(x)
-
     inputs = keras.Input((28, 28, 1), name="image")
-    x = layers.ReLU(name="stem_relu")(convolve(inputs, "stem", 28, strides=2))
+    x = layers.ReLU(name="stem_relu")(normalized_conv(inputs, "stem", 28, strides=2))
     for stage, filters in enumerate((28, 56, 112), start=1):
         for number in (1, 2):
             strides = 2 if stage > 1 and number == 1 else 1
-            x = block(x, f"block_{stage}_{number}", filters, strides)
+            x = residual_block(x, f"block_{stage}_{number}", filters, strides)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     outputs = layers.Dense(CLASSES, activation="softmax", name="classes")(x)
     return keras.Model(inputs, outputs, name="resnet14")
 
 
 def transformer() -> keras.Model:
-    """The 28 rows of the image as tokens, four blocks of attention and two Dense: 203,000 parameters."""
+    """The 28 rows of the image as tokens, four blocks of attention and two Dense: 213,000 parameters."""
     import keras
     from keras import layers
 
