@@ -156,7 +156,7 @@ class RuleCall:
 
     def _rewrite(self, number: Number, axis: Axis, count: Count) -> None:
         """Have the place where a number is written follow an axis."""
-        raise NotImplementedError
+        raise NotImplementedError  # a config and a graph of operations write numbers in their own ways
 
     def shaped(self, labels: Labels, numbers: Iterable[Number]) -> Labels:
         """Compare a result with the numbers that gave it its shape."""
