@@ -28,7 +28,7 @@ from kprune.refitting.streams.room import MEMORY
 from kprune.report.change import Change
 from kprune.report.repaired import Judged, Repaired, why_left
 from kprune.running.divergence import Divergence, divergence, kinds_of, over_units_left
-from kprune.running.inputs import fixed_batch
+from kprune.running.inputs import cut_inputs, fixed_batch
 from kprune.running.metrics import measured
 from kprune.running.sources import DataSource
 from kprune.runtime.keras_import import import_keras
@@ -104,7 +104,7 @@ def repaired(it: Opened, change: Change, how: Repair) -> Change:
         return change  # nothing went
     # Whole layers leave no unit behind that would have to be told apart.
     gone = np.zeros(it.analysis.map.count, bool) if change.gone is None else change.gone
-    _refuse_other_inputs(it, gone)
+    _refuse_other_tokens(it, gone)
     with tempfile.TemporaryDirectory(prefix="kprune-") as folder:
         place = Path(folder) / f"left{it.source.path.suffix if it.source.path else '.keras'}"
         write_model(it.source, change.edit, place)
@@ -120,13 +120,13 @@ def repaired(it: Opened, change: Change, how: Repair) -> Change:
     )
 
 
-def _refuse_other_inputs(it: Opened, gone: np.ndarray) -> None:
-    """Raises: CannotPruneError if the two models do not take the same inputs."""
+def _refuse_other_tokens(it: Opened, gone: np.ndarray) -> None:
+    """Raises: CannotPruneError where tokens have other numbers in the pruned model."""
     for axis in it.analysis.map.axes.values():
-        if axis.name in ("features", TOKENS) and gone[axis.ids].any():
+        if axis.name == TOKENS and gone[axis.ids].any():
             raise CannotPruneError(
-                f"the model cannot be refitted, because inputs are removed: '{clean(axis.address)}'",
-                why="both models are run on the same inputs",
+                f"the model cannot be refitted, because tokens are removed: '{clean(axis.address)}'",
+                why="both models are run on the same tokens, and those left have new numbers",
                 do="remove these first, without --repair, and then the others",
             )
 
@@ -212,10 +212,15 @@ def refitted(
     old = {key: np.asarray(place.variable).copy() for key, place in after.items()}
     pairs = pairs_of(consumers_of(original, before), before, after, pruned, gone)
 
+    narrower = any(
+        gone[axis.ids].any() for axis in it.analysis.map.axes.values() if axis.name == "features"
+    )
+
     def fit(samples: Any) -> tuple[Refit, Divergence]:
         for key, place in after.items():
             place.variable.assign(old[key])
-        arrays = import_keras().tree.flatten(samples)
+        flatten = import_keras().tree.flatten
+        arrays, small = flatten(samples), flatten(cut_inputs(it.analysis, gone, samples))
         with Room(how.memory or MEMORY) as room:
             refit = Refit(
                 Program.of(original),
@@ -225,6 +230,7 @@ def refitted(
                 room,
                 way=_SOLVED.get(how.said, "lstsq"),
                 ridge=ridge_for(len(arrays[0])),
+                pruned_inputs=small if narrower else None,
                 left=left_out(it.analysis, before, gone, original),
                 progress=how.progress,
             )
@@ -233,7 +239,7 @@ def refitted(
 
     refit, fitted = fit(inputs.fitting)
     result = judge.of(pruned)
-    kept = not cut.divergence.distance < result.divergence.distance
+    kept = not result.divergence.worse(cut.divergence)
     if kept and not inputs.apart:
         # Those that judged have done so, and say more among those that are fitted on.
         refit, fitted = fit(inputs.every)
@@ -261,11 +267,11 @@ class _Judge:
     """Says how far a pruned model is from the original, on inputs that it was not fitted on if there are any."""
 
     def __init__(self, it: Opened, original: Any, inputs: Inputs, gone: np.ndarray) -> None:
-        self.inputs = inputs.judging
+        self.inputs = cut_inputs(it.analysis, gone, inputs.judging)
         self.targets = inputs.targets
-        self.count = len(import_keras().tree.flatten(self.inputs)[0])
+        self.count = len(import_keras().tree.flatten(inputs.judging)[0])
         self.names, self.kinds = output_names(original), kinds_of(original)
-        whole = run(original, self.inputs, batch_size=BATCH)
+        whole = run(original, inputs.judging, batch_size=BATCH)
         analysis = it.analysis
         self.labels = [labels for _, labels in analysis.tensors_of(analysis.model.outputs)]
         self.gone = gone
@@ -273,13 +279,13 @@ class _Judge:
         self.renumbered = any(
             one.shape != other.shape for one, other in zip(whole, self.wanted, strict=True)
         )
-        self.metrics = self._metrics(original, whole)
+        self.metrics = self._metrics(original, inputs.judging, whole)
 
     def of(self, model: Any) -> Judged:
         """What can be said of a pruned model."""
         made = run(model, self.inputs, batch_size=BATCH)
         found = divergence(self.names, self.wanted, made, self.kinds)
-        return Judged(found, self._metrics(model, made))
+        return Judged(found, self._metrics(model, self.inputs, made))
 
     def between(self, original: list[np.ndarray], pruned: list[np.ndarray]) -> Divergence:
         """How far outputs of both models are apart, on any inputs."""
@@ -292,11 +298,11 @@ class _Judge:
             for values, labels in zip(outputs, self.labels, strict=True)
         ]
 
-    def _metrics(self, model: Any, outputs: list[np.ndarray]) -> dict[str, float]:
+    def _metrics(self, model: Any, inputs: Any, outputs: list[np.ndarray]) -> dict[str, float]:
         """Metrics, where there are targets, and classes have the numbers that they had."""
         if self.targets is None or self.renumbered:
             return {}
-        return measured(model, self.inputs, outputs, self.targets, {}, cut=False)
+        return measured(model, inputs, outputs, self.targets, {}, cut=False)
 
 
 def with_repaired(

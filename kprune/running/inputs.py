@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kprune.analysis.analysis import Analysis
 from kprune.errors import CannotPruneError, UsageError
 from kprune.runtime.keras_import import import_keras
 from kprune.text import clean
@@ -167,3 +168,18 @@ def in_whole_batches(number: int, fixed: int | None) -> int:
             do="give more samples",
         )
     return whole
+
+
+def cut_inputs(analysis: Analysis, gone: np.ndarray, inputs: Any) -> Any:
+    """Inputs without the features that were removed.
+
+    Args:
+        analysis: of the original; gone: bool (labels,).
+        inputs: arrays in the structure of the original's inputs.
+    """
+    tree = import_keras().tree
+    ends, arrays = analysis.tensors_of(analysis.model.inputs), tree.flatten(inputs)
+    if len(ends) != len(arrays):
+        return inputs
+    cut = [labels.cut(array, gone) for (_, labels), array in zip(ends, arrays, strict=True)]
+    return tree.pack_sequence_as(inputs, cut)

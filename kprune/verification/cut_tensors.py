@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from msgspec import Struct, field
@@ -12,7 +11,6 @@ from kprune.analysis.analysis import Analysis
 from kprune.page.result import Note
 from kprune.running.classes import Classes, ignored_numbers
 from kprune.running.divergence import over_units_left
-from kprune.runtime.keras_import import import_keras
 from kprune.text import clean
 
 
@@ -70,13 +68,3 @@ def inexact(analysis: Analysis, gone: np.ndarray, renormalised: Sequence[str]) -
             text = f"differences are expected: {hit} removed units {clean(mix.why, 300)}"
             notes.append(Note("inexact", mix.at, text))
     return notes
-
-
-def cut_inputs(analysis: Analysis, gone: np.ndarray, inputs: Any) -> Any:
-    """Inputs without the features that were removed."""
-    tree = import_keras().tree
-    ends, arrays = analysis.tensors_of(analysis.model.inputs), tree.flatten(inputs)
-    if len(ends) != len(arrays):
-        return inputs
-    cut = [labels.cut(array, gone) for (_, labels), array in zip(ends, arrays, strict=True)]
-    return tree.pack_sequence_as(inputs, cut)

@@ -22,7 +22,7 @@ from kprune.running.compiling import ByMetric, compile_for
 from kprune.running.data import data_for
 from kprune.running.divergence import divergence, kinds_of
 from kprune.running.examples import Examples
-from kprune.running.inputs import at, fixed_batch, random_inputs, whole_batches
+from kprune.running.inputs import at, cut_inputs, fixed_batch, random_inputs, whole_batches
 from kprune.running.metrics import directions, measured, removed_classes
 from kprune.running.noise import is_random, without_noise
 from kprune.running.sources import DataSource
@@ -38,7 +38,7 @@ from kprune.verification.compare import (
     difference,
     unexplained,
 )
-from kprune.verification.cut_tensors import CutOutputs, cut_inputs, cut_outputs, inexact
+from kprune.verification.cut_tensors import CutOutputs, cut_outputs, inexact
 from kprune.verification.gates import NO_LIMITS, Gates
 from kprune.verification.masked_original import masked_original
 from kprune.verification.repaired import (

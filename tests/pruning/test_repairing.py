@@ -378,3 +378,23 @@ def test_a_model_from_standard_input_is_refitted_as_a_file_is(
         )
     for name, value in contents(one).items():
         np.testing.assert_array_equal(contents(other)[name], value, err_msg=name)
+
+
+def test_features_that_are_gone_are_made_up_for_by_the_others(tmp_path: Path) -> None:
+    """The third feature is the sum of the first two, and goes."""
+    import keras
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 3)).astype("float32")
+    x[:, 2] = x[:, 0] + x[:, 1]
+    inputs = keras.Input((3,), name="x")
+    hidden = keras.layers.Dense(5, activation="tanh")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
+    path, out = tmp_path / "model.keras", tmp_path / "out.keras"
+    model.save(path)
+    report = kprune.remove(
+        path, {"x": [2]}, allow_output_change=True, output=out, repair=True, data=x
+    )
+    assert report.repaired is not None and report.repaired.kept
+    small = keras.models.load_model(out, compile=False)
+    np.testing.assert_allclose(small(x[:, :2]), model(x), atol=0.02)
