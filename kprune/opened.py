@@ -50,7 +50,11 @@ class Opened(Struct, frozen=True, eq=False):
 
 @contextmanager
 def opened(
-    model: AnyPath | LiveModel, *, rules: Iterable[str] = (), trust: bool = False
+    model: AnyPath | LiveModel,
+    *,
+    rules: Iterable[str] = (),
+    trust: bool = False,
+    drop_optimizer: bool = False,
 ) -> Iterator[Opened]:
     """Open a model of any format, or one in memory, and analyse it.
 
@@ -59,6 +63,7 @@ def opened(
             to a file that is gone once this ends.
         rules: files with rules for layers that kprune does not know.
         trust: whether code that is not Keras's own may be run to read the model.
+        drop_optimizer: whether what is written of it leaves the state of the optimizer behind.
     Raises: FileError if it cannot be read, UsageError for what is neither path nor model.
     """
     rules = tuple(rules)
@@ -66,6 +71,9 @@ def opened(
         _saved(model) if isinstance(model, LiveModel) else nullcontext(model) as path,
         open_model(path, trust=trust) as source,
     ):
+        if drop_optimizer:
+            source.require("drop_optimizer")
+            source.drops_optimizer = True
         yield Opened(source, analyse(source, rules), rules, isinstance(model, LiveModel))
 
 

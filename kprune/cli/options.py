@@ -307,6 +307,14 @@ class Writing(Placing, frozen=True):
         bool,
         Option("--dry-run", help="Write nothing; print the same report.", rich_help_panel=WRITTEN),
     ] = False
+    drop_optimizer: Annotated[
+        bool,
+        Option(
+            "--drop-optimizer",
+            help="Leave the state of the optimizer behind, which only further training needs.",
+            rich_help_panel=WRITTEN,
+        ),
+    ] = False
 
 
 RepairData = Annotated[

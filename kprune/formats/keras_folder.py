@@ -134,6 +134,7 @@ class KerasFolder(Source):
         return self.output_size(edit)
 
     def _plan(self, edit: Edit) -> tuple[Outcome, Layout]:
+        edit = self.settled(edit)
         outcome = resolve(self.weights.table, edit)
         require_sound(outcome, edit, self.outline)
         return outcome, outcome_layout(self.weights, outcome, edit)

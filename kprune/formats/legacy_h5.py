@@ -167,6 +167,7 @@ class LegacyH5(Source):
         return layout.size
 
     def _plan(self, edit: Edit) -> tuple[Outcome, Layout]:
+        edit = self.settled(edit)
         outcome = resolve(self.weights.table, edit)
         require_sound(outcome, edit, self.outline, self.order.layers)
         emptied = self._emptied(outcome)

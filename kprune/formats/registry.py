@@ -13,11 +13,13 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from kprune.atomic import STANDARD_OUTPUT
 from kprune.edit import Edit
 from kprune.errors import UsageError
 from kprune.faults import file_error, shown
 from kprune.formats.opening import STANDARD_INPUT, OpenFile, open_file
 from kprune.formats.source import Source
+from kprune.text import clean
 from kprune.types import AnyPath, Progress
 
 
@@ -57,6 +59,7 @@ FORMATS = (
     Format(
         "h5", "kprune.formats.legacy_h5", starts=b"\x89HDF\r\n\x1a\n",
         called=".h5 model", suffixes=(".h5", ".hdf5"),
+        instead="name an output that ends in .h5 or .keras",
     ),
     Format(
         "savedmodel", "kprune.saved_model.files.source", holds="saved_model.pb",
@@ -66,12 +69,20 @@ FORMATS = (
     ),
     Format(
         "keras-folder", "kprune.formats.keras_folder", holds="config.json",
-        called=".keras model", suffixes=(".keras",),
-        why_kept=_KERAS_KEPT, instead=_KERAS_INSTEAD,
+        called=".keras model in a folder",
+        why_kept="kprune keeps the format that a model has, and Keras loads no folder of such a name",
+        instead="name a folder with -o",
     ),
 )  # fmt: skip
 SUFFIXES = frozenset(suffix for kind in FORMATS for suffix in kind.suffixes)
 """What names of model files end in."""
+
+_CONVERTERS = {
+    ".tflite": ", and convert that with tf.lite.TFLiteConverter",
+    ".onnx": ', and convert that with model.export(…, format="onnx") in Keras',
+}
+_FOREIGN = {*_CONVERTERS, *".pb .pt .pth .npz .npy .json .yaml .yml .zip .tar .gz .tgz".split()}
+"""What names of files end in that are no model files of Keras's."""
 
 _HEAD = 32
 
@@ -179,12 +190,41 @@ def suffix_of(path: AnyPath) -> str:
 
 
 def refuse_other_format(source: Source, output: AnyPath | None) -> None:
-    """Raises: UsageError if an output's name asks for a format into which its model is not converted."""
-    own = next(kind for kind in FORMATS if kind.name == source.format)
-    suffix = "" if output is None else suffix_of(output)
-    if suffix not in SUFFIXES or suffix in own.suffixes:
+    """Raises: UsageError if an output's name says that it is of another format than its model.
+
+    A file ends as files of its format do, or as the input does. A folder's name may hold dots, but
+    does not end as some file's does: Keras and others go by that.
+    """
+    if output is None or os.fspath(output) == STANDARD_OUTPUT:
         return
-    raise UsageError(f"a {own.called} is not written as {suffix}", why=own.why_kept, do=own.instead)
+    own, suffix = _format_of(source), suffix_of(output)
+    known = {*own.suffixes, *([suffix_of(source.path)] if source.path else [])}
+    if suffix in known or (own.holds and suffix not in SUFFIXES | _FOREIGN):
+        return
+    if suffix in SUFFIXES:
+        raise UsageError(
+            f"a {own.called} is not written as {suffix}", why=own.why_kept, do=own.instead
+        )
+    raise UsageError(
+        f"a {own.called} is not written to a name without suffix"
+        if not suffix
+        else f"a {own.called} is not written as {clean(suffix, 40)}",
+        why="Keras tells a file's format by its name, and refuses to load this one"
+        if own.suffixes
+        else own.why_kept,
+        do=f"name an output that ends in {own.suffixes[0]}{_CONVERTERS.get(suffix, '')}"
+        if own.suffixes
+        else own.instead,
+    )
+
+
+def usual_suffix(source: Source) -> str:
+    """What names of a source's format end in; "" for a folder."""
+    return next(iter(_format_of(source).suffixes), "")
+
+
+def _format_of(source: Source) -> Format:
+    return next(kind for kind in FORMATS if kind.name == source.format)
 
 
 def default_output(path: AnyPath) -> Path:

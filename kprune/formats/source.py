@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from kprune.edit import Edit
 from kprune.errors import Cannot
 from kprune.faults import damaged, parsing
+from kprune.graph.weight_groups import GROUPS, is_state
 from kprune.types import AnyPath, Progress
 
 if TYPE_CHECKING:
@@ -82,6 +84,7 @@ class Source(ABC):
         tensors: by path, in the order in which they stand in the file.
         order: which tensors are whose, where their paths do not say so.
         trusted: whether code that is not Keras's own may be run for it.
+        drops_optimizer: whether what is written leaves the state of the optimizer behind.
         stands_at: the file that is read, where that is not the user's own.
         told: what a reader of a report should know of it.
         default_output: where a result goes, if not to the place that `path` suggests.
@@ -97,6 +100,7 @@ class Source(ABC):
     weights: Weights
     order: Order | None = None
     trusted: bool = False
+    drops_optimizer: bool = False
     stands_at: Path | None = None
     told: tuple[str, ...] = ()
     default_output: Path | None = None
@@ -118,6 +122,13 @@ class Source(ABC):
 
         shapes = {path: tensor.shape for path, tensor in self.tensors.items()}
         return Outline(self.config, shapes, self.order.layers if self.order else None)
+
+    def settled(self, edit: Edit) -> Edit:
+        """An edit as it is carried out: without the optimizer's state if that is left behind."""
+        if not self.drops_optimizer:
+            return edit
+        left = tuple(item for item in edit.tensors if not is_state(item.source or item.path))
+        return replace(edit, tensors=left, dropped=(*edit.dropped, *GROUPS))
 
     @property
     def extras(self) -> list[str]:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from kprune.analysis.analysis import Analysis
 from kprune.analysis.counts import count
+from kprune.graph.weight_groups import is_state
 from kprune.labels.closure import Closure
 from kprune.select.ranking.budget import Measure
 from kprune.surgery.provenance import with_provenance
@@ -26,6 +27,10 @@ class Counted:
 
     def __call__(self, gone: np.ndarray) -> float:
         return float(getattr(count(self.analysis, gone), self.kind))
+
+    @property
+    def counts(self) -> str:
+        return self.kind
 
     @property
     def whole(self) -> float:
@@ -48,6 +53,12 @@ class Bytes:
         )
         whole = with_names(self.analysis, replace(edit, metadata=metadata))
         return float(self.source.output_size(whole))
+
+    @property
+    def counts(self) -> str:
+        state = any(map(is_state, self.analysis.tensors))
+        kept = "without" if self.source.drops_optimizer else "with"
+        return "bytes of the file" + (f", {kept} the optimizer's state" if state else "")
 
     @property
     def whole(self) -> float:

@@ -262,7 +262,8 @@ class Selection(Struct, frozen=True, dict=True):
             ]
             if result.achieved is not None and self.choice.target is not None:
                 text = f"{self.choice.target.amount} asked for, {result.achieved:,.0f} left"
-                notes.append(Note("budget", "", f"{self.choice.target.kind}: {text}"))
+                counted = measure.counts if measure is not None else ""
+                notes.append(Note("budget", "", f"{counted}: {text}"))
             if self.choice.together or self.choice.target is not None:
                 notes += _narrow(axes, result.units)
             return result.units, notes

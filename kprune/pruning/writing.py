@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from kprune.errors import CheckError, UsageError
 from kprune.faults import shown
 from kprune.formats import Source, default_output, write_model
 from kprune.formats.registry import SUFFIXES, refuse_other_format, suffix_of
+from kprune.graph.weight_groups import is_state
 from kprune.opened import LiveModel, Opened, open_model
 from kprune.page.result import Note
 from kprune.report.build import build
@@ -118,6 +119,8 @@ def write_file(it: Opened, change: Change, target: Target) -> Report:
     beside, told = companions(source, change, target)
     told += [Note("unfolded", "", text) for text in source.told]
     change = replace(change, edit=with_names(analysis, change.edit))
+    if source.drops_optimizer:
+        change = replace(change, notes=_without_optimizer(source, change.notes))
     report = build(it, change, told)
     writer, edit = _writer(source, analysis, change.edit, target.output)
     if writer is not source:
@@ -134,6 +137,14 @@ def write_file(it: Opened, change: Change, target: Target) -> Report:
         written = write_model(writer, edit, path, force=force, progress=target.progress)
         commit()
     return with_output(report, path, written)
+
+
+def _without_optimizer(source: Source, notes: Iterable[Note]) -> tuple[Note, ...]:
+    """The notes of a change whose result leaves the optimizer's state behind."""
+    size = sum(tensor.nbytes for path, tensor in source.tensors.items() if is_state(path))
+    text = f"its state ({size:,} bytes) was left behind: a training starts with a new one"
+    own = Note("optimizer", "", text if size else "the file holds no state of one to leave behind")
+    return (*(note for note in notes if note.kind != own.kind), own)
 
 
 def companions(

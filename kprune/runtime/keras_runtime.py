@@ -12,15 +12,13 @@ import numpy as np
 from kprune.edit import Edit
 from kprune.errors import CannotPruneError, FileError, KpruneError
 from kprune.formats import Source, write_model
+from kprune.formats.registry import usual_suffix
 from kprune.packages import imported
 from kprune.runtime.custom_classes import foreign_classes, import_classes
 from kprune.runtime.keras_import import import_keras, name_of, quiet, reason_of
 from kprune.runtime.lambda_code import runs_lambdas
 from kprune.text import clean
 from kprune.types import Progress
-
-# Keras tells formats apart by the name; a folder must not end in `.keras`.
-SUFFIXES = {"keras": ".keras", "h5": ".h5"}
 
 
 def keras_of(source: Source) -> ModuleType:
@@ -74,8 +72,8 @@ def is_compiled(model: Any) -> bool:
 
 
 def _under_a_name_that_keras_takes(source: Source, folder: Path) -> Path:
-    """Keras uses the name, kprune the content."""
-    wanted = SUFFIXES.get(source.format, "")
+    """Keras uses the name, kprune the content. A folder's must not end in `.keras`."""
+    wanted = usual_suffix(source)
     if source.path is None:  # it came from standard input, which cannot be read twice
         copy = folder / f"{len(list(folder.iterdir()))}{wanted}"
         write_model(source, Edit(source.config, source.metadata), copy)

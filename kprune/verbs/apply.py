@@ -18,6 +18,7 @@ from kprune.analysis.counts import count
 from kprune.errors import CheckError, FileError, KpruneError, PlanError, UsageError
 from kprune.faults import file_error, shown
 from kprune.formats import Source
+from kprune.formats.registry import usual_suffix
 from kprune.opened import LiveModel, Opened, opened
 from kprune.pruning.steps import Asked
 from kprune.pruning.writing import Target, write
@@ -30,6 +31,7 @@ from kprune.select.plans.backends import BACKENDS
 from kprune.select.plans.plan import Plan, Step, failed_expectations, parse_plan
 from kprune.surgery.provenance import KEY
 from kprune.types import AnyPath, Progress
+from kprune.verbs.arguments import Opening
 
 if TYPE_CHECKING:
     from kprune.pruning.repairing import Repair
@@ -84,6 +86,7 @@ def apply_plan(
     drop_branches: bool = False,
     refitting: Refitting | None = None,
     trust: bool = False,
+    drop_optimizer: bool = False,
 ) -> Report | LiveModel:
     """See `kprune.verbs.change.apply`.
 
@@ -95,8 +98,9 @@ def apply_plan(
             raise UsageError(
                 "a plan of several steps needs a model file", do="save the model first"
             )
-        return _in_turn(model, plan, base, target, tuple(rules), drop_branches, refitting, trust)
-    with opened(model, rules=rules, trust=trust) as it:
+        opening: Opening = {"rules": tuple(rules), "trust": trust, "drop_optimizer": drop_optimizer}
+        return _in_turn(model, plan, base, target, drop_branches, refitting, opening)
+    with opened(model, rules=rules, trust=trust, drop_optimizer=drop_optimizer) as it:
         _check_model(it.analysis, plan)
         change = _step(it, plan, 0, base, drop_branches, refitting)
         _expect(it, change, plan)
@@ -108,14 +112,13 @@ def _in_turn(
     plan: Plan,
     base: Path | None,
     target: Target,
-    rules: tuple[str, ...],
     drop_branches: bool,
     refitting: Refitting | None,
-    trust: bool,
+    opening: Opening,
 ) -> Report:
     """Several steps. The output of a step is the input of the next one; only the last output goes to the user."""
     with (
-        opened(model, rules=rules, trust=trust) as first,
+        opened(model, **opening) as first,
         tempfile.TemporaryDirectory(
             dir=None if target.dry_run else _beside(target.path(first.source)), prefix=".kprune-"
         ) as folder,
@@ -124,10 +127,10 @@ def _in_turn(
         final, placing = _last_target(target, first)
         sofar, here, last = _SoFar(), model, len(plan.steps) - 1
         for number, step in enumerate(plan.steps):
-            place = Path(folder) / f"{number}.model"
             # A pipe can be read but once.
             it: Opened
-            with opened(here, rules=rules, trust=trust) if number else nullcontext(first) as it:
+            with opened(here, **opening) if number else nullcontext(first) as it:
+                place = Path(folder) / f"{number}{usual_suffix(it.source)}"
                 change = _step(it, plan, number, base, drop_branches, refitting)
                 sofar.follow(change)
                 if number == last:
@@ -292,6 +295,9 @@ def _step(
     """The change of one step. Errors tell the plan's line."""
     step = plan.steps[number]
     asked = Asked(it, step, base, drop_branches)
+    if step.drop_optimizer:
+        it.source.require("drop_optimizer")
+        it.source.drops_optimizer = True
     try:
         change: Change = BACKENDS[step.backend].code.of_step(asked)
         how = _repair_of(asked, refitting or Refitting()) if change.gone is not None else None

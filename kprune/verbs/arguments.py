@@ -54,7 +54,16 @@ class Analysing(TypedDict, total=False):
     trust: bool
 
 
-class Writing(Analysing, total=False):
+class Opening(Analysing, total=False):
+    """How a model is read that is to be changed.
+
+    drop_optimizer: whether the result leaves the state of the optimizer behind.
+    """
+
+    drop_optimizer: bool
+
+
+class Writing(Opening, total=False):
     """Where the result goes; see `Target`."""
 
     output: AnyPath | None
@@ -152,6 +161,15 @@ def reading_of(arguments: Analysing | Mapping[str, Any]) -> Analysing:
     return {"rules": arguments.get("rules", ()), "trust": bool(arguments.get("trust", False))}
 
 
+def opening_of(arguments: Opening | Mapping[str, Any]) -> Opening:
+    """The same for a model that is changed."""
+    return {
+        "rules": arguments.get("rules", ()),
+        "trust": bool(arguments.get("trust", False)),
+        "drop_optimizer": bool(arguments.get("drop_optimizer", False)),
+    }
+
+
 def selection_of(units: Any, arguments: Mapping[str, Any]) -> Selection:
     """What `units` and the arguments of `Selecting` choose."""
     return Selection(units, **_of(Selecting, arguments, but=("rules", "trust", "data", "memory")))
@@ -159,7 +177,7 @@ def selection_of(units: Any, arguments: Mapping[str, Any]) -> Selection:
 
 def target_of(arguments: Mapping[str, Any]) -> Target:
     """Where the arguments of `Writing` put the result."""
-    return Target(**_of(Writing, arguments, but=("rules", "trust")))
+    return Target(**_of(Writing, arguments, but=Opening.__annotations__))
 
 
 def _of(kind: type, arguments: Mapping[str, Any], but: Iterable[str]) -> dict[str, Any]:

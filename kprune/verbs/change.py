@@ -28,6 +28,7 @@ from kprune.verbs.arguments import (
     Selecting,
     Writing,
     changes,
+    opening_of,
     reading_of,
     refuse_others,
     selection_of,
@@ -97,6 +98,7 @@ def remove(
         memory: bytes of intermediate outputs, and of sums over them, that the criterion obs and a
             repair may keep at once.
         on_refit: called during a repair with (calls of layers made, calls in all).
+        drop_optimizer: leave the state of the optimizer behind: a training starts with a new one.
         rules: files with rules for layers that kprune does not know.
         trust: whether code that is not Keras's own may be run to read the model.
     Returns: the Report; for a Keras model, the smaller Keras model.
@@ -106,7 +108,7 @@ def remove(
     names = None if whole_layers is None else _whole(whole_layers, selection, fold=fold)
     target, data, memory = target_of(arguments), arguments.get("data"), arguments.get("memory")
     how = _repair_of(repair, data, memory, on_refit)
-    with opened(model, **reading_of(arguments)) as it:
+    with opened(model, **opening_of(arguments)) as it:
         if names is not None:
             from kprune.pruning.remove import taking_out
 
@@ -194,7 +196,7 @@ def zero(
     from kprune.pruning.zero import zeroing
 
     selection, target = selection_of(units, arguments), target_of(arguments)
-    with opened(model, **reading_of(arguments)) as it:
+    with opened(model, **opening_of(arguments)) as it:
         chosen, notes = selection.resolve(
             it.analysis, statistics_of(it, arguments.get("data"), memory=arguments.get("memory"))
         )
@@ -221,7 +223,7 @@ def mask(
     from kprune.pruning.mask import masking
 
     selection, target = selection_of(units, arguments), target_of(arguments)
-    with opened(model, **reading_of(arguments)) as it:
+    with opened(model, **opening_of(arguments)) as it:
         statistics = statistics_of(it, arguments.get("data"), memory=arguments.get("memory"))
         return write(it, masking(it.analysis, statistics, [selection], below=below), target)
 
@@ -244,7 +246,7 @@ def unmask(
     from kprune.pruning.mask import unmasking
 
     target = target_of(arguments)
-    with opened(model, **reading_of(arguments)) as it:
+    with opened(model, **opening_of(arguments)) as it:
         return write(it, unmasking(it.analysis, layers), target)
 
 
@@ -280,7 +282,7 @@ def compact(
     from kprune.verbs.compact import write_compacted
 
     target = target_of(arguments)
-    with opened(model, **reading_of(arguments)) as it:
+    with opened(model, **opening_of(arguments)) as it:
         change = _refitted(
             it, [compacting(it, merge=merge)], _repair_of(repair, data, memory, on_refit)
         )
@@ -316,7 +318,7 @@ def apply(
     return apply_plan(
         model, loaded, base, target_of(arguments),
         drop_branches=drop_branches, refitting=Refitting(repair, data, memory, on_refit),
-        **reading_of(arguments),
+        **opening_of(arguments),
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from kprune.analysis.analysis import Analysis
 from kprune.edit import Edit
 from kprune.errors import CannotPruneError, CheckError
 from kprune.formats import write_model
+from kprune.formats.registry import suffix_of, usual_suffix
 from kprune.opened import LiveModel, Opened, opened
 from kprune.page.result import Note
 from kprune.pruning.mask import unmasking
@@ -100,11 +101,12 @@ def _by_way_of(
     change = replace(change, names=None, token_ids=None, notes=(*change.notes, *told))
     with tempfile.TemporaryDirectory(dir=beside, prefix=".kprune-") as folder:
         # The name says in which format the result is written, here as in its own place.
-        named = Path(path) if path not in (None, "-") else source.path or Path("model.keras")
-        place = Path(folder) / f"0{named.suffix}"
+        wanted = suffix_of(target.output) if target.output not in (None, "-") else ""
+        suffix = wanted or usual_suffix(source)
+        place = Path(folder) / f"0{suffix}"
         report = write_file(it, change, Target(place, limits=target.limits))
         if masks:
-            before, place = place, Path(folder) / f"1{named.suffix}"
+            before, place = place, Path(folder) / f"1{suffix}"
             with opened(before, rules=it.rules, trust=trust) as masked:
                 unmasked = write_file(masked, unmasking(masked.analysis, masks), Target(place))
             text = "masks that have nothing left to silence were taken out"

@@ -14,7 +14,7 @@ from kprune.report.change import Change
 from kprune.report.report import Report
 from kprune.running.sources import DataSource
 from kprune.types import AnyPath, Progress
-from kprune.verbs.arguments import Writing, reading_of, refuse_others, target_of
+from kprune.verbs.arguments import Writing, opening_of, reading_of, refuse_others, target_of
 
 if TYPE_CHECKING:
     from kprune.select.ranking.options import Way
@@ -50,10 +50,10 @@ def repair(
 
     refuse_others("repair", Writing, arguments)
     how = Repair(way, data, memory=memory, progress=on_refit)
-    target, reading = target_of(arguments), reading_of(arguments)
+    target = target_of(arguments)
     with (
-        opened(original, **reading) as it,
-        opened(pruned, **reading) as left,
+        opened(original, **reading_of(arguments)) as it,
+        opened(pruned, **opening_of(arguments)) as left,
         tempfile.TemporaryDirectory(prefix="kprune-") as folder,
     ):
         it.analysis.require("repair")

@@ -17,11 +17,12 @@ import numpy as np
 from kprune.analysis.analysis import Analysis
 from kprune.edit import combined
 from kprune.formats import Source, write_model
+from kprune.formats.registry import usual_suffix
 from kprune.labels.closure import Closure
 from kprune.opened import open_model
 from kprune.pruning.pruned_units import Mask, PrunedUnits
 from kprune.runtime.keras_import import import_keras
-from kprune.runtime.keras_runtime import SUFFIXES, keras_layer, load
+from kprune.runtime.keras_runtime import keras_layer, load
 from kprune.surgery.zero import SILENT, zero, zero_through
 
 # Layers that end in `self.activation(outputs)`, channels on one axis.
@@ -53,7 +54,7 @@ def masked_original(source: Source, analysis: Analysis, pruned: PrunedUnits, fol
     edit = zero_through(analysis, Closure(analysis.groups, {}, pruned.weightless))
     edit = combined(edit, zero(analysis, in_file))
     if edit.tensors:
-        copy = folder / ("masked" + SUFFIXES.get(source.format, ""))
+        copy = folder / ("masked" + usual_suffix(source))
         write_model(source, edit, copy, force=True)
         with open_model(copy, trust=source.trusted) as changed:
             model = load(changed, folder)

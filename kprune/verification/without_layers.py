@@ -15,8 +15,9 @@ import numpy as np
 from kprune.analysis.analysis import Analysis
 from kprune.errors import KpruneError
 from kprune.formats import Source, write_model
+from kprune.formats.registry import usual_suffix
 from kprune.runtime.keras_import import import_keras
-from kprune.runtime.keras_runtime import SUFFIXES, keras_layer
+from kprune.runtime.keras_runtime import keras_layer
 from kprune.select.naming.layer_names import whole_layers_named
 from kprune.select.naming.specs import LayerName, quote_layer
 from kprune.surgery.provenance import WHOLE_LAYERS
@@ -61,7 +62,7 @@ def _check_units(analysis: Analysis, whole: WholeLayers, steps: Sequence[Step]) 
 
 def written_without(source: Source, analysis: Analysis, whole: WholeLayers, folder: Path) -> Path:
     """The original without the layers, as a file in a folder."""
-    place = folder / ("without_layers" + SUFFIXES.get(source.format, ""))
+    place = folder / ("without_layers" + usual_suffix(source))
     write_model(source, take_out(analysis, whole), place, force=True)
     return place
 

@@ -374,3 +374,29 @@ def test_where_nothing_is_dead_it_is_said_and_a_file_in_place_is_left_untouched(
     assert ran.out.endswith(f"\n\n{last}\n")
     assert ran.out.startswith("units ")  # there is no layer to show in a table
     assert kprune("compact", model, "--in-place", "-q").out == "model.keras\n"
+
+
+@pytest.mark.parametrize("command", ["remove", "zero", "mask", "compact"])
+@pytest.mark.parametrize(
+    ("output", "advice"),
+    [
+        ("m", "ends in .keras"),
+        ("m.tflite", "TFLiteConverter"),
+        ("m.onnx", "model.export"),
+        ("m.h5", "Keras itself saves"),
+        ("m.keras.bak", "ends in .keras"),
+    ],
+)
+def test_a_name_that_keras_refuses_is_refused(
+    kprune: Kprune, model: Path, command: str, output: str, advice: str
+) -> None:
+    units = [] if command == "compact" else ["hidden:0"]
+    ran = kprune(command, "model.keras", *units, "-o", output, "--force")
+    assert ran.code == 2 and advice in ran.err and not Path(output).exists()
+    assert kprune(command, "model.keras", *units, "-o", output, "--dry-run").code == 2
+
+
+def test_an_output_may_end_as_the_input_does(kprune: Kprune, model: Path) -> None:
+    model.rename("model.bin")
+    assert kprune("remove", "model.bin", "hidden:0", "-o", "small.bin").code == 0
+    assert kprune("remove", "model.bin", "hidden:0", "-o", "small.keras").code == 0

@@ -12,7 +12,7 @@ import pytest
 
 from kprune.errors import FileError, UsageError
 from kprune.formats import default_output, open_model
-from kprune.formats.registry import FORMATS
+from kprune.formats.registry import FORMATS, refuse_other_format
 from tests.formats.making import some_tensors, write_folder, write_keras
 
 
@@ -121,3 +121,12 @@ def test_many_sources_opened_and_closed_leave_no_descriptor(tmp_path: Path) -> N
                 open_model(path)
     after = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     assert after == before
+
+
+@pytest.mark.parametrize("name", ["out.keras", "out.h5", "out.pb", "out.zip"])
+def test_a_folder_is_not_called_as_a_file_is(tmp_path: Path, name: str) -> None:
+    with open_model(write_folder(tmp_path / "model", some_tensors())) as source:
+        with pytest.raises(UsageError, match="in a folder is not written as"):
+            refuse_other_format(source, tmp_path / name)
+        for good in ("out", "model-1.2", "v2.small"):
+            refuse_other_format(source, tmp_path / good)

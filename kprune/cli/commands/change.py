@@ -259,6 +259,7 @@ def changed(
             in_place=writing.in_place,
             force=writing.force,
             dry_run=writing.dry_run,
+            drop_optimizer=writing.drop_optimizer,
             rules=common.rules or (),
             trust=common.trust,
             progress=progress,

@@ -149,6 +149,7 @@ class KerasZip(Source):
         return plan.size
 
     def _plan(self, edit: Edit) -> _Plan:
+        edit = self.settled(edit)
         outcome = resolve(self.weights.table, edit)
         require_sound(outcome, edit, self.outline)
         layout = outcome_layout(self.weights, outcome, edit)

@@ -28,6 +28,10 @@ PREFIX = "variables/variables"
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 CANNOT = {
+    "drop_optimizer": Cannot(
+        "kprune does not leave the optimizer's state out of a SavedModel",
+        do="leave --drop-optimizer out; model.export() in Keras 3 writes no such state",
+    ),
     "tune": Cannot(
         "a file of format savedmodel cannot be trained on",
         do="save the model from Keras as .keras",

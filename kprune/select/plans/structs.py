@@ -137,6 +137,9 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True):
     target_bytes: Annotated[int | str, described("target_bytes")] | None = None
     together: Annotated[bool, described("global")] = msgspec.field(default=False, name="global")
     data: Annotated[str, described("data")] | None = None
+    drop_optimizer: Annotated[
+        bool, Meta(description="Leave the state of the optimizer behind.")
+    ] = False
     outgoing: Annotated[bool, Meta(description="zero: also what consumers hold for the units.")] = (
         False
     )

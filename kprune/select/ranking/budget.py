@@ -27,6 +27,11 @@ class Measure(Protocol):
         """What it costs as it is."""
         ...
 
+    @property
+    def counts(self) -> str:
+        """What is counted, in words."""
+        ...
+
 
 @dataclass(frozen=True)
 class Budget:

@@ -84,7 +84,10 @@ OPTIONS: dict[str, Described] = {
         "Remove as few units as needed to get down to 40% or 1.2M parameters.", "N"
     ),
     "target_flops": Described("The same in FLOPs.", "N"),
-    "target_bytes": Described("The same in bytes.", "N"),
+    "target_bytes": Described(
+        "The same in bytes of the file, which the optimizer's state belongs to unless it is dropped.",
+        "N",
+    ),
     "classes": Described(
         "Classes of the output, by name, such as cat,dog; requires class names.", "NAMES"
     ),

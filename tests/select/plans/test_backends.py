@@ -33,6 +33,7 @@ def test_an_option_that_no_backend_lists_goes_with_all_of_them() -> None:
     assert {name for name in OPTIONS if not backends_with(name)} == {
         "coupled",
         "allow_output_change",
+        "drop_optimizer",
     }
 
 
