@@ -23,6 +23,9 @@ class Criterion(Struct, frozen=True):
         builtin: whether it came with kprune.
         source: file that holds it.
         data: whether it needs data.
+        labels: whether the data need targets as well.
+        formula: what the score of a unit is.
+        paper: where the method is described.
     """
 
     name: str
@@ -30,6 +33,9 @@ class Criterion(Struct, frozen=True):
     builtin: bool
     source: str
     data: bool = False
+    labels: bool = False
+    formula: str = ""
+    paper: str = ""
 
 
 class Table(Struct):
@@ -46,7 +52,15 @@ class Table(Struct):
     criteria: dict[str, Criterion] = field(default_factory=dict)
     ask_packages: Callable[[], None] = lambda: None
 
-    def criterion(self, name: str, *, data: bool = False) -> Callable[[Score], Score]:
+    def criterion(
+        self,
+        name: str,
+        *,
+        data: bool = False,
+        labels: bool = False,
+        formula: str = "",
+        paper: str = "",
+    ) -> Callable[[Score], Score]:
         """Decorator: the function ranks units where `--criterion NAME` is given.
 
         It takes the units of one layer (`kprune.select.ranking.criteria.Units`) and returns a number
@@ -58,6 +72,8 @@ class Table(Struct):
 
         Args:
             data: whether it needs data (`--data`).
+            labels: whether the data need targets as well.
+            formula: what the score is, and `paper`: where it is described; for 'kprune criteria'.
         Raises: ValueError if there is a criterion of that name already.
         """
 
@@ -66,7 +82,9 @@ class Table(Struct):
             if known and known.score.__code__ is not score.__code__:
                 raise ValueError(f"there is a criterion {name!r} already, in {known.source}")
             source = score.__code__.co_filename
-            self.criteria[name] = Criterion(name, score, self.builtin, source, data)
+            self.criteria[name] = Criterion(
+                name, score, self.builtin, source, data or labels, labels, formula, paper
+            )
             return score
 
         return register

@@ -26,7 +26,7 @@ def kprune(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_version, is_eager=True, help="Show the version and exit."
+            "--version", "-V", callback=_version, is_eager=True, help="Show the version and exit."
         ),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
@@ -48,6 +48,8 @@ class Commands(TyperGroup):
         return [entry.name for entry in COMMANDS]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name == "help":
+            return _help()
         if cmd_name not in self.commands:
             for entry in COMMANDS:
                 if entry.name == cmd_name:
@@ -76,6 +78,24 @@ def _made(entry: Entry) -> Any:
     app.command(entry.name, cls=Command, context_settings={"help_option_names": HELP})(
         grouped(function)
     )
+    return _prepared(app)
+
+
+def _help() -> Any:
+    """`kprune help COMMAND` for `kprune COMMAND --help`, as with git; the list of commands does not have it."""
+
+    def show(context: typer.Context, name: Annotated[str | None, typer.Argument()] = None) -> None:
+        parent = context.parent
+        assert parent is not None
+        if name is None:
+            typer.echo(parent.get_help())
+            return
+        _, command, _ = parent.command.resolve_command(parent, [name])  # type: ignore[attr-defined]
+        with command.make_context(name, ["--help"], parent=parent):
+            pass
+
+    app = _app(add_completion=False)
+    app.command("help", cls=Command)(show)
     return _prepared(app)
 
 

@@ -18,6 +18,23 @@ COMPLETION = "_KPRUNE_COMPLETE"
 INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143
 
 
+_MEANT = {
+    "prune": "remove",
+    "cut": "remove",
+    "shrink": "remove",
+    "delete": "remove",
+    "finetune": "tune",
+    "fine-tune": "tune",
+    "train": "tune",
+    "retrain": "tune",
+    "show": "inspect",
+    "summary": "inspect",
+    "info": "inspect",
+    "compare": "verify",
+}
+"""Commands of other tools, and kprune's own for each."""
+
+
 class Terminated(BaseException):
     """SIGTERM came. Not an Exception, so that nothing on the way takes it for an error."""
 
@@ -139,6 +156,8 @@ def _usage(error: Any) -> UsageError:
         from kprune.pointing import did_you_mean
 
         hint = did_you_mean(unknown[1], context.command.list_commands(context))
+        if (meant := _MEANT.get(unknown[1].lower())) is not None:
+            hint = f"did you mean '{meant}'?"
         text = f"there is no command '{clean(unknown[1])}'" + (f"; {hint}" if hint else "")
         return UsageError(text, do=help_text)
     text = clean(text, 300)

@@ -10,6 +10,7 @@ from msgspec import Struct
 from typer import Argument, Option
 
 from kprune.cli.completion import complete_layer, complete_spec
+from kprune.cli.values import share
 from kprune.errors import UsageError
 from kprune.select.ranking.options import BUDGETS, OPTIONS, WAYS, RankOptions
 from kprune.text import clean
@@ -264,7 +265,7 @@ def _share(text: str) -> tuple[str, float]:
     """LAYER=R. Raises: UsageError if it is not."""
     layer, _, ratio = text.rpartition("=")
     try:
-        return layer, float(ratio)
+        return layer, share(ratio)
     except ValueError:
         raise UsageError(
             f"--per-layer is given {text!r}", do="write LAYER=RATIO, such as conv_1=0.25"

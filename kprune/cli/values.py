@@ -42,10 +42,17 @@ class PlainValues:
         if self.kind in (str, bool):
             return value
         try:
-            return self.kind(value)
+            return share(value) if self.kind is float else self.kind(value)
         except ValueError:
             wanted = {int: "a whole number", float: "a number"}[self.kind]
             raise NotThatType(value, wanted, param, ctx) from None
+
+
+def share(text: Any) -> float:
+    """A number, or one in percent: 0.3, 30%. Raises: ValueError for anything else."""
+    if isinstance(text, str) and text.endswith("%"):
+        return float(text[:-1]) / 100
+    return float(text)
 
 
 def prepare(parameter: Any) -> None:

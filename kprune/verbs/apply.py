@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
@@ -18,6 +19,7 @@ from kprune.analysis.counts import count
 from kprune.errors import CheckError, FileError, KpruneError, PlanError, UsageError
 from kprune.faults import file_error, shown
 from kprune.formats import Source
+from kprune.formats.opening import STANDARD_INPUT
 from kprune.formats.registry import usual_suffix
 from kprune.opened import LiveModel, Opened, opened
 from kprune.pruning.steps import Asked
@@ -54,12 +56,17 @@ class Refitting(Struct, frozen=True, eq=False):
 
 
 def load_plan(plan: Plan | AnyPath) -> tuple[Plan, Path | None]:
-    """A plan, and the folder that the files it names are relative to.
+    """A plan, and the folder that the files it names are relative to; `-` reads standard input.
 
     Raises: FileError if it cannot be read, PlanError for errors in it.
     """
     if isinstance(plan, Plan):
         return plan, None
+    if os.fspath(plan) == STANDARD_INPUT:
+        from kprune.select.naming.index_files import content_of, text_of
+
+        text = text_of(content_of(STANDARD_INPUT, what="plan"), "standard input", what="steps")
+        return parse_plan(text, "standard input"), None
     path = Path(plan)
     return parse_plan(plan_text(path), path.name), path.parent
 

@@ -304,7 +304,7 @@ def apply(
     """Carry out a plan: its steps one after the other, each on the result of the one before.
 
     Args:
-        plan: a Plan, or the path of a YAML file.
+        plan: a Plan, or the path of a YAML file; `-` for standard input.
         drop_branches: see `remove`; for every step that removes units.
         repair, data, memory, on_refit: see `remove`; for steps that do not set these themselves.
         model, output, …: see `remove`.
@@ -314,6 +314,10 @@ def apply(
     """
     from kprune.verbs.apply import Refitting, apply_plan, load_plan
 
+    if model == plan == "-":
+        raise UsageError(
+            "the model and the plan cannot both come from standard input", do="name one of them"
+        )
     loaded, base = load_plan(plan)
     return apply_plan(
         model, loaded, base, target_of(arguments),

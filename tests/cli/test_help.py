@@ -59,3 +59,20 @@ def test_the_version_is_printed(kprune: Kprune) -> None:
     from kprune.version import __version__
 
     assert kprune("--version").out == f"kprune {__version__}\n"
+
+
+def test_help_names_a_command_as_git_does(kprune: Kprune) -> None:
+    assert kprune("help", "remove").out == kprune("remove", "--help").out
+    assert kprune("help").out == kprune("--help").out
+    ran = kprune("help", "nothing")
+    assert ran.code == 2 and "no command 'nothing'" in ran.err
+
+
+def test_the_version_has_a_short_option(kprune: Kprune) -> None:
+    assert kprune("-V").out == kprune("--version").out
+
+
+def test_the_words_of_other_tools_lead_to_the_command(kprune: Kprune) -> None:
+    for word, command in (("prune", "remove"), ("finetune", "tune"), ("summary", "inspect")):
+        ran = kprune(word, "model.keras")
+        assert ran.code == 2 and f"did you mean '{command}'?" in ran.err

@@ -170,3 +170,22 @@ def test_names_from_a_file_cannot_repaint_the_terminal(kprune: Kprune, model: Pa
     assert "\x1b" not in out
     assert "\u202e" not in out
     assert "\\x1b[2Jcl\\nasses\\u202e" in out.replace("\n", "")
+
+
+def test_criteria_says_of_each_what_it_is_and_what_it_needs(kprune: Kprune, tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(
+        "import kprune\n\n@kprune.criterion('breadth')\ndef breadth(units):\n"
+        "    '''Largest minus smallest weight.'''\n    return units['max'] - units['min']\n"
+    )
+    found = kprune("criteria", "--rules", own, "--json").json
+    rows = {row["name"]: row for row in found["criteria"]}
+    assert rows["l1"]["needs"] == "weights" and "Li et al. 2017" in rows["l1"]["source"]
+    assert rows["apoz"]["needs"] == "data" and rows["taylor"]["needs"] == "data and labels"
+    assert rows["breadth"]["score"] == "Largest minus smallest weight."
+    assert rows["breadth"]["source"].endswith("own.py")
+    assert all(row["score"] for row in rows.values())
+    names = {row["name"] for row in found["statistics"]}
+    assert {"mean", "w", "gamma", "outgoing_l1", "apoz"} <= names
+    text = kprune("criteria").out
+    assert all(name in text for name in (*rows.keys() - {"breadth"}, *names))

@@ -539,3 +539,11 @@ def test_an_index_out_of_range_in_a_plan_is_named_with_its_line(
     assert ran.code == 2
     assert "error: there is no unit 99 in layer 'conv_2'\n" in ran.err
     assert "plan.yaml, line 6" in ran.err
+
+
+def test_a_share_may_be_given_in_percent(kprune: Kprune, model: Path) -> None:
+    line = ("remove", model, "hidden", "--criterion", "l1", "--dry-run", "--json")
+    assert kprune(*line, "--ratio", "25%").json == kprune(*line, "--ratio", "0.25").json
+    assert kprune(*line, "--ratio", "x%").code == 2
+    spread = kprune(*line, "--ratio", "0.5", "--per-layer", "hidden=25%").json
+    assert len(spread["selected"]["hidden"]) == 16

@@ -400,3 +400,13 @@ def test_an_output_may_end_as_the_input_does(kprune: Kprune, model: Path) -> Non
     model.rename("model.bin")
     assert kprune("remove", "model.bin", "hidden:0", "-o", "small.bin").code == 0
     assert kprune("remove", "model.bin", "hidden:0", "-o", "small.keras").code == 0
+
+
+def test_a_plan_comes_through_a_pipe(kprune: Kprune, model: Path) -> None:
+    plan = kprune("plan", model, "hidden", "--criterion", "l1", "--ratio", "0.25").out
+    assert kprune("apply", model, "-", "-o", "piped.keras", stdin=plan.encode()).code == 0
+    Path("plan.yaml").write_text(plan)
+    kprune("apply", model, "plan.yaml", "-o", "named.keras")
+    assert Path("piped.keras").read_bytes() == Path("named.keras").read_bytes()
+    both = kprune("apply", "-", "-", "-o", "none.keras", stdin=b"")
+    assert both.code == 2 and "cannot both come" in both.err

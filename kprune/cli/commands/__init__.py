@@ -8,7 +8,7 @@ flatten.py      flatten
 inspect.py      inspect
 iterate.py      iterate
 plan.py         plan, apply
-reference.py    rules, schema
+reference.py    rules, criteria, schema
 repair.py       repair
 sensitivity.py  sensitivity
 tune.py         tune
@@ -54,5 +54,6 @@ COMMANDS = (
     Entry(CHECK, "iterate", "iterate", "Prune a little, repair or train, and repeat, as a plan says."),
     Entry(CHECK, "sensitivity", "sensitivity", "Measure what it costs to cut each layer alone."),
     Entry(REFERENCE, "rules", "reference", "Layer classes and operations that kprune knows, and what they do."),
+    Entry(REFERENCE, "criteria", "reference", "Criteria and statistics: what each is, its source, what it needs."),
     Entry(REFERENCE, "schema", "reference", "JSON Schema of plans, reports, or the curves of 'sensitivity'."),
 )  # fmt: skip

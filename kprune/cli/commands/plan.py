@@ -26,7 +26,10 @@ MEASURED = "Which units, by measured sensitivity (one layer at a time: a heurist
 
 def apply(
     model: Model,
-    plan: Annotated[str, Argument(metavar="PLAN.yaml", help="As 'kprune plan' prints it.")],
+    plan: Annotated[
+        str,
+        Argument(metavar="PLAN.yaml", help="As 'kprune plan' prints it; - reads standard input."),
+    ],
     *,
     drop_branches: DropBranches = False,
     repairing: Repairing,

@@ -1,4 +1,4 @@
-"""kprune rules and schema: what kprune knows, and what its files look like."""
+"""kprune rules, criteria and schema: what kprune knows, and what its files look like."""
 
 from fnmatch import fnmatchcase
 from typing import Annotated
@@ -57,6 +57,38 @@ def rules(
 
 def _meant(name: str, patterns: list[str]) -> bool:
     return not patterns or any(fnmatchcase(name.lower(), pattern.lower()) for pattern in patterns)
+
+
+def criteria(
+    *,
+    files: Annotated[
+        list[str] | None,
+        Option(
+            "--rules",
+            metavar="FILE",
+            help="Show the criteria of this Python file as well.",
+            rich_help_panel=RULES,
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json,
+    debug: Debug = False,
+) -> None:
+    """Criteria and statistics: what each is, its source, what it needs.
+
+    Example: kprune criteria
+    """
+    from kprune.cli.output import print_json
+    from kprune.page.page import Page
+    from kprune.views.known_criteria import known_criteria
+
+    found = known_criteria(files or ())
+    if as_json.json:
+        import msgspec
+
+        print_json(msgspec.to_builtins(found))
+        return
+    found.show(Page())
 
 
 def schema(

@@ -36,7 +36,7 @@ class Described(Struct, frozen=True):
         text: what it means, a sentence.
         metavar: what stands for its value in help.
         above, below, least: what a number must be more than, less than, or at least.
-        words: what a text must be one of.
+        words: what a text may be.
     """
 
     text: str
@@ -55,8 +55,10 @@ def _names(*, data: bool) -> list[str]:
 OPTIONS: dict[str, Described] = {
     "criterion": Described(
         f"The lowest go, by {', '.join(_names(data=False))}; with data by "
-        f"{', '.join(_names(data=True)[:-1])} or {_names(data=True)[-1]}.",
+        f"{', '.join(_names(data=True)[:-1])} or {_names(data=True)[-1]} ('kprune criteria' "
+        "says what each is).",
         "NAME",
+        words=tuple(BUILTIN.criteria),
     ),
     "ratio": Described("Remove this share of each layer.", "R", above=0, below=1),
     "count": Described("Remove N units from each layer.", "N", least=1),
