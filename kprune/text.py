@@ -59,3 +59,10 @@ def columns(text: str) -> int:
         0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
         for char in text
     )
+
+
+def share(value: float | str) -> float:
+    """A number, or a text of one, also in percent: 0.3, "0.3", "30%". Raises: ValueError for other texts."""
+    if isinstance(value, str) and value.rstrip().endswith("%"):
+        return float(value.rstrip()[:-1]) / 100
+    return float(value)

@@ -10,10 +10,9 @@ from msgspec import Struct
 from typer import Argument, Option
 
 from kprune.cli.completion import complete_layer, complete_spec
-from kprune.cli.values import share
 from kprune.errors import UsageError
 from kprune.select.ranking.options import BUDGETS, OPTIONS, WAYS, RankOptions
-from kprune.text import clean
+from kprune.text import clean, share
 
 if TYPE_CHECKING:
     from kprune.select.naming.specs import Spec
@@ -180,7 +179,7 @@ class Choosing(Naming, frozen=True):
         Raises: UsageError if the options contradict each other.
         """
         announce("--data", self.data)
-        criterion = self.criterion or (criterion if self._targets() else None)
+        criterion = self.criterion or (criterion if self._budgeted else None)
         chosen = (self.where, criterion, self.classes or None)
         bare = bare or any(way is not None for way in chosen)
         layers = [text for text in self.specs or [] if _is_bare(text)] if bare else []
@@ -200,53 +199,24 @@ class Choosing(Naming, frozen=True):
             "data": self.data,
         }
 
-    def _targets(self) -> list[tuple[str, str]]:
-        """The budgets that are given: what each counts, and the amount."""
-        given = ((kind, getattr(self, name)) for name, kind in BUDGETS.items())
-        return [(kind, text) for kind, text in given if text is not None]
+    @property
+    def _budgeted(self) -> bool:
+        return any(getattr(self, name) is not None for name in BUDGETS)
 
     def _choice(self, criterion: str | None) -> Any:
-        if criterion is None:
-            amounts = {name: getattr(self, name) for name in OPTIONS if hasattr(self, name)}
-            amounts |= self.ranked.rank_options()
-            amounts["per_layer"] = next(iter(self.per_layer or ()), None)
-            amounts["global"] = "" if self.together else None
-            for name in _WITHOUT_RANK:
-                del amounts[name]
-            for name, value in amounts.items():
-                if value is not None:
-                    option, by = "--" + name.replace("_", "-"), _FOR_ONE.get(name, "l1")
-                    raise UsageError(
-                        f"{option} needs a criterion",
-                        do=f"say what ranks the units: --criterion {by} {option} {value}".rstrip(),
-                    )
-            return None
-        from kprune.select.ranking.budget import Budget
-        from kprune.select.ranking.choice import Choice
+        from kprune.select.ranking.wording import choice_of
 
-        targets = [Budget(kind, text) for kind, text in self._targets()]
-        if len(targets) > 1:
-            raise UsageError(
-                f"budgets of {targets[0].kind} and of {targets[1].kind} cannot be combined",
-                do="give one of them",
-            )
-        return Choice(
-            criterion,
-            ratio=self.ratio,
-            count=self.count,
-            threshold=self.threshold,
-            target=next(iter(targets), None),
-            together=self.together,
-            per_layer=dict(_share(text) for text in self.per_layer or []),
-            **self.ranked.rank_options(),
-        )
+        words = {name: getattr(self, name) for name in OPTIONS if hasattr(self, name)}
+        words |= self.ranked.rank_options()
+        words["criterion"] = criterion
+        words["together"] = self.together or None
+        words["per_layer"] = dict(_share(text) for text in self.per_layer or []) or None
+        return choice_of(words, spelled=_spelled)
 
 
-_FOR_ONE = {"weighting": "obs"}
-"""Options that mean something to one criterion alone."""
-
-_WITHOUT_RANK = ("data", "classes", "class_names")
-"""What has a meaning even where nothing ranks units."""
+def _spelled(name: str) -> str:
+    """An option of a choice as the command line has it."""
+    return "--global" if name == "together" else "--" + name.replace("_", "-")
 
 
 def announce(option: str, data: str | None) -> None:

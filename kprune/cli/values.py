@@ -10,6 +10,8 @@ from typing import Any, get_args
 
 from typer import BadParameter
 
+from kprune.text import share
+
 
 class NotThatType(BadParameter):
     """A value is not of its option's type.
@@ -46,13 +48,6 @@ class PlainValues:
         except ValueError:
             wanted = {int: "a whole number", float: "a number"}[self.kind]
             raise NotThatType(value, wanted, param, ctx) from None
-
-
-def share(text: Any) -> float:
-    """A number, or one in percent: 0.3, 30%. Raises: ValueError for anything else."""
-    if isinstance(text, str) and text.endswith("%"):
-        return float(text[:-1]) / 100
-    return float(text)
 
 
 def prepare(parameter: Any) -> None:

@@ -21,6 +21,7 @@ from kprune.errors import UsageError
 from kprune.faults import shown
 from kprune.formats import Source, default_output, write_model
 from kprune.formats.registry import refuse_other_format
+from kprune.keywords import checked
 from kprune.labels.map import TOKENS, adapted_layers
 from kprune.opened import analyse, open_model, opened
 from kprune.page.plot import check_plot, draw
@@ -51,6 +52,7 @@ from kprune.types import AnyPath
 HOLD_BACK = 0.1  # of an .npz file, unless something else is said
 
 
+@checked(TrainingOptions)
 def tune(
     model: AnyPath,
     *,

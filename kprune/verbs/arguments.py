@@ -29,10 +29,12 @@ from typing import (
 )
 
 from kprune.errors import UsageError
+from kprune.keywords import refuse_unknown
 from kprune.opened import LiveModel
 from kprune.pruning.selection import Selection
 from kprune.pruning.writing import Target
 from kprune.report.report import Report
+from kprune.select.ranking.options import Choosing
 from kprune.types import AnyPath, Progress
 
 if TYPE_CHECKING:
@@ -74,19 +76,20 @@ class Writing(Opening, total=False):
     progress: Progress | None
 
 
-class Selecting(Analysing, total=False):
-    """Which units; see `Selection`.
+class Selecting(Analysing, Choosing, total=False):
+    """Which units; see `Selection`. A single name may stand for a list of one.
 
+    choice: instead of the options of `Choosing` an object that holds them.
     data: inputs (and targets), for criteria and expressions on activations; see `DataSource`.
     memory: bytes that the criterion obs may keep at once.
     """
 
-    layers: Sequence[str] | None
+    layers: Sequence[str] | str | None
     where: str | None
     choice: Choice | None
     classes: str | Sequence[str] | None
     class_names: AnyPath | Sequence[str] | None
-    exclude: Sequence[str]
+    exclude: Sequence[str] | str
     data: DataSource | None
     memory: int | None
 
@@ -124,14 +127,11 @@ def changes(
     def decorator(
         function: Callable[Concatenate[AnyPath | LiveModel, P], Report | LiveModel],
     ) -> Changes[P]:
-        code = function.__code__
-        own = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-
         @functools.wraps(function)
         def checked(
             model: AnyPath | LiveModel, *args: P.args, **kwargs: P.kwargs
         ) -> Report | LiveModel:
-            refuse_others(function.__name__, kind, (name for name in kwargs if name not in own))
+            refuse_unknown(function, kwargs, kind)
             if isinstance(model, LiveModel):
                 _refuse_places(kwargs)
             return function(model, *args, **kwargs)
@@ -139,13 +139,6 @@ def changes(
         return cast("Changes[P]", checked)
 
     return decorator
-
-
-def refuse_others(function: str, kind: type, names: Iterable[str]) -> None:
-    """Raises: TypeError for an argument that a function does not have, as Python would."""
-    for name in names:
-        if name not in kind.__annotations__:
-            raise TypeError(f"{function}() got an unexpected keyword argument '{name}'")
 
 
 def _refuse_places(arguments: Mapping[str, Any]) -> None:
@@ -172,7 +165,20 @@ def opening_of(arguments: Opening | Mapping[str, Any]) -> Opening:
 
 def selection_of(units: Any, arguments: Mapping[str, Any]) -> Selection:
     """What `units` and the arguments of `Selecting` choose."""
-    return Selection(units, **_of(Selecting, arguments, but=("rules", "trust", "data", "memory")))
+    from kprune.select.ranking.wording import choice_of
+
+    left_out = ("rules", "trust", "data", "memory", *Choosing.__annotations__)
+    given = _of(Selecting, arguments, but=left_out)
+    given |= {name: names_in(given[name]) for name in ("layers", "exclude") if name in given}
+    choice = choice_of(arguments)
+    if choice is not None and given.get("choice") is not None:
+        raise UsageError("choice and criterion cannot be combined", do="give one of them")
+    return Selection(units, **given if choice is None else {**given, "choice": choice})
+
+
+def names_in(value: Sequence[str] | str | None) -> Sequence[str] | None:
+    """Names of layers, of which a single one may stand alone."""
+    return [value] if isinstance(value, str) else value
 
 
 def target_of(arguments: Mapping[str, Any]) -> Target:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from kprune.analysis.counts import count
 from kprune.errors import UsageError
+from kprune.keywords import checked
 from kprune.labels.closure import check as check_closure
 from kprune.labels.closure import close
 from kprune.opened import LiveModel, Opened, opened
@@ -30,7 +31,6 @@ from kprune.verbs.arguments import (
     changes,
     opening_of,
     reading_of,
-    refuse_others,
     selection_of,
     target_of,
 )
@@ -326,6 +326,7 @@ def apply(
     )  # fmt: skip
 
 
+@checked(Selecting)
 def plan(
     model: AnyPath | LiveModel,
     units: Any = None,
@@ -348,7 +349,6 @@ def plan(
         model, units, …: see `remove`.
     Raises: UsageError, CannotPruneError if the units cannot go, FileError.
     """
-    refuse_others("plan", Selecting, arguments)
     return planned(
         model,
         units,

@@ -17,6 +17,7 @@ from kprune.analysis.counts import count
 from kprune.atomic import check_output
 from kprune.errors import CheckError, PlanError, UsageError
 from kprune.faults import shown
+from kprune.keywords import checked
 from kprune.opened import analyse, open_model
 from kprune.page.plot import check_plot, draw
 from kprune.page.result import Note
@@ -44,6 +45,7 @@ from kprune.verbs.rounds import Rounds, last_held
 OnCut = Callable[[int, Report], None]
 
 
+@checked()
 def iterate(
     model: AnyPath,
     plan: IterationPlan | AnyPath,

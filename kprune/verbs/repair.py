@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Unpack
 
 from kprune.edit import Edit
 from kprune.errors import UsageError
+from kprune.keywords import checked
 from kprune.opened import LiveModel, opened
 from kprune.pruning.writing import write
 from kprune.report.change import Change
 from kprune.report.report import Report
 from kprune.running.sources import DataSource
 from kprune.types import AnyPath, Progress
-from kprune.verbs.arguments import Writing, opening_of, reading_of, refuse_others, target_of
+from kprune.verbs.arguments import Writing, opening_of, reading_of, target_of
 
 if TYPE_CHECKING:
     from kprune.select.ranking.options import Way
 
 
+@checked(Writing)
 def repair(
     original: AnyPath | LiveModel,
     pruned: AnyPath,
@@ -48,7 +50,6 @@ def repair(
     from kprune.pruning.repairing import Repair, refitted, repair_notes, with_repaired
     from kprune.verification.replay import Unexplained, pruned_units
 
-    refuse_others("repair", Writing, arguments)
     how = Repair(way, data, memory=memory, progress=on_refit)
     target = target_of(arguments)
     with (

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from kprune.analysis.analysis import Analysis
 from kprune.analysis.counts import count
 from kprune.errors import CannotPruneError, ExpressionError, UsageError
+from kprune.keywords import checked
 from kprune.labels.closure import Units, check, close
 from kprune.labels.groups import connected
 from kprune.labels.map import TOKENS, UnitAxis
@@ -47,6 +48,7 @@ ALL = 1 - 1e-9  # as a ratio: every unit but the last
 DIGITS = 6  # beyond them a float depends on how many threads summed it up
 
 
+@checked()
 def sensitivity(
     model: AnyPath,
     *,

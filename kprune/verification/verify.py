@@ -15,6 +15,7 @@ from kprune.analysis.analysis import Analysis
 from kprune.analysis.counts import count
 from kprune.errors import CannotPruneError, CheckError, KpruneError, SetupError, UsageError
 from kprune.formats import Source
+from kprune.keywords import checked
 from kprune.opened import analyse, open_model
 from kprune.page.result import Note
 from kprune.pruning.pruned_units import PrunedUnits
@@ -55,6 +56,7 @@ from kprune.verification.verify_result import ParameterCount, Verification
 from kprune.verification.without_layers import hand_through, taken_out, written_without
 
 
+@checked()
 def verify(
     original: AnyPath,
     pruned: AnyPath,

@@ -14,6 +14,7 @@ from kprune.edit import TensorEdit
 from kprune.formats import Source
 from kprune.graph.model import Model
 from kprune.graph.weight_groups import is_state
+from kprune.keywords import checked
 from kprune.opened import LiveModel, Opened, opened
 from kprune.page.result import Note
 from kprune.report.facts import facts
@@ -34,6 +35,7 @@ _SUMMED = (
 )
 
 
+@checked()
 def diff(
     a: AnyPath | LiveModel,
     b: AnyPath | LiveModel,

@@ -11,6 +11,7 @@ import numpy as np
 from kprune.analysis.analysis import Analysis
 from kprune.errors import CannotPruneError, FrozenUnitsError, LastUnitError
 from kprune.graph.parse import parse_model
+from kprune.keywords import checked
 from kprune.labels.closure import Closure, Units, check, close
 from kprune.labels.groups import FIXED, FREEZES
 from kprune.labels.map import UnitAxis
@@ -26,6 +27,7 @@ from kprune.views.explanation import Along, Explanation, Refusal, WeightCut
 from kprune.views.fields import FieldChange, field_changes
 
 
+@checked()
 def explain(
     model: AnyPath | LiveModel,
     units: Any = None,

@@ -15,6 +15,7 @@ from kprune.formats import Source
 from kprune.graph.model import Layer
 from kprune.graph.parse import INPUT, declared_shape
 from kprune.graph.weight_groups import is_state
+from kprune.keywords import checked
 from kprune.labels.map import UnitAxis, adapted_layers
 from kprune.labels.paths import reason
 from kprune.opened import LiveModel, Opened, opened
@@ -28,6 +29,7 @@ from kprune.types import AnyPath
 from kprune.views.inspection import AxisFacts, Carried, Inspection, LayerFacts
 
 
+@checked()
 def inspect(
     model: AnyPath | LiveModel, *, rules: Iterable[str] = (), trust: bool = False
 ) -> Inspection:

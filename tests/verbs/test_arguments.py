@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import builtins
+import collections.abc
 import inspect
 import re
 import subprocess
 import sys
 import typing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import kprune
+from kprune.select.ranking.wording import WORDS
 from kprune.train.settings import Settings, TrainingOptions
 
 ROOT = Path(kprune.__file__).parents[1]
@@ -50,6 +54,79 @@ def test_an_unknown_keyword_is_refused_as_python_refuses_it(verb: str) -> None:
     ]
     with pytest.raises(TypeError, match="got an unexpected keyword argument 'otput'"):
         function(**dict.fromkeys(needed, "no.keras"), otput="b.keras")
+
+
+@pytest.mark.parametrize(
+    ("verb", "wrong", "right"),
+    [
+        ("remove", "critrion", "criterion"),
+        ("zero", "out_going", "outgoing"),
+        ("inspect", "rule", "rules"),
+        ("verify", "max_drops", "max_drop"),
+        ("tune", "epoch", "epochs"),
+        ("plan", "target_param", "target_params"),
+    ],
+)
+def test_an_unknown_keyword_names_the_nearest(verb: str, wrong: str, right: str) -> None:
+    function = getattr(kprune, verb)
+    with pytest.raises(TypeError, match=f"did you mean '{right}'"):
+        function("no.keras", "no.keras", **{wrong: 1})
+
+
+def test_every_option_of_a_choice_is_a_keyword() -> None:
+    assert set(kprune.Choosing.__annotations__) == {"criterion", *WORDS}
+
+
+WORD = re.compile(r"\b[A-Z]\w+")
+
+
+def types_named_by(verb: str) -> set[str]:
+    """The types that the signature of a verb mentions, and those of keywords that it shares with others."""
+    function = getattr(kprune, verb)
+    texts = [str(annotation) for annotation in function.__annotations__.values()]
+    found: set[str] = set()
+    while texts:
+        for name in set(WORD.findall(texts.pop())) - found:
+            found.add(name)
+            kind = getattr(kprune, name, None)
+            if typing.is_typeddict(kind):
+                texts += [str(it) for it in kind.__annotations__.values()]
+    return found
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_type_that_help_mentions_can_be_imported(verb: str) -> None:
+    others = {*dir(typing), *dir(collections.abc), *dir(builtins), "ForwardRef"}
+    assert types_named_by(verb) - others <= set(kprune.__all__)
+
+
+def test_a_choice_is_made_in_the_words_of_the_command_line(tmp_path: Path) -> None:
+    model = ROOT / "sample_models" / "digits_cnn.keras"
+    words = {"criterion": "l1", "target_params": "50%", "round_to": 8, "exclude": "conv_1"}
+    by_words = kprune.remove(model, output=tmp_path / "words.keras", **words)  # type: ignore[arg-type]
+    choice = kprune.Choice("l1", target=kprune.Budget("parameters", "50%"), round_to=8)
+    by_choice = kprune.remove(
+        model, choice=choice, exclude=["conv_1"], output=tmp_path / "choice.keras"
+    )
+    assert by_words.selected == by_choice.selected
+    shares = kprune.remove(model, layers="hidden", criterion="l2", ratio="25%", dry_run=True)
+    assert list(shares.selected) == ["hidden"] and len(shares.selected["hidden"]) == 16
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        ({"ratio": 0.5}, "ratio needs a criterion"),
+        ({"criterion": "l1", "ratio": "half"}, "ratio takes a number"),
+        ({"criterion": "l1"}, "no limit"),
+        ({"criterion": "l1", "target_params": "50%", "target_flops": "50%"}, "cannot be combined"),
+        ({"criterion": "l1", "ratio": 0.5, "choice": kprune.Choice("l1", ratio=0.5)}, "choice and"),
+    ],
+)
+def test_words_that_make_no_choice_are_refused(words: dict[str, Any], match: str) -> None:
+    model = ROOT / "sample_models" / "digits_cnn.keras"
+    with pytest.raises(kprune.UsageError, match=match):
+        kprune.remove(model, dry_run=True, **words)
 
 
 def test_the_options_of_a_training_are_the_fields_of_its_settings() -> None:

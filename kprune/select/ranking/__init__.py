@@ -1,6 +1,7 @@
 """Which units are chosen: statistics, criteria, budgets.
 
 options.py       the options of a choice, for the command line, plans and Python
+wording.py       a choice by its options as words
 choice.py        how many units of which layers, and the criterion
 statistics.py    what is known of each unit's weights
 criteria.py      those that come with kprune

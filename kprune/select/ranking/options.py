@@ -1,12 +1,13 @@
 """The options of a choice by rank or by class: one description for the command line, for plans and for `Choice`.
 
-An option that is said in the same words everywhere is a field of `RankOptions` and a line of `OPTIONS`;
-`Choice` has it then, and so have plans, those for `iterate`, and the command line. What it means is
-`kprune.select.ranking.choice`'s to say. Light, since the command line reads it for its help; annotations
-are evaluated as it is loaded, since the command line asks for each.
+An option that is said in the same words everywhere is a field of `RankOptions`, a keyword of `Choosing` and
+a line of `OPTIONS`; `Choice` has it then, and so have plans, those for `iterate`, and the command line. What
+it means is `kprune.select.ranking.choice`'s to say. Light, since the command line reads it for its help;
+annotations are evaluated as it is loaded, since the command line asks for each.
 """
 
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypedDict, get_args
 
 from msgspec import Meta, Struct
 
@@ -128,3 +129,29 @@ class RankOptions(Struct, frozen=True, kw_only=True):
         """Those that are given."""
         given = ((name, getattr(self, name)) for name in RankOptions.__struct_fields__)
         return {name: value for name, value in given if value is not None}
+
+
+class Choosing(TypedDict, total=False):
+    """Which units, by rank; the options of the command line, see `kprune.Choice`.
+
+    ratio, max_ratio: numbers, or texts such as "30%".
+    target_params, target_flops, target_bytes: a budget: "50%", "1.2M", 500000.
+    together: rank the units of all layers in one list (`--global`).
+    """
+
+    criterion: str | None
+    ratio: float | str | None
+    count: int | None
+    threshold: float | None
+    target_params: float | str | None
+    target_flops: float | str | None
+    target_bytes: float | str | None
+    per_layer: Mapping[str, float] | None
+    together: bool | None
+    round_to: int | None
+    min_units: int | None
+    max_ratio: float | str | None
+    seed: int | None
+    reduce: Reduction | None
+    normalize: Normalization | None
+    weighting: Weighting | None
