@@ -22,7 +22,7 @@ ROOT = Path(kprune.__file__).parent
 ROOMS = """
     version types errors text sets pointing keywords packages dtypes faults edit atomic criteria_table
     elementwise page
-    graph labels tracing rules
+    graph labels tracing rules active_content
     checking formats
     analysis surgery
     runtime running refitting custom_code saved_model

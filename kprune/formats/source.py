@@ -21,6 +21,7 @@ from kprune.graph.weight_groups import GROUPS, is_state
 from kprune.types import AnyPath, Progress
 
 if TYPE_CHECKING:
+    from kprune.active_content import Active
     from kprune.checking import Outline
 
 
@@ -129,6 +130,12 @@ class Source(ABC):
             return edit
         left = tuple(item for item in edit.tensors if not is_state(item.source or item.path))
         return replace(edit, tensors=left, dropped=(*edit.dropped, *GROUPS))
+
+    def active(self) -> tuple[Active, ...]:
+        """What in the file would run, import, call or read something when it is loaded."""
+        from kprune.active_content import active_in_keras_file
+
+        return active_in_keras_file(self.config, self.metadata)
 
     @property
     def extras(self) -> list[str]:

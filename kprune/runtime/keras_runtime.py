@@ -15,6 +15,7 @@ from kprune.formats import Source, write_model
 from kprune.formats.registry import usual_suffix
 from kprune.packages import imported
 from kprune.runtime.custom_classes import foreign_classes, import_classes
+from kprune.runtime.inert import require_inert, untrusted
 from kprune.runtime.keras_import import import_keras, name_of, quiet, reason_of
 from kprune.runtime.lambda_code import runs_lambdas
 from kprune.text import clean
@@ -38,7 +39,7 @@ def keras_of(source: Source) -> ModuleType:
 
 
 def load(source: Source, folder: Path, *, compiled: bool = False) -> Any:
-    """A model, loaded by the Keras that wrote it. No code in the file is run (safe_mode).
+    """A model, loaded by the Keras that wrote it. Nothing in the file is run, imported or opened.
 
     Classes that are not Keras's own have to be registered; a trusted file's are imported, and the
     code in its Lambda layers is run.
@@ -46,15 +47,18 @@ def load(source: Source, folder: Path, *, compiled: bool = False) -> Any:
     Args:
         source: an opened model with a path.
         folder: a temporary one, in case Keras has to be given the file under another name.
-        compiled: whether to compile it, if the file says how; where that fails it is not compiled.
-    Raises: CannotPruneError if it needs code that is not there, FileError if Keras refuses it.
+        compiled: whether to compile it, if the file says how; where that fails, or would run
+            something that is not trusted, it is not compiled.
+    Raises: CannotPruneError if it needs code that is not there or not trusted, FileError if Keras
+        refuses it.
     """
     keras = keras_of(source)
+    require_inert(source, keras)
     path = _under_a_name_that_keras_takes(source, folder)
     with quiet():
         own = import_classes(foreign_classes(source.config)) if source.trusted else {}
     said = source.config.get("compile_config") or source.metadata.get("training_config")
-    compiled = compiled and bool(said)
+    compiled = compiled and bool(said) and not untrusted(source, keras)
     try:
         with quiet(), runs_lambdas(source, keras) as trusted:
             return keras.models.load_model(

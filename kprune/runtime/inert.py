@@ -1,0 +1,68 @@
+"""The gate before Keras sees a model file: nothing in it runs unless the user trusts it.
+
+Keras's own safe mode does not do: it lets Keras 2's files unpack bytecode, import modules and call
+functions, and any file open others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+
+from kprune.active_content import Active
+from kprune.active_content.active import listed
+from kprune.errors import CannotPruneError
+from kprune.formats import Source
+from kprune.page.figures import some
+from kprune.runtime.keras_import import name_of
+from kprune.text import clean
+
+
+def untrusted(source: Source, keras: ModuleType) -> list[Active]:
+    """What is active in a file, unless the user trusts it or has registered it.
+
+    Args:
+        keras: the Keras that is to load it, which looks among what is registered with itself.
+    """
+    if source.trusted:
+        return []
+    return [item for item in source.active() if not is_registered(item, keras)]
+
+
+def is_registered(item: Active, keras: ModuleType) -> bool:
+    """Whether a Keras finds an object of that name registered, and uses that."""
+    return bool(item.registered) and (
+        keras.saving.get_registered_object(item.registered) is not None
+    )
+
+
+def require_inert(source: Source, keras: ModuleType) -> None:
+    """Refuse to load a model in which anything is active; what it was compiled with aside.
+
+    Raises: CannotPruneError that names what there is.
+    """
+    items = [item for item in untrusted(source, keras) if not item.compiled]
+    if items:
+        raise refusal(source, items)
+
+
+def refusal(source: Source, items: Sequence[Active]) -> CannotPruneError:
+    """Why a file is not loaded.
+
+    Args:
+        items: what is active in it, at least one.
+    """
+    do = "pass --trust if you trust this file and what it names"
+    names = list(dict.fromkeys(clean(item.registered) for item in items if item.registered))
+    if names:
+        do += (
+            f"; or give --rules a file that registers {some(names, 3)} "
+            "(@keras.saving.register_keras_serializable)"
+        )
+    return CannotPruneError(
+        f"cannot run {name_of(source)}: it is not trusted",
+        where=listed(items),
+        why="loading it in Keras would do that; nothing in a file is run, imported, called or opened "
+        "unless you say so",
+        do=do,
+    )
