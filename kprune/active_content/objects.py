@@ -29,7 +29,7 @@ from kprune.active_content.keras_classes import (
 )
 from kprune.active_content.tensorflow_functions import OPERATIONS as NODE_OPERATIONS
 from kprune.active_content.tensorflow_functions import only_computes
-from kprune.tracing.registry import PACKAGES
+from kprune.rules import PACKAGES
 
 DATA = frozenset(
     "CompositeTensor TensorShape __bytes__ __ellipsis__ __keras_tensor__ __numpy__ __slice__ "
@@ -168,6 +168,8 @@ def _is_known_function(module: Any, name: str, registered: Any) -> bool:
     if registered not in (None, "", name, "function"):
         return False
     package, _, rest = module.partition(".") if isinstance(module, str) else ("", "", "")
+    if name.startswith(f"{_HUB}>"):  # such a name is looked for among what is registered alone
+        return package in ("", "builtins", _HUB)
     if package == "keras" and rest.partition(".")[0] == "ops":
         return name in OPERATIONS
     return package in ("", "builtins", *_KERAS) and name in FUNCTIONS

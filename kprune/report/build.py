@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from msgspec import structs
 
+from kprune.active_content.active import listed
 from kprune.analysis.analysis import Analysis
 from kprune.analysis.counts import Counts, count
 from kprune.edit import Edit
@@ -43,13 +44,28 @@ def build(it: Opened, change: Change, notes: Iterable[Note] = ()) -> Report:
         changed=lists(change.changed),
         layers=_layers(before, after, touched),
         weights=weight_changes(it.analysis, change.edit),
-        notes=[*change.notes, *notes],
+        notes=[*change.notes, *notes, *active_notes(it)],
     )
     if change.repaired is None:
         return report
     from kprune.report.repaired import RepairedReport
 
     return RepairedReport(**structs.asdict(report), repaired=change.repaired)
+
+
+def active_notes(it: Opened) -> list[Note]:
+    """What would act when Keras loads a file, if anything: the output carries it as well.
+
+    Not told of a model in memory, of a file that is trusted, and of classes that files of rules may
+    have registered.
+    """
+    if it.live or it.source.trusted:
+        return []
+    items = [item for item in it.source.active() if not (it.rules and item.registered)]
+    if not items:
+        return []
+    text = f"when Keras loads the model, {listed(items)}; the output carries that as well"
+    return [Note("active", items[0].place, text)]
 
 
 def _layers(before: Counts, after: Counts, touched: set[str]) -> list[LayerChange]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
 
+from kprune.active_content import Kind
 from kprune.analysis.analysis import Analysis
 from kprune.analysis.counts import LayerCount, count
-from kprune.formats import Source
+from kprune.errors import CheckError
+from kprune.faults import shown
+from kprune.formats import Source, open_model
 from kprune.graph.model import Layer
 from kprune.graph.parse import INPUT, declared_shape
 from kprune.graph.weight_groups import is_state
@@ -19,6 +20,7 @@ from kprune.keywords import checked
 from kprune.labels.map import UnitAxis, adapted_layers
 from kprune.labels.paths import reason
 from kprune.opened import LiveModel, Opened, opened
+from kprune.page.figures import counted, some
 from kprune.report.facts import facts
 from kprune.sets import distinct
 from kprune.surgery.mask import masked_layer
@@ -26,7 +28,7 @@ from kprune.surgery.optimizer import find_slots, optimizer_of
 from kprune.surgery.provenance import KEY
 from kprune.text import clean
 from kprune.types import AnyPath
-from kprune.views.inspection import AxisFacts, Carried, Inspection, LayerFacts
+from kprune.views.inspection import ActiveItem, AxisFacts, Carried, Inspection, LayerFacts
 
 
 @checked()
@@ -151,6 +153,7 @@ class AxisFinder:
 
 def _carried(source: Source, analysis: Analysis) -> Carried:
     leaves = analysis.leaf_layers
+    active = source.active()
     optimizer, note = None, ""
     if any(map(is_state, source.tensors)):
         optimizer = optimizer_of(analysis)[0] or "?"
@@ -161,9 +164,7 @@ def _carried(source: Source, analysis: Analysis) -> Carried:
         keras_version=None if version is None else str(version),
         optimizer=optimizer,
         optimizer_note=note,
-        lambdas=[
-            layer.path for layer in leaves if layer.kind == "Lambda" or _holds_lambda(layer.config)
-        ],
+        lambdas=list(dict.fromkeys(item.place for item in active if item.kind is Kind.BYTECODE)),
         foreign={
             layer.path: layer.registered or f"{layer.module}.{layer.kind}"
             for layer in leaves
@@ -175,9 +176,22 @@ def _carried(source: Source, analysis: Analysis) -> Carried:
         ],
         pruned=pruned if isinstance(pruned, dict) else None,
         adapters=adapted_layers(analysis.variables),
+        active=[ActiveItem.of(item) for item in active],
     )
 
 
-def _holds_lambda(config: dict[str, Any]) -> bool:
-    """Whether Python bytecode stands anywhere in a config (Keras writes it as `__lambda__`)."""
-    return '"__lambda__"' in json.dumps(config, default=str)
+def require_inert(model: AnyPath, found: Inspection | None = None) -> None:
+    """Hold it against a file if anything in it would act when Keras loads it.
+
+    Args:
+        found: what `inspect` found; None where it could not, since the file holds no graph.
+    Raises: CheckError that says what.
+    """
+    if found is not None:
+        items = [item.text for item in found.carries.active]
+    else:
+        with open_model(model) as source:
+            items = [str(item) for item in source.active()]
+    if items:
+        act = f"{counted(len(items), 'thing')} in it would act when Keras loads it"
+        raise CheckError(f"{shown(model)} is not inert: {act} ({some(items, 3)})")

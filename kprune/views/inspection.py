@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct, field
 
+from kprune.active_content import Active, Kind
 from kprune.labels.map import TOKENS
 from kprune.page.figures import counted, figure, shape, short, some
 from kprune.page.page import Page
 from kprune.page.result import Result
 from kprune.report.facts import FileFacts
 from kprune.text import clean, human_bytes
+
+MOST_ACTIVE = 100
+"""Lines about what is active in a file; the JSON has all of it."""
 
 COLUMNS = ["~layer", "…class", "?output", ">units", ">free", ">parameters", ">FLOPs", "~note"]
 
@@ -70,6 +74,19 @@ class LayerFacts(Struct, frozen=True):
     ] = ""
 
 
+class ActiveItem(Struct, frozen=True):
+    """One thing in a file that would run, import, call or read something when Keras loads it."""
+
+    kind: Annotated[str, Meta(description=", ".join(kind.name.lower() for kind in Kind))]
+    place: Annotated[str, Meta(description="path of the layer, compile_config, or empty")]
+    what: Annotated[str, Meta(description="what it names: a module, function, path, address")]
+    text: Annotated[str, Meta(description="the same as a sentence")]
+
+    @classmethod
+    def of(cls, item: Active) -> ActiveItem:
+        return cls(item.kind.name.lower(), item.place, item.what, str(item))
+
+
 class Carried(Struct, frozen=True):
     """What a file carries besides weights and a graph of Keras's own layers."""
 
@@ -94,6 +111,13 @@ class Carried(Struct, frozen=True):
     ]
     adapters: Annotated[
         list[str], Meta(description="layers whose kernels have adapters of LoRA")
+    ] = field(default_factory=list)
+    active: Annotated[
+        list[ActiveItem],
+        Meta(
+            description="what would run, import, call or read something when Keras loads the file, "
+            "which kprune never does unasked"
+        ),
     ] = field(default_factory=list)
 
 
@@ -127,7 +151,14 @@ class Inspection(Result, frozen=True, kw_only=True):
                 rows += [_axis_row(layer, axis, sets) for axis in _axes(layer)]
         on.table(COLUMNS, rows)
         on.print()
-        on.texts([*_legend(self, sets), *_totals(self), *_carried(self.carries)])
+        on.texts(
+            [
+                *_legend(self, sets),
+                *_totals(self),
+                *_carried(self.carries),
+                *_active(self.carries.active),
+            ]
+        )
 
 
 def _axes(layer: LayerFacts) -> list[AxisFacts]:
@@ -270,9 +301,6 @@ def _carried(carried: Carried) -> Iterator[tuple[str, str]]:
     if carried.optimizer is not None:
         lost = f"; {carried.optimizer_note}" if carried.optimizer_note else ""
         parts.append(f"the state of the optimizer ({clean(carried.optimizer)}){lost}")
-    if carried.lambdas:
-        names = some([clean(name) for name in carried.lambdas], 4)
-        parts.append(f"Python code in {names}, which kprune never runs unasked")
     if carried.foreign:
         names = some(
             [f"{clean(kind)} ({clean(name)})" for name, kind in carried.foreign.items()], 4
@@ -291,6 +319,15 @@ def _carried(carried: Carried) -> Iterator[tuple[str, str]]:
         parts.append(_history(carried.pruned))
     for part in parts:
         yield "carries", part
+
+
+def _active(items: Sequence[ActiveItem]) -> Iterator[tuple[str, str]]:
+    for item in items[:MOST_ACTIVE]:
+        yield "active", item.text
+    if len(items) > MOST_ACTIVE:
+        yield "active", f"{len(items) - MOST_ACTIVE:,} more (--json lists them)"
+    if items:
+        yield "", "when Keras loads the file; kprune does none of it without --trust"
 
 
 def _history(pruned: dict[str, Any]) -> str:
