@@ -5,6 +5,7 @@
     source.py          Source and Tensor: an opened model, its tensors not read yet
     zip/               the `.keras` file
     keras_folder.py    the same, unzipped
+    folder_tree.py     what stands in a model's folder: no links that leave it, no pipes
     new_keras.py       one made of another file's tensors
     legacy_h5.py       the `.h5` of whole models
     hdf5/              HDF5 as Keras writes it
@@ -16,7 +17,7 @@
     opening.py         files and pipes opened for reading
 
 Nothing here imports TensorFlow or knows what a layer is. A file is only data: nothing in it is
-executed, no link in it is followed, and every size in it is checked against the bytes in the file.
+executed, no link that leaves it is followed, and every size in it is checked against the bytes in the file.
 """
 
 from kprune.dtypes import as_float, from_float

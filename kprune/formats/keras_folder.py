@@ -11,8 +11,8 @@ from typing import Any
 
 from kprune.atomic import new_folder
 from kprune.edit import Edit
-from kprune.errors import FileError, UsageError
-from kprune.faults import damaged, file_error, parsing, shown, writing
+from kprune.errors import UsageError
+from kprune.faults import file_error, parsing, shown, writing
 from kprune.formats import stream
 from kprune.formats.hdf5.layout import Layout, check_layout
 from kprune.formats.hdf5.tensors import Hdf5Weights
@@ -66,18 +66,12 @@ class KerasFolder(Source):
             folders.sort()
             for name in (*folders, *sorted(files)):
                 path = os.path.relpath(os.path.join(folder, name), self.folder)
-                mode = os.lstat(self.folder / path).st_mode
-                if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
-                    raise FileError(
-                        f"cannot read {shown(self.folder)}",
-                        why=f"{clean(path)} in it is neither a file nor a folder",
-                    )
                 if path not in self._files:
                     found.append(path)
         return found
 
     def _size_of_others(self) -> int:
-        status = [os.lstat(self.folder / path) for path in self._others]
+        status = [os.stat(self.folder / path) for path in self._others]
         return sum(item.st_size for item in status if stat.S_ISREG(item.st_mode))
 
     @property
@@ -87,8 +81,6 @@ class KerasFolder(Source):
     def extra(self, name: str) -> bytes:
         if name not in self._others:
             raise KeyError(name)
-        if os.path.islink(self.folder / name):  # it may lead to any file of the reader's
-            raise damaged(self.folder, "it is a link", where=clean(name))
         try:
             return (self.folder / name).read_bytes()
         except OSError as error:
@@ -158,12 +150,12 @@ class KerasFolder(Source):
     def _carry_over(self, path: str, target: Path, name: str) -> None:
         source = self.folder / path
         try:
-            if os.path.islink(source):
-                os.symlink(os.readlink(source), target)
-            elif os.path.isdir(source):
+            if os.path.isdir(source):
                 target.mkdir()
             else:
-                shutil.copy(source, target)
+                shutil.copy(
+                    source, target
+                )  # of a link what it leads to: `check_tree` has been there
         except OSError as error:
             raise file_error(error, "write", name) from error
 

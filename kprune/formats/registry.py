@@ -17,6 +17,7 @@ from kprune.atomic import STANDARD_OUTPUT
 from kprune.edit import Edit
 from kprune.errors import UsageError
 from kprune.faults import file_error, shown
+from kprune.formats.folder_tree import check_tree
 from kprune.formats.opening import STANDARD_INPUT, OpenFile, open_file
 from kprune.formats.source import Source
 from kprune.text import clean
@@ -96,6 +97,7 @@ def open_model(path: AnyPath, *, trust: bool = False) -> Source:
             file names, or in the file itself.
     Returns: a Source, to be used in a `with` or closed.
     Raises: UsageError if it is no path; FileError if it is missing, not readable or not a model;
+        CannotPruneError for a folder with links that leave it, unless it is trusted;
         DamagedFileError if it is a model and its parts contradict each other.
     """
     if not isinstance(path, (str, os.PathLike)):
@@ -104,6 +106,7 @@ def open_model(path: AnyPath, *, trust: bool = False) -> Source:
             do="give the path of a model file; a model in memory is saved to one first",
         )
     if os.fspath(path) != STANDARD_INPUT and os.path.isdir(path):
+        check_tree(Path(path), trust=trust)
         source = _folder_opener(Path(path))(Path(path))
     else:
         if not os.path.exists(path):

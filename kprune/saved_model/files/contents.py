@@ -212,7 +212,7 @@ def _check_shards(folder: Path) -> None:
 def tree_size(folder: Path) -> int:
     """Bytes of all files in a folder."""
     return sum(
-        os.lstat(os.path.join(place, name)).st_size
+        os.stat(os.path.join(place, name)).st_size
         for place, _, names in os.walk(folder)
         for name in names
     )

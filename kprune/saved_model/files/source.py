@@ -277,7 +277,7 @@ def _files(folder: Path) -> list[str]:
 def _stamps(folder: Path) -> dict[str, tuple[int, int, int]]:
     stamps = {}
     for path in _files(folder):
-        status = os.lstat(folder / path)
+        status = os.stat(folder / path)  # of a link what it leads to
         stamps[path] = status.st_ino, status.st_size, status.st_mtime_ns
     return stamps
 
