@@ -10,11 +10,15 @@ keras_classes.py         Keras's own classes and functions that only build and c
 tensorflow_functions.py  functions and operations of TensorFlow that only compute
 objects.py               what one object of a config would do
 walk.py                  all of a config, also what no output reads
+graphs.py                all graphs of a SavedModel, also what no signature calls
+operations.py            what one operation of a graph would do
+inert_operations.py      operations of TensorFlow that compute and do nothing else
 
 `Source.active` is the door: every format says of itself what is active in it.
 """
 
 from kprune.active_content.active import Active, Kind
+from kprune.active_content.graphs import active_in_graphs
 from kprune.active_content.walk import active_in, active_in_keras_file
 
-__all__ = ["Active", "Kind", "active_in", "active_in_keras_file"]
+__all__ = ["Active", "Kind", "active_in", "active_in_graphs", "active_in_keras_file"]

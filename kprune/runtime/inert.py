@@ -46,11 +46,14 @@ def require_inert(source: Source, keras: ModuleType) -> None:
         raise refusal(source, items)
 
 
-def refusal(source: Source, items: Sequence[Active]) -> CannotPruneError:
+def refusal(
+    source: Source, items: Sequence[Active], by: str = "loading it in Keras"
+) -> CannotPruneError:
     """Why a file is not loaded.
 
     Args:
         items: what is active in it, at least one.
+        by: what would have done it.
     """
     do = "pass --trust if you trust this file and what it names"
     names = list(dict.fromkeys(clean(item.registered) for item in items if item.registered))
@@ -62,7 +65,7 @@ def refusal(source: Source, items: Sequence[Active]) -> CannotPruneError:
     return CannotPruneError(
         f"cannot run {name_of(source)}: it is not trusted",
         where=listed(items),
-        why="loading it in Keras would do that; nothing in a file is run, imported, called or opened "
+        why=f"{by} would do that; nothing in a file is run, imported, called or opened "
         "unless you say so",
         do=do,
     )

@@ -7,7 +7,10 @@
     analysis.py    the same object as for a `.keras` file: layers, units, groups, weights
     masks.py       multipliers in the graph
     dead_units.py  dead units
+    loading.py     loaded by TensorFlow, to be run: only what computes and does nothing else
     keras2.py      SavedModels that tf_keras wrote, read as Keras models
+    from_config.py such a model, built from what the file says of it
+    stand_ins.py   layers in the place of those whose classes are not known
 
 Two of them are run and compared in `kprune.verification`. TensorFlow is imported inside functions only.
 """

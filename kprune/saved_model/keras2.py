@@ -1,8 +1,9 @@
 """SavedModels that Keras 2 wrote: `keras_metadata.pb` beside the graph says what model it is.
 
-tf_keras reads the model and writes it as a legacy `.h5` into a temporary folder; that file goes
-through the same graph, labels and backends as any other, and what comes out is saved by tf_keras
-as a SavedModel again, compile state included. Functions and signatures are traced anew.
+The model is built from that, or loaded by tf_keras if it is trusted, and written as a legacy `.h5`
+into a temporary folder; that file goes through the same graph, labels and backends as any other,
+and what comes out is saved by tf_keras as a SavedModel again, compile state included. Functions and
+signatures are traced anew.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from kprune.active_content import Active, Kind, active_in_graphs
 from kprune.analysis.analysis import Analysis
 from kprune.atomic import new_folder
 from kprune.edit import Edit
@@ -26,6 +28,7 @@ from kprune.errors import CannotPruneError, DamagedFileError, UsageError
 from kprune.faults import file_error, shown, writing
 from kprune.formats.source import Order, Source, Tensor
 from kprune.runtime.custom_classes import Foreign, import_classes
+from kprune.runtime.inert import is_registered, refusal
 from kprune.runtime.keras_import import quiet
 from kprune.runtime.tensorflow_runtime import tf_keras
 from kprune.saved_model.files.contents import (
@@ -38,10 +41,10 @@ from kprune.saved_model.files.contents import (
     tree_size,
 )
 from kprune.saved_model.files.graph_check import require_sound
+from kprune.saved_model.from_config import KerasMetadata, built, classes_at
 from kprune.text import clean
 from kprune.types import AnyPath, Progress
 
-METADATA = "keras_metadata.pb"
 NOTE = "assets.extra/kprune.json"
 _AS_A_GRAPH = (
     "take keras_metadata.pb out of a copy of the folder: kprune then prunes the graph, "
@@ -60,12 +63,14 @@ class Keras2Source(Source):
     def __init__(self, folder: Path) -> None:
         self.path = self.folder = folder
         self.bytes = tree_size(folder)
-        self._contents = read(folder)
-        for key in self._contents.shapes:  # tf_keras restores without a word what it can
-            self._contents.tensor(key)
-        _check_signatures(folder, self._contents.meta)
+        self.contents = read(folder)
+        for key in self.contents.shapes:  # its optimizer's state is not looked at otherwise
+            self.contents.tensor(key)
+        _check_signatures(folder, self.contents.meta)
+        self._said = KerasMetadata(folder)
         self._scratch = tempfile.TemporaryDirectory(prefix="kprune-")
         self._unknown: list[str] = []
+        self._left_out: list[Active] = []
 
     @functools.cached_property
     def _inner(self) -> Source:
@@ -74,15 +79,44 @@ class Keras2Source(Source):
         """
         from kprune.formats.registry import open_model
 
-        check_code(self.folder, self.trusted)
-        model = load(self.folder)
-        self._unknown = revived(model)
-        _restore_optimizer(model, self._contents)
+        model = self._loaded() if self.trusted else self._built()
+        _restore_optimizer(model, self.contents)
         h5 = Path(self._scratch.name) / "model.h5"
         save_h5(model, h5, self.folder)
-        found = open_model(h5)
+        found = open_model(h5, trust=self.trusted)
         found.config = with_shapes(found.config, model)
         return found
+
+    def _loaded(self) -> Any:
+        """The model of a trusted file, as tf_keras loads it."""
+        import_packages(self._said.nodes.values())
+        model = load(self.folder)
+        self._unknown = revived(model)
+        return model
+
+    def _built(self) -> Any:
+        """The model of any other, of which nothing runs."""
+        keras = tf_keras()
+        needed = [item for item in self._said.needed() if not is_registered(item, keras)]
+        self._left_out = needed
+        layered = classes_at(needed, self._said.config)
+        if refused := [item for item in needed if not (item in layered or item.compiled)]:
+            raise refusal(self, refused)
+        self._unknown = sorted({item.what for item in layered if item.kind is Kind.CLASS})
+        compiled = not any(item.compiled for item in needed)
+        classes = sorted(set(layered.values()))
+        return built(self.folder, self.contents, self._said, classes, compiled=compiled)
+
+    def active(self) -> tuple[Active, ...]:
+        """What loading it in Keras would do, and running its graphs, which Keras does as well."""
+        return (*self._said.active(), *active_in_graphs(self.contents.proto))
+
+    @property
+    def stands_at(self) -> Path:  # type: ignore[override]
+        """The same model in a file that holds no graph."""
+        path = self._inner.path
+        assert path is not None
+        return path
 
     def analyse(self, rules: Iterable[str] = ()) -> Analysis:
         """The analysis of the layers, with rules from further files."""
@@ -133,7 +167,7 @@ class Keras2Source(Source):
 
     def output_size(self, edit: Edit) -> int:
         """About: what the weights lose. The graph itself is traced anew."""
-        require_classes(self.folder, self._unknown)
+        self._require_whole()
         return self.bytes - self._inner.bytes + self._inner.output_size(edit)
 
     def write(self, edit: Edit, output: AnyPath, force: bool, progress: Progress | None) -> int:
@@ -142,7 +176,7 @@ class Keras2Source(Source):
             raise UsageError(
                 f"{shown(output)} lies inside the model", do="name another output with -o"
             )
-        require_classes(self.folder, self._unknown)
+        self._require_whole()
         changed = Path(self._scratch.name) / "changed.h5"
         with new_folder(output, force=force, replaceable=_is_saved_model) as new:
             self._inner.write(edit, changed, True, progress)
@@ -155,10 +189,17 @@ class Keras2Source(Source):
                 with writing(new.name):
                     (new.path / NOTE).parent.mkdir(exist_ok=True)
                     (new.path / NOTE).write_text(json.dumps({"kprune": note}, sort_keys=True))
-            require_sound(lambda: read(new.path), lambda: self._contents)
+            require_sound(lambda: read(new.path), lambda: self.contents)
             size = tree_size(new.path)
             new.commit(lambda: None)
         return size
+
+    def _require_whole(self) -> None:
+        """Raises: CannotPruneError if the model that was built lacks something of the file's."""
+        others = [item for item in self._left_out if item.kind is not Kind.CLASS]
+        if others:
+            raise refusal(self, others)
+        require_classes(self.folder, self._unknown)
 
     def _carry_over(self, target: Path, name: str) -> None:
         """`assets.extra` is the user's own; assets are written by tf_keras from the model."""
@@ -270,46 +311,24 @@ def _check_signatures(folder: Path, meta: Any) -> None:
 # -- code that is not Keras's own -----------------------------------------------------------------
 
 
-def check_code(folder: Path, trust: bool) -> None:
-    """Refuse a file that holds code; import the packages that a trusted one names.
+def import_packages(metadata: Iterable[Any]) -> None:
+    """Import the packages that a trusted file names.
 
-    Lambda layers carry Python bytecode, which loading runs.
-
-    Raises: CannotPruneError without `trust`, or if a package is missing.
+    Raises: CannotPruneError if one is missing.
     """
-    metadata = saved_metadata(folder)
-    name = next((name for entry in metadata if (name := _code_in(entry)) is not None), None)
-    if name is not None and not trust:
-        raise CannotPruneError(
-            f"reading {shown(str(folder))} needs code that is not Keras's own, and runs it",
-            where=f"the Lambda layer '{clean(name)}'",
-            why="it carries Python bytecode; a file may carry any",
-            do="pass --trust if you trust this file",
+    known = tf_keras().saving.get_registered_object
+    named = sorted({pair for entry in metadata for pair in _packages(entry)})
+    try:
+        import_classes(
+            [
+                Foreign(package, plain, f"{package}>{plain}")
+                for package, plain in named
+                if known(f"{package}>{plain}") is None
+            ]
         )
-    if trust:
-        known = tf_keras().saving.get_registered_object
-        named = sorted({pair for entry in metadata for pair in _packages(entry)})
-        try:
-            import_classes(
-                [
-                    Foreign(package, plain, f"{package}>{plain}")
-                    for package, plain in named
-                    if known(f"{package}>{plain}") is None
-                ]
-            )
-        except CannotPruneError as error:
-            error.do = f"{error.do}; or give --rules a file that registers the class"
-            raise
-
-
-def saved_metadata(folder: Path) -> list[Any]:
-    """What `keras_metadata.pb` says of each layer."""
-    from tensorflow.python.keras.protobuf import saved_metadata_pb2
-
-    metadata = saved_metadata_pb2.SavedMetadata()
-    with reading(folder, METADATA):
-        metadata.ParseFromString((folder / METADATA).read_bytes())
-        return [json.loads(node.metadata) for node in metadata.nodes if node.metadata]
+    except CannotPruneError as error:
+        error.do = f"{error.do}; or give --rules a file that registers the class"
+        raise
 
 
 def _packages(value: Any) -> Iterator[tuple[str, str]]:
@@ -350,19 +369,6 @@ def _unknown_code(folder: Path, kind: str, name: str) -> CannotPruneError:
         do="pass --trust if it is registered by an installed package of that name; or give --rules a "
         "file that does: tf_keras.utils.get_custom_objects()[NAME] = …",
     )
-
-
-def _code_in(value: Any) -> str | None:
-    """The name of a Lambda layer somewhere in a config; None if there is none."""
-    if isinstance(value, dict):
-        if value.get("class_name") in ("Lambda", "__lambda__"):
-            config = value.get("config")
-            named = config.get("name") if isinstance(config, dict) else None
-            return str(value.get("name") or named or "?")
-        value = list(value.values())
-    if isinstance(value, list):
-        return next((name for item in value if (name := _code_in(item)) is not None), None)
-    return None
 
 
 def _note(folder: Path) -> dict[str, Any]:

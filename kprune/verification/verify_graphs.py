@@ -24,9 +24,8 @@ from kprune.running.arrays import arrays_of
 from kprune.running.divergence import over_units_left
 from kprune.running.sources import DataSource, given, named
 from kprune.runtime.keras_import import quiet
-from kprune.runtime.tensorflow_runtime import tensorflow
 from kprune.saved_model.analysis import GraphAnalysis
-from kprune.saved_model.files.contents import reading
+from kprune.saved_model.loading import load_graphs, trusted_graphs
 from kprune.saved_model.tracing.graph import MAIN
 from kprune.surgery.zero import zero, zero_through
 from kprune.text import clean
@@ -66,7 +65,7 @@ def verify_saved_models(
     Raises: CheckError if the pruned one lacks a signature, UsageError if data do not fit.
     """
     analysis = analyse(before, rules)
-    notes: list[Note] = []
+    notes = trusted_graphs(before, after)
     models = _Models(before, after, _reference(before, after, analysis, folder, notes))
     gone = models.reference.gone
     arrays = None if data is None else _arrays(data, models)
@@ -199,11 +198,8 @@ class _Models:
             )
 
     def _load(self) -> None:
-        tf = tensorflow()
-        with reading(self.before.path, "its functions"):
-            self.original = tf.saved_model.load(str(self.reference.folder))
-        with reading(self.after.path, "its functions"):
-            self.pruned = tf.saved_model.load(str(self.after.path))
+        self.original = load_graphs(self.before, self.reference.folder)
+        self.pruned = load_graphs(self.after)
         self._expecting = self.reference.signatures(self.original)
 
     def expected(
@@ -220,7 +216,7 @@ class _Models:
         try:
             return self._expected(runs, inputs, repeat)
         except CannotPruneError:
-            tried = tensorflow().saved_model.load(str(self.before.path)).signatures[name]
+            tried = load_graphs(self.before).signatures[name]
             found = runs.with_batch(tried, inputs)
             if found is None:
                 raise

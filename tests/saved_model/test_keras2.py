@@ -181,11 +181,10 @@ def small_equals_sliced(model, folder, gone, **reading):
 
 def test_the_code_of_a_lambda_layer_runs_only_in_a_file_that_is_trusted(tmp_path):
     model = behind_a_dense(keras.layers.Lambda(lambda t: t * 2, name="twice"), tmp_path / "model")
-    for command in (kprune.inspect, lambda path: kprune.remove(path, {"last": [0]})):
-        with pytest.raises(CannotPruneError) as refused:
-            command(tmp_path / "model")
-        assert "twice" in refused.value.where and "--trust" in refused.value.do
-        assert "bytecode" in refused.value.why
+    assert {layer.name for layer in kprune.inspect(tmp_path / "model").layers} >= {"twice", "last"}
+    with pytest.raises(CannotPruneError) as refused:
+        kprune.remove(tmp_path / "model", {"last": [0]})
+    assert "'twice' runs Python bytecode" in refused.value.where and "--trust" in refused.value.do
     assert os.listdir(tmp_path) == ["model"]
     small_equals_sliced(model, tmp_path / "model", [0, 3], trust=True)
     with pytest.raises(FrozenUnitsError, match="Lambda"):

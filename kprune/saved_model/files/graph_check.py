@@ -1,9 +1,10 @@
 """A consistency check of a SavedModel before it is put in place: TensorFlow's own shape inference looks
 at the main graph and at every function, called or not.
 
-Nothing of what made the cut is asked. Each function is put into a graph with the shapes that it says
-it takes, and its resources with the shapes of their variables; what TensorFlow infers is then held
-against what its callers hand it and expect of it, and against what the object graph says.
+Nothing of what made the cut is asked, and nothing of the file is run. Each function is put into a
+graph with the shapes that it says it takes, and its resources with the shapes of their variables;
+what TensorFlow infers is then held against what its callers hand it and expect of it, and against
+what the object graph says.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from kprune.active_content.operations import CHECKPOINTS, is_inert
 from kprune.errors import DamagedFileError, UnsoundOutputError
 from kprune.runtime.tensorflow_runtime import tensorflow
 from kprune.saved_model.files.contents import Contents, saved_keys
 from kprune.saved_model.files.rewrite import specs
-from kprune.saved_model.tracing.graph import shape_of
+from kprune.saved_model.tracing.graph import output_types, shape_of
 from kprune.text import clean
 from kprune.version import __version__
 
@@ -28,6 +30,16 @@ _BRANCHES = {
     "If": ("then_branch", "else_branch"),
     "StatelessIf": ("then_branch", "else_branch"),
 }
+
+# Operations that call functions, and those that do the same and are never run for a shape's sake.
+_WITH_STATE = {
+    "PartitionedCall": "StatefulPartitionedCall",
+    "StatelessIf": "If",
+    "StatelessCase": "Case",
+    "StatelessWhile": "While",
+}
+_CALLERS = {*_WITH_STATE.values(), "XlaCallModule"}
+_OPAQUE = "OutfeedDequeueTuple"  # gives anything, has a state, and runs nowhere but on a TPU
 
 
 class Complaint(NamedTuple):
@@ -109,7 +121,7 @@ class _Graphs:
         """What TensorFlow refuses, and where what it infers is not what others say."""
         with self.graph.as_default():
             try:
-                self._put(_bare(self.meta.graph_def), {}, "main")
+                self._put(self._bare(self.meta.graph_def), {}, "main")
             except Exception as error:  # whatever TensorFlow raises
                 yield Complaint("the main graph", _told(error))
                 return
@@ -128,6 +140,31 @@ class _Graphs:
 
         importer.import_graph_def(graph_def, inputs, name=name)
 
+    def _bare(self, graph_def: Any) -> Any:
+        """A graph whose shapes can be inferred, and nothing else.
+
+        Without wishes where nodes should run: these name nodes of other graphs. And without what could
+        run: to know a shape, TensorFlow runs the operations without a state that it follows from,
+        `ReadFile` for one, and with `StatelessIf` whatever stands in a function.
+        """
+        copied = type(graph_def)()
+        copied.CopyFrom(graph_def)
+        for function in copied.library.function:
+            function.signature.is_stateful = True
+        for node in copied.node:
+            node.attr.pop("_class", None)
+            node.device = ""
+            node.op = _WITH_STATE.get(node.op, node.op)
+            if not self._stays(node):
+                _make_opaque(node, output_types(node, self.functions))
+        return copied
+
+    def _stays(self, node: Any) -> bool:
+        if node.op in self.functions or node.op in _CALLERS or node.op in CHECKPOINTS:
+            return True
+        calls = any(value.func.name or value.list.func for value in node.attr.values())
+        return is_inert(node) and not calls
+
     def _body(self, function: Any, scope: str) -> _Body:
         from tensorflow.python.framework import function_def_to_graph as conversion
 
@@ -138,9 +175,10 @@ class _Graphs:
             for node, arg in zip(graph_def.node, function.signature.input_arg, strict=False)
         }
         del graph_def.node[: len(arguments)]
+        graph_def = self._bare(graph_def)
         read = {text.partition(":")[0] for node in graph_def.node for text in node.input}
         used = {name: tensor for name, tensor in inputs.items() if name in read}
-        self._put(_bare(graph_def), used, scope)
+        self._put(graph_def, used, scope)
 
         def tensor(text: str) -> Any:
             flat = names.get(text, text)
@@ -238,14 +276,17 @@ def _shape(tensor: Any) -> tuple[int | None, ...] | None:
     return None if shape.rank is None else tuple(shape.as_list())
 
 
-def _bare(graph_def: Any) -> Any:
-    """A graph without wishes where nodes should run: these name nodes of other graphs."""
-    copied = type(graph_def)()
-    copied.CopyFrom(graph_def)
-    for node in copied.node:
-        node.attr.pop("_class", None)
-        node.device = ""
-    return copied
+def _make_opaque(node: Any, types: Sequence[int]) -> None:
+    """Turn a node into one that gives tensors of some types, of which nothing is known."""
+    node.op = _OPAQUE
+    del node.input[:]
+    node.attr.clear()
+    node.attr["dtypes"].list.type[:] = types
+    for _ in types:
+        node.attr["shapes"].list.shape.add(unknown_rank=True)
+    if not types:
+        node.op = "NoOp"
+        node.attr.clear()
 
 
 def _told(error: Exception) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from kprune.active_content import Active, active_in_graphs
 from kprune.atomic import new_folder
 from kprune.edit import Edit, TensorEdit
 from kprune.errors import UsageError
@@ -102,6 +103,10 @@ class SavedModelSource(Source):
         """
         with reading(self.folder, PB):
             return analyse(self.contents, self.metadata, self.tensors, self.found)
+
+    def active(self) -> tuple[Active, ...]:
+        """What running its graphs would do besides computing."""
+        return active_in_graphs(self.contents.proto)
 
     def read(self, path: str) -> np.ndarray:
         parameter = self._parameters[path]
