@@ -106,8 +106,9 @@ def open_model(path: AnyPath, *, trust: bool = False) -> Source:
             do="give the path of a model file; a model in memory is saved to one first",
         )
     if os.fspath(path) != STANDARD_INPUT and os.path.isdir(path):
+        opener = _folder_opener(Path(path))
         check_tree(Path(path), trust=trust)
-        source = _folder_opener(Path(path))(Path(path))
+        source = opener(Path(path))
     else:
         if not os.path.exists(path):
             _refuse_missing(path)

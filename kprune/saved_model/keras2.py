@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from kprune.active_content import Active, Kind, active_in_graphs
+from kprune.active_content import Active, Kind
 from kprune.analysis.analysis import Analysis
 from kprune.atomic import new_folder
 from kprune.edit import Edit
@@ -109,7 +109,7 @@ class Keras2Source(Source):
 
     def active(self) -> tuple[Active, ...]:
         """What loading it in Keras would do, and running its graphs, which Keras does as well."""
-        return (*self._said.active(), *active_in_graphs(self.contents.proto))
+        return (*self._said.active(), *self.contents.active)
 
     @property
     def stands_at(self) -> Path:  # type: ignore[override]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kprune.active_content import active_in_graphs
 from kprune.active_content.active import listed
 from kprune.formats import Source
 from kprune.page.result import Note
@@ -24,7 +23,7 @@ def load_graphs(source: Source, folder: Path | None = None) -> Any:
     Raises: CannotPruneError if its graphs do anything but compute, and it is not trusted;
         DamagedFileError if TensorFlow refuses it.
     """
-    if not source.trusted and (items := active_in_graphs(_contents(source).proto)):
+    if not source.trusted and (items := _contents(source).active):
         raise refusal(source, items, "running it in TensorFlow")
     path = folder or _contents(source).folder
     with reading(source.path, "its functions"):
@@ -35,7 +34,7 @@ def trusted_graphs(*sources: Source) -> list[Note]:
     """Notes on what trusted files did besides computing."""
     notes = []
     for source in sources:
-        items = active_in_graphs(_contents(source).proto) if source.trusted else ()
+        items = _contents(source).active if source.trusted else ()
         if items:
             text = f"{name_of(source)} is trusted, and did what its graphs say: {listed(items)}"
             notes.append(Note("trusted", "", text))

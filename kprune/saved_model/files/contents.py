@@ -6,6 +6,7 @@ and every tensor; TensorFlow's reader compares them, and what it says becomes a 
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from kprune.active_content import Active, active_in_graphs
 from kprune.errors import Cannot, DamagedFileError, FileError, KpruneError
 from kprune.faults import file_error, shown
 from kprune.runtime.tensorflow_runtime import tensorflow
@@ -82,6 +84,12 @@ class Contents:
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, np.dtype]
     reader: Any = field(repr=False)
+
+    @functools.cached_property
+    def active(self) -> tuple[Active, ...]:
+        """What running the graphs would do besides computing."""
+        with reading(self.folder, PB):
+            return active_in_graphs(self.proto)
 
     def tensor(self, key: str) -> Any:
         """A tensor's value; its checksum is compared.

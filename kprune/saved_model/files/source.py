@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kprune.active_content import Active, active_in_graphs
+from kprune.active_content import Active
 from kprune.atomic import new_folder
 from kprune.edit import Edit, TensorEdit
 from kprune.errors import UsageError
@@ -106,7 +106,7 @@ class SavedModelSource(Source):
 
     def active(self) -> tuple[Active, ...]:
         """What running its graphs would do besides computing."""
-        return active_in_graphs(self.contents.proto)
+        return self.contents.active
 
     def read(self, path: str) -> np.ndarray:
         parameter = self._parameters[path]
