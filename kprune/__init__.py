@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         InternalError,
         KpruneError,
         LastUnitError,
+        LimitError,
         MissingStatisticError,
         NotARectangleError,
         PlanError,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         UnsoundOutputError,
         UsageError,
     )
+    from kprune.limits import limit
     from kprune.opened import LiveModel
     from kprune.page.result import Note
     from kprune.report.report import Report
@@ -101,6 +103,7 @@ __all__ = [
     "Kept",
     "KpruneError",
     "LastUnitError",
+    "LimitError",
     "LiveModel",
     "MissingStatisticError",
     "Normalization",
@@ -134,6 +137,7 @@ __all__ = [
     "explain",
     "inspect",
     "iterate",
+    "limit",
     "mask",
     "plan",
     "remove",
@@ -185,6 +189,7 @@ _HOMES = {
     "explain": "kprune.views.explain",
     "inspect": "kprune.views.inspect",
     "iterate": "kprune.verbs.iterate",
+    "limit": "kprune.limits",
     "repair": "kprune.verbs.repair",
     "sensitivity": "kprune.verbs.sensitivity",
     "tune": "kprune.train.tune",

@@ -15,7 +15,8 @@
     │   ├── NotARectangleError 3   what is left of a tensor would not be a block
     │   └── LastUnitError   3      a layer would be left with no unit
     ├── FileError           4      a file cannot be read or written
-    │   └── DamagedFileError 4     the file exists, but its content is not what it should be
+    │   ├── DamagedFileError 4     the file exists, but its content is not what it should be
+    │   └── LimitError      4      it asks for more than a limit allows, which can be raised
     ├── SetupError          4      what kprune runs on: a package or backend that is missing, memory
     └── CheckError          5      verify, a plan's expect, --max-*, diff --exit-code
 
@@ -124,6 +125,10 @@ class FileError(KpruneError):
 
 class DamagedFileError(FileError):
     """A file whose content contradicts itself or its format."""
+
+
+class LimitError(FileError):
+    """A file that asks for more than a limit of `kprune.limits` allows."""
 
 
 class SetupError(KpruneError):

@@ -1,4 +1,4 @@
-"""Layer names for the shell's completion, read from the model file that the line names.
+"""Layer names for the shell's completion, read from the model file that the line names; names of limits.
 
 An error while completing must never be seen: whatever goes wrong, nothing is offered.
 """
@@ -17,6 +17,13 @@ def complete_layer(ctx: Any, incomplete: str) -> list[str]:
 def complete_spec(ctx: Any, incomplete: str) -> list[str]:
     """The same, with the colon behind which the indices come."""
     return [f"{address}:" for address in _addresses(ctx, incomplete)]
+
+
+def complete_limit(incomplete: str) -> list[str]:
+    """The names of limits, with the sign behind which the number comes."""
+    from kprune.limits import TABLE
+
+    return [f"{name}=" for name in TABLE if name.startswith(incomplete)]
 
 
 def _addresses(ctx: Any, incomplete: str) -> list[str]:

@@ -7,9 +7,9 @@ import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Struct
-from typer import Argument, Option
+from typer import Argument, Context, Option
 
-from kprune.cli.completion import complete_layer, complete_spec
+from kprune.cli.completion import complete_layer, complete_limit, complete_spec
 from kprune.errors import UsageError
 from kprune.select.ranking.options import BUDGETS, OPTIONS, WAYS, RankOptions
 from kprune.text import clean, share
@@ -37,6 +37,44 @@ Model = Annotated[str, Argument(metavar="MODEL", help="A model file; - reads sta
 Debug = Annotated[
     bool,
     Option("--debug", help="Show the traceback of an error.", rich_help_panel=REPORTED),
+]
+
+
+def set_limits(context: Context, texts: list[str] | None) -> list[str] | None:
+    """Set the limits that --limit names, until the command ends.
+
+    Raises: UsageError for an unknown name, or what is no number.
+    """
+    if texts and not context.resilient_parsing:
+        from kprune.limits import limit
+
+        context.with_resource(limit(**dict(map(_named_amount, texts))))
+    return texts
+
+
+def _named_amount(text: str) -> tuple[str, float]:
+    """NAME=N. Raises: UsageError if it is not."""
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise UsageError(
+            f"--limit is given {clean(text)!r}", do="write NAME=N, such as json-bytes=200M"
+        )
+    return name.strip(), amount(value, f"--limit {clean(name)}")
+
+
+Limits = Annotated[
+    list[str] | None,
+    Option(
+        "--limit",
+        metavar="NAME=N",
+        help="Let a file ask for more (or less) of NAME, as a refusal names it, such as "
+        "json-bytes=200M; repeatable.",
+        callback=set_limits,
+        is_eager=True,  # before anything is opened
+        autocompletion=complete_limit,
+        rich_help_panel=REPORTED,
+        show_default=False,
+    ),
 ]
 
 
@@ -419,6 +457,7 @@ class Common(Struct, frozen=True):
             show_default=False,
         ),
     ] = None
+    limit: Limits = None
     debug: Debug = False
 
 

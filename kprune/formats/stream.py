@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from contextvars import copy_context
 from typing import Any
 
 import numpy as np
@@ -266,7 +267,10 @@ class _Copy:
         self._done = 0
         self._spans = iter(work)
         count = min(_MOST_THREADS, _cores(), len(work))
-        helpers = [threading.Thread(target=self._help, daemon=True) for _ in range(count - 1)]
+        helpers = [
+            threading.Thread(target=copy_context().run, args=(self._help,), daemon=True)
+            for _ in range(count - 1)  # with the limits that hold here
+        ]
         try:
             for helper in helpers:
                 helper.start()

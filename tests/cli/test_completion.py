@@ -67,3 +67,7 @@ def test_a_script_for_each_shell_can_be_shown(shell: str) -> None:
     )
     assert ran.returncode == 0
     assert "_KPRUNE_COMPLETE" in ran.stdout
+
+
+def test_limits_are_completed_to_their_sign(complete) -> None:
+    assert complete("kprune inspect model.keras --limit json-i") == ["json-items="]

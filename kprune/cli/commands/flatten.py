@@ -4,7 +4,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from kprune.cli.options import Debug, Json, Trust
+from kprune.cli.options import Debug, Json, Limits, Trust
 
 
 def flatten(
@@ -22,6 +22,7 @@ def flatten(
         ),
     ] = None,
     force: Annotated[bool, Option("--force", help="Replace an existing file.")] = False,
+    limit: Limits = None,
     debug: Debug = False,
 ) -> int:
     """Write a model of a custom class (KerasHub's, or yours) as a plain graph.

@@ -1,0 +1,126 @@
+"""How much a file, or a command, may ask for: every bound by its name, in one table.
+
+A file from anywhere may be small and ask for gigabytes. Whoever reads a part of one compares what
+the part asks for with a bound from here before anything is allocated; the refusal names the bound.
+It is raised (or lowered) by `--limit NAME=VALUE` on the command line, and in Python by
+
+    with kprune.limit(json_items=5_000_000):
+        kprune.inspect("large.keras")
+
+This holds for the thread that says so, and for the threads that kprune starts for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from msgspec import Struct
+
+from kprune.errors import LimitError, UsageError
+
+_SET: ContextVar[Mapping[str, int]] = ContextVar("_SET", default={})  # noqa: B039 - never modified
+
+
+class Limit(Struct, frozen=True):
+    """One bound.
+
+    Attributes:
+        name: as `--limit` takes it.
+        default: how much is allowed unless told otherwise.
+        unit: what is counted: "bytes", "levels", …
+        meaning: what is bounded, in one line.
+    """
+
+    name: str
+    default: int
+    unit: str
+    meaning: str
+
+    @property
+    def value(self) -> int:
+        """How much is allowed now."""
+        return _SET.get().get(self.name, self.default)
+
+    def check(self, count: int, what: str, file: object) -> None:
+        """Compare what a file asks for with the bound.
+
+        Args:
+            count: how much it asks for, in the limit's unit.
+            what: the part of the file that does, such as "config.json".
+            file: how messages call the file.
+        Raises: LimitError if it is too much.
+        """
+        if count > self.value:
+            raise self.exceeded(count, what, file)
+
+    def exceeded(self, count: int, what: str, file: object) -> LimitError:
+        """The refusal for a file that asks for too much; for the arguments see `check`."""
+        return LimitError(f"{file} asks for too much", why=self.why(count, what), do=self.do)
+
+    def why(self, count: int, what: str) -> str:
+        """The reason for a refusal, as a clause."""
+        return f"{what} has {count:,} {self.unit}; limit {self.name}, {self.value:,}"
+
+    @property
+    def do(self) -> str:
+        """What the reader of a refusal can do."""
+        return f"if it is meant to be so large, raise the limit with --limit {self.name}=N"
+
+
+JSON_BYTES = Limit("json-bytes", 64_000_000, "bytes", "length of one JSON text")
+JSON_LEVELS = Limit("json-levels", 500, "levels", "nesting of one JSON text")
+JSON_ITEMS = Limit("json-items", 2_000_000, "items", "values in one JSON text")
+
+ATTRIBUTE_BYTES = Limit("attribute-bytes", 64_000_000, "bytes", "attributes of one HDF5 file")
+HDF5_OBJECTS = Limit("hdf5-objects", 200_000, "objects", "groups and datasets of one HDF5 file")
+CHUNK_BYTES = Limit("chunk-bytes", 256_000_000, "bytes", "one chunk of a dataset, unpacked")
+
+TABLE = {
+    limit.name: limit
+    for limit in (
+        JSON_BYTES,
+        JSON_LEVELS,
+        JSON_ITEMS,
+        ATTRIBUTE_BYTES,
+        HDF5_OBJECTS,
+        CHUNK_BYTES,
+    )
+}
+"""All bounds by name."""
+
+
+@contextmanager
+def limit(**values: float) -> Iterator[None]:
+    """Set bounds for what runs inside the `with`.
+
+    Args:
+        values: by name, `_` for `-`: `limit(json_items=5_000_000)`.
+    Raises: UsageError for an unknown name, or for less than 1.
+    """
+    found = {name.replace("_", "-"): value for name, value in values.items()}
+    before = _SET.set({**_SET.get(), **{name: _whole(name, it) for name, it in found.items()}})
+    try:
+        yield
+    finally:
+        _SET.reset(before)
+
+
+def given() -> dict[str, int]:
+    """The bounds that were set, by the names that `limit` takes; for a process started to read a part."""
+    return {name.replace("-", "_"): value for name, value in _SET.get().items()}
+
+
+def _whole(name: str, value: float) -> int:
+    if name not in TABLE:
+        from kprune.pointing import did_you_mean, quoted
+
+        hint = did_you_mean(name, TABLE)
+        raise UsageError(
+            f"there is no limit {quoted(name)}" + (f"; {hint}" if hint else ""),
+            do="the limits are " + ", ".join(TABLE),
+        )
+    if not 1 <= value < float("inf"):
+        raise UsageError(f"limit {name} must be at least 1, got {value:g}")
+    return int(value)
