@@ -70,7 +70,7 @@ class Limit(Struct, frozen=True):
 
 
 JSON_BYTES = Limit("json-bytes", 64_000_000, "bytes", "length of one JSON text")
-JSON_LEVELS = Limit("json-levels", 500, "levels", "nesting of one JSON text")
+JSON_LEVELS = Limit("json-levels", 300, "levels", "nesting of one JSON text")
 JSON_ITEMS = Limit("json-items", 2_000_000, "items", "values in one JSON text")
 
 ATTRIBUTE_BYTES = Limit("attribute-bytes", 64_000_000, "bytes", "attributes of one HDF5 file")

@@ -15,6 +15,7 @@
     crc.py             checksums of parts
     stream.py          bytes from file to file by a few threads, checked and cut on the way
     opening.py         files and pipes opened for reading
+    bounded_json.py    JSON texts, measured before they are parsed
 
 Nothing here imports TensorFlow or knows what a layer is. A file is only data: nothing in it is
 executed, no link that leaves it is followed, and every size in it is checked against the bytes in the file.

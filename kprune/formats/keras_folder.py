@@ -14,14 +14,16 @@ from kprune.edit import Edit
 from kprune.errors import UsageError
 from kprune.faults import file_error, parsing, shown, writing
 from kprune.formats import stream
+from kprune.formats.bounded_json import json_object
 from kprune.formats.hdf5.layout import Layout, check_layout
 from kprune.formats.hdf5.tensors import Hdf5Weights
 from kprune.formats.opening import OpenFile, open_file
 from kprune.formats.output_tensors import Outcome, require_sound, resolve
 from kprune.formats.output_tensors import layout as outcome_layout
-from kprune.formats.source import Source, json_bytes, json_object
+from kprune.formats.source import Source, json_bytes
 from kprune.formats.vocabularies import without_lines
 from kprune.formats.zip.keras_zip import CONFIG, METADATA, WEIGHTS
+from kprune.limits import JSON_BYTES
 from kprune.text import clean
 from kprune.types import AnyPath, Progress
 
@@ -57,6 +59,7 @@ class KerasFolder(Source):
 
     def _object(self, name: str) -> dict[str, Any]:
         file = self._files[name]
+        JSON_BYTES.check(file.size, name, file)
         return json_object(file.read(0, file.size), file, name)
 
     def _other_files(self) -> list[str]:

@@ -19,6 +19,7 @@ from kprune.edit import Edit
 from kprune.errors import Cannot, DamagedFileError
 from kprune.faults import damaged, writing
 from kprune.formats import stream
+from kprune.formats.bounded_json import json_object
 from kprune.formats.hdf5.attributes import Attribute, Reading
 from kprune.formats.hdf5.layout import Layout, check_layout, lay_out
 from kprune.formats.hdf5.tensors import Hdf5Weights
@@ -26,7 +27,7 @@ from kprune.formats.lookalikes import refuse_hdf5
 from kprune.formats.opening import OpenFile
 from kprune.formats.output_tensors import Outcome, require_sound, resolve
 from kprune.formats.output_tensors import attributes as outcome_attributes
-from kprune.formats.source import Order, Source, json_bytes, json_object
+from kprune.formats.source import Order, Source, json_bytes
 from kprune.text import clean
 from kprune.types import AnyPath, Progress
 

@@ -16,7 +16,6 @@ from msgspec.structs import replace
 
 from kprune.edit import Edit
 from kprune.errors import Cannot
-from kprune.faults import damaged, parsing
 from kprune.graph.weight_groups import GROUPS, is_state
 from kprune.types import AnyPath, Progress
 
@@ -189,21 +188,6 @@ class Source(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def json_object(data: bytes, file: object, name: str) -> dict[str, Any]:
-    """Parse config.json or metadata.json as Keras does, which lets NaN pass.
-
-    Args:
-        file: how messages call the model file.
-        name: of the part that holds the text.
-    Raises: DamagedFileError if it is not JSON, or not an object.
-    """
-    with parsing(file, name):
-        value = json.loads(data)
-    if not isinstance(value, dict):
-        raise damaged(file, f"{name} holds a {type(value).__name__}, not an object")
-    return value
 
 
 def json_bytes(value: dict[str, Any]) -> bytes:

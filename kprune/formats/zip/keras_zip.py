@@ -21,16 +21,18 @@ from kprune.edit import Edit
 from kprune.errors import FileError
 from kprune.faults import damaged, parsing, writing
 from kprune.formats import stream
+from kprune.formats.bounded_json import json_object
 from kprune.formats.hdf5.layout import Layout, check_layout
 from kprune.formats.hdf5.tensors import Hdf5Weights
 from kprune.formats.opening import OpenFile, spooled
 from kprune.formats.output_tensors import Outcome, require_sound, resolve
 from kprune.formats.output_tensors import layout as outcome_layout
-from kprune.formats.source import Source, json_bytes, json_object
+from kprune.formats.source import Source, json_bytes
 from kprune.formats.vocabularies import without_lines
 from kprune.formats.zip import records as zip_records
 from kprune.formats.zip.checks import Member, checked_members
 from kprune.formats.zip.records import NewMember
+from kprune.limits import JSON_BYTES
 from kprune.text import clean
 from kprune.types import AnyPath, Progress
 
@@ -38,7 +40,6 @@ CONFIG = "config.json"
 METADATA = "metadata.json"
 WEIGHTS = "model.weights.h5"
 NUMPY_WEIGHTS = "model.weights.npz"
-_LARGEST_TEXT = 1 << 28
 _CHUNK = 1 << 20
 
 
@@ -101,8 +102,7 @@ class KerasZip(Source):
 
     def _object(self, name: str) -> dict[str, Any]:
         member = self._members[name]
-        if member.info.file_size > _LARGEST_TEXT:
-            raise damaged(self.file, f"{name} has {member.info.file_size} bytes")
+        JSON_BYTES.check(member.info.file_size, name, self.file)
         return json_object(b"".join(self._content(member)), self.file, name)
 
     def _content(self, member: Member) -> Iterator[bytes]:
