@@ -122,6 +122,11 @@ class FileError(KpruneError):
 
     exit_code = 4
 
+    def name_file(self, name: str) -> None:
+        """Say which file it is about, unless the message does."""
+        if name not in str(self):
+            self.where = f"{name}, {self.where}" if self.where else name
+
 
 class DamagedFileError(FileError):
     """A file whose content contradicts itself or its format."""

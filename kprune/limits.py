@@ -12,6 +12,7 @@ This holds for the thread that says so, and for the threads that kprune starts f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -61,7 +62,7 @@ class Limit(Struct, frozen=True):
 
     def why(self, count: int, what: str) -> str:
         """The reason for a refusal, as a clause."""
-        return f"{what} has {count:,} {self.unit}; limit {self.name}, {self.value:,}"
+        return f"{what} has {_said(count)} {self.unit}; limit {self.name}, {self.value:,}"
 
     @property
     def do(self) -> str:
@@ -73,6 +74,10 @@ JSON_BYTES = Limit("json-bytes", 64_000_000, "bytes", "length of one JSON text")
 JSON_LEVELS = Limit("json-levels", 300, "levels", "nesting of one JSON text")
 JSON_ITEMS = Limit("json-items", 2_000_000, "items", "values in one JSON text")
 
+MODEL_UNITS = Limit("units", 1_000_000, "units", "units of a model's layers, in all")
+POSITIONS = Limit("positions", 4_000_000, "positions", "places in tensors that are told apart")
+MODEL_CALLS = Limit("calls", 30_000, "calls", "calls of layers, those in nested models each time")
+
 ATTRIBUTE_BYTES = Limit("attribute-bytes", 64_000_000, "bytes", "attributes of one HDF5 file")
 HDF5_OBJECTS = Limit("hdf5-objects", 200_000, "objects", "groups and datasets of one HDF5 file")
 CHUNK_BYTES = Limit("chunk-bytes", 256_000_000, "bytes", "one chunk of a dataset, unpacked")
@@ -83,12 +88,23 @@ TABLE = {
         JSON_BYTES,
         JSON_LEVELS,
         JSON_ITEMS,
+        MODEL_UNITS,
+        POSITIONS,
+        MODEL_CALLS,
         ATTRIBUTE_BYTES,
         HDF5_OBJECTS,
         CHUNK_BYTES,
     )
 }
 """All bounds by name."""
+
+_BYTES_OF_A_NUMBER = 4
+
+
+def _said(count: int) -> str:
+    """A number, or where it has more digits than say something its magnitude."""
+    digits = int(count.bit_length() * math.log10(2))
+    return f"{count:,}" if digits < 18 else f"some 10^{digits}"
 
 
 @contextmanager
@@ -101,6 +117,26 @@ def limit(**values: float) -> Iterator[None]:
     """
     found = {name.replace("_", "-"): value for name, value in values.items()}
     before = _SET.set({**_SET.get(), **{name: _whole(name, it) for name, it in found.items()}})
+    try:
+        yield
+    finally:
+        _SET.reset(before)
+
+
+@contextmanager
+def for_file(size: int) -> Iterator[None]:
+    """Bounds on what is told apart in a model, for a file of this size, where nobody set them.
+
+    Each unit has numbers in the file, so a large file may well have more units than a small one.
+
+    Args:
+        size: of the file, in bytes.
+    """
+    grown = {
+        limit.name: max(limit.default, size // _BYTES_OF_A_NUMBER)
+        for limit in (MODEL_UNITS, POSITIONS)
+    }
+    before = _SET.set({**grown, **_SET.get()})
     try:
         yield
     finally:

@@ -13,8 +13,10 @@ from msgspec.structs import replace
 
 from kprune import formats
 from kprune.analysis.analysis import Analysis
+from kprune.errors import FileError
 from kprune.formats import Source
 from kprune.graph.parse import holds_graph
+from kprune.limits import for_file
 from kprune.types import AnyPath
 
 
@@ -103,7 +105,19 @@ def open_model(path: AnyPath, *, trust: bool = False) -> Source:
 
 
 def analyse(source: Source, rules: Iterable[str] = ()) -> Analysis:
-    """The analysis of an opened file, with rules from further files."""
+    """The analysis of an opened file, with rules from further files.
+
+    Raises: DamagedFileError if its parts contradict each other, LimitError if it asks for too much.
+    """
+    try:
+        with for_file(source.bytes):
+            return _analysed(source, rules)
+    except FileError as error:
+        error.name_file(source.name)
+        raise
+
+
+def _analysed(source: Source, rules: Iterable[str]) -> Analysis:
     from kprune.analysis.user_rules import load_rules
 
     rules = list(rules)

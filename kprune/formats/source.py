@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from kprune.edit import Edit
 from kprune.errors import Cannot
+from kprune.faults import shown
 from kprune.graph.weight_groups import GROUPS, is_state
 from kprune.types import AnyPath, Progress
 
@@ -106,6 +107,11 @@ class Source(ABC):
     default_output: Path | None = None
     cannot: ClassVar[Mapping[str, Cannot]] = {}
     has_signatures: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return "standard input" if self.path is None else shown(self.path)
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:

@@ -12,6 +12,9 @@ from kprune.graph.order import layer_order, storage_names
 from kprune.text import clean
 
 INPUT = "InputLayer"
+MOST_AXES = 32
+"""Of a tensor; numpy takes no more in all its versions, and TensorFlow's operations fewer."""
+_MOST_ELEMENTS = 1 << 63
 MAX_NESTING = 64
 WRAPPERS = ("TimeDistributed", "SpectralNormalization")
 """Keras's layers that hold one other layer, as `layer` in their config and in the weights file alike."""
@@ -216,12 +219,14 @@ def _chain(
 
 
 def as_shape(value: Any) -> tuple[int | None, ...] | None:
-    """A shape from a config, or None if it is not one."""
-    if isinstance(value, (list, tuple)) and all(
-        item is None or (isinstance(item, int) and not isinstance(item, bool)) for item in value
-    ):
+    """A shape from a config, or None if it is not one that a tensor can have."""
+    if isinstance(value, (list, tuple)) and len(value) <= MOST_AXES and all(map(_is_size, value)):
         return tuple(value)
     return None
+
+
+def _is_size(item: Any) -> bool:
+    return item is None or (type(item) is int and abs(item) < _MOST_ELEMENTS)
 
 
 def declared_shape(layer: Layer | None) -> tuple[int | None, ...] | None:

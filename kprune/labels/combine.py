@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from msgspec import Struct
 
-from kprune.labels.labels import Factors, Labels, Shape, fold
+from kprune.labels.labels import Factors, Labels, Shape, fold, require_room
 
 Derive = Callable[[np.ndarray], np.ndarray]
 
@@ -218,6 +218,7 @@ def _combine_nested(
 
 def _tie(a: np.ndarray, b: np.ndarray, shape: Shape, result: Combined) -> np.ndarray:
     """Tie two factors where they meet; gives the one that stands for both."""
+    require_room(*np.broadcast_shapes(a.shape, b.shape))
     wide_a, wide_b = np.broadcast_arrays(a, b)
     for narrow, wide in ((a, wide_a), (b, wide_b)):
         if narrow.size == 1 and wide.size > 1:

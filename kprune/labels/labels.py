@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
+from kprune.limits import POSITIONS
+
 Shape = tuple[int | None, ...]
 Factors = tuple[np.ndarray, ...]
 
@@ -33,6 +35,14 @@ def merged(inferred: Shape | None, recorded: Shape) -> Shape | None:
             return None
         sizes.append(b if a is None else a)
     return tuple(sizes)
+
+
+def require_room(*extents: int) -> None:
+    """Called with the extents of an array that numbers of a config ask for, before it is made.
+
+    Raises: LimitError if it would be larger than a model has a use for.
+    """
+    POSITIONS.check(math.prod(extents), "one of its tensors", "the model")
 
 
 class Axis(Struct, frozen=True, eq=False):
@@ -57,6 +67,7 @@ class Axis(Struct, frozen=True, eq=False):
         """One label per position, int64 (size,); 0 where there is none or where there are several."""
         if len(self.factors) == 1 and len(self.factors[0]) == 1:
             return self.factors[0][0]
+        require_room(self.size or 0)
         return np.zeros(self.size or 0, np.int64)
 
     @property
@@ -77,6 +88,7 @@ class Axis(Struct, frozen=True, eq=False):
         """
         if self.factors and self.plain:  # nearly every axis, and every command asks this of each
             return gone[self.factors[0][0]]
+        require_room(self.size or 0)
         dead = np.zeros(self.size or 0, bool)
         for factor in self.factors:
             dead |= gone[factor].all(axis=0)
@@ -96,6 +108,7 @@ class Axis(Struct, frozen=True, eq=False):
 
     def _spread(self, function: Callable[[np.ndarray], np.ndarray], times: int) -> Axis:
         size = None if self.size is None else self.size * times
+        require_room(sum(factor.size for factor in self.factors), times)
         return Axis(size, tuple(function(factor) for factor in self.factors))
 
 
@@ -244,7 +257,9 @@ class Labels(Struct, frozen=True, eq=False):
         """
         if self.shape is None or any(size is None for size in self.shape[1:]):
             raise ValueError("unknown sizes")
-        return np.broadcast_to(factor, (1, *(size or 1 for size in self.shape[1:])))
+        sizes = [size or 1 for size in self.shape[1:]]
+        require_room(*sizes)
+        return np.broadcast_to(factor, (1, *sizes))
 
     def with_shape(self, shape: Shape | None) -> Labels:
         return Labels(shape, self.factors, self.keeps_zero, self.numbers)

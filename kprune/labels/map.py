@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from msgspec import Struct, field
 
-from kprune.errors import DamagedFileError
 from kprune.graph.model import Constant, Layer, Model
 from kprune.labels.labels import Axis, Labels
+from kprune.limits import MODEL_CALLS, MODEL_UNITS, POSITIONS
 from kprune.sets import distinct
 
 TOKENS = "tokens"
@@ -18,9 +18,6 @@ TOKENS = "tokens"
 UNITS, LAYER = "units", "layer"
 """What the reason of a `Freeze` is about."""
 """The name of the axis of an embedding's rows."""
-
-MOST_LABELS = 1 << 26
-"""Half a GB of them; large models have a million units."""
 
 
 class UnitAxis(Struct, frozen=True, eq=False):
@@ -334,6 +331,8 @@ class LabelMap(Struct, eq=False):
         spoken: by its place, each value in the config that a rule spoke for; a ConfigArray if it is one.
         counted: by its place, each value in the config that counts units. A layer that is called again
             reads the same values, so what they count is tied.
+        count, calls, positions: how many labels there are, the label 0 among them; how many calls were
+            traced; how large the labels of all tensors are.
         outer: for the map of such a code, the map of the graph in which the layer stands. Labels,
             ties, freezes and mixes are the same ones; what a config holds is each map's own.
     """
@@ -356,7 +355,9 @@ class LabelMap(Struct, eq=False):
     several: list[Several] = field(default_factory=list)
     traced_calls: list[TracedCall] = field(default_factory=list)
     outer: LabelMap | None = None
-    count: int = 1  # the label 0 is taken
+    count: int = 1
+    calls: int = 0
+    positions: int = 0
     spoken: dict[tuple[int, str | int], ConfigArray | None] = field(default_factory=dict)
     counted: dict[tuple[Any, ...], Size | Follow] = field(default_factory=dict)
     _derivations: dict[bytes, Derived] = field(default_factory=dict)
@@ -381,17 +382,28 @@ class LabelMap(Struct, eq=False):
             yield from call.map.whole()
 
     def issue(self, size: int) -> np.ndarray:
-        """Fresh labels, int64 (size,). Raises: DamagedFileError for more than any model has units."""
+        """Fresh labels, int64 (size,). Raises: LimitError for more than any model has units."""
         if self.outer is not None:
             return self.outer.issue(size)
-        if self.count + size > MOST_LABELS:
-            raise DamagedFileError(
-                "the model's config does not describe a model",
-                why=f"it mentions {size} units in one place, more than any weights file holds",
-            )
+        MODEL_UNITS.check(self.count + size, "it", "the model")
         ids = np.arange(self.count, self.count + size, dtype=np.int64)
         self.count += size
         return ids
+
+    def count_call(self) -> None:
+        """Note that a layer is called. Raises: LimitError if nested models multiply that without end."""
+        if self.outer is not None:
+            return self.outer.count_call()
+        self.calls += 1
+        MODEL_CALLS.check(self.calls, "it", "the model")
+
+    def keep(self, key: TensorKey, labels: Labels) -> None:
+        """Note the labels of a tensor. Raises: LimitError if those of all tensors are too many."""
+        self.tensors.setdefault(key, labels)
+        for factor in labels.factors:
+            if factor.base is None:  # others are views of what is counted already
+                self.positions += factor.size
+        POSITIONS.check(self.positions, "it", "the model")
 
     def derive(self, members: np.ndarray) -> np.ndarray:
         """Labels for positions at which several units stand, int64 (n,); the same for the same members.

@@ -16,7 +16,7 @@ import numpy as np
 from msgspec import Struct
 
 from kprune.graph.model import Layer, leaves
-from kprune.labels.labels import Labels
+from kprune.labels.labels import Labels, require_room
 from kprune.labels.map import TOKENS, Freeze, LabelMap, Lookup, TokenSource, Visit
 
 WHY = "are rows for tokens, and the ids behind them would be others"
@@ -106,6 +106,7 @@ def special_tokens(layer: Layer) -> tuple[Any, ...]:
         return ("", "[UNK]")
     mask = config.get("mask_token")
     unknown = config.get("oov_token", "[UNK]" if layer.kind == "StringLookup" else -1)
+    require_room(int(config.get("num_oov_indices", 1)))
     return (
         *([] if mask is None else [mask]),
         *[unknown] * int(config.get("num_oov_indices", 1)),

@@ -193,8 +193,7 @@ def _depthwise_units(call: LayerCall, geometry: Geometry, multiplier: int) -> np
         raise CannotTell("is a depthwise convolution of an unknown number of channels")
     units = call.issue(size * multiplier)
     if geometry.inputs.plain:
-        inputs = geometry.inputs.ids if geometry.inputs.factors else np.zeros(size, np.int64)
-        call.tie(np.repeat(inputs, multiplier), units)
+        call.tie(geometry.inputs.repeat(multiplier), units)
     else:
         call.freeze(geometry.inputs, f"reach {call.layer.path!r} along two axes at once")
         call.freeze(units, f"come from units that reach {call.layer.path!r} along two axes at once")

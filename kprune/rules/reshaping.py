@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kprune.graph.parse import MOST_AXES
 from kprune.labels.labels import Labels, Shape
 from kprune.rules.shapes import ints, replaced, spatial_axes
 from kprune.tracing.layer_call import LayerCall
@@ -22,6 +23,8 @@ def reshaped(call: LayerCall, x: Labels, shape: Shape) -> Labels:
         shape: batch first. The batch is whatever is left over: windows or time steps may be folded
             into it or come out of it.
     """
+    if len(shape) > MOST_AXES:
+        raise CannotTell(f"makes a tensor of {len(shape)} axes")
     result = regrouped(call, x, (None, *call.shape(x)[1:]), (None, *shape[1:]))
     return result.with_shape(shape)
 

@@ -398,7 +398,7 @@ class LayerCall(RuleCall):
             elif one.size != other.size:
                 raise CannotTell(f"is called on tensors of {one.size} and of {other.size} channels")
             elif one.plain and other.plain:
-                self.tie(one.ids if one.factors else np.zeros(one.size, np.int64), other)
+                self.tie(one.ids, other)
             elif [f.shape for f in one.factors] == [f.shape for f in other.factors]:
                 for a, b in zip(one.factors, other.factors, strict=True):
                     self.tie(a.ravel(), b.ravel())

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from msgspec import Struct
 
-from kprune.labels.labels import Labels, Shape, fold
+from kprune.labels.labels import Labels, Shape, fold, require_room
 from kprune.tracing.rule_call import RuleCall
 
 
@@ -138,6 +138,7 @@ def _moved(
             spread += [1] * len(before)
             target += [1] * len(after)
         axis += len(before)
+    require_room(*spread)
     laid = np.broadcast_to(factor.reshape(factor.shape[old_head:]), spread).reshape(target)
     return _with_joined(laid, new_head, found.joined)
 
@@ -148,5 +149,6 @@ def _with_joined(laid: np.ndarray, head: int, joined: tuple[int, int] | None) ->
         return laid.reshape([1] * head + list(laid.shape))
     outer, _ = joined
     if laid.shape[0] > 1:
+        require_room(outer, laid.size)
         laid = np.broadcast_to(laid[None], (outer, *laid.shape)).reshape(-1, *laid.shape[1:])
     return laid.reshape([1] * (head - 1) + list(laid.shape))

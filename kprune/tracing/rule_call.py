@@ -339,7 +339,7 @@ def _ids(where: Axis | np.ndarray) -> np.ndarray:
         return where
     if not where.plain:
         raise CannotTell("ties units that stand along two axes at once")
-    return where.ids if where.factors else np.zeros(where.size or 0, np.int64)
+    return where.ids
 
 
 def _known(operand: Any, stands: bool) -> Any:

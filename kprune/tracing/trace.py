@@ -8,7 +8,7 @@ import numpy as np
 
 from kprune.errors import KpruneError, UsageError
 from kprune.graph.model import Call, Layer, Model, TensorRef, leaves, map_leaves
-from kprune.graph.parse import INPUT, as_shape, declared_shape, is_keras3_node
+from kprune.graph.parse import INPUT, MOST_AXES, as_shape, declared_shape, is_keras3_node
 from kprune.labels.labels import Labels, Shape, merged
 from kprune.labels.map import LAYER, Freeze, LabelMap, UnitAxis, Visit
 from kprune.text import clean
@@ -27,6 +27,7 @@ TRUST = (
     "(--rules my_layers.py); or use 'kprune mask', which changes no shape"
 )
 
+_FAULTS = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
 UNFORESEEN = "choose other units; and please report this, with the layer's config"
 REQUIRED = frozenset(
     "activation axes cell cells dims equation factor filters function height input_dim kernel_size "
@@ -125,7 +126,7 @@ class Tracer:
         return map_leaves(lambda ref: _fill_in(ref, tensors), model.outputs)
 
     def _keep(self, model: Model, key: tuple[str, int, int], labels: Labels) -> None:
-        self.map.tensors.setdefault((model.path, *key), labels)
+        self.map.keep((model.path, *key), labels)
 
     def _input(self, model: Model, ref: TensorRef) -> Labels:
         layer = model.layers.get(ref.layer)
@@ -159,6 +160,7 @@ class Tracer:
         graph_call: Call | None = None,
     ) -> Any:
         """Trace one call of one layer, and compare the result of its rule with what the config records."""
+        self.map.count_call()
         record = self.map.record(layer)
         layer = record.layer
         if _is_open(args) and not layer.is_operation and layer.is_builtin:
@@ -210,10 +212,10 @@ class Tracer:
         if not rule.builtin:
             return _by_own_rule(call, rule)
         try:
-            return rule.function(call)
+            return _few_axes(rule.function(call))
         except CannotTell as reason:
             return call.opaque(f"{call.layer.path!r} {reason}")
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except _FAULTS as error:
             text = f"{type(error).__name__}: {clean(str(error))}"
             if _lacks_required(call, error):
                 raise damaged_config(call.layer, text) from error
@@ -274,6 +276,14 @@ def _by_own_rule(call: LayerCall, rule: Rule) -> Any:
             why=f"{type(error).__name__}: {clean(str(error), 300)}",
             do=f"check the rule in {clean(rule.source, 300)}",
         ) from error
+
+
+def _few_axes(outputs: Any) -> Any:
+    """What a rule gives. Raises: CannotTell for a tensor of more axes than there can be."""
+    most = max((leaf.rank for leaf in leaves(outputs) if isinstance(leaf, Labels)), default=0)
+    if most > MOST_AXES:
+        raise CannotTell(f"gives a tensor of {most} axes")
+    return outputs
 
 
 def _of_two_axes(model: Model, call: Call, x: Labels) -> Labels:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kprune.labels.labels import Axis, Factors, Labels, fold
+from kprune.labels.labels import Axis, Factors, Labels, fold, require_room
 from kprune.labels.sizes import Number
 from kprune.rules.effects.movement import taken
 from kprune.rules.shapes import replaced
@@ -41,8 +41,8 @@ def join(call: RuleCall, xs: list[Labels], axis: int) -> Labels:
         for one in along:
             call.freeze(one, f"are joined by {call.layer.path!r} along an axis of unknown size")
         return joined
-    ids = [one.ids if one.factors else np.zeros(one.size or 0, np.int64) for one in along]
-    own = Labels(shape).with_axis(axis, Axis.of(np.concatenate(ids)))
+    require_room(total)
+    own = Labels(shape).with_axis(axis, Axis.of(np.concatenate([one.ids for one in along])))
     return Labels(shape, (*own.factors, *kept), all(x.keeps_zero for x in xs))
 
 
@@ -54,6 +54,7 @@ def _join_wide(
         for x in xs:
             call.freeze(x, f"are joined by {call.layer.path!r} along two axes at once")
         return Labels(shape)
+    require_room(*(size or 1 for size in shape))
     parts = []
     for x in xs:
         factor = x.factors[0] if x.factors else np.zeros((1,) * len(shape), np.int64)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kprune.labels.labels import Axis, Labels, Shape
+from kprune.labels.labels import Axis, Labels, Shape, require_room
 from kprune.labels.sizes import Number
 from kprune.rules.shapes import replaced
 from kprune.tracing.rule_call import CannotTell, RuleCall
@@ -68,8 +68,10 @@ def tiled(call: RuleCall, x: Labels, times: Counts) -> Labels:
     )
 
     def each(factor: np.ndarray) -> np.ndarray:
-        counts = zip(factor.shape, times, strict=True)
-        return np.tile(factor, [(n or 1) if extent > 1 else 1 for extent, n in counts])
+        pairs = zip(factor.shape, times, strict=True)
+        counts = [(n or 1) if extent > 1 else 1 for extent, n in pairs]
+        require_room(factor.size, *counts)
+        return np.tile(factor, counts)
 
     return x.move(each, result)
 
@@ -183,5 +185,6 @@ def folded_blocks(call: RuleCall, x: Labels, block: int, channels: int, *, grow:
             call.tie(rows[0], row)
         ids = rows[0]
     else:
+        require_room(squared, width)
         ids = np.tile(along.ids, squared)
     return Labels(result).with_axis(channels, ids, result).with_keeps_zero(x.keeps_zero)

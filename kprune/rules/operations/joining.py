@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kprune.labels.labels import Labels
+from kprune.labels.labels import Labels, require_room
 from kprune.rules.effects.joining import join, runs, stacked, unstacked
 from kprune.rules.operations.arguments import one_axis, raw_argument, tensors_of
 from kprune.tracing.layer_call import LayerCall
@@ -47,6 +47,7 @@ def unstack(call: LayerCall) -> Any:
     size = shape[axis]
     if size is None:
         raise CannotTell("unstacks an axis of unknown size")
+    require_room(size)
     return [unstacked(call, call.x, axis)] * size
 
 
@@ -60,6 +61,7 @@ def split(call: LayerCall) -> Any:
     where = call.argument(1, "indices_or_sections")
     if size is None:
         raise CannotTell("splits an axis of unknown size")
+    require_room(max(size, where) if isinstance(where, int) else size)
     if isinstance(where, int):
         sizes = [len(part) for part in np.array_split(np.arange(size), where)]
         points = [int(point) for point in np.cumsum(sizes)[:-1]]

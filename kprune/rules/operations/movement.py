@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kprune.labels.labels import Labels
+from kprune.labels.labels import Labels, require_room
 from kprune.labels.sizes import Number
 from kprune.rules.effects.movement import (
     flipped,
@@ -39,6 +39,7 @@ def reshape(call: LayerCall) -> Labels:
         # A weight has no batch: its labels are spread out whole, and reshaped.
         before = [size or 0 for size in old]
         after = _sizes([size or 0 for size in target], math.prod(before))
+        require_room(*before)
         result = call.x.move(lambda f: np.broadcast_to(f, before).reshape(after), after)
     else:
         result = reshaped(call, call.x, new_shape(target, old))
@@ -191,6 +192,7 @@ def repeat(call: LayerCall) -> Labels:
     result = replaced(shape, [axis], [None if size is None else size * times])
     if axis == 0:
         return call.x.with_shape(result)
+    require_room(*(factor.size for factor in call.x.factors[:1]), times)
     return (
         call.x.move(lambda f: np.repeat(f, times, axis) if f.shape[axis] > 1 else f, result)
         if size != 1

@@ -23,6 +23,7 @@ import numpy as np
 
 from kprune.labels.labels import Axis, Labels
 from kprune.labels.map import LAYER
+from kprune.limits import MODEL_CALLS
 from kprune.rules.attention import multi_head_attention
 from kprune.rules.core import is_quantized, raise_quantized
 from kprune.rules.shapes import positions
@@ -352,7 +353,7 @@ def t5_layer(call: LayerCall) -> Any:
     block = Block(call, bias, heads_follow=False)
     heads = call.units("num_heads", "heads")
     size = int(config["key_value_dim"])
-    inner = Axis.of(np.repeat(heads, size))
+    inner = Axis.of(heads).repeat(size)
     parts = ["self_attention", "cross_attention"] if config["is_decoder"] else ["self_attention"]
     for part in parts:
         for name in ("query", "key", "value"):
@@ -402,6 +403,7 @@ def vit_encoder(call: LayerCall) -> Labels:
     config = call.config
     block = Block(call)
     heads = int(config["num_heads"])
+    MODEL_CALLS.check(int(config["num_layers"]), call.layer.path, "the model")
     for number in range(int(config["num_layers"])):
         at = "encoder_layers/vi_t_encoder_block" + (f"_{number}" if number else "")
         block.attention(

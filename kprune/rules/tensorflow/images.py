@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kprune.labels.labels import Labels
+from kprune.labels.labels import Labels, require_room
 from kprune.rules.effects.reductions import reduced
 from kprune.rules.pooling import pooling
 from kprune.rules.shapes import replaced
@@ -139,6 +139,7 @@ def extract_patches(call: LayerCall) -> Labels:
     x = resampled(call, *sizes)
     times, shape = int(size[1] * size[2]), call.shape(x)
     width = None if shape[-1] is None else shape[-1] * times
+    require_room(width or 1)
     return x.move(
         lambda f: np.tile(f, (1, 1, 1, times)) if f.shape[-1] > 1 else f, (*shape[:-1], width)
     )

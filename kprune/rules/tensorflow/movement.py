@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kprune.labels.labels import Axis, Labels, Shape
+from kprune.labels.labels import Axis, Labels, Shape, require_room
 from kprune.rules.effects.joining import runs, sized_runs
 from kprune.rules.effects.movement import new_shape, spread, taken, tiled
 from kprune.rules.effects.slicing import block, indexed
@@ -97,6 +97,8 @@ def split(call: LayerCall) -> list[Labels]:
     size: int | None = shape[axis]
     where: Any = call.kwargs.get("num_or_size_splits")
     plain_list(call, where)
+    if isinstance(where, int):
+        require_room(where)
     if size is None:
         sizes = (
             [None] * where if isinstance(where, int) else [n if n != -1 else None for n in where]
