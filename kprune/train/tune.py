@@ -21,11 +21,11 @@ from kprune.errors import UsageError
 from kprune.faults import shown
 from kprune.formats import Source, default_output, write_model
 from kprune.formats.registry import refuse_other_format
-from kprune.keywords import checked
 from kprune.labels.map import TOKENS, adapted_layers
 from kprune.opened import analyse, open_model, opened
 from kprune.page.plot import check_plot, draw
 from kprune.page.result import Note
+from kprune.pointing import checked
 from kprune.pruning.remove import removal
 from kprune.pruning.writing import Target, write_file
 from kprune.running.classes import classes_left

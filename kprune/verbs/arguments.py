@@ -29,8 +29,8 @@ from typing import (
 )
 
 from kprune.errors import UsageError
-from kprune.keywords import refuse_unknown
 from kprune.opened import LiveModel
+from kprune.pointing import refuse_unknown
 from kprune.pruning.selection import Selection
 from kprune.pruning.writing import Target
 from kprune.report.report import Report

@@ -13,11 +13,11 @@ from msgspec.structs import replace
 
 from kprune.analysis.counts import count
 from kprune.errors import UsageError
-from kprune.keywords import checked
 from kprune.labels.closure import check as check_closure
 from kprune.labels.closure import close
 from kprune.opened import LiveModel, Opened, opened
 from kprune.page.result import Note
+from kprune.pointing import checked
 from kprune.pruning.selection import Selection, statistics_of
 from kprune.pruning.writing import write
 from kprune.report.change import Change

@@ -17,10 +17,10 @@ from kprune.analysis.counts import count
 from kprune.atomic import check_output
 from kprune.errors import CheckError, PlanError, UsageError
 from kprune.faults import shown
-from kprune.keywords import checked
 from kprune.opened import analyse, open_model
 from kprune.page.plot import check_plot, draw
 from kprune.page.result import Note
+from kprune.pointing import checked
 from kprune.report.report import Report
 from kprune.running.sources import DataSource, held, named
 from kprune.runtime.keras_import import import_keras

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Unpack
 
 from kprune.edit import Edit
 from kprune.errors import UsageError
-from kprune.keywords import checked
 from kprune.opened import LiveModel, opened
+from kprune.pointing import checked
 from kprune.pruning.writing import write
 from kprune.report.change import Change
 from kprune.report.report import Report

@@ -15,12 +15,12 @@ from msgspec.structs import replace
 from kprune.analysis.analysis import Analysis
 from kprune.analysis.counts import count
 from kprune.errors import CannotPruneError, ExpressionError, UsageError
-from kprune.keywords import checked
 from kprune.labels.closure import Units, check, close
 from kprune.labels.groups import connected
 from kprune.labels.map import TOKENS, UnitAxis
 from kprune.opened import Opened, analyse, open_model, opened
 from kprune.packages import imported
+from kprune.pointing import checked
 from kprune.pruning.remove import removal
 from kprune.pruning.selection import statistics_of
 from kprune.pruning.writing import Target, write_file

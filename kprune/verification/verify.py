@@ -15,9 +15,9 @@ from kprune.analysis.analysis import Analysis
 from kprune.analysis.counts import count
 from kprune.errors import CannotPruneError, CheckError, KpruneError, SetupError, UsageError
 from kprune.formats import Source
-from kprune.keywords import checked
 from kprune.opened import analyse, open_model
 from kprune.page.result import Note
+from kprune.pointing import checked
 from kprune.pruning.pruned_units import PrunedUnits
 from kprune.running.compiling import ByMetric, compile_for
 from kprune.running.data import data_for

@@ -14,9 +14,9 @@ from kprune.edit import TensorEdit
 from kprune.formats import Source
 from kprune.graph.model import Model
 from kprune.graph.weight_groups import is_state
-from kprune.keywords import checked
 from kprune.opened import LiveModel, Opened, opened
 from kprune.page.result import Note
+from kprune.pointing import checked
 from kprune.report.facts import facts
 from kprune.surgery.provenance import KEY
 from kprune.surgery.remove import cut_weight

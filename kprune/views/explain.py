@@ -11,13 +11,13 @@ import numpy as np
 from kprune.analysis.analysis import Analysis
 from kprune.errors import CannotPruneError, FrozenUnitsError, LastUnitError
 from kprune.graph.parse import parse_model
-from kprune.keywords import checked
 from kprune.labels.closure import Closure, Units, check, close
 from kprune.labels.groups import FIXED, FREEZES
 from kprune.labels.map import UnitAxis
 from kprune.labels.nearest import completed
 from kprune.labels.paths import path_between
 from kprune.opened import LiveModel, opened
+from kprune.pointing import checked
 from kprune.report.build import lists, removal_notes
 from kprune.sets import distinct
 from kprune.surgery.remove import cut_weight

@@ -16,11 +16,11 @@ from kprune.formats import Source, open_model
 from kprune.graph.model import Layer
 from kprune.graph.parse import INPUT, declared_shape
 from kprune.graph.weight_groups import is_state
-from kprune.keywords import checked
 from kprune.labels.map import UnitAxis, adapted_layers
 from kprune.labels.paths import reason
 from kprune.opened import LiveModel, Opened, opened
 from kprune.page.figures import counted, some
+from kprune.pointing import checked
 from kprune.report.facts import facts
 from kprune.sets import distinct
 from kprune.surgery.mask import masked_layer
