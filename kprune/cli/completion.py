@@ -41,3 +41,10 @@ def _addresses(ctx: Any, incomplete: str) -> list[str]:
         return [name for name in names if name.startswith(incomplete) and name.isprintable()]
     except Exception:  # whatever it is, the shell has no place to show it
         return []
+
+
+def complete_schema(incomplete: str) -> list[str]:
+    """Names of schemas."""
+    from kprune.verbs.schemas import SCHEMAS
+
+    return [name for name in SCHEMAS if name.startswith(incomplete)]

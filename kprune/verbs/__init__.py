@@ -7,4 +7,5 @@ repair.py          refitting a file that was pruned before
 compact.py         a compacted model, checked before it is written
 sensitivity.py     what it costs to cut each group of layers alone
 iterate.py         cut, train, repeat; iterate_result.py, rounds.py: what came of it
+schemas.py         JSON Schemas of plans and reports
 """

@@ -54,6 +54,19 @@ def kprune(capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.Monke
     return command
 
 
+def fits(report: Any, name: str) -> bool:
+    """Whether JSON is as the schema of a name says, by a validator that is not kprune's."""
+    from jsonschema import Draft202012Validator
+
+    from kprune.verbs.schemas import schema_of
+
+    schema = schema_of(name)
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(schema).validate(report)
+    # A key that the schema does not know would pass.
+    return set(report) <= set(schema["properties"])
+
+
 @pytest.fixture
 def model(samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the digits CNN as `model.keras`, in a folder of its own that is the current one."""

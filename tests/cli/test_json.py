@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.cli.conftest import Kprune
+import pytest
+from jsonschema import ValidationError
+
+from kprune.verbs.schemas import SCHEMAS, schema_of
+from tests.cli.conftest import Kprune, fits
 
 FIRST = ["kprune", "schema", "command"]
 FILE = ["path", "format", "bytes", "parameters", "trainable_parameters", "flops", "units"]
@@ -74,11 +78,40 @@ def test_every_command_that_looks_gives_json(kprune: Kprune, model: Path) -> Non
     ]
 
 
-def test_the_schemas_describe_what_is_printed(kprune: Kprune, model: Path) -> None:
-    report = kprune("remove", model, "conv_1:0", "--json").json
-    schema = kprune("schema", "report").json
-    assert schema["$schema"].endswith("2020-12/schema")
-    assert sorted(schema["properties"]) == sorted(report)
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("remove model.keras conv_1:0", "report"),
+        ("remove model.keras --criterion l1 --ratio 0.3 --dry-run", "report"),
+        ("zero model.keras conv_1:0", "report"),
+        ("mask model.keras conv_1:0", "report"),
+        ("compact model.keras --no-check", "report"),
+        ("inspect model.keras", "inspect"),
+        ("explain model.keras conv_1:0", "explain"),
+        ("diff model.keras model.keras", "diff"),
+    ],
+)
+def test_the_schemas_describe_what_is_printed(
+    kprune: Kprune, model: Path, line: str, name: str
+) -> None:
+    ran = kprune(*line.split(), "--json")
+    assert ran.code == 0 and fits(ran.json, name)
+
+
+def test_a_report_that_is_not_as_the_schema_says_is_noticed(kprune: Kprune, model: Path) -> None:
+    report = kprune("inspect", model, "--json").json
+    with pytest.raises(ValidationError):
+        fits({**report, "layers": 3}, "inspect")
+    assert not fits({**report, "more": 3}, "inspect")
+
+
+def test_schema_lists_what_there_is(kprune: Kprune) -> None:
+    listed = kprune("schema").out
+    for name in SCHEMAS:
+        assert name in listed
+        assert kprune("schema", name).json == schema_of(name)
+    ran = kprune("schema", "inspct")
+    assert ran.code == 2 and "did you mean 'inspect'?" in ran.err
     plan = kprune("schema", "plan").json
     assert {"version", "steps", "model", "expect"} == set(plan["$defs"]["Plan"]["properties"])
 

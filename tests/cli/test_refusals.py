@@ -280,7 +280,7 @@ USAGE = [
         "schema model",
         """
         error: there is no schema of 'model'
-        do:    write plan, iterate, report, repair or sensitivity
+        do:    choose one of plan, iterate-plan, report, repair, inspect, explain, diff, verify, tune, iterate, sensitivity
         """,
     ),
     (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Kprune
+from tests.cli.conftest import Kprune, fits
 from tests.cli.test_light import imported_by
 
 pytestmark = pytest.mark.oracle
@@ -31,6 +31,7 @@ def test_curves_are_shown_written_and_drawn_and_make_a_plan(
     assert lines[-2:] == ["wrote curves.json", "wrote curves.svg"]
     written = json.loads(Path("curves.json").read_text())
     assert list(written)[:4] == ["kprune", "schema", "command", "model"]
+    assert fits(written, "sensitivity")
     assert "hidden" in Path("curves.svg").read_text()
 
     line = "plan model.keras --sensitivity curves.json --max-drop 0.01"

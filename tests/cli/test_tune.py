@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Kprune
+from tests.cli.conftest import Kprune, fits
 
 pytestmark = pytest.mark.oracle
 
@@ -91,7 +91,8 @@ def test_quiet_prints_the_path_alone_and_a_report_is_written_beside(
     how = ("--data", samples / "digits_test.npz", "--epochs", "1")
     ran = kprune("tune", model, *how, "-q", "--report", "report.json")
     assert (ran.code, ran.out, ran.err) == (0, "model.tuned.keras\n", "")
-    assert json.loads(Path("report.json").read_text())["output"] == "model.tuned.keras"
+    report = json.loads(Path("report.json").read_text())
+    assert report["output"] == "model.tuned.keras" and fits(report, "tune")
     ran = kprune("tune", model, *how, "--force", "--report", "nowhere/report.json")
     assert ran.code == 4 and "nowhere" in ran.err
     assert ran.err.count("\n") <= 3  # before anything is trained

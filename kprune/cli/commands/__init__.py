@@ -55,5 +55,5 @@ COMMANDS = (
     Entry(CHECK, "sensitivity", "sensitivity", "Measure what it costs to cut each layer alone."),
     Entry(REFERENCE, "rules", "reference", "Layer classes and operations that kprune knows, and what they do."),
     Entry(REFERENCE, "criteria", "reference", "Criteria and statistics: what each is, its source, what it needs."),
-    Entry(REFERENCE, "schema", "reference", "JSON Schema of plans, reports, or the curves of 'sensitivity'."),
+    Entry(REFERENCE, "schema", "reference", "JSON Schema of plans and of reports."),
 )  # fmt: skip

@@ -21,7 +21,7 @@ def iterate(
     """Prune a little, repair or train, and repeat, as a plan says.
 
     Down to a target, or as long as a metric holds: the last model that held it is written.
-    'kprune schema iterate' describes the plan.
+    'kprune schema iterate-plan' describes the plan.
 
     Example: kprune iterate model.keras rounds.yaml --data train.npz
     """

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from kprune.cli.completion import complete_schema
 from kprune.cli.options import RULES, Debug, Json
 from kprune.errors import UsageError
 from kprune.text import clean
@@ -93,38 +94,27 @@ def criteria(
 
 def schema(
     what: Annotated[
-        str, Argument(metavar="plan|iterate|report|repair|sensitivity", help="Which of them.")
-    ],
+        str | None,
+        Argument(
+            metavar="NAME",
+            help="Which of them; without it they are listed.",
+            autocompletion=complete_schema,
+            show_default=False,
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> None:
-    """JSON Schema of plans, reports, or the curves of 'sensitivity'.
+    """JSON Schema of plans and of reports.
 
     Example: kprune schema plan > plan.schema.json
     """
+    from kprune.verbs.schemas import SCHEMAS, schema_of
+
+    if what is None:
+        from kprune.page.page import Page
+
+        Page().table(["name", "~of"], [(name, it.what) for name, it in SCHEMAS.items()])
+        return
     from kprune.cli.output import print_json
 
-    if what == "plan":
-        from kprune.select.plans.structs import plan_schema
-
-        print_json(plan_schema())
-    elif what == "iterate":
-        from kprune.select.plans.iteration import iteration_schema
-
-        print_json(iteration_schema())
-    elif what == "report":
-        from kprune.report.report import report_schema
-
-        print_json(report_schema())
-    elif what == "repair":
-        from kprune.report.repaired import repaired_schema
-
-        print_json(repaired_schema())
-    elif what == "sensitivity":
-        from kprune.select.plans.curves import curves_schema
-
-        print_json(curves_schema())
-    else:
-        raise UsageError(
-            f"there is no schema of '{clean(what)}'",
-            do="write plan, iterate, report, repair or sensitivity",
-        )
+    print_json(schema_of(what))
