@@ -8,6 +8,7 @@ from there (keras/src/saving/serialization_lib.py, tf_keras/src/saving/serializa
 
 from __future__ import annotations
 
+import builtins
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -168,6 +169,8 @@ def _is_known_function(module: Any, name: str, registered: Any) -> bool:
     if registered not in (None, "", name, "function"):
         return False
     package, _, rest = module.partition(".") if isinstance(module, str) else ("", "", "")
+    if package in ("", "builtins") and not hasattr(builtins, name):
+        return True  # if it is not registered, Keras finds nothing
     if name.startswith(f"{_HUB}>"):  # such a name is looked for among what is registered alone
         return package in ("", "builtins", _HUB)
     if package == "keras" and rest.partition(".")[0] == "ops":

@@ -23,6 +23,7 @@ from kprune.page.page import Page
 from kprune.page.result import Result
 from kprune.running.inputs import structure
 from kprune.runtime.custom_classes import foreign_classes, import_classes, require_trust
+from kprune.runtime.inert import require_inert
 from kprune.runtime.keras_import import import_keras, quiet
 from kprune.runtime.keras_runtime import run
 from kprune.runtime.lambda_code import usual_names
@@ -115,6 +116,7 @@ def flatten(
     output = Path(path.parent, f"{path.stem}.flat.keras") if output is None else output
     classes = foreign_classes(config)
     require_trust(classes, f"flattening {clean(str(path))}", trust or not classes)
+    require_inert(source, import_keras())
     with new_file(output, force=force) as file, tempfile.TemporaryDirectory() as folder:
         written = os.path.join(folder, "flat.keras")
         flat = write_flat(path, config, written, trust=trust)
@@ -217,7 +219,7 @@ def refuse_keras2(source: Source) -> None:
 
 
 def _load(path: AnyPath, objects: dict[str, Any], *, trust: bool) -> Any:
-    """Load with Keras. Lambda layers are forbidden unless the file is trusted."""
+    """Load with Keras, in its safe mode unless the file is trusted."""
     keras = import_keras()
     try:
         with quiet(), usual_names(keras):
@@ -225,16 +227,9 @@ def _load(path: AnyPath, objects: dict[str, Any], *, trust: bool) -> Any:
                 path, custom_objects=objects, compile=False, safe_mode=not trust
             )
     except Exception as error:  # Keras's own, or whatever the classes raise
-        text = str(error)  # Keras has no class for this error: its words tell it
-        if "Lambda" in text and "safe_mode" in text:
-            raise CannotPruneError(
-                f"{clean(str(path))} holds a Lambda layer",
-                why="its code is in the file as bytecode, which is only run if the file is trusted",
-                do="pass --trust if you trust this file",
-            ) from error
         raise DamagedFileError(
             f"Keras cannot load {clean(str(path))}",
-            why=f"{type(error).__name__}: {clean(_last_line(text), 300)}",
+            why=f"{type(error).__name__}: {clean(_last_line(str(error)), 300)}",
             do="check that the installed versions of its packages are those that saved it",
         ) from error
 

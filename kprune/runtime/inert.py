@@ -36,12 +36,14 @@ def is_registered(item: Active, keras: ModuleType) -> bool:
     )
 
 
-def require_inert(source: Source, keras: ModuleType) -> None:
-    """Refuse to load a model in which anything is active; what it was compiled with aside.
+def require_inert(source: Source, keras: ModuleType, *, compiled: bool = False) -> None:
+    """Refuse to load a model in which anything is active.
 
+    Args:
+        compiled: whether what it was compiled with is built as well.
     Raises: CannotPruneError that names what there is.
     """
-    items = [item for item in untrusted(source, keras) if not item.compiled]
+    items = [item for item in untrusted(source, keras) if compiled or not item.compiled]
     if items:
         raise refusal(source, items)
 

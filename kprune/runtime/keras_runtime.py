@@ -15,9 +15,9 @@ from kprune.formats import Source, write_model
 from kprune.formats.registry import usual_suffix
 from kprune.packages import imported
 from kprune.runtime.custom_classes import foreign_classes, import_classes
-from kprune.runtime.inert import require_inert, untrusted
+from kprune.runtime.inert import require_inert
 from kprune.runtime.keras_import import import_keras, name_of, quiet, reason_of
-from kprune.runtime.lambda_code import runs_lambdas
+from kprune.runtime.lambda_code import safe_mode_of
 from kprune.text import clean
 from kprune.types import Progress
 
@@ -47,22 +47,21 @@ def load(source: Source, folder: Path, *, compiled: bool = False) -> Any:
     Args:
         source: an opened model with a path.
         folder: a temporary one, in case Keras has to be given the file under another name.
-        compiled: whether to compile it, if the file says how; where that fails, or would run
-            something that is not trusted, it is not compiled.
+        compiled: whether to compile it, if the file says how; where that fails it is not compiled.
     Raises: CannotPruneError if it needs code that is not there or not trusted, FileError if Keras
         refuses it.
     """
     keras = keras_of(source)
-    require_inert(source, keras)
+    require_inert(source, keras, compiled=compiled)
     path = _under_a_name_that_keras_takes(source, folder)
     with quiet():
         own = import_classes(foreign_classes(source.config)) if source.trusted else {}
     said = source.config.get("compile_config") or source.metadata.get("training_config")
-    compiled = compiled and bool(said) and not untrusted(source, keras)
+    compiled = compiled and bool(said)
     try:
-        with quiet(), runs_lambdas(source, keras) as trusted:
+        with quiet(), safe_mode_of(source, keras) as safe:
             return keras.models.load_model(
-                path, custom_objects=own, compile=compiled, safe_mode=not trusted
+                path, custom_objects=own, compile=compiled, safe_mode=safe
             )
     except Exception as error:
         if compiled:
@@ -95,32 +94,19 @@ def _load_error(source: Source, error: Exception) -> KpruneError:
         error
     )  # Keras has no classes for these errors: its words are all there is to tell them by
     name = name_of(source)
-    if "ambda" in text and "safe" in text and not source.trusted:
-        return CannotPruneError(
-            f"cannot run {name}",
-            why="it has a Lambda layer, whose code Keras only runs if it is told to trust the file",
-            do="pass --trust if you trust this file: Keras's safe mode is then off for it",
-        )
     missing = re.search(r"(?:Could not locate (?:class|function)|Unknown layer:?) '([^']+)'", text)
     if missing or "register_keras_serializable" in text:
         what = f"'{clean(missing[1])}', which" if missing else "a class that"
         return CannotPruneError(
             f"cannot run {name}",
             why=f"it uses {what} is neither part of Keras nor registered",
-            do="give --rules a file that registers it (@keras.saving.register_keras_serializable)"
-            + (_or_trust(source) if not source.trusted else ""),
+            do="give --rules a file that registers it (@keras.saving.register_keras_serializable)",
         )
     return FileError(
         f"Keras does not load {name}",
         why=f"{type(error).__name__}: {clean(' '.join(text.split()), 300)}",
         do="check that keras.models.load_model accepts it",
     )
-
-
-def _or_trust(source: Source) -> str:
-    """What else can be done about classes that a file names."""
-    modules = {item.module for item in foreign_classes(source.config)} - {"__main__"}
-    return f", or import {clean(', '.join(sorted(modules)), 200)} (--trust)" if modules else ""
 
 
 def run(

@@ -20,6 +20,7 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
+from kprune.active_content import Kind
 from kprune.analysis.user_rules import loaded_modules
 from kprune.formats import Source
 from kprune.graph.model import Shape, leaves, map_leaves
@@ -34,16 +35,11 @@ LAMBDA = "Lambda"
 _LOADERS = ("keras.src.utils.python_utils", "tf_keras.src.utils.generic_utils")
 
 
-def holds_code(value: Any) -> bool:
-    """Whether Python bytecode stands in a config, as Keras 3 or as Keras 2 writes it."""
-    if isinstance(value, list):
-        return any(map(holds_code, value))
-    if not isinstance(value, dict):
-        return False
-    if value.get("class_name") == "__lambda__" or value.get("function_type") == "lambda":
-        return True
-    return any(map(holds_code, value.values()))
-
+_DONE = {
+    "the code of their Lambda layers was run": frozenset({Kind.BYTECODE}),
+    "files that they name were opened": frozenset({Kind.FILE, Kind.ADDRESS, Kind.PROGRAM}),
+}
+_UNSAFE = frozenset.union(*_DONE.values())
 
 _LIVE: ContextVar[Mapping[str, Any] | None] = ContextVar("_LIVE", default=None)
 
@@ -209,19 +205,29 @@ def _flat(outputs: Any) -> list[Any]:
 
 
 @contextmanager
-def runs_lambdas(source: Source, keras: ModuleType) -> Iterator[bool]:
-    """Whether the Lambda layers of a file are run, as it is trusted; they get the names they need."""
-    if not (source.trusted and holds_code(source.config)):
-        yield False
+def safe_mode_of(source: Source, keras: ModuleType) -> Iterator[bool]:
+    """Whether Keras's safe mode stays on while a file is loaded; Lambda layers get the names they need.
+
+    It is off where a trusted file holds what safe mode refuses.
+    """
+    if not (source.trusted and _unsafe(source)):
+        yield True
         return
     with usual_names(keras):
-        yield True
+        yield False
+
+
+def _unsafe(source: Source) -> set[Kind]:
+    """What Keras's safe mode refuses in a file."""
+    return {item.kind for item in source.active() if not item.compiled} & _UNSAFE
 
 
 def trusted(*sources: Source) -> list[Note]:
-    """The note about files whose own code was run."""
-    names = [name_of(s) for s in sources if s.trusted and holds_code(s.config)]
-    if not names:
-        return []
-    text = f"Keras's safe mode was off for {' and '.join(names)}: the code of their Lambda layers was run"
-    return [Note("trusted", "", text)]
+    """The notes about files whose own code was run, or which had others opened."""
+    notes = []
+    for did, kinds in _DONE.items():
+        names = [name_of(s) for s in sources if s.trusted and _unsafe(s) & kinds]
+        if names:
+            text = f"Keras's safe mode was off for {' and '.join(names)}: {did}"
+            notes.append(Note("trusted", "", text))
+    return notes
