@@ -26,11 +26,14 @@ class Source(Struct, frozen=True):
         text: the whole, as it was written.
         offset: where the piece starts in it; positions below count from there.
         place: where the text stands (`drop.txt, line 3`), shown above it; "" for the command.
+        hidden: whether messages give the place alone: a plan may name a file that is not its
+            author's to read, and what stands there is nobody else's business.
     """
 
     text: str
     offset: int = 0
     place: str = ""
+    hidden: bool = False
 
     def __eq__(self, other: object) -> bool:
         """Where a value was written is no part of the value: all are equal."""
@@ -41,18 +44,22 @@ class Source(Struct, frozen=True):
 
     def at(self, position: int, width: int = 1) -> str:
         """The text, and below it a caret under `position` of the piece."""
+        if self.hidden:
+            return f"{self.place}, column {self.offset + position + 1}" if self.text else self.place
         shown = point_at(self.text, self.offset + position, width)
         return f"{self.place}\n{shown}" if self.place else shown
 
     def shown(self) -> str:
         """The text without a caret, for a message that is about all of it."""
+        if self.hidden:
+            return self.place
         text = printable(self.text)
         text = text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
         return f"{self.place}\n{text}" if self.place else text
 
     def piece(self, position: int) -> Source:
         """The same text, for a piece that starts `position` characters further on."""
-        return Source(self.text, self.offset + position, self.place)
+        return Source(self.text, self.offset + position, self.place, self.hidden)
 
 
 def point_at(text: str, position: int, width: int = 1) -> str:

@@ -3,6 +3,9 @@
 text     numbers and ranges between spaces, commas or line ends; `#` starts a comment
 JSON     a list of numbers, or of true and false, one per unit
 .npy     an array of integers, or of bools, one per unit
+
+A plan or a spec may come from elsewhere and name any file, so messages say where in it something is
+wrong, and nothing of what stands there.
 """
 
 from __future__ import annotations
@@ -144,7 +147,7 @@ def _from_text(text: str, called: str) -> Indices:
     items: list[Item] = []
     for count, line in enumerate(text.splitlines(), start=1):
         content = line.partition("#")[0]
-        source = Source(line, place=f"{called}, line {count}")
+        source = Source(line, place=f"{called}, line {count}", hidden=True)
         for word in re.finditer(r"[^\s,]+", content):
             # No spaces inside an item here: in `3 -1` they separate two.
             match = ITEM.match(content, word.start(), word.end())
@@ -161,26 +164,36 @@ def _from_json(text: str, called: str) -> Indices:
         line = text.split("\n")[error.lineno - 1]
         raise SpecError(
             f"{called} is not JSON: {error.msg}",
-            where=Source(line, place=f"{called}, line {error.lineno}").at(error.colno - 1),
+            where=Source(line, place=f"{called}, line {error.lineno}", hidden=True).at(
+                error.colno - 1
+            ),
         ) from None
     except (ValueError, RecursionError):  # a number of thousands of digits, a thousand brackets
         raise SpecError(f"{called} is not a list of units") from None
     if not isinstance(value, list):
         raise SpecError(f"{called} does not hold a JSON list of units", do="write [3, 7, 12]")
-    return from_list(value, Source(called))
+    return from_list(value, Source(called, place=called, hidden=True))
 
 
 def _from_npy(content: bytes, called: str) -> Indices:
     try:
         array = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, OSError, EOFError, MemoryError, SyntaxError) as error:
-        raise DamagedFileError(f"{called} is not a readable .npy file", why=str(error)) from None
+    except (ValueError, OSError, EOFError, MemoryError, SyntaxError):
+        raise DamagedFileError(
+            f"{called} is not a readable .npy file",
+            why="its header or its values are cut off, or hold Python objects",
+        ) from None
     if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind not in "iub":
         is_array = isinstance(array, np.ndarray)
-        held = f"{array.dtype} of shape {array.shape}" if is_array else "a zip archive"
+        held = f"{_kind(array.dtype)} of shape {array.shape}" if is_array else "a zip archive"
         raise SpecError(
             f"{called} does not hold a list of units",
             why=f"it holds {held}",
             do="save integers, or one bool per unit, on one axis",
         )
-    return from_list(array.tolist(), Source(called))
+    return from_list(array.tolist(), Source(called, place=called, hidden=True))
+
+
+def _kind(dtype: np.dtype) -> str:
+    """A number type as messages give it, without the names of its fields, which the file chose."""
+    return str(dtype) if dtype.fields is None else "a structure"

@@ -108,13 +108,16 @@ class Listed(Indices, frozen=True):
     def _chosen(self, size: int, what: str, env: Mapping[str, np.ndarray] | None) -> np.ndarray:
         chosen = np.zeros(size, dtype=bool)
         for item in self.items:
-            where = item.source.at(0, item.width)
-            first, last = (_from_start(end, size, what, where) for end in (item.first, item.last))
+            first, last = (
+                _from_start(end, size, what, item.source, item.width)
+                for end in (item.first, item.last)
+            )
             if first > last:
+                would = "" if item.source.hidden else f"it would be {first} down to {last}"
                 raise IndexRangeError(
                     f"the range runs backwards in {what}",
-                    where=where,
-                    why=f"of {units_text(size)} it would be {first} down to {last}",
+                    where=item.source.at(0, item.width),
+                    why=would and f"of {units_text(size)} {would}",
                 )
             chosen[first : last + 1 : item.step] = True
         return ~chosen if self.complement else chosen
@@ -130,7 +133,7 @@ class Numbers(Indices, frozen=True):
 
     def _chosen(self, size: int, what: str, env: Mapping[str, np.ndarray] | None) -> np.ndarray:
         for end in (min(self.numbers, default=0), max(self.numbers, default=0)):
-            _from_start(end, size, what, self.source.shown())
+            _from_start(end, size, what, self.source)
         chosen = np.zeros(size, dtype=bool)
         chosen[np.array(self.numbers, dtype=np.int64)] = True
         return chosen
@@ -176,7 +179,8 @@ def from_list(values: list[Any], source: Source | None = None) -> Indices:
         return Mask(mask, source=source or Source(f"mask of {len(mask)}, {sum(mask)} true"))
     for entry in values:
         if not isinstance(entry, (int, np.integer)) or isinstance(entry, bool):
-            raise not_indices(f"a list with {clean(repr(entry), 60)} in it", source)
+            held = "something else" if source and source.hidden else clean(repr(entry), 60)
+            raise not_indices(f"a list with {held} in it", source)
     numbers = tuple(map(int, values))
     return Numbers(numbers, source=source or Source(_describe(numbers)))
 
@@ -196,7 +200,7 @@ def item_of(match: re.Match[str], source: Source) -> Item:
         raise SpecError(
             "the range runs backwards",
             where=source.at(position, width),
-            do=f"write {last}-{first}",
+            do="" if source.hidden else f"write {last}-{first}",
         )
     if step == 0:
         raise SpecError("the step of a range is 1 or more", where=source.at(match.start(3)))
@@ -217,9 +221,10 @@ def malformed(text: str, position: int, source: Source) -> SpecError:
         do = "put an expression into where(...)"
     elif source.offset and re.match(r"\s*[^\W\d]", text):  # behind a layer's name and a colon
         do = f"{HOW_TO_WRITE}; a layer name that contains ':' goes between quotes"
-    return SpecError(
-        f"{quoted(text.strip())} is not a list of units", where=source.at(position), why=why, do=do
-    )
+    called = quoted(text.strip())
+    if source.hidden:
+        called, why, do = "what stands there", "", HOW_TO_WRITE
+    return SpecError(f"{called} is not a list of units", where=source.at(position), why=why, do=do)
 
 
 def not_indices(received: str, source: Source | None = None) -> SpecError:
@@ -237,14 +242,20 @@ def _int(digits: str) -> int:
     return -_FAR if digits.startswith("-") else _FAR
 
 
-def _from_start(index: int, size: int, what: str, where: str) -> int:
-    """`index` counted from the start. Raises: IndexRangeError if the layer does not have it."""
+def _from_start(index: int, size: int, what: str, source: Source, width: int = 0) -> int:
+    """`index` counted from the start.
+
+    Args:
+        source: where it is written.
+        width: of what is written there; 0 if it is one of a list.
+    Raises: IndexRangeError if the layer does not have it.
+    """
     counted = index + size if index < 0 else index
     if not 0 <= counted < size:
-        shown = index if abs(index) < _FAR else "with so many digits"
+        shown = f"unit {index}" if abs(index) < _FAR else "unit with so many digits"
         raise IndexRangeError(
-            f"there is no unit {shown} in {what}",
-            where=where,
+            f"there is no {'such unit' if source.hidden else shown} in {what}",
+            where=source.at(0, width) if width else source.shown(),
             why=f"it has {units_text(size)}: 0" + (f" to {size - 1}" if size > 1 else ""),
         )
     return counted

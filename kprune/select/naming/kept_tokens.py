@@ -102,10 +102,10 @@ def rows_of_tokens(
     content = content_of(name, base, what="tokens")
     listed = _of_text(content, called, is_json=name.endswith(".json"))
     ids = {str(token): number for number, token in enumerate(tokens)}
-    unknown = [str(token) for token in listed if str(token) not in ids]
-    if unknown:
+    unknown = next((at for at, token in enumerate(listed, 1) if str(token) not in ids), None)
+    if unknown is not None:  # a plan may name any file: what stands in it is not told
         raise UsageError(
-            f"{quoted(unknown[0])} in {called} is not a token that '{clean(lookup.layer.path)}' knows",
+            f"entry {unknown} of {called} is not a token that '{clean(lookup.layer.path)}' knows",
             why=f"its vocabulary has tokens such as {', '.join(quoted(str(it)) for it in tokens[-3:])}",
             do="list tokens as they are written in the vocabulary, one per line; or rows by their numbers",
         )

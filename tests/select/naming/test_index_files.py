@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kprune.errors import DamagedFileError, FileError, IndexRangeError, SpecError, UsageError
+from kprune.errors import (
+    DamagedFileError,
+    FileError,
+    IndexRangeError,
+    KpruneError,
+    SpecError,
+    UsageError,
+)
 from kprune.select.naming.index_files import read_indices
 from kprune.select.naming.index_text import parse_indices
 
@@ -104,16 +111,15 @@ def test_a_pipe_is_a_file(folder):
 HOW = "write 3,7,12 or 0-7 or 0-99/2 or -1 or !3,7 or @FILE or where(EXPRESSION)"
 REFUSED = [
     ("a.txt", b"3 7\n8 x9\n", SpecError,
-     "error: '8 x9' is not a list of units\nwhere: a.txt, line 2\n       8 x9\n         ^\n"
+     "error: what stands there is not a list of units\nwhere: a.txt, line 2, column 3\n"
      f"do:    {HOW}"),
     ("a.txt", b"3 7\n8x\n", SpecError,
-     "error: '8x' is not a list of units\nwhere: a.txt, line 2\n       8x\n        ^\n"
+     "error: what stands there is not a list of units\nwhere: a.txt, line 2, column 2\n"
      f"do:    {HOW}"),
     ("a.txt", b"1 2 # first\n9-3 # second", SpecError,
-     "error: the range runs backwards\nwhere: a.txt, line 2\n       9-3 # second\n       ^^^\n"
-     "do:    write 3-9"),
+     "error: the range runs backwards\nwhere: a.txt, line 2, column 1"),
     ("a.txt", b"3\n\n20", IndexRangeError,
-     "error: there is no unit 20 in layer 'd'\nwhere: a.txt, line 3\n       20\n       ^^\n"
+     "error: there is no such unit in layer 'd'\nwhere: a.txt, line 3, column 1\n"
      "why:   it has 20 units: 0 to 19"),
     ("a.txt", b"# none\n", UsageError,
      "error: no unit of layer 'd' is chosen\nwhere: @a.txt\n       ^^^^^^\n"
@@ -121,20 +127,18 @@ REFUSED = [
     ("a.txt", b"3 \xff", DamagedFileError,
      "error: a.txt is not a list of units\nwhy:   byte 2 is not UTF-8 text"),
     ("a.json", b"[3, x]", SpecError,
-     "error: a.json is not JSON: Expecting value\nwhere: a.json, line 1\n       [3, x]\n"
-     "           ^"),
+     "error: a.json is not JSON: Expecting value\nwhere: a.json, line 1, column 5"),
     ("a.json", b"[3,\n", SpecError,
-     "error: a.json is not JSON: Expecting value\nwhere: a.json, line 2\n       \n"
-     "       ^"),
+     "error: a.json is not JSON: Expecting value\nwhere: a.json, line 2"),
     ("a.json", b'{"units": [3]}', SpecError,
      "error: a.json does not hold a JSON list of units\ndo:    write [3, 7, 12]"),
     ("a.json", b'[3, "x"]', SpecError,
-     "error: units are whole numbers, and this is a list with 'x' in it\nwhere: a.json\n"
+     "error: units are whole numbers, and this is a list with something else in it\nwhere: a.json\n"
      "do:    give a list of ints, a range, a numpy array of ints or bools, or text such as '0-7'"),
     ("a.json", b"[" * 100_000, SpecError, "error: a.json is not a list of units"),
     ("a.json", b"[" + b"9" * 5000 + b"]", SpecError, "error: a.json is not a list of units"),
     ("a.json", b"[3, 99]", IndexRangeError,
-     "error: there is no unit 99 in layer 'd'\nwhere: a.json\nwhy:   it has 20 units: 0 to 19"),
+     "error: there is no such unit in layer 'd'\nwhere: a.json\nwhy:   it has 20 units: 0 to 19"),
     ("a.json", b"[true, false]", IndexRangeError,
      "error: the mask has 2 entries, and layer 'd' has 20 units\nwhere: a.json"),
     ("a.npy", array_bytes(np.array([1.5])), SpecError,
@@ -150,6 +154,33 @@ REFUSED = [
 def test_a_file_of_anything_else_is_refused_with_its_line(folder, name, content, kind, message):
     (folder / name).write_bytes(content)
     assert refused(kind, resolved, f"@{name}") == message
+
+
+SECRETS = {
+    "a.txt": [
+        b"hunter2",
+        b"3\nhunter2 4",
+        b"31337",
+        b"31337-7",
+        b"1-hunter2",
+        b"9999999999999999999",
+    ],
+    "a.json": [b'["hunter2"]', b'{"hunter2": 1}', b"[hunter2]", b"[31337]", b"[-31337]"],
+    "a.npy": [b"hunter2", b"\x93NUMPY\x01\x00\x07\x00hunter2"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [(name, content) for name in SECRETS for content in SECRETS[name]]
+)
+def test_nothing_of_what_stands_in_a_file_is_told(folder, name, content):
+    (folder / name).write_bytes(content)
+    for spec in (f"@{name}", f"!@{name}"):
+        with pytest.raises(KpruneError) as refusal:
+            resolved(spec)
+        told = str(refusal.value)
+        assert name in told
+        assert "hunter" not in told and "31337" not in told and "99999" not in told
 
 
 @pytest.mark.parametrize(
