@@ -82,8 +82,8 @@ Trust = Annotated[
     bool,
     Option(
         "--trust",
-        help="Run code that is not part of Keras: code of packages that the file names, and "
-        "code in the file itself (Lambda layers; Keras's safe mode is then off).",
+        help="Trust the file: run code that is not part of Keras, of packages that it names and in "
+        "the file itself (Lambda layers), and open what it names; Keras's safe mode is then off.",
         rich_help_panel=RULES,
     ),
 ]
