@@ -7,7 +7,7 @@ on a list is active.
 
 active.py                one such item: what it would do, where it stands, what it names
 keras_classes.py         Keras's own classes and functions that only build and compute
-tensorflow_functions.py  functions and operations of TensorFlow that only compute
+tensorflow_functions.py  functions of TensorFlow that only compute
 objects.py               what one object of a config would do
 walk.py                  all of a config, also what no output reads
 graphs.py                all graphs of a SavedModel, also what no signature calls

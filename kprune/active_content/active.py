@@ -10,9 +10,6 @@ from msgspec import Struct
 from kprune.page.figures import some
 from kprune.text import clean
 
-COMPILED = "compile_config"
-"""The place of what is built only when a model is compiled as its file says."""
-
 
 class Kind(StrEnum):
     """What would happen; the value goes on after the place and before what is named."""
@@ -37,17 +34,14 @@ class Active(Struct, frozen=True, order=True):
         what: the module, class, function, path, address or operation; "" for bytecode.
         registered: the name under which Keras looks first among what is registered. If it finds
             something, that is used, and nothing of the file's own; "" if it does not look.
+        compiled: whether it is built only when the model is compiled as its file says.
     """
 
     kind: Kind
     place: str
     what: str = ""
     registered: str = ""
-
-    @property
-    def compiled(self) -> bool:
-        """Whether only compiling the model as the file says needs it."""
-        return self.place == COMPILED
+    compiled: bool = False
 
     @property
     def where(self) -> str:

@@ -148,7 +148,7 @@ OPERATIONS = frozenset(
     abs absolute arccos arccosh arcsin arcsinh arctan arctanh cbrt ceil celu conj cos cosh
     deg2rad elu erf erfinv exp exp2 expm1 floor gelu glu hard_shrink hard_sigmoid hard_silu
     hard_swish hard_tanh identity leaky_relu log log10 log1p log2 log_sigmoid log_softmax
-    nan_to_num negative normalize rad2deg reciprocal relu relu6 rint round rsqrt selu sigmoid sign
+    nan_to_num negative normalize rad2deg reciprocal relu relu6 round rsqrt selu sigmoid sign
     silu sin sinc sinh soft_shrink softmax softplus softsign sparse_plus sparse_sigmoid sparsemax
     sqrt square squareplus swish tan tanh tanh_shrink trunc
     """.split()

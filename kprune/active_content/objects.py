@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kprune.active_content.active import Active, Kind
+from kprune.active_content.inert_operations import INERT
 from kprune.active_content.keras_classes import (
     CLASSES,
     FILE_ENTRIES,
@@ -28,7 +29,6 @@ from kprune.active_content.keras_classes import (
     READERS,
     SPECS,
 )
-from kprune.active_content.tensorflow_functions import OPERATIONS as NODE_OPERATIONS
 from kprune.active_content.tensorflow_functions import only_computes
 from kprune.rules import PACKAGES
 
@@ -130,7 +130,7 @@ def _of_own_class(name: str, config: Mapping[str, Any], place: str) -> Iterator[
     elif name == "TensorFlowOpLayer":
         node = config.get("node_def")
         operation = node.get("op") if isinstance(node, dict) else "?"
-        if operation not in NODE_OPERATIONS:
+        if operation not in INERT:
             yield Active(Kind.OPERATION, place, str(operation))
 
 
@@ -166,10 +166,10 @@ def _is_known_class(module: Any, name: str, registered: Any) -> bool:
 
 
 def _is_known_function(module: Any, name: str, registered: Any) -> bool:
-    if registered not in (None, "", name, "function"):
+    if registered not in (None, "", name, *(["function"] if module == "builtins" else [])):
         return False
     package, _, rest = module.partition(".") if isinstance(module, str) else ("", "", "")
-    if package in ("", "builtins") and not hasattr(builtins, name):
+    if package in ("", "builtins") and not hasattr(builtins, name.partition(".")[0]):
         return True  # if it is not registered, Keras finds nothing
     if name.startswith(f"{_HUB}>"):  # such a name is looked for among what is registered alone
         return package in ("", "builtins", _HUB)

@@ -1,4 +1,4 @@
-"""TensorFlow's functions and operations that only compute: what they give depends on what they get.
+"""TensorFlow's functions that only compute: what they give depends on what they get.
 
 Keras 2 calls any function of TensorFlow that a layer names: also those that read and write files,
 print into one, load libraries or call Python. Left out on purpose, besides these: what takes a
@@ -173,23 +173,6 @@ FUNCTIONS = frozenset(
     f"{room}.{name}" if room else name for room, names in _ROOMS.items() for name in names.split()
 )
 """Functions that only compute, without `tf.` and `compat.v1.`."""
-
-OPERATIONS = frozenset(
-    """
-    Add AddN AddV2 All Any ArgMax ArgMin AvgPool BatchMatMul BatchMatMulV2 BiasAdd BroadcastTo Cast
-    Ceil ClipByValue Concat ConcatV2 Const Conv2D Cos Cumprod Cumsum DepthToSpace
-    DepthwiseConv2dNative DivNoNan Einsum Elu Equal Erf Exp ExpandDims Expm1 Fill Floor FloorDiv
-    FloorMod FusedBatchNorm FusedBatchNormV3 Gather GatherNd GatherV2 Greater GreaterEqual Identity
-    IdentityN IsFinite IsInf IsNan L2Loss LeakyRelu Less LessEqual Log Log1p LogSoftmax LogicalAnd
-    LogicalNot LogicalOr MatMul Max MaxPool Maximum Mean Min Minimum MirrorPad Mod Mul Neg NotEqual
-    OneHot OnesLike Pack Pad PadV2 Pow Prod Range Rank RealDiv Reciprocal Relu Relu6 Reshape
-    ResizeBicubic ResizeBilinear ResizeNearestNeighbor ReverseV2 Round Rsqrt Select SelectV2 Selu
-    Shape Sigmoid Sign Sin Size Slice Softmax Softplus Softsign SpaceToBatchND BatchToSpaceND
-    SpaceToDepth Split SplitV Sqrt Square SquaredDifference Squeeze StopGradient StridedSlice Sub
-    Sum Tan Tanh Tile TopKV2 Transpose TruncateDiv Unpack Where ZerosLike
-    """.split()
-)
-"""Operations of a graph that only compute, as TensorFlow 2.0 to 2.3 made layers of them."""
 
 
 def only_computes(name: str) -> bool:

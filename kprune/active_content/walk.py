@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kprune.active_content.active import COMPILED, Active
+from msgspec.structs import replace
+
+from kprune.active_content.active import Active
 from kprune.active_content.objects import is_object, is_own, of_entries, of_object, opened_by
 
 _LONGEST = 400  # of a place: deeper layers are told by the path of those around them
@@ -23,7 +25,8 @@ def active_in_keras_file(
     """
     model = {key: value for key, value in config.items() if key != _COMPILE_CONFIG}
     compiled = [config.get(_COMPILE_CONFIG), metadata.get(_TRAINING_CONFIG)]
-    return (*active_in(model), *active_in(compiled, COMPILED))
+    found = active_in(compiled, _COMPILE_CONFIG)
+    return (*active_in(model), *(replace(item, compiled=True) for item in found))
 
 
 def active_in(value: Any, place: str = "") -> tuple[Active, ...]:
@@ -69,6 +72,6 @@ def _inside(place: str, item: Mapping[str, Any]) -> str:
     """The place of an object: one with a name, such as a layer, has a place of its own."""
     config = item.get("config")
     name = item.get("name") or (config.get("name") if isinstance(config, dict) else None)
-    if place == COMPILED or not isinstance(name, str) or len(place) > _LONGEST:
+    if place == _COMPILE_CONFIG or not isinstance(name, str) or len(place) > _LONGEST:
         return place
     return f"{place}/{name}" if place else name

@@ -2,12 +2,17 @@
 
 Keras's own safe mode does not do: it lets Keras 2's files unpack bytecode, import modules and call
 functions, and any file open others.
+
+The gate goes by what kprune reads. Should Keras ever read a file otherwise, there is a second lock
+behind it, for bytecode and imports.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from types import ModuleType
+import importlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType, SimpleNamespace
 
 from kprune.active_content import Active
 from kprune.active_content.active import listed
@@ -46,6 +51,28 @@ def require_inert(source: Source, keras: ModuleType, *, compiled: bool = False) 
     items = [item for item in untrusted(source, keras) if compiled or not item.compiled]
     if items:
         raise refusal(source, items)
+
+
+@contextmanager
+def locked(source: Source, keras: ModuleType) -> Iterator[None]:
+    """Meanwhile a Keras unpacks no bytecode and imports nothing but itself, unless a file is trusted."""
+    if source.trusted:
+        yield
+        return
+    library = importlib.import_module(f"{keras.__name__}.src.saving.serialization_lib")
+    original = library.importlib
+    library.importlib = SimpleNamespace(import_module=_of_keras)  # type: ignore[attr-defined]
+    try:
+        with library.SafeModeScope(safe_mode=True):
+            yield
+    finally:
+        library.importlib = original  # type: ignore[attr-defined]
+
+
+def _of_keras(name: str) -> ModuleType:
+    """A module of Keras; an empty one for any other, in which Keras finds nothing."""
+    own = name.partition(".")[0] in ("keras", "tf_keras", "keras_hub")
+    return importlib.import_module(name) if own else ModuleType(name)
 
 
 def refusal(

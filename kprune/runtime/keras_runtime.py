@@ -15,7 +15,7 @@ from kprune.formats import Source, write_model
 from kprune.formats.registry import usual_suffix
 from kprune.packages import imported
 from kprune.runtime.custom_classes import foreign_classes, import_classes
-from kprune.runtime.inert import require_inert
+from kprune.runtime.inert import locked, require_inert
 from kprune.runtime.keras_import import import_keras, name_of, quiet, reason_of
 from kprune.runtime.lambda_code import safe_mode_of
 from kprune.text import clean
@@ -52,6 +52,13 @@ def load(source: Source, folder: Path, *, compiled: bool = False) -> Any:
         refuses it.
     """
     keras = keras_of(source)
+    if source.format == "keras-folder" and keras.__name__ != "keras":
+        # tf_keras takes a folder for a SavedModel, and would run what else lies in it.
+        raise CannotPruneError(
+            f"cannot run {name_of(source)}",
+            why="it is an unzipped .keras of Keras 2, which reads it only as a file",
+            do="zip what is in the folder, without compression, into a file that ends in .keras",
+        )
     require_inert(source, keras, compiled=compiled)
     path = _under_a_name_that_keras_takes(source, folder)
     with quiet():
@@ -59,7 +66,7 @@ def load(source: Source, folder: Path, *, compiled: bool = False) -> Any:
     said = source.config.get("compile_config") or source.metadata.get("training_config")
     compiled = compiled and bool(said)
     try:
-        with quiet(), safe_mode_of(source, keras) as safe:
+        with quiet(), locked(source, keras), safe_mode_of(source, keras) as safe:
             return keras.models.load_model(
                 path, custom_objects=own, compile=compiled, safe_mode=safe
             )

@@ -199,10 +199,15 @@ def test_what_a_model_was_compiled_with_is_told_apart() -> None:
     training = {"optimizer_config": {"class_name": "Custom>Adam", "config": {}}, "loss": "get"}
     found = active_in_keras_file(config, {"training_config": training})
     assert found == (
-        Active(Kind.FUNCTION, "compile_config", "my.losses.steal", "steal"),
-        Active(Kind.FUNCTION, "compile_config", "get", "get"),
+        Active(Kind.FUNCTION, "compile_config", "my.losses.steal", "steal", compiled=True),
+        Active(Kind.FUNCTION, "compile_config", "get", "get", compiled=True),
     )
-    assert all(item.compiled for item in found)
+
+
+def test_a_layer_cannot_pass_itself_off_as_what_the_model_was_compiled_with() -> None:
+    (item,) = active_in_keras_file(model(layer("Gain", "compile_config", "my.layers")), {})
+    assert not item.compiled
+    assert str(item) == "'compile_config' imports my.layers.Gain"
 
 
 def test_a_class_is_let_through_only_by_the_name_under_which_keras_looks_for_it() -> None:

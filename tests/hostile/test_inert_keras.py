@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import zipfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,19 @@ import pytest
 
 from kprune.cli.boundary import run
 from kprune.runtime import keras_runtime
-from tests.hostile.baits import PAYLOADS, Bait, Payload, baited, make_models
+from tests.hostile.baits import (
+    OLD_ZIP,
+    PAYLOADS,
+    Bait,
+    Payload,
+    Watch,
+    baited,
+    called_by_lambda,
+    foreign_model,
+    make_models,
+    old_lambda,
+    old_lambda_aside,
+)
 
 pytestmark = pytest.mark.oracle
 
@@ -46,6 +60,8 @@ CUTTING = {
 }
 """Verbs that treat the model as data."""
 
+
+STOPPED_TWICE = (old_lambda, old_lambda_aside, called_by_lambda, foreign_model)
 
 CODES = {"untrusted": 5, "explain": 0, "flatten": 3}
 TELLING = ("inspect", "untrusted", "remove", "l1", "zero", "mask", "compact")
@@ -172,13 +188,56 @@ def test_a_model_that_is_not_compiled_needs_no_trust_in_what_it_was_compiled_wit
     assert not bait.taken()
 
 
+def no_gate(*args: Any, **how: Any) -> None:
+    pass
+
+
+def no_lock(*args: Any) -> Any:
+    return nullcontext()
+
+
 @pytest.mark.parametrize("payload", PAYLOADS, ids=lambda payload: payload.name)
 def test_the_bait_is_taken_where_there_is_no_gate(
     payload: Payload, place: tuple[Path, Bait], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that a bait which nobody could ever take is noticed."""
     path, bait = place
-    monkeypatch.setattr(keras_runtime, "require_inert", lambda *args, **how: None)
+    monkeypatch.setattr(keras_runtime, "require_inert", no_gate)
+    monkeypatch.setattr(keras_runtime, "locked", no_lock)
     verb = RUNNING["verify data" if payload.compiled else "verify"]
     code_of(verb, path, *(["--trust"] if payload.needs_trust else []))
     assert bait.taken()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [item for item in PAYLOADS if item.edit in STOPPED_TWICE and not item.needs_trust],
+    ids=lambda payload: payload.name,
+)
+def test_bytecode_and_imports_are_behind_a_second_lock(
+    payload: Payload, place: tuple[Path, Bait], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, bait = place
+    monkeypatch.setattr(keras_runtime, "require_inert", no_gate)
+    assert code_of(RUNNING["verify"], path) in (3, 4)
+    assert not bait.taken()
+
+
+def test_a_folder_of_keras_2_is_not_taken_for_a_savedmodel(
+    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """tf_keras knows no unzipped `.keras`: it would look for a SavedModel in the folder."""
+    import tf_keras
+
+    folder = tmp_path / "unzipped"
+    with zipfile.ZipFile(files.folder / OLD_ZIP) as archive:
+        archive.extractall(folder)
+    (folder / "saved_model.pbtxt").write_text("saved_model_schema_version: 1")
+    watch = Watch(folder / "saved_model.pbtxt")
+    assert run(["verify", str(folder), str(folder)]) == 3
+    assert not watch.opened()
+    assert "reads it only as a file" in capsys.readouterr().err
+    with pytest.raises(Exception):  # noqa: B017, whatever TensorFlow says of an empty graph
+        tf_keras.models.load_model(folder)
+    assert watch.opened()
+    watch.close()
