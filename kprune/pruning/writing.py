@@ -99,8 +99,7 @@ def write(it: Opened, change: Change, target: Target) -> Report | LiveModel:
     """
     if not it.live:
         return write_file(it, change, target)
-    from kprune.runtime.inert import untrusted
-    from kprune.runtime.keras_runtime import keras_of, load
+    from kprune.runtime.keras_runtime import load
 
     assert it.source.path is not None
     folder = it.source.path.parent
@@ -109,9 +108,7 @@ def write(it: Opened, change: Change, target: Target) -> Report | LiveModel:
     after = folder / "pruned.keras"
     write_file(it, change, Target(after, limits=target.limits))
     with open_model(after, trust=it.source.trusted) as source:
-        # A loss that nobody registered is left out, as Keras leaves it out.
-        compiled = not any(item.compiled for item in untrusted(source, keras_of(source)))
-        loaded: LiveModel = load(source, folder, compiled=compiled)
+        loaded: LiveModel = load(source, folder, compiled=True)
     return loaded
 
 

@@ -19,7 +19,8 @@ from kprune.active_content.active import listed
 from kprune.errors import CannotPruneError
 from kprune.formats import Source
 from kprune.page.figures import some
-from kprune.runtime.keras_import import name_of
+from kprune.page.result import Note
+from kprune.runtime.keras_import import keras_of, name_of
 from kprune.text import clean
 
 
@@ -41,16 +42,35 @@ def is_registered(item: Active, keras: ModuleType) -> bool:
     )
 
 
-def require_inert(source: Source, keras: ModuleType, *, compiled: bool = False) -> None:
-    """Refuse to load a model in which anything is active.
+def require_inert(source: Source, keras: ModuleType) -> None:
+    """Refuse to load a model in which anything is active; what it was compiled with aside.
 
-    Args:
-        compiled: whether what it was compiled with is built as well.
     Raises: CannotPruneError that names what there is.
     """
-    items = [item for item in untrusted(source, keras) if compiled or not item.compiled]
+    items = [item for item in untrusted(source, keras) if not item.compiled]
     if items:
         raise refusal(source, items)
+
+
+def may_compile(source: Source, keras: ModuleType) -> bool:
+    """Whether a model may be compiled as its file says: nothing would act that is not trusted."""
+    return not any(item.compiled for item in untrusted(source, keras))
+
+
+def not_compiled(*sources: Source) -> list[Note]:
+    """Notes on files whose loss and metrics are left out, since they are not trusted."""
+    notes = []
+    for source in sources:
+        if source.trusted or not any(item.compiled for item in source.active()):
+            continue  # and Keras need not be imported to know it
+        items = [item for item in untrusted(source, keras_of(source)) if item.compiled]
+        if items:
+            text = (
+                f"{name_of(source)} is not compiled as it says, since it is not trusted (--trust): "
+                f"{listed(items)}"
+            )
+            notes.append(Note("untrusted", "", text))
+    return notes
 
 
 @contextmanager

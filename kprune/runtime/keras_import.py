@@ -17,7 +17,7 @@ from types import ModuleType
 from kprune.errors import SetupError
 from kprune.faults import shown
 from kprune.formats import Source
-from kprune.packages import missing_package, not_imported, pip_install
+from kprune.packages import imported, missing_package, not_imported, pip_install
 from kprune.text import clean
 
 # How lines begin in messages of TensorFlow that say where in the code something failed.
@@ -89,6 +89,22 @@ def import_keras() -> ModuleType:
         raise _without_keras(error) from error
     module: ModuleType = keras
     return module
+
+
+def keras_of(source: Source) -> ModuleType:
+    """The Keras that wrote a file: tf_keras for what Keras 2 wrote, where Keras 3 often has no such layer.
+
+    Raises: SetupError if it cannot be imported.
+    """
+    keras = import_keras()
+    if not str(source.metadata.get("keras_version", "3")).startswith(("1.", "2.")):
+        return keras
+    with quiet():
+        return imported(
+            "tf_keras",
+            what=f"{name_of(source)} was saved by Keras 2, and tf_keras, which runs it,",
+            do="install it: pip install 'kprune[keras2]'",
+        )
 
 
 def _without_keras(error: Exception) -> SetupError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,29 +12,12 @@ from kprune.edit import Edit
 from kprune.errors import CannotPruneError, FileError, KpruneError
 from kprune.formats import Source, write_model
 from kprune.formats.registry import usual_suffix
-from kprune.packages import imported
 from kprune.runtime.custom_classes import foreign_classes, import_classes
-from kprune.runtime.inert import locked, require_inert
-from kprune.runtime.keras_import import import_keras, name_of, quiet, reason_of
+from kprune.runtime.inert import locked, may_compile, require_inert
+from kprune.runtime.keras_import import import_keras, keras_of, name_of, quiet, reason_of
 from kprune.runtime.lambda_code import safe_mode_of
 from kprune.text import clean
 from kprune.types import Progress
-
-
-def keras_of(source: Source) -> ModuleType:
-    """The Keras that wrote a file: tf_keras for what Keras 2 wrote, where Keras 3 often has no such layer.
-
-    Raises: SetupError if it cannot be imported.
-    """
-    keras = import_keras()
-    if not str(source.metadata.get("keras_version", "3")).startswith(("1.", "2.")):
-        return keras
-    with quiet():
-        return imported(
-            "tf_keras",
-            what=f"{name_of(source)} was saved by Keras 2, and tf_keras, which runs it,",
-            do="install it: pip install 'kprune[keras2]'",
-        )
 
 
 def load(source: Source, folder: Path, *, compiled: bool = False) -> Any:
@@ -47,7 +29,8 @@ def load(source: Source, folder: Path, *, compiled: bool = False) -> Any:
     Args:
         source: an opened model with a path.
         folder: a temporary one, in case Keras has to be given the file under another name.
-        compiled: whether to compile it, if the file says how; where that fails it is not compiled.
+        compiled: whether to compile it, if the file says how; where that fails, or what it says is
+            not trusted, it is not compiled.
     Raises: CannotPruneError if it needs code that is not there or not trusted, FileError if Keras
         refuses it.
     """
@@ -59,12 +42,12 @@ def load(source: Source, folder: Path, *, compiled: bool = False) -> Any:
             why="it is an unzipped .keras of Keras 2, which reads it only as a file",
             do="zip what is in the folder, without compression, into a file that ends in .keras",
         )
-    require_inert(source, keras, compiled=compiled)
+    require_inert(source, keras)
     path = _under_a_name_that_keras_takes(source, folder)
     with quiet():
         own = import_classes(foreign_classes(source.config)) if source.trusted else {}
     said = source.config.get("compile_config") or source.metadata.get("training_config")
-    compiled = compiled and bool(said)
+    compiled = compiled and bool(said) and may_compile(source, keras)
     try:
         with quiet(), locked(source, keras), safe_mode_of(source, keras) as safe:
             return keras.models.load_model(

@@ -33,7 +33,9 @@ from kprune.running.compiling import compile_for
 from kprune.running.examples import examples
 from kprune.running.sources import DataSource, Given, given, named
 from kprune.runtime.custom_classes import with_modules_of
-from kprune.runtime.keras_runtime import keras_of, load, output_names
+from kprune.runtime.inert import not_compiled
+from kprune.runtime.keras_import import keras_of
+from kprune.runtime.keras_runtime import load, output_names
 from kprune.runtime.lambda_code import trusted
 from kprune.select.naming.class_names import output_axes
 from kprune.surgery.provenance import KEY, TRAINED, is_refitted, left_units, with_training
@@ -289,7 +291,7 @@ def _prepared(
     if left is None and is_refitted(source.metadata):
         before = TRAINED in source.metadata[KEY]
         notes += start_gently(keras, live, settings, said=said, before=before)
-    notes += [*trusted(source), *train.notes]
+    notes += [*trusted(source), *not_compiled(source), *train.notes]
     if held is None:
         text = "no data are held back: epochs are judged by those the model learns from"
         notes.append(Note("validation", "", text))

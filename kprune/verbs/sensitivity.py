@@ -28,6 +28,7 @@ from kprune.running.classes import classes_left
 from kprune.running.examples import examples
 from kprune.running.metrics import decisive, directions, evaluated
 from kprune.running.sources import DataSource, held, is_function, named
+from kprune.runtime.inert import not_compiled
 from kprune.runtime.keras_import import import_keras
 from kprune.runtime.keras_runtime import load, output_names
 from kprune.runtime.lambda_code import trusted
@@ -121,7 +122,7 @@ def sensitivity(
         if not cuts:
             raise UsageError("no layer is left to measure", do="exclude fewer, or name layers")
         parameters = count(analysis).parameters
-        notes = trusted(source)
+        notes = [*trusted(source), *not_compiled(source)]
     where = _Place(os.path.abspath(model), data, rules, trust, batch_size, metric)
     different: dict[str, Units] = {
         _key(units): units for cut in cuts for units in cut.units.values()

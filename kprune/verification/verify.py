@@ -27,8 +27,9 @@ from kprune.running.inputs import at, cut_inputs, fixed_batch, random_inputs, wh
 from kprune.running.metrics import directions, measured, removed_classes
 from kprune.running.noise import is_random, without_noise
 from kprune.running.sources import DataSource
-from kprune.runtime.keras_import import import_keras, name_of
-from kprune.runtime.keras_runtime import is_compiled, keras_of, load, output_names, run
+from kprune.runtime.inert import not_compiled
+from kprune.runtime.keras_import import import_keras, keras_of, name_of
+from kprune.runtime.keras_runtime import is_compiled, load, output_names, run
 from kprune.runtime.lambda_code import trusted
 from kprune.surgery.whole_layers import WholeLayers
 from kprune.text import clean
@@ -229,6 +230,8 @@ class _Both:
                 ]
             )
         self.notes += trusted(self.before, self.after)
+        if compiled:
+            self.notes += not_compiled(self.before, self.after)
         masked = not repaired and known is not None
         other = masked and (self.whole is not None or (known is not None and not known.nothing))
         progress = _Steps(asked.progress, number, 2 + (other and given is not None))

@@ -168,23 +168,22 @@ def test_a_verb_that_cuts_takes_no_bait_and_tells_of_it(
         assert payload.told in " ".join((said.out + said.err).split())
 
 
-@pytest.mark.parametrize("verb", ["verify data", "tune", "iterate", "sensitivity", "taylor"])
+@pytest.mark.parametrize("verb", ["verify data", "tune", "sensitivity", "taylor"])
 @pytest.mark.parametrize("payload", COMPILED, ids=lambda payload: payload.name)
-def test_a_verb_that_compiles_the_model_refuses_what_it_was_compiled_with(
+def test_what_a_model_was_compiled_with_is_left_out_and_named(
     verb: str, payload: Payload, place: tuple[Path, Bait], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, bait = place
-    assert code_of(RUNNING[verb], path) == 3
+    assert code_of(RUNNING[verb], path) == 0
     assert not bait.taken()
     assert payload.told in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("payload", COMPILED, ids=lambda payload: payload.name)
-def test_a_model_that_is_not_compiled_needs_no_trust_in_what_it_was_compiled_with(
-    payload: Payload, place: tuple[Path, Bait]
-) -> None:
+def test_rounds_of_training_take_no_bait(payload: Payload, place: tuple[Path, Bait]) -> None:
     path, bait = place
-    assert code_of("verify M M", path) == 0
+    assert code_of(RUNNING["iterate"], path) == 0
     assert not bait.taken()
 
 
@@ -203,6 +202,7 @@ def test_the_bait_is_taken_where_there_is_no_gate(
     """So that a bait which nobody could ever take is noticed."""
     path, bait = place
     monkeypatch.setattr(keras_runtime, "require_inert", no_gate)
+    monkeypatch.setattr(keras_runtime, "may_compile", lambda *args: True)
     monkeypatch.setattr(keras_runtime, "locked", no_lock)
     verb = RUNNING["verify data" if payload.compiled else "verify"]
     code_of(verb, path, *(["--trust"] if payload.needs_trust else []))
