@@ -6,13 +6,14 @@ no business of the graph's: its variables, and the files in `assets` that fill t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from kprune.active_content.active import Active, Kind
-from kprune.active_content.operations import CHECKPOINTS, TABLES_FROM_FILES, does, is_inert
+from kprune.active_content.operations import CHECKPOINTS, TABLES_FROM_FILES, UNKNOWN, does, is_inert
 from kprune.page.figures import counted
 from kprune.text import clean
 
@@ -24,6 +25,7 @@ ASSETS = "assets"
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _SAME = ("Identity", "IdentityN")
+_OF_VARIABLES = ("ReadVariableOp", "AssignVariableOp", "VarIsInitializedOp")
 
 
 class _Origin(NamedTuple):
@@ -49,7 +51,9 @@ def active_in_graphs(proto: Any) -> tuple[Active, ...]:
     for meta in proto.meta_graphs:
         for name, graph in _Graphs(meta).outward():
             found.setdefault(name, set()).add(graph)
-    operations = (_operation(name, sorted(found[name])) for name in sorted(found))
+    # Those of which it is known what they do come first: messages show the first few.
+    names = sorted(found, key=lambda name: (does(name) == UNKNOWN, name))
+    operations = (_operation(name, sorted(found[name])) for name in names)
     assets = (Active(Kind.FILE, ASSETS, name) for name in _escaping_assets(proto))
     return (*operations, *assets)
 
@@ -221,9 +225,36 @@ class _Graphs:
                 found |= origins
             elif name in self.nodes[graph] and self.nodes[graph][name].op in _SAME:
                 stack.append((graph, _data_input(self.nodes[graph][name], _index(text))))
+            elif graph == MAIN and name in self._assigned:
+                stack.extend((MAIN, value) for value in self._assigned[name])
             else:
                 found.add(_Origin("node", graph, name))
         return found
+
+    @cached_property
+    def _assigned(self) -> Mapping[str, list[str]]:
+        """What is assigned to variables that only the main graph uses, by the nodes that read them.
+
+        The name of an asset goes through one.
+        """
+        nodes = list(self.nodes[MAIN].values())
+        variables = [node for _, node in self._listed() if node.op == "VarHandleOp"]
+        names = Counter(_variable_name(node) for node in variables)
+        shared = {node.name for node in variables if names[_variable_name(node)] > 1}
+        handed = {
+            _node(text) for node in nodes if node.op not in _OF_VARIABLES for text in node.input
+        }
+        values: dict[str, list[str]] = {}
+        for node in nodes:
+            if node.op == "AssignVariableOp":
+                values.setdefault(_node(_data_input(node, 0)), []).append(_data_input(node, 1))
+        return {
+            node.name: values[handle]
+            for node in nodes
+            if node.op == "ReadVariableOp"
+            and (handle := _node(_data_input(node, 0))) in values
+            and handle not in handed | shared
+        }
 
     def _handed(self, function: str, index: int) -> tuple[list[tuple[str, str]], set[_Origin]]:
         """What callers hand a function as one of its arguments: tensors of theirs, and other things."""
@@ -251,6 +282,12 @@ class _Graphs:
 
 def _node(text: str) -> str:
     return text.partition(":")[0]
+
+
+def _variable_name(node: Any) -> bytes:
+    """The name by which nodes share a variable."""
+    shared = node.attr["shared_name"].s if "shared_name" in node.attr else b""
+    return bytes(shared) or node.name.encode()
 
 
 def _index(text: str) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kprune.active_content import Active, active_in, active_in_keras_file
-from kprune.errors import DamagedFileError, KpruneError
+from kprune.errors import CannotPruneError, DamagedFileError, KpruneError
 from kprune.faults import shown
 from kprune.runtime.keras_import import quiet, reason_of
 from kprune.runtime.tensorflow_runtime import tf_keras
@@ -24,6 +24,10 @@ from kprune.text import clean
 
 METADATA = "keras_metadata.pb"
 ROOT = "root"
+AS_A_GRAPH = (
+    "take keras_metadata.pb out of a copy of the folder: kprune then prunes the graph, "
+    "as far as its functions allow"
+)
 _TRAINING = "training_config"
 
 
@@ -171,6 +175,12 @@ def _fill(model: Any, contents: Contents, stand_ins: StandIns) -> None:
     values = dict(stand_ins.keys)
     values.update(_keys(model, contents.object_graph()))
     for variable in model.weights:
+        if not hasattr(variable, "assign"):
+            raise CannotPruneError(
+                f"{shown(contents.folder)} keeps a table of values besides its variables",
+                why="only its graph fills that, and a graph is not run to read a model",
+                do=AS_A_GRAPH,
+            )
         key = values.get(id(variable))
         if key is None or contents.shapes.get(key) != tuple(variable.shape):
             held = "no value" if key is None else f"one of shape {contents.shapes.get(key)}"

@@ -41,15 +41,11 @@ from kprune.saved_model.files.contents import (
     tree_size,
 )
 from kprune.saved_model.files.graph_check import require_sound
-from kprune.saved_model.from_config import KerasMetadata, built, classes_at
+from kprune.saved_model.from_config import AS_A_GRAPH, KerasMetadata, built, classes_at
 from kprune.text import clean
 from kprune.types import AnyPath, Progress
 
 NOTE = "assets.extra/kprune.json"
-_AS_A_GRAPH = (
-    "take keras_metadata.pb out of a copy of the folder: kprune then prunes the graph, "
-    "as far as its functions allow"
-)
 _OWN_SIGNATURES = frozenset({"serving_default", "__saved_model_init_op"})
 
 
@@ -294,7 +290,7 @@ def _foreign(folder: Path, text: str) -> CannotPruneError:
     return CannotPruneError(
         f"{shown(str(folder))} is not a Sequential or Functional model of Keras's own layers",
         why=clean(text, 300),
-        do=_AS_A_GRAPH,
+        do=AS_A_GRAPH,
     )
 
 
@@ -304,7 +300,7 @@ def _check_signatures(folder: Path, meta: Any) -> None:
         raise CannotPruneError(
             f"{shown(str(folder))} has signatures of its own: {clean(', '.join(others), 200)}",
             why="tf_keras makes only 'serving_default' when it saves a model again",
-            do=_AS_A_GRAPH,
+            do=AS_A_GRAPH,
         )
 
 

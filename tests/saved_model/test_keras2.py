@@ -146,6 +146,16 @@ def test_the_compile_state_comes_along_and_training_goes_on(tmp_path):
     assert small.fit(x, y, verbose=0).history["loss"]
 
 
+def test_a_vocabulary_that_only_the_graph_knows_is_refused(tmp_path):
+    inputs = keras.Input((1,), dtype="string")
+    adapted = keras.layers.StringLookup(output_mode="one_hot")
+    adapted.adapt([["a"], ["b"]])
+    model = keras.Model(inputs, keras.layers.Dense(2, name="dense")(adapted(inputs)))
+    model.save(tmp_path / "model", save_format="tf")
+    with pytest.raises(CannotPruneError, match="table"):
+        kprune.remove(tmp_path / "model", {"dense": [0]}, output=tmp_path / "small")
+
+
 def test_verify_knows_what_masks_mean_and_sees_that_other_units_are_masked(tmp_path):
     randomised(functional()).save(tmp_path / "model", save_format="tf")
     kprune.mask(tmp_path / "model", {"a": [0, 5]}, output=tmp_path / "masked")

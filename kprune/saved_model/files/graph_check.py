@@ -145,12 +145,12 @@ class _Graphs:
 
         Without wishes where nodes should run: these name nodes of other graphs. And without what could
         run: to know a shape, TensorFlow runs the operations without a state that it follows from,
-        `ReadFile` for one, and with `StatelessIf` whatever stands in a function.
+        `ReadFile` for one, in a graph and in the functions that it calls.
         """
         copied = type(graph_def)()
         copied.CopyFrom(graph_def)
         for function in copied.library.function:
-            function.signature.is_stateful = True
+            _empty(function)
         for node in copied.node:
             node.attr.pop("_class", None)
             node.device = ""
@@ -287,6 +287,20 @@ def _make_opaque(node: Any, types: Sequence[int]) -> None:
     if not types:
         node.op = "NoOp"
         node.attr.clear()
+
+
+def _empty(function: Any) -> None:
+    """Leave of a function what it takes, and tensors of the types that it gives."""
+    signature = function.signature
+    signature.is_stateful = True
+    types = [arg.type for arg in signature.output_arg]
+    del function.node_def[:]
+    function.control_ret.clear()
+    del signature.control_output[:]
+    if types:
+        _make_opaque(function.node_def.add(name="given"), types)
+    for index, arg in enumerate(signature.output_arg):
+        function.ret[arg.name] = f"given:outputs:{index}"
 
 
 def _told(error: Exception) -> str:
