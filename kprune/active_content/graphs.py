@@ -128,7 +128,8 @@ class _Graphs:
     def _is_asset(self, origin: _Origin) -> bool:
         if origin.kind == "object":
             nodes = self.meta.object_graph_def.nodes
-            return origin.number < len(nodes) and nodes[origin.number].WhichOneof("kind") == "asset"
+            inside = 0 <= origin.number < len(nodes)
+            return inside and nodes[origin.number].WhichOneof("kind") == "asset"
         return origin.kind == "node" and origin.graph == MAIN and origin.node in self.assets
 
     # -- what is there for the sake of saving and restoring alone ---------------------------------

@@ -8,6 +8,7 @@ file records, and computes nothing.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from kprune.active_content import Active, active_in, active_in_keras_file
 from kprune.errors import CannotPruneError, DamagedFileError, KpruneError
 from kprune.faults import shown
 from kprune.runtime.keras_import import quiet, reason_of
-from kprune.runtime.tensorflow_runtime import tf_keras
+from kprune.runtime.tensorflow_runtime import tensorflow, tf_keras
 from kprune.saved_model.files.contents import PREFIX, Contents, reading
 from kprune.saved_model.stand_ins import StandIns
 from kprune.text import clean
@@ -28,6 +29,8 @@ AS_A_GRAPH = (
     "take keras_metadata.pb out of a copy of the folder: kprune then prunes the graph, "
     "as far as its functions allow"
 )
+_SPARE = 1 << 16
+"""Values of variables that no checkpoint holds: seeds of random numbers, say."""
 _TRAINING = "training_config"
 
 
@@ -55,6 +58,13 @@ class KerasMetadata:
         self.root = self.nodes.get(roots[0], {}) if roots else {}
         own = {key: self.root.get(key) for key in ("class_name", "config")}
         self.config: dict[str, Any] = self.root.get("model_config") or own
+        if not (isinstance(self.config, dict) and isinstance(self.config.get("config"), dict)):
+            raise DamagedFileError(
+                f"{shown(folder)} is damaged",
+                where=METADATA,
+                why="it does not say what model it is",
+                do="take that file out of a copy of the folder: kprune then prunes the graph",
+            )
 
     def needed(self) -> tuple[Active, ...]:
         """What building the model and compiling it would run, import, call or read."""
@@ -88,7 +98,7 @@ def built(
         does not build it or the variables are others.
     """
     stand_ins = StandIns(contents, metadata.nodes, unknown)
-    with _building(folder), quiet(replay=False):
+    with _building(folder), quiet(replay=False), _no_larger_than(contents):
         model = _from_config(_decoded(metadata.config), stand_ins.classes)
         shape = metadata.root.get("build_input_shape")
         if not model.built and shape:
@@ -143,6 +153,32 @@ def _building(folder: Path) -> Iterator[None]:
             why=clean(reason_of(error), 300),
             do="check that tf_keras.models.load_model accepts it; with --trust, kprune reads it that way",
         ) from error
+
+
+@contextmanager
+def _no_larger_than(contents: Contents) -> Iterator[None]:
+    """Make variables of zeros meanwhile, and not more than the checkpoint can fill."""
+    tf = tensorflow()
+    left = [_SPARE + sum(map(math.prod, contents.shapes.values()))]
+
+    def create(following: Any, **given: Any) -> Any:
+        shape = given.get("shape")
+        if shape is not None and tf.TensorShape(shape).is_fully_defined():
+            left[0] -= math.prod(tf.TensorShape(shape))
+            if left[0] < 0:
+                raise DamagedFileError(
+                    f"{shown(contents.folder)} contradicts itself",
+                    where=METADATA,
+                    why="the model that it describes has more values than there are in "
+                    f"{PREFIX}, which holds its variables",
+                    do="get the folder again",
+                )
+            kind = given.get("dtype") or tf.float32
+            given["initial_value"] = lambda: tf.zeros(shape, kind)
+        return following(**given)
+
+    with tf.variable_creator_scope(create):
+        yield
 
 
 def _decoded(value: Any) -> Any:
@@ -203,7 +239,7 @@ def _keys(model: Any, stored: Any) -> dict[int, str]:
     waiting: list[tuple[Any, int]] = [(model, 0)] if stored is not None else []
     while waiting:
         item, number = waiting.pop()
-        if (id(item), number) in seen or number >= len(stored.nodes):
+        if (id(item), number) in seen or not 0 <= number < len(stored.nodes):
             continue
         seen.add((id(item), number))
         for attribute in stored.nodes[number].attributes:

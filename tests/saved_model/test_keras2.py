@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import kprune
-from kprune.errors import CannotPruneError, FileError, FrozenUnitsError, SetupError
+from kprune.errors import CannotPruneError, FileError, FrozenUnitsError, KpruneError, SetupError
 from tests.saved_model.plain import random_free_units
 
 pytestmark = pytest.mark.oracle
@@ -154,6 +154,48 @@ def test_a_vocabulary_that_only_the_graph_knows_is_refused(tmp_path):
     model.save(tmp_path / "model", save_format="tf")
     with pytest.raises(CannotPruneError, match="table"):
         kprune.remove(tmp_path / "model", {"dense": [0]}, output=tmp_path / "small")
+
+
+def described(folder, change):
+    """Change what the file says of its model."""
+    from tensorflow.python.keras.protobuf import saved_metadata_pb2
+
+    path = folder / "keras_metadata.pb"
+    proto = saved_metadata_pb2.SavedMetadata.FromString(path.read_bytes())
+    root = next(node for node in proto.nodes if node.node_path == "root")
+    said = json.loads(root.metadata)
+    root.metadata = json.dumps(change(said))
+    path.write_bytes(proto.SerializeToString())
+
+
+def wider(said):
+    said["model_config"]["config"]["layers"][1]["config"]["units"] = 10**11
+    return said
+
+
+def narrower(said):
+    said["model_config"]["config"]["layers"][1]["config"]["units"] = 15
+    return said
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (wider, "more values than there are"),
+        (narrower, "contradicts itself|does not build"),
+        (lambda said: {**said, "model_config": ["x"]}, "does not say what model it is"),
+        (lambda said: {"class_name": "Functional"}, "does not say what model it is"),
+        (lambda said: {**said, "model_config": {"class_name": "Nothing", "config": {}}}, "Nothing"),
+        (lambda said: [], "does not say what model it is"),
+        (lambda said: 7, "damaged"),
+    ],
+)
+def test_a_description_that_does_not_fit_the_variables_is_damage(tmp_path, change, told):
+    functional().save(tmp_path / "model", save_format="tf")
+    described(tmp_path / "model", change)
+    with pytest.raises(KpruneError, match=told) as refused:
+        kprune.inspect(tmp_path / "model")
+    assert refused.value.exit_code in (3, 4) and "model" in str(refused.value)
 
 
 def test_verify_knows_what_masks_mean_and_sees_that_other_units_are_masked(tmp_path):

@@ -245,7 +245,7 @@ def saved_keys(meta: Any, graph: Any) -> Mapping[int, str]:
             continue
         seen.add(pair)
         here, there = pair
-        if here >= len(nodes) or there >= len(stored):
+        if not (0 <= here < len(nodes) and 0 <= there < len(stored)):
             continue
         for attribute in stored[there].attributes:
             if attribute.name == "VARIABLE_VALUE" and nodes[here].WhichOneof("kind") == "variable":
@@ -266,7 +266,7 @@ def object_paths(meta: Any) -> dict[int, str]:
     queue = [0]
     for here in queue:
         for child in nodes[here].children:
-            if child.node_id not in paths and child.node_id < len(nodes):
+            if child.node_id not in paths and 0 <= child.node_id < len(nodes):
                 paths[child.node_id] = f"{paths[here]}/{child.local_name}".lstrip("/")
                 queue.append(child.node_id)
     return paths
