@@ -36,7 +36,7 @@ from tests.hostile.graph_baits import (  # noqa: E402 - it imports TensorFlow
 
 CUTTING = {
     "inspect": "inspect M",
-    "explain": "explain M hidden",
+    "explain": "explain M hidden:1",
     "diff": "diff M M",
     "plan": "plan M --criterion l1 --ratio 0.25",
     "remove": "remove M hidden:1 -o OUT",
