@@ -17,6 +17,8 @@ from typing import Any
 from kprune.active_content import Active, active_in, active_in_keras_file
 from kprune.errors import CannotPruneError, DamagedFileError, KpruneError
 from kprune.faults import shown
+from kprune.formats.bounded_json import json_object
+from kprune.limits import JSON_BYTES
 from kprune.runtime.keras_import import quiet, reason_of
 from kprune.runtime.tensorflow_runtime import tensorflow, tf_keras
 from kprune.saved_model.files.contents import PREFIX, Contents, reading
@@ -48,9 +50,10 @@ class KerasMetadata:
 
         proto = saved_metadata_pb2.SavedMetadata()
         with reading(folder, METADATA):
+            JSON_BYTES.check((folder / METADATA).stat().st_size, METADATA, shown(folder))
             proto.ParseFromString((folder / METADATA).read_bytes())
             self.nodes: dict[int, dict[str, Any]] = {
-                node.node_id: dict(json.loads(node.metadata))
+                node.node_id: json_object(node.metadata.encode(), shown(folder), METADATA)
                 for node in proto.nodes
                 if node.metadata
             }
