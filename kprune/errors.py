@@ -21,6 +21,10 @@
     └── CheckError          5      verify, a plan's expect, --max-*, diff --exit-code
 
 Anything else that escapes is a bug in kprune, and is shown as an `InternalError`.
+
+    KpruneWarning                  what stops nothing, and must be known; the command prints it as a note
+    ├── UnsyncedWarning            written, but perhaps not on the disk yet
+    └── RestoredWarning            something that a killed run had set aside was put back
 """
 
 from __future__ import annotations
@@ -146,3 +150,15 @@ class CheckError(KpruneError):
     """An operation was carried out, but a requested condition is not met."""
 
     exit_code = 5
+
+
+class KpruneWarning(UserWarning):
+    """Something that stops nothing, and that must be known."""
+
+
+class UnsyncedWarning(KpruneWarning):
+    """A file is written, and the system does not say that it would outlive a power cut."""
+
+
+class RestoredWarning(KpruneWarning):
+    """A folder that a killed run had set aside is in its place again."""

@@ -10,7 +10,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from kprune.errors import DamagedFileError, FileError, KpruneError
 from kprune.text import clean
@@ -38,6 +37,8 @@ PARSER_FAULTS = (
 )
 
 _LONGEST_PATH = 160
+_TEMPORARY = "free some space there, or set TMPDIR to another folder"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _PLAIN = {
     errno.ENOENT: "there is no such file",
@@ -57,15 +58,36 @@ _PLAIN = {
 }
 
 
+class Temporary(str):
+    """How messages call a file in the system's temporary folder."""
+
+
 def file_error(error: OSError, doing: str, path: object) -> FileError:
     """The refusal for something the operating system refused.
 
     Args:
         doing: "read" or "write".
-        path: the file, as the user named it.
+        path: the file, as the user named it; or a `Temporary` one.
     """
+    if isinstance(path, Temporary):
+        return _temporary_error(error, doing, path)
     why = _PLAIN.get(error.errno or 0) or clean(error.strerror or error)
     return FileError(f"cannot {doing} {shown(str(path))}", why=why)
+
+
+def _temporary_error(error: OSError, doing: str, what: str) -> FileError:
+    import tempfile
+
+    try:
+        folder = tempfile.gettempdir()
+    except FileNotFoundError:  # it has tried several, and none took a file
+        return FileError(
+            f"cannot {doing} {what}", why="there is no usable temporary folder", do=_TEMPORARY
+        )
+    why = _PLAIN.get(error.errno or 0) or clean(error.strerror or error)
+    if error.errno in FULL:
+        why = f"{why}: that of the temporary folder"
+    return FileError(f"cannot {doing} {what}", where=shown(folder), why=why, do=_TEMPORARY)
 
 
 def damaged(path: object, why: str, *, where: str = "") -> DamagedFileError:
@@ -116,6 +138,17 @@ def writing(path: object) -> Iterator[None]:
         raise file_error(error, "write", path) from error
 
 
+@contextmanager
+def temporary(what: str) -> Iterator[None]:
+    """Turn what the system refuses of temporary files into a FileError that names their folder.
+
+    Args:
+        what: such as "a temporary folder".
+    """
+    with writing(Temporary(what)):
+        yield
+
+
 def _reason(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
@@ -130,19 +163,3 @@ def shown(path: AnyPath) -> str:
     """How messages call a file: by its path, fit to be printed; of a long one the end."""
     text = clean(os.fspath(path), 10_000)
     return text if len(text) <= _LONGEST_PATH else "…" + text[1 - _LONGEST_PATH :]
-
-
-def check_place(path: AnyPath) -> None:
-    """Raises: FileError if no file can be written there; before work is done, not after."""
-    place = Path(path)
-    error = None
-    if place.is_dir():
-        error = errno.EISDIR
-    elif not place.absolute().parent.is_dir():
-        error = errno.ENOENT
-    elif not os.access(place if place.exists() else place.absolute().parent, os.W_OK):
-        error = errno.EACCES
-    if error == errno.ENOENT:
-        raise FileError(f"cannot write {shown(place)}", why="its folder is not there")
-    if error is not None:
-        raise file_error(OSError(error, os.strerror(error)), "write", shown(place))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -13,6 +12,7 @@ from msgspec.structs import replace
 
 from kprune import formats
 from kprune.analysis.analysis import Analysis
+from kprune.atomic import TemporaryFolder
 from kprune.errors import FileError
 from kprune.formats import Source
 from kprune.graph.parse import holds_graph
@@ -84,7 +84,7 @@ def _saved(model: LiveModel) -> Iterator[Path]:
     """A temporary file of a live model, whose Lambda layers see there what they see in memory."""
     from kprune.runtime.lambda_code import names_of
 
-    with tempfile.TemporaryDirectory(prefix="kprune-") as folder, names_of(model):
+    with TemporaryFolder() as folder, names_of(model):
         path = Path(folder) / "model.keras"
         model.save(path)
         yield path

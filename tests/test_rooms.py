@@ -20,7 +20,7 @@ import kprune
 ROOT = Path(kprune.__file__).parent
 # The ground first. A room is a folder, or a module of the package itself.
 ROOMS = """
-    version types errors text sets pointing limits packages dtypes faults edit atomic criteria_table
+    version types errors interruption text sets pointing limits packages dtypes faults edit atomic criteria_table
     elementwise page
     graph labels tracing rules active_content
     checking formats

@@ -8,6 +8,7 @@
     help.py        the help, in plain sections
     boundary.py    every exception becomes a message and an exit code here
     training.py    options of the commands that train
+    outputs.py     where a command writes, checked before the work; what it had written when a signal came
     output.py      what is printed as it is, and small files beside a report
     completion.py  layer names for the shell's completion
     progress.py    a bar on standard error, where that is a terminal

@@ -5,18 +5,27 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
 import sys
+import warnings
 from collections.abc import Iterator
-from types import FrameType
 from typing import Any
 
-from kprune.errors import FileError, InternalError, KpruneError, SetupError, UsageError
+from kprune.cli.outputs import Stopped
+from kprune.errors import (
+    FileError,
+    InternalError,
+    KpruneError,
+    KpruneWarning,
+    SetupError,
+    UsageError,
+)
+from kprune.faults import FULL
+from kprune.interruption import forget_written, terminable
 from kprune.page.streams import forget_output, let_paths_through, put, say
 
 COMPLETION = "_KPRUNE_COMPLETE"
-INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143
-
+INTERRUPTED, BROKEN_PIPE = 130, 141
+_ENDED_BY = {129: "hung up", 130: "interrupted", 143: "terminated"}
 
 _MEANT = {
     "prune": "remove",
@@ -35,10 +44,6 @@ _MEANT = {
 """Commands of other tools, and kprune's own for each."""
 
 
-class Terminated(BaseException):
-    """SIGTERM came. Not an Exception, so that nothing on the way takes it for an error."""
-
-
 def run(arguments: list[str]) -> int:
     """Run a command line.
 
@@ -48,8 +53,9 @@ def run(arguments: list[str]) -> int:
     """
     debug = "--debug" in arguments
     let_paths_through()
+    forget_written()
     try:
-        with _terminable():
+        with terminable(), _warnings_as_notes():
             from kprune.cli.app import command
 
             if os.environ.get(COMPLETION):
@@ -87,12 +93,17 @@ def _complete(command: Any) -> int:
 
 def _ended(error: BaseException, debug: bool) -> int:
     """Say what an exception means to the user; the exit code."""
+    if isinstance(error, Stopped):
+        assert error.__cause__ is not None
+        code = _ended(error.__cause__, debug)
+        say(f"{_ENDED_BY.get(code, 'ended')}: {error.line}")
+        for note in getattr(error.__cause__, "__notes__", ()):  # what there is to go on with
+            say(f"note: {note}")
+        return code
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
-    if isinstance(error, (KeyboardInterrupt, Terminated)):
-        for note in getattr(error, "__notes__", ()):  # what there is to go on with
-            say(f"note: {note}")
-        return INTERRUPTED if isinstance(error, KeyboardInterrupt) else TERMINATED
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
     if isinstance(error, BrokenPipeError):
         forget_output()
         return BROKEN_PIPE
@@ -113,9 +124,13 @@ def _refusal(error: BaseException) -> KpruneError:
     if hasattr(error, "format_message"):
         return _usage(error)
     if isinstance(error, OSError):
+        full = error.errno in FULL
         return FileError(
             f"the system refused: {error.strerror or error}",
             where=str(error.filename) if error.filename else "",
+            do="free some space where the output goes, or in the temporary folder (TMPDIR)"
+            if full
+            else "",
         )
     if isinstance(error, MemoryError):
         return SetupError("there is not enough memory")
@@ -165,18 +180,17 @@ def _usage(error: Any) -> UsageError:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Have SIGTERM raise, so that what is half-written is taken away."""
+def _warnings_as_notes() -> Iterator[None]:
+    """Print kprune's own warnings as notes, each time; all others as Python does."""
+    usual = warnings.showwarning
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+    def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, KpruneWarning):
+            say(f"note: {message}")
+        else:
+            usual(message, category, *place, **more)
 
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", KpruneWarning)
+        warnings.showwarning = show
         yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

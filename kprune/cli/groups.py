@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from msgspec import NODEFAULT, Meta, Struct
 
+from kprune.cli.outputs import watched
+
 
 def grouped(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function as Typer is to see it.
@@ -37,8 +39,9 @@ def grouped(function: Callable[..., Any]) -> Callable[..., Any]:
         parameters += _fields(kind)
 
     def command(**values: Any) -> Any:
-        made = {name: _made(group, values) for name, group in groups.items()}
-        return function(**values, **made)
+        with watched(values):
+            made = {name: _made(group, values) for name, group in groups.items()}
+            return function(**values, **made)
 
     command.__name__, command.__doc__ = function.__name__, function.__doc__
     command.__module__ = function.__module__

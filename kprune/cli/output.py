@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from kprune.atomic import check_file, write_bytes
 from kprune.cli.options import Json, Reporting
 from kprune.errors import UsageError
-from kprune.faults import check_place, file_error, shown
+from kprune.faults import shown
+from kprune.interruption import written
 from kprune.page.json_text import json_text
 from kprune.page.notes import show_notes
 from kprune.page.page import Page
@@ -22,6 +23,7 @@ def present(
     how: Json,
     *,
     path: str | None = None,
+    force: bool = False,
     show: Callable[[Page], None] | None = None,
 ) -> None:
     """Write and print a result as the options ask.
@@ -29,13 +31,14 @@ def present(
     Args:
         path: of the model that was written; `-` where it went to standard output, which the result
             then leaves alone.
+        force: whether the report may replace a file.
         show: by default the result's own table.
     """
     to_stderr = path == "-"
     report, quiet = (how.report, how.quiet) if isinstance(how, Reporting) else (None, False)
     text = found.to_json() if how.json or report else ""
     if report:
-        write_text(report, text, force=True)
+        write_text(report, text, force=force, option="--report")
     if how.json:
         put(text, stream_of(stderr=to_stderr))
     elif quiet:
@@ -50,25 +53,17 @@ def print_json(data: Any, *, stderr: bool = False) -> None:
     put(json_text(data), stream_of(stderr=stderr))
 
 
-def check_new(path: str, *, force: bool) -> None:
-    """Refuse a place where a small file cannot be written; before work is done, not after.
+def write_text(path: str, text: str, *, force: bool, option: str = "-o") -> None:
+    """Write a small text file, whole or not at all.
 
-    Raises: UsageError if it exists and may not be replaced, FileError if it cannot be written.
+    Args:
+        option: what names it.
+    Raises: UsageError if it exists and may not be replaced, or is the output of this very command;
+        FileError.
     """
-    if not force and os.path.lexists(path):
+    check_file(path, force=force, option=option)
+    if os.path.realpath(path) in written():
         raise UsageError(
-            f"{shown(path)} exists", do="name another file with -o, or write over it with --force"
+            f"{shown(path)} was just written by this command", do=f"name another file with {option}"
         )
-    check_place(path)
-
-
-def write_text(path: str, text: str, *, force: bool) -> None:
-    """Write a small text file.
-
-    Raises: as `check_new`.
-    """
-    check_new(path, force=force)
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise file_error(error, "write", shown(path)) from error
+    write_bytes(path, text.encode(), force=force)

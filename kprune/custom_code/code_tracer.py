@@ -15,13 +15,13 @@ import inspect
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from kprune.atomic import TemporaryFolder
 from kprune.custom_code.keras_patches import (
     OnConstants,
     followed,
@@ -337,7 +337,7 @@ def _stored_at(model: Any, weights: Sequence[Any]) -> dict[int, str]:
         if isinstance(item, h5py.Dataset) and path.startswith("layers/"):
             found[float(np.ravel(item[...])[0]) if item.size else -1.0] = path.split("/", 2)[2]
 
-    with tempfile.TemporaryDirectory(prefix="kprune-") as folder:
+    with TemporaryFolder() as folder:
         place = os.path.join(folder, "layer.weights.h5")
         model.save_weights(place)
         with h5py.File(place) as file:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from msgspec import field
 
-from kprune.atomic import new_file
+from kprune.atomic import TemporaryFolder, new_file
 from kprune.checking import require_sound
 from kprune.custom_code.subclassed import EXPORT, as_one, is_subclassed
 from kprune.custom_code.unfold import mend_configs, plain_model, recording
@@ -117,7 +116,7 @@ def flatten(
     classes = foreign_classes(config)
     require_trust(classes, f"flattening {clean(str(path))}", trust or not classes)
     require_inert(source, import_keras())
-    with new_file(output, force=force) as file, tempfile.TemporaryDirectory() as folder:
+    with new_file(output, force=force) as file, TemporaryFolder() as folder:
         written = os.path.join(folder, "flat.keras")
         flat = write_flat(path, config, written, trust=trust)
         size = _copy(written, file.fd)
@@ -198,7 +197,7 @@ def opened_flat(source: Source) -> Source:
     source.close()
     if path is None:
         raise UsageError("a model of a custom class must be a file", do="name its path")
-    folder = tempfile.TemporaryDirectory(prefix="kprune-")
+    folder = TemporaryFolder()
     try:
         written = os.path.join(folder.name, "flat.keras")
         flat = write_flat(path, config, written, trust=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from kprune.atomic import new_folder
+from kprune.atomic import copy_file, new_folder, put_file
 from kprune.edit import Edit
 from kprune.errors import UsageError
 from kprune.faults import file_error, parsing, shown, writing
@@ -123,7 +122,7 @@ class KerasFolder(Source):
                     self._carry_over(path, new.path / path, new.name)
             for name, text in (*self._texts(edit).items(), *cut.items()):
                 with writing(new.name):
-                    (new.path / name).write_bytes(text)
+                    put_file(new.path / name, text)
             self._write_weights(edit, new.path / WEIGHTS, new.name, progress)
             new.commit(self._check_unchanged)
         return self.output_size(edit)
@@ -156,9 +155,8 @@ class KerasFolder(Source):
             if os.path.isdir(source):
                 target.mkdir()
             else:
-                shutil.copy(
-                    source, target
-                )  # of a link what it leads to: `check_tree` has been there
+                # Of a link what it leads to: `check_tree` has been there.
+                copy_file(source, target)
         except OSError as error:
             raise file_error(error, "write", name) from error
 

@@ -11,11 +11,12 @@ import os
 import stat
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from kprune.errors import FileError
-from kprune.faults import damaged, file_error, shown, writing
+from kprune.faults import damaged, file_error, shown, temporary
 from kprune.types import AnyPath
 
 STANDARD_INPUT = "-"
@@ -180,8 +181,8 @@ def spooled(stream: BinaryIO | io.RawIOBase | Any, name: str, size: int | None =
         size: how many bytes it must deliver, if that is known.
     """
     seen = 0
-    with writing(f"a temporary copy of {name}"), tempfile.TemporaryFile() as copy:
-        while data := stream.read(_CHUNK):
+    with temporary(f"a temporary copy of {name}"), tempfile.TemporaryFile() as copy:
+        for data in _chunks(stream, name):
             seen += len(data)
             copy.write(data)
             if size is not None and seen > size:
@@ -190,3 +191,15 @@ def spooled(stream: BinaryIO | io.RawIOBase | Any, name: str, size: int | None =
             raise damaged(name, f"it does not hold the {size} bytes that it says")
         copy.flush()
         return OpenFile(os.dup(copy.fileno()), None, name)
+
+
+def _chunks(stream: Any, name: str) -> Iterator[bytes]:
+    """What a stream delivers. Raises: FileError if it fails."""
+    while True:
+        try:
+            data = stream.read(_CHUNK)
+        except OSError as error:
+            raise file_error(error, "read", name) from error
+        if not data:
+            return
+        yield data

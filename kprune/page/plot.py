@@ -9,14 +9,14 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kprune.atomic import write_bytes
+from kprune.atomic import check_apart, check_file, write_bytes
 from kprune.errors import UsageError
-from kprune.faults import check_place, shown
+from kprune.faults import shown
 from kprune.packages import imported, pip_install
 from kprune.text import clean
 from kprune.types import AnyPath
@@ -71,11 +71,14 @@ class Panel:
     mark: tuple[float, str] | None = None
 
 
-def check_plot(path: AnyPath) -> None:
+def check_plot(path: AnyPath, *, force: bool = False, apart: Iterable[object] = ()) -> None:
     """Called before the work that is to be drawn.
 
-    Raises: UsageError for a name that ends in neither .svg nor .png, FileError if no file can be
-        written there, SetupError if matplotlib cannot be imported.
+    Args:
+        force: whether a file that is there may be replaced.
+        apart: what the work reads and writes, which the picture is not to replace.
+    Raises: UsageError for a name that ends in neither .svg nor .png, or that is taken; FileError if
+        no file can be written there, SetupError if matplotlib cannot be imported.
     """
     if Path(path).suffix.lower() not in SUFFIXES:
         raise UsageError(
@@ -83,18 +86,20 @@ def check_plot(path: AnyPath) -> None:
             why="its name does not say which kind of picture",
             do="name a file that ends in .svg or .png",
         )
-    check_place(path)
+    check_apart({"--plot": path}, apart)
+    check_file(path, force=force, option="--plot")
     _import_matplotlib()
 
 
-def draw(path: AnyPath, panels: Sequence[Panel]) -> None:
-    """Draw panels, one above the other, whole or not at all. A file that is there is replaced.
+def draw(path: AnyPath, panels: Sequence[Panel], *, force: bool = False) -> None:
+    """Draw panels, one above the other, whole or not at all.
 
     Args:
         path: ends in .svg or .png.
+        force: whether a file that is there may be replaced.
     Raises: UsageError, FileError; SetupError if matplotlib cannot be imported.
     """
-    check_plot(path)
+    check_plot(path, force=force)
     matplotlib = _import_matplotlib()
     from matplotlib.figure import Figure
 
@@ -110,7 +115,7 @@ def draw(path: AnyPath, panels: Sequence[Panel]) -> None:
         # A date in the file would make every run's another.
         metadata = {"Date": None} if kind == "svg" else None
         figure.savefig(picture, format=kind, dpi=150, metadata=metadata)
-        write_bytes(path, picture.getvalue(), force=True)
+        write_bytes(path, picture.getvalue(), force=force)
 
 
 def _draw_panel(axes: Any, panel: Panel) -> None:

@@ -6,7 +6,6 @@ go into the edit that writes the file, like any other change of values.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +14,7 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
+from kprune.atomic import TemporaryFolder
 from kprune.dtypes import from_float
 from kprune.edit import Edit, TensorEdit
 from kprune.errors import CannotPruneError, UsageError
@@ -105,7 +105,7 @@ def repaired(it: Opened, change: Change, how: Repair) -> Change:
     # Whole layers leave no unit behind that would have to be told apart.
     gone = np.zeros(it.analysis.map.count, bool) if change.gone is None else change.gone
     _refuse_other_tokens(it, gone)
-    with tempfile.TemporaryDirectory(prefix="kprune-") as folder:
+    with TemporaryFolder() as folder:
         place = Path(folder) / f"left{it.source.path.suffix if it.source.path else '.keras'}"
         write_model(it.source, change.edit, place)
         with opened(place, rules=it.rules, trust=it.source.trusted) as left:

@@ -11,7 +11,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from kprune.analysis.analysis import Analysis
-from kprune.atomic import new_file, put
+from kprune.atomic import check_output, new_file, put
 from kprune.edit import Edit
 from kprune.errors import CheckError, UsageError
 from kprune.faults import shown
@@ -64,6 +64,11 @@ class Target(Struct, frozen=True):
         if self.output is not None:
             return str(self.output)
         return str(source.default_output or default_output(str(source.path)))
+
+    def check(self, source: Source) -> None:
+        """Called before long work. Raises: UsageError, FileError if a source's result may not go there."""
+        if not self.dry_run:
+            check_output(self.path(source), force=self.force or self.in_place)
 
     def tokens_path(self, source: Source) -> Path | None:
         """Where the table of token ids goes: beside the result; None where that has no place."""

@@ -14,7 +14,6 @@ over all samples and all positions (pixels, time steps) at which it stands.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from kprune.analysis.analysis import Analysis
+from kprune.atomic import TemporaryFolder
 from kprune.errors import CannotPruneError, UsageError
 from kprune.formats import Source
 from kprune.graph.model import Layer, Model
@@ -149,7 +149,7 @@ class Activations:
     def _model(self) -> tuple[Any, Data]:
         if self._loaded is None:
             keras = import_keras()
-            with tempfile.TemporaryDirectory() as folder:
+            with TemporaryFolder() as folder:
                 model = load(self.source, Path(folder), compiled=True)
             self._loaded = model, self._fitted(model, data_for(model, self.data))
             keras.utils.set_random_seed(self.seed)

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import numpy as np
 
 from kprune.active_content import Active, Kind
 from kprune.analysis.analysis import Analysis
-from kprune.atomic import new_folder
+from kprune.atomic import TemporaryFolder, copy_file, new_folder, put_file
 from kprune.edit import Edit
 from kprune.errors import CannotPruneError, DamagedFileError, UsageError
 from kprune.faults import file_error, shown, writing
@@ -64,7 +63,7 @@ class Keras2Source(Source):
             self.contents.tensor(key)
         _check_signatures(folder, self.contents.meta)
         self._said = KerasMetadata(folder)
-        self._scratch = tempfile.TemporaryDirectory(prefix="kprune-")
+        self._scratch = TemporaryFolder()
         self._unknown: list[str] = []
         self._left_out: list[Active] = []
 
@@ -184,7 +183,7 @@ class Keras2Source(Source):
             if note is not None:
                 with writing(new.name):
                     (new.path / NOTE).parent.mkdir(exist_ok=True)
-                    (new.path / NOTE).write_text(json.dumps({"kprune": note}, sort_keys=True))
+                    put_file(new.path / NOTE, json.dumps({"kprune": note}, sort_keys=True).encode())
             require_sound(lambda: read(new.path), lambda: self.contents)
             size = tree_size(new.path)
             new.commit(lambda: None)
@@ -202,7 +201,10 @@ class Keras2Source(Source):
         try:
             if (self.folder / "assets.extra").is_dir():
                 shutil.copytree(
-                    self.folder / "assets.extra", target / "assets.extra", dirs_exist_ok=True
+                    self.folder / "assets.extra",
+                    target / "assets.extra",
+                    dirs_exist_ok=True,
+                    copy_function=copy_file,
                 )
         except OSError as error:
             raise file_error(error, "write", name) from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 
 from kprune.analysis.analysis import Analysis
 from kprune.analysis.user_rules import load_rules
-from kprune.atomic import check_output
+from kprune.atomic import TemporaryFolder, check_apart, check_output
 from kprune.edit import Edit
 from kprune.errors import UsageError
 from kprune.faults import shown
@@ -94,15 +93,17 @@ def tune(
     Raises: UsageError, CannotPruneError, FileError. An interruption (KeyboardInterrupt) has a note
         that tells where the state is.
     """
-    settings = Settings(**how)
+    settings, rules = Settings(**how), tuple(rules)
+    read = (model, data, validation, teacher, *rules)
     if plot is not None:
-        check_plot(plot)
+        check_plot(plot, force=force, apart=read)
     with (
         open_model(model, trust=trust) as source,
-        tempfile.TemporaryDirectory(prefix="kprune-") as folder,
+        TemporaryFolder() as folder,
     ):
         target = target_of(source, output, in_place, "tuned")
         check_output(target, force=force or in_place)
+        check_apart({"-o": target, "--plot": plot}, read[1:])
         place = Path(folder)
         checkpoint = _checkpoint(
             target, place, settings, model=source, data=named(data), teacher=teacher,
@@ -152,7 +153,7 @@ def tune(
         notes=[*notes, *train_notes],
     )
     if plot is not None:
-        draw(plot, panels(found))
+        draw(plot, panels(found), force=force)
     return found
 
 
@@ -240,7 +241,7 @@ def _unchanged(
     """A model file and its data as `tune` has them before it trains."""
     with (
         open_model(model, trust=trust) as source,
-        tempfile.TemporaryDirectory(prefix="kprune-") as folder,
+        TemporaryFolder() as folder,
     ):
         _refuse_untrainable(source)
         training, _ = _prepared(source, settings, data, validation, Path(folder), rules=rules)
@@ -360,7 +361,7 @@ def _write(source: Source, checkpoint: Checkpoint, best: int, target: str, *, fo
         write_as_it_is(source, target, force=force)
         return
     saved = checkpoint.model(best)
-    with tempfile.TemporaryDirectory(prefix="kprune-") as folder:
+    with TemporaryFolder() as folder:
         if source.format == "keras-folder":  # and so is the output
             shutil.unpack_archive(saved, folder, "zip")
             saved = Path(folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from msgspec.structs import replace
 
 from kprune.analysis.analysis import Analysis
 from kprune.analysis.counts import count
+from kprune.atomic import work_folder
 from kprune.errors import CheckError, FileError, KpruneError, PlanError, UsageError
 from kprune.faults import file_error, shown
 from kprune.formats import Source
@@ -108,6 +108,7 @@ def apply_plan(
         opening: Opening = {"rules": tuple(rules), "trust": trust, "drop_optimizer": drop_optimizer}
         return _in_turn(model, plan, base, target, drop_branches, refitting, opening)
     with opened(model, rules=rules, trust=trust, drop_optimizer=drop_optimizer) as it:
+        target.check(it.source)
         _check_model(it.analysis, plan)
         change = _step(it, plan, 0, base, drop_branches, refitting)
         _expect(it, change, plan)
@@ -126,9 +127,7 @@ def _in_turn(
     """Several steps. The output of a step is the input of the next one; only the last output goes to the user."""
     with (
         opened(model, **opening) as first,
-        tempfile.TemporaryDirectory(
-            dir=None if target.dry_run else _beside(target.path(first.source)), prefix=".kprune-"
-        ) as folder,
+        work_folder(None if target.dry_run else _beside(target.path(first.source))) as folder,
     ):
         _check_model(first.analysis, plan)
         final, placing = _last_target(target, first)
@@ -137,7 +136,7 @@ def _in_turn(
             # A pipe can be read but once.
             it: Opened
             with opened(here, **opening) if number else nullcontext(first) as it:
-                place = Path(folder) / f"{number}{usual_suffix(it.source)}"
+                place = folder / f"{number}{usual_suffix(it.source)}"
                 change = _step(it, plan, number, base, drop_branches, refitting)
                 sofar.follow(change)
                 if number == last:
@@ -224,7 +223,7 @@ def _units_left(model: Source, *, since: Source) -> dict[str, list[int]]:
 
 
 def _beside(path: str) -> Path | None:
-    return None if path == "-" else Path(path).absolute().parent
+    return None if path == "-" else Path(path)
 
 
 def followed_by(first: Report, second: Report, left: Mapping[str, list[int]]) -> Report:

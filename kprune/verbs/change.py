@@ -109,6 +109,7 @@ def remove(
     target, data, memory = target_of(arguments), arguments.get("data"), arguments.get("memory")
     how = _repair_of(repair, data, memory, on_refit)
     with opened(model, **opening_of(arguments)) as it:
+        target.check(it.source)
         if names is not None:
             from kprune.pruning.remove import taking_out
 
@@ -197,6 +198,7 @@ def zero(
 
     selection, target = selection_of(units, arguments), target_of(arguments)
     with opened(model, **opening_of(arguments)) as it:
+        target.check(it.source)
         chosen, notes = selection.resolve(
             it.analysis, statistics_of(it, arguments.get("data"), memory=arguments.get("memory"))
         )
@@ -224,6 +226,7 @@ def mask(
 
     selection, target = selection_of(units, arguments), target_of(arguments)
     with opened(model, **opening_of(arguments)) as it:
+        target.check(it.source)
         statistics = statistics_of(it, arguments.get("data"), memory=arguments.get("memory"))
         return write(it, masking(it.analysis, statistics, [selection], below=below), target)
 
@@ -247,6 +250,7 @@ def unmask(
 
     target = target_of(arguments)
     with opened(model, **opening_of(arguments)) as it:
+        target.check(it.source)
         return write(it, unmasking(it.analysis, layers), target)
 
 
@@ -283,6 +287,7 @@ def compact(
 
     target = target_of(arguments)
     with opened(model, **opening_of(arguments)) as it:
+        target.check(it.source)
         change = _refitted(
             it, [compacting(it, merge=merge)], _repair_of(repair, data, memory, on_refit)
         )

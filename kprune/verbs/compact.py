@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from kprune.analysis.analysis import Analysis
+from kprune.atomic import work_folder
 from kprune.edit import Edit
 from kprune.errors import CannotPruneError, CheckError
 from kprune.formats import write_model
@@ -95,18 +95,18 @@ def _by_way_of(
     """Write beside the output first, take idle masks out, check, and only then put it in place."""
     source, trust = it.source, it.source.trusted
     path = None if target.dry_run else target.path(source)
-    beside = None if path in (None, "-") else Path(str(path)).absolute().parent
+    beside = None if path in (None, "-") else Path(str(path))
     texts, told = companions(source, change, target) if path else ({}, [])
     # These are of the last of these writes.
     change = replace(change, names=None, token_ids=None, notes=(*change.notes, *told))
-    with tempfile.TemporaryDirectory(dir=beside, prefix=".kprune-") as folder:
+    with work_folder(beside) as folder:
         # The name says in which format the result is written, here as in its own place.
         wanted = suffix_of(target.output) if target.output not in (None, "-") else ""
         suffix = wanted or usual_suffix(source)
-        place = Path(folder) / f"0{suffix}"
+        place = folder / f"0{suffix}"
         report = write_file(it, change, Target(place, limits=target.limits))
         if masks:
-            before, place = place, Path(folder) / f"1{suffix}"
+            before, place = place, folder / f"1{suffix}"
             with opened(before, rules=it.rules, trust=trust) as masked:
                 unmasked = write_file(masked, unmasking(masked.analysis, masks), Target(place))
             text = "masks that have nothing left to silence were taken out"
@@ -116,7 +116,7 @@ def _by_way_of(
             ]
             report = replace(report, notes=notes, output=unmasked.output)
         if check and path is not None:
-            same_outputs(it, place, Path(folder))
+            same_outputs(it, place, folder)
         if path is None:
             return with_output(report, None, report.output.bytes)
         force = target.force or target.in_place

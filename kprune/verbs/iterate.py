@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from kprune.analysis.counts import count
-from kprune.atomic import check_output
+from kprune.atomic import TemporaryFolder, check_apart, check_output
 from kprune.errors import CheckError, PlanError, UsageError
 from kprune.faults import shown
 from kprune.opened import analyse, open_model
@@ -85,9 +84,10 @@ def iterate(
         not even hold in the first round: nothing is written then. UsageError, CannotPruneError,
         FileError. An interruption (KeyboardInterrupt) has a note that tells where the rounds are.
     """
-    if plot is not None:
-        check_plot(plot)
     rules = tuple(rules)
+    read = (model, plan, data, validation, teacher, *rules)
+    if plot is not None:
+        check_plot(plot, force=force, apart=read)
     loaded = plan if isinstance(plan, IterationPlan) else _loaded(Path(plan))
     if teacher is not None and not loaded.trains:
         raise UsageError(
@@ -99,7 +99,8 @@ def iterate(
         target = target_of(source, output, in_place, "pruned")
         given = fingerprint(source)
     check_output(target, force=force or in_place)
-    with tempfile.TemporaryDirectory(prefix="kprune-") as folder:
+    check_apart({"-o": target, "--plot": plot}, read[1:])
+    with TemporaryFolder() as folder:
         place = Path(folder) / "rounds" if target == "-" else Path(f"{target}.rounds")
         conditions: dict[str, Any] = {
             "plan": msgspec.to_builtins(loaded),
@@ -154,7 +155,7 @@ def iterate(
         notes=notes,
     )
     if plot is not None:
-        draw(plot, [panel(found)])
+        draw(plot, [panel(found)], force=force)
     return found
 
 
@@ -334,7 +335,7 @@ class _Run:
 
     def _unrepaired(self, before: AnyPath, report: Report) -> Epoch:
         """The figures of a cut as it is before the repair."""
-        with tempfile.TemporaryDirectory(prefix="kprune-") as folder:
+        with TemporaryFolder() as folder:
             plain = Path(folder) / "cut.keras"
             remove(before, report.selected, output=plain, rules=self.rules, trust=self.trust)
             return self._judged(plain)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
+from kprune.atomic import TemporaryFolder
 from kprune.edit import Edit
 from kprune.errors import UsageError
 from kprune.opened import LiveModel, opened
@@ -55,8 +55,9 @@ def repair(
     with (
         opened(original, **reading_of(arguments)) as it,
         opened(pruned, **opening_of(arguments)) as left,
-        tempfile.TemporaryDirectory(prefix="kprune-") as folder,
+        TemporaryFolder() as folder,
     ):
+        target.check(left.source)
         it.analysis.require("repair")
         try:
             taken = pruned_units(it.analysis, left.source.metadata)

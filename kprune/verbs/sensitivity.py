@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from msgspec.structs import replace
 
 from kprune.analysis.analysis import Analysis
 from kprune.analysis.counts import count
+from kprune.atomic import TemporaryFolder
 from kprune.errors import CannotPruneError, ExpressionError, UsageError
 from kprune.labels.closure import Units, check, close
 from kprune.labels.groups import connected
@@ -328,7 +328,7 @@ def _measure(where: _Place, units: Units) -> _Measured:
     import_keras()
     with (
         _ONE_AT_A_TIME,
-        tempfile.TemporaryDirectory(prefix="kprune-") as folder,
+        TemporaryFolder() as folder,
         opened(where.model, rules=where.rules, trust=where.trust) as it,
     ):
         if not units:

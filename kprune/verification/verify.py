@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 
 from kprune.analysis.analysis import Analysis
 from kprune.analysis.counts import count
+from kprune.atomic import TemporaryFolder
 from kprune.errors import CannotPruneError, CheckError, KpruneError, SetupError, UsageError
 from kprune.formats import Source
 from kprune.opened import analyse, open_model
@@ -120,7 +120,7 @@ def verify(
     with (
         open_model(original, trust=trust) as before,
         open_model(pruned, trust=trust) as after,
-        tempfile.TemporaryDirectory(prefix="kprune-") as folder,
+        TemporaryFolder() as folder,
     ):
         for source in (before, after):
             if source.path is None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kprune.cli.boundary import Terminated
+from kprune.interruption import Terminated
 from kprune.version import __version__
 from tests.cli.conftest import Kprune, folder_as_it_is
 
@@ -59,7 +59,7 @@ def test_a_refusal_shows_no_traceback_but_with_debug(kprune: Kprune, model: Path
 @pytest.mark.parametrize(
     ("error", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 143), (BrokenPipeError(), 141)]
 )
-def test_an_interruption_is_silent(
+def test_an_interruption_of_what_writes_nothing_is_silent(
     kprune: Kprune, model: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
 ) -> None:
     monkeypatch.setattr("kprune.views.inspect.inspect", failing(error))
@@ -72,7 +72,8 @@ def test_an_interruption_is_silent(
     [
         (
             OSError(28, "No space left on device"),
-            "error: the system refused: No space left on device\n",
+            "error: the system refused: No space left on device\n"
+            "do:    free some space where the output goes, or in the temporary folder (TMPDIR)\n",
         ),
         (MemoryError(), "error: there is not enough memory\n"),
     ],
@@ -87,14 +88,23 @@ def test_what_the_system_refuses_is_no_bug(
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+    ("number", "code", "said"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "terminated"),
+        (signal.SIGHUP, 129, "hung up"),
+    ],
+    ids=["SIGINT", "SIGTERM", "SIGHUP"],
 )
-def test_a_signal_ends_the_process_with_its_code_and_no_words(
-    model: Path, number: signal.Signals, code: int
+@pytest.mark.parametrize("replacing", [False, True], ids=["new", "force"])
+def test_a_signal_ends_the_process_with_its_code_and_one_line(
+    model: Path, number: signal.Signals, code: int, said: str, replacing: bool
 ) -> None:
+    if replacing:
+        Path("out.keras").write_bytes(b"mine")
     before = folder_as_it_is(Path())
     process = subprocess.Popen(
-        [*COMMAND, "remove", "-", "conv_1:0", "-o", "out.keras"],
+        [*COMMAND, "remove", "-", "conv_1:0", "-o", "out.keras", *["--force"] * replacing],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -107,7 +117,8 @@ def test_a_signal_ends_the_process_with_its_code_and_no_words(
         time.sleep(0.02)
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
-    assert (process.returncode, out, err) == (code, b"", b"")
+    line = f"{said}: out.keras was not written{'; what stood there stands' * replacing}\n"
+    assert (process.returncode, out, err.decode()) == (code, b"", line)
     assert folder_as_it_is(Path()) == before
 
 
@@ -138,7 +149,10 @@ def test_a_full_disk_behind_standard_output_is_an_error(line: str) -> None:
     with open("/dev/full", "w") as full:
         ran = subprocess.run([*COMMAND, line], stdout=full, stderr=subprocess.PIPE, text=True)
     assert ran.returncode == 4
-    refused = "the system refused: No space left on device"
+    refused = (
+        "the system refused: No space left on device\n"
+        "do:    free some space where the output goes, or in the temporary folder (TMPDIR)"
+    )
     if line == "rules":
         refused = "cannot write standard output\nwhy:   the disk is full"
     assert ran.stderr == f"error: {refused}\n"

@@ -246,10 +246,6 @@ def changed(
     """
     from kprune.cli.progress import Progress
 
-    if reporting.report is not None:
-        from kprune.faults import check_place
-
-        check_place(reporting.report)
     with Progress("writing") as progress, Progress("refitting", bytes_=False) as refitting:
         if refits:
             options["on_refit"] = refitting
@@ -267,4 +263,4 @@ def changed(
         )
     from kprune.cli.output import present
 
-    present(report, reporting, path=report.output.path)
+    present(report, reporting, path=report.output.path, force=writing.force)

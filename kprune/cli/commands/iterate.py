@@ -32,10 +32,6 @@ def iterate(
     from kprune.verbs.iterate_result import round_line
 
     progress = Page(stderr=True)
-    if reporting.report is not None:
-        from kprune.faults import check_place
-
-        check_place(reporting.report)
     learning.announce()
 
     def tell_cut(number: int, report: Any) -> None:
@@ -54,5 +50,5 @@ def iterate(
         on_cut=None if reporting.quiet else tell_cut,
         on_epoch=None if reporting.quiet else tell_epoch,
     )
-    present(found, reporting, path=found.output)
+    present(found, reporting, path=found.output, force=result.force)
     return 0 if found.met else 5

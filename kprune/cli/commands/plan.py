@@ -97,7 +97,7 @@ def plan(
         ),
     ] = "remove",
     memory: Memory,
-    output: Annotated[
+    file: Annotated[
         str | None,
         Option(
             "--output", "-o", metavar="FILE", help="Write the plan here.", rich_help_panel=WRITTEN
@@ -131,8 +131,8 @@ def plan(
         trust=common.trust,
     )
     show_notes(notes)
-    if output is not None and output != "-":
-        write_text(output, plan_to_yaml(made), force=force)
+    if file not in (None, "-"):
+        write_text(file, plan_to_yaml(made), force=force)
     elif as_json.json:
         print_json(plan_to_dict(made))
     else:

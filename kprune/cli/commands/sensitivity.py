@@ -99,7 +99,7 @@ def sensitivity(
             show_default=False,
         ),
     ] = None,
-    output: Annotated[
+    file: Annotated[
         str | None,
         Option(
             "--output",
@@ -129,16 +129,14 @@ def sensitivity(
 
     Example: kprune sensitivity model.keras --data test.npz -o curves.json
     """
-    from kprune.cli.output import check_new, present, write_text
+    from kprune.cli.output import present, write_text
     from kprune.cli.progress import Progress
     from kprune.verbs.sensitivity import sensitivity as measure
 
-    if output is not None:
-        check_new(output, force=force)
     if plot is not None:
         from kprune.page.plot import check_plot
 
-        check_plot(plot)
+        check_plot(plot, force=force)
     announce("--data", data)
     with Progress("measuring", bytes_=False) as progress:
         found = measure(
@@ -156,14 +154,16 @@ def sensitivity(
             trust=common.trust,
             progress=progress,
         )
-    if output is not None:
-        write_text(output, found.to_json(), force=force)
+    if file == "-":
+        as_json, file = Json(json=True), None
+    if file is not None:
+        write_text(file, found.to_json(), force=force)
     if plot is not None:
         from kprune.page.plot import draw
         from kprune.select.plans.curves import panel
 
-        draw(plot, [panel(found)])
-    written = [path for path in (output, plot) if path is not None]
+        draw(plot, [panel(found)], force=force)
+    written = [path for path in (file, plot) if path is not None]
     present(found, as_json, show=lambda on: _show(found, written, on))
 
 

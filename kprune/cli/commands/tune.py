@@ -105,10 +105,6 @@ def tune(
     from kprune.train.tune_result import epoch_line
 
     progress = Page(stderr=True)
-    if reporting.report is not None:
-        from kprune.faults import check_place
-
-        check_place(reporting.report)
     learning.announce()
 
     def tell(epoch: int, epochs: int, figures: dict[str, Any]) -> None:
@@ -133,4 +129,4 @@ def tune(
         sparsify=sparsify,
         seed=seed,
     )
-    present(found, reporting, path=found.output)
+    present(found, reporting, path=found.output, force=result.force)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from kprune.analysis.analysis import Analysis
+from kprune.atomic import TemporaryFolder
 from kprune.formats import Source
 from kprune.refitting.inputs import repair_inputs
 from kprune.refitting.ordering.covariances import Observation
@@ -84,7 +84,7 @@ class OnData:
         """The model, and inputs in the structure in which it takes them."""
         if self._loaded is None:
             self.analysis.require("observe layers")
-            with tempfile.TemporaryDirectory() as folder:
+            with TemporaryFolder() as folder:
                 model = load(self.source, Path(folder), compiled=True)
             self._loaded = model, repair_inputs(model, self.data).every
         return self._loaded

@@ -9,7 +9,6 @@ tensor that it reads and writes, and rows of `row_stream.ROWS` bytes.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,8 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+
+from kprune.atomic import TemporaryFolder
 
 MEMORY = 4 << 30
 """Bytes that may be kept at once, unless somebody says otherwise."""
@@ -48,7 +49,7 @@ class Room:
         self.limit = limit
         self.used = self.most = self.spilled = 0
         self._memory: OrderedDict[int, Entry] = OrderedDict()
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: TemporaryFolder | None = None
         self._files = 0
 
     def __enter__(self) -> Room:
@@ -109,7 +110,7 @@ class Room:
     def _write_oldest(self) -> None:
         _, entry = self._memory.popitem(last=False)
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="kprune-")
+            self._folder = TemporaryFolder()
         entry.file = Path(self._folder.name) / f"{self._files}.npy"
         self._files += 1
         from keras import ops

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kprune.active_content import Active
-from kprune.atomic import new_folder
+from kprune.atomic import copy_file, new_folder, put_file
 from kprune.edit import Edit, TensorEdit
 from kprune.errors import UsageError
 from kprune.faults import file_error, shown, writing
@@ -167,10 +166,10 @@ class SavedModelSource(Source):
             self._write_variables(edit, new.path, new.name, progress)
             proto = self._rewritten(edit)
             with writing(new.name):
-                (new.path / PB).write_bytes(proto.SerializeToString(deterministic=True))
+                put_file(new.path / PB, proto.SerializeToString(deterministic=True))
                 if edit.metadata:
                     (new.path / NOTE).parent.mkdir(exist_ok=True)
-                    (new.path / NOTE).write_bytes(_json(edit.metadata))
+                    put_file(new.path / NOTE, _json(edit.metadata))
                 if (self.folder / FINGERPRINT).exists():
                     write_fingerprint(new.path)
             require_sound(lambda: read(new.path), lambda: self.contents)
@@ -184,7 +183,7 @@ class SavedModelSource(Source):
                 continue
             try:
                 (target / path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(self.folder / path, target / path)
+                copy_file(self.folder / path, target / path)
             except OSError as error:
                 raise file_error(error, "write", name) from error
         for folder in sorted(p for p in self.folder.rglob("*") if p.is_dir()):
@@ -302,4 +301,4 @@ def write_fingerprint(folder: Path) -> None:
     made.uuid = ""
     digest = hashlib.sha256(made.SerializeToString(deterministic=True)).digest()
     made.uuid = str(int.from_bytes(digest[:16], "big"))
-    (folder / FINGERPRINT).write_bytes(made.SerializeToString(deterministic=True))
+    put_file(folder / FINGERPRINT, made.SerializeToString(deterministic=True))

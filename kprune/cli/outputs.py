@@ -1,0 +1,139 @@
+"""What a command line writes: checked before the work, and told of when a signal ends it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from kprune.interruption import Terminated, written
+
+SMALL = {"report": "--report", "plot": "--plot", "file": "-o"}
+"""The parameters that name a file beside the model, or instead of one, and their options."""
+
+MODEL = "output"
+"""The parameter that names the model to be written."""
+
+_CHANGED = ("model", "pruned")
+"""The parameters that name the model that is changed, which may replace itself."""
+
+
+class Stopped(BaseException):
+    """A signal ended a command that writes.
+
+    Args:
+        line: what became of its outputs.
+    """
+
+    def __init__(self, line: str) -> None:
+        super().__init__(line)
+        self.line = line
+
+
+@contextmanager
+def watched(values: dict[str, Any]) -> Iterator[None]:
+    """Around a command.
+
+    Args:
+        values: of its parameters, by name; a path that means standard output becomes `-`.
+    Raises: UsageError, FileError before the work if an output may not be written where it is to go;
+        Stopped, caused by the KeyboardInterrupt or Terminated that came.
+    """
+    if not _writes(values):
+        yield
+        return
+    _check(values)
+    given = dict(values)  # the command takes its own out
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as stopped:
+        raise Stopped(_outcome(given)) from stopped
+
+
+def _writes(values: Mapping[str, Any]) -> bool:
+    if MODEL in values:
+        return not values.get("dry_run") or any(values.get(name) for name in SMALL)
+    return any(values.get(name) is not None for name in SMALL)
+
+
+def _check(values: dict[str, Any]) -> None:
+    given = [name for name in (MODEL, *SMALL) if values.get(name) is not None]
+    if not given:
+        return
+    from kprune.atomic import (
+        STANDARD_OUTPUT,
+        check_apart,
+        check_file,
+        check_output,
+        names_standard_output,
+    )
+
+    for name in {MODEL, "file"}.intersection(given):
+        if names_standard_output(values[name]):
+            values[name] = STANDARD_OUTPUT
+    output = values.get(MODEL)
+    small = {
+        option: values[name]
+        for name, option in SMALL.items()
+        if name in given and (name, values[name]) != ("file", STANDARD_OUTPUT)
+    }
+    outputs = dict(small)
+    if output not in (None, STANDARD_OUTPUT):
+        outputs = {"-o": output, **small}
+        check_apart({"-o": output}, _inputs(values, but=_CHANGED))
+    check_apart(small, _inputs(values))
+    check_apart(outputs, ())
+    for option, path in small.items():
+        check_file(path, force=values["force"], option=option)
+    if output is not None and not values.get("dry_run") and not values.get("in_place"):
+        check_output(output, force=values["force"])
+
+
+def _inputs(values: Mapping[str, Any], but: tuple[str, ...] = ()) -> Iterator[str]:
+    """All texts of a command line that may name something that it reads."""
+    for name, value in values.items():
+        if name in (MODEL, *SMALL, *but):
+            continue
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str):
+                yield text
+                yield text.partition("@")[2]  # units from a file
+
+
+def _outcome(values: Mapping[str, Any]) -> str:
+    """What became of the outputs, as far as the command line names them."""
+    done = set(written())
+    named = [values[name] for name in SMALL if values.get(name)]
+    if MODEL in values and not values.get("dry_run"):
+        if values[MODEL] == "-":
+            return "standard output did not get the whole model"
+        place = values[MODEL] or (values.get("in_place") and _changed(values))
+        if not place and not named:
+            return (
+                "the output is written" if _default_is_in(done, values) else "nothing was written"
+            )
+        named = [place, *named] if place else named
+    left = [path for path in named if os.path.realpath(path) not in done]
+    if not left:
+        return f"{_listed(named)} written"
+    stands = any(os.path.lexists(path) for path in left)
+    return f"{_listed(left, no=True)} written{'; what stood there stands' if stands else ''}"
+
+
+def _default_is_in(done: set[str], values: Mapping[str, Any]) -> bool:
+    """Whether the output that has its name from the input is among what was written."""
+    folder = os.path.dirname(os.path.realpath(_changed(values)))
+    return any(os.path.dirname(path) == folder for path in done)
+
+
+def _changed(values: Mapping[str, Any]) -> str:
+    """The model that is changed, as it was named."""
+    return next(str(values[name]) for name in _CHANGED if name in values)
+
+
+def _listed(paths: list[str], *, no: bool = False) -> str:
+    from kprune.faults import shown
+
+    names = " and ".join(shown(path) for path in paths)
+    return f"{names} {'was' if len(paths) == 1 else 'were'}{' not' if no else ''}"
