@@ -47,7 +47,7 @@ def test_mistakes_are_told_before_anything_is_measured(kprune: Kprune, model: Pa
     for options, code, words in (
         (["--ratios", "a,b"], 2, "--ratios is given 'a,b'"),
         (["-o", "there.json"], 2, "there.json exists"),
-        (["-o", "nowhere/file.json"], 4, "its folder is not there"),
+        (["-o", "nowhere/file.json"], 4, "there is no folder"),
         (["--plot", "curves.pdf"], 2, "curves.pdf"),
         (["--jobs", "x"], 2, "--jobs takes a whole number"),
     ):

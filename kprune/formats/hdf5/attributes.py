@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from kprune.faults import damaged, parsing
+from kprune.faults import damaged, parsing, temporary
 from kprune.formats.opening import OpenFile
 from kprune.packages import imported
 
@@ -46,7 +46,8 @@ class Reading:
 
     def __init__(self, file: OpenFile) -> None:
         self.file = file
-        self._answer: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed on exit
+        with temporary("a temporary file"):
+            self._answer: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed on exit
         program = _PROGRAM.format(path=[str(place) for place in sys.path])
         self._child = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", program],
