@@ -129,14 +129,14 @@ def _sync_path(path: str) -> None:
 
 
 def _swap(new: Path, target: Path) -> None:
-    """Change names in three steps; what is killed in between is put right by the next run."""
+    """The same in two steps; what is killed in between is put right by the next run."""
     aside = target.parent / f"{hidden.hidden_name(target)}{hidden.ASIDE}"
     fd = hidden.open_folder(target)  # held, so that nobody takes it for a leftover
     try:
         hidden.lock(fd, target.stat)
         os.rename(target, aside)
         os.rename(new, target)
-        os.rename(aside, new)
+        hidden.remove(aside)
     finally:
         if not os.path.lexists(target):
             with suppress(FileNotFoundError):
@@ -153,7 +153,7 @@ def put_file(path: Path, data: bytes) -> None:
         os.close(fd)
 
 
-def copy_file(source: Path, target: Path) -> None:
+def copy_file(source: AnyPath, target: AnyPath) -> None:
     """Copy a file with its mode into a new folder. Raises: OSError; FileError if less arrived than was there."""
     shutil.copy(source, target)
     if os.path.getsize(source) != os.path.getsize(target):

@@ -131,7 +131,7 @@ def check_apart(outputs: Mapping[str, AnyPath | None], inputs: Iterable[object])
             if _is_in(path, other):
                 raise UsageError(
                     f"{option} {shown(path)} would write over an input",
-                    why=f"it is {shown(other)}, or lies in it",
+                    where=shown(other),
                     do="name another file",
                 )
         for before, other in apart[:number]:

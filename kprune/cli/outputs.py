@@ -82,6 +82,9 @@ def _check(values: dict[str, Any]) -> None:
     if output not in (None, STANDARD_OUTPUT):
         outputs = {"-o": output, **small}
         check_apart({"-o": output}, _inputs(values, but=_CHANGED))
+    elif output is None and small:
+        for name in _default_outputs(values):
+            check_apart({"the output": name, **small}, ())
     check_apart(small, _inputs(values))
     check_apart(outputs, ())
     for option, path in small.items():
@@ -101,6 +104,15 @@ def _inputs(values: Mapping[str, Any], but: tuple[str, ...] = ()) -> Iterator[st
                 yield text.partition("@")[2]  # units from a file
 
 
+def _default_outputs(values: Mapping[str, Any]) -> Iterator[str]:
+    """The names that an output may get from its input: one for each kind of command."""
+    if MODEL not in values or _changed(values) == "-":
+        return
+    stem, suffix = os.path.splitext(_changed(values))
+    for word in ("pruned", "tuned", "flat"):
+        yield f"{stem}.{word}{suffix}"
+
+
 def _outcome(values: Mapping[str, Any]) -> str:
     """What became of the outputs, as far as the command line names them."""
     done = set(written())
@@ -111,14 +123,14 @@ def _outcome(values: Mapping[str, Any]) -> str:
         place = values[MODEL] or (values.get("in_place") and _changed(values))
         if not place and not named:
             return (
-                "the output is written" if _default_is_in(done, values) else "nothing was written"
+                "the output was written" if _default_is_in(done, values) else "nothing was written"
             )
         named = [place, *named] if place else named
     left = [path for path in named if os.path.realpath(path) not in done]
     if not left:
         return f"{_listed(named)} written"
     stands = any(os.path.lexists(path) for path in left)
-    return f"{_listed(left, no=True)} written{'; what stood there stands' if stands else ''}"
+    return f"{_listed(left, no=True)} written{'; the old one is unchanged' if stands else ''}"
 
 
 def _default_is_in(done: set[str], values: Mapping[str, Any]) -> bool:

@@ -105,13 +105,14 @@ def open_model(path: AnyPath, *, trust: bool = False) -> Source:
             f"a model is given as '{type(path).__name__}'",
             do="give the path of a model file; a model in memory is saved to one first",
         )
-    if os.fspath(path) != STANDARD_INPUT and os.path.isdir(path):
+    piped = os.fspath(path) == STANDARD_INPUT
+    if not piped and not os.path.exists(path):
+        _look_for_missing(path)
+    if not piped and os.path.isdir(path):
         opener = _folder_opener(Path(path))
         check_tree(Path(path), trust=trust)
         source = opener(Path(path))
     else:
-        if not os.path.exists(path):
-            _refuse_missing(path)
         file = open_file(path)
         try:
             source = _file_opener(file)(file)
@@ -125,9 +126,13 @@ def open_model(path: AnyPath, *, trust: bool = False) -> Source:
 # What is no model is told apart by a module that only such files need.
 
 
-def _refuse_missing(path: AnyPath) -> None:
+def _look_for_missing(path: AnyPath) -> None:
+    """Put a folder back that a killed run had set aside. Raises: FileError if there is none."""
+    from kprune.atomic import put_back
     from kprune.formats import lookalikes
 
+    if put_back(Path(path)):
+        return
     if missing := lookalikes.refuse_missing(path):
         raise missing
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kprune.atomic import new_file, put
 from kprune.edit import Edit
 from kprune.errors import FileError, UsageError
 from kprune.formats import open_model, stream, write_model
@@ -98,6 +99,49 @@ def test_a_replaced_file_passes_its_mode_on(model: Path, out: Path, way: str) ->
     out.chmod(0o604)
     write(model, out, force=True)
     assert out.stat().st_mode & 0o7777 == 0o604
+
+
+def test_a_replaced_file_passes_its_attributes_on(model: Path, out: Path, way: str) -> None:
+    out.write_text("mine")
+    try:
+        os.setxattr(out, "user.owner", b"me")
+    except OSError:
+        pytest.skip("no such attributes here")
+    write(model, out, force=True)
+    assert os.getxattr(out, "user.owner") == b"me"
+
+
+def test_the_group_passes_even_where_the_owner_cannot(
+    model: Path, out: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out.write_text("mine")
+    real, tried = os.chown, []
+
+    def like_a_user(fd: int, owner: int, group: int) -> None:
+        tried.append((owner, group))
+        if owner != -1:
+            raise PermissionError(errno.EPERM, "no")
+        real(fd, owner, group)
+
+    monkeypatch.setattr(os, "chown", like_a_user)
+    write(model, out, force=True)
+    assert tried[1] == (-1, out.stat().st_gid)
+
+
+def test_of_two_at_a_time_one_wins(tmp_path: Path, way: str) -> None:
+    for force, winner in ((True, b"two"), (False, b"one")):
+        target = tmp_path / str(force)
+        with new_file(target, force=force) as one, new_file(target, force=force) as two:
+            put(one, b"one")
+            put(two, b"two")
+            one.commit(lambda: None)
+            if force:
+                two.commit(lambda: None)
+            else:
+                with pytest.raises(UsageError, match="exists already"):
+                    two.commit(lambda: None)
+        assert target.read_bytes() == winner
+    assert left_in(tmp_path) == {"True", "False"}
 
 
 def test_a_model_may_replace_itself(model: Path, way: str) -> None:

@@ -117,7 +117,7 @@ def test_a_signal_ends_the_process_with_its_code_and_one_line(
         time.sleep(0.02)
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
-    line = f"{said}: out.keras was not written{'; what stood there stands' * replacing}\n"
+    line = f"{said}: out.keras was not written{'; the old one is unchanged' * replacing}\n"
     assert (process.returncode, out, err.decode()) == (code, b"", line)
     assert folder_as_it_is(Path()) == before
 

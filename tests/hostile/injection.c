@@ -144,8 +144,8 @@ OPENING(openat64, (int folder, const char *path, int flags, ...), (folder, path,
 FILING(fopen)
 FILING(fopen64)
 size_t fwrite(const void *data, size_t size, size_t many, FILE *file) {
-    if (file != stdout && file != stderr && hit("fwrite"))
-        return REAL(fwrite)(data, size, fault == SHORT ? many : many / 2, file) * 0 + many / 2;
+    if (file != stdout && file != stderr && hit("fwrite") && fault != SHORT)
+        return REAL(fwrite)(data, size, many / 2, file);  /* which means an error */
     return REAL(fwrite)(data, size, many, file);
 }
 int fflush(FILE *file) {

@@ -1,6 +1,6 @@
 """Commands that write a model while one system call fails, or is the last that the process does.
 
-    python -m tests.hostile.injection faults FOLDER FORMAT WAY VARIANT
+    python -m tests.hostile.injection faults FOLDER FORMAT WAY VARIANT [ERRNO,ERRNO...]
     python -m tests.hostile.injection kills FOLDER FORMAT WAY VARIANT [COUNT]
 
 prints what became of each. Calls are caught as Python makes them, or, where the process was started
@@ -400,7 +400,10 @@ def main() -> None:
     task, folder, kind, way, which, *more = sys.argv[1:]
     with variant(which):
         case = Case(Path(folder), kind, way)
-        found = faults(case) if task == "faults" else kills(case, *map(int, more))
+        if task == "faults":
+            found = faults(case, tuple(map(int, more[0].split(","))) if more else FAULTS)
+        else:
+            found = kills(case, *map(int, more))
     print(json.dumps(found))
 
 

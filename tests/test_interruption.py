@@ -1,0 +1,40 @@
+"""Signals that end a command: they raise, unless the program or its user has said otherwise."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from kprune.interruption import Terminated, terminable
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_raises_with_the_code_of_a_shell(number: signal.Signals, code: int) -> None:
+    with pytest.raises(Terminated) as ended, terminable():
+        os.kill(os.getpid(), number)
+        signal.pause()
+    assert ended.value.code == code
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_a_signal_that_nohup_has_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with terminable():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_handler_of_the_programs_own_is_left_alone() -> None:
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+    try:
+        with terminable():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert seen == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
