@@ -61,14 +61,27 @@ def new_hidden_folder(target: Path) -> tuple[Path, int]:
     while True:
         path = target.parent / hidden_name(target)
         path.mkdir()
-        try:
-            fd = open_folder(path)
-        except OSError:
-            path.rmdir()
-            raise
-        if lock(fd, path.stat):
+        fd = locked_folder(path)
+        if fd is not None:
             return path, fd
-        os.close(fd)
+
+
+def locked_folder(path: Path) -> int | None:
+    """Lock a folder that was just made. None if somebody took it for a leftover in the moment before.
+
+    Raises: OSError.
+    """
+    try:
+        fd = open_folder(path)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        path.rmdir()
+        raise
+    if lock(fd, path.stat):
+        return fd
+    os.close(fd)
+    return None
 
 
 def open_folder(path: Path) -> int:

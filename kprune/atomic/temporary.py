@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kprune.atomic.hidden import (
-    lock,
+    locked_folder,
     new_hidden_folder,
-    open_folder,
     put_right,
     remove,
     remove_abandoned,
@@ -28,22 +27,19 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
     """
 
     def __init__(self) -> None:
-        self._lock = -1
+        self._lock: int | None = None
         with temporary("a temporary folder"):
             remove_abandoned(Path(tempfile.gettempdir()), START)
-            while True:
-                super().__init__(prefix=START)
-                self._lock = open_folder(Path(self.name))
-                if lock(self._lock, lambda: os.stat(self.name)):
-                    return
-                self.cleanup()
+            while self._lock is None:
+                super().__init__(prefix=START, ignore_cleanup_errors=True)
+                self._lock = locked_folder(Path(self.name))
 
     def cleanup(self) -> None:
         """Remove it with all that is in it."""
         super().cleanup()
-        if self._lock >= 0:
+        if self._lock is not None:
             os.close(self._lock)
-            self._lock = -1
+            self._lock = None
 
 
 @contextmanager

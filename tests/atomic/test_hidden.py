@@ -8,11 +8,12 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kprune.atomic import new_file, new_folder, put, put_back, work_folder
-from kprune.atomic.hidden import ASIDE, hidden_name, new_hidden_folder
+from kprune.atomic import hidden, new_file, new_folder, put, put_back, work_folder
+from kprune.atomic.hidden import ASIDE, hidden_name, lock, new_hidden_folder, open_folder
 from kprune.errors import RestoredWarning
 from tests.formats.making import left_in
 
@@ -147,24 +148,23 @@ def test_a_link_that_looks_like_a_leftover_is_not_followed(target: Path, tmp_pat
     assert left_in(mine) == {"file"}
 
 
+@pytest.mark.parametrize("before", ["it is opened", "it is locked"])
 def test_a_folder_that_was_taken_for_a_leftover_is_made_anew(
-    target: Path, monkeypatch: pytest.MonkeyPatch
+    target: Path, monkeypatch: pytest.MonkeyPatch, before: str
 ) -> None:
     """Between the making of a folder and its lock another writer may come by."""
-    import fcntl
+    real, made = {"it is opened": open_folder, "it is locked": lock}[before], []
 
-    real, made = fcntl.flock, []
-
-    def late(fd: int, how: int) -> None:
-        made.append(os.readlink(f"/proc/self/fd/{fd}"))
+    def late(what: Any, *more: Any) -> Any:
+        made.append(left_in(target.parent))
         if len(made) == 1:
-            os.rmdir(made[0])
-        real(fd, how)
+            (target.parent / made[0].pop()).rmdir()
+        return real(what, *more)
 
-    monkeypatch.setattr(fcntl, "flock", late)
+    monkeypatch.setattr(hidden, real.__name__, late)
     path, fd = new_hidden_folder(target)
     os.close(fd)
-    assert len(made) == 2 and path.is_dir() and str(path) == made[1]
+    assert len(made) == 2 and left_in(target.parent) == made[1] == {path.name}
 
 
 def test_a_work_folder_is_gone_afterwards_with_all_that_is_in_it(target: Path) -> None:
