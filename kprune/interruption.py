@@ -8,12 +8,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from kprune.types import AnyPath
 
 ENDING = ("SIGTERM", "SIGHUP")  # by name: Windows has not both
 _written: list[str] = []
+_came: list[int] = []
 
 
 class Terminated(SystemExit):
@@ -30,20 +31,58 @@ def terminable() -> Iterator[None]:
     A signal for which the program has a handler keeps it, and one that is ignored, as SIGHUP is
     under nohup, stays so.
     """
-    numbers = [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
+    with _handled(signal.SIG_DFL, [getattr(signal, n) for n in ENDING if hasattr(signal, n)]):
+        yield
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """The same around a whole command, which Ctrl-C ends as well. A new command begins here.
+
+    What is raised within an import may be swallowed, or come out as an ImportError: what came is
+    remembered; see `signal_behind`.
+    """
+    _came.clear()
+    _written.clear()
+    with terminable(), _handled(signal.default_int_handler, [signal.SIGINT]):
+        yield
+
+
+@contextmanager
+def _handled(usual: Any, numbers: list[int]) -> Iterator[None]:
     main = threading.current_thread() is threading.main_thread()
-    ours = [n for n in numbers if main and signal.getsignal(n) is signal.SIG_DFL]
+    ours = [number for number in numbers if main and signal.getsignal(number) is usual]
     try:
         for number in ours:
             signal.signal(number, _stop)
         yield
     finally:
         for number in ours:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, usual)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated(number)
+    _came.append(number)
+    raise _raised_by(number)
+
+
+def _raised_by(number: int) -> KeyboardInterrupt | Terminated:
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
+
+
+def signal_behind(error: BaseException) -> KeyboardInterrupt | Terminated | None:
+    """What a signal raised, if that is what ended the work, or what became of it on the way."""
+    if isinstance(error, (KeyboardInterrupt, Terminated)):
+        return error
+    return _raised_by(_came[-1]) if _came else None
+
+
+def end_if_asked() -> None:
+    """Called where long work goes on, and before something is written. Raises: what a signal raised, if
+    it was swallowed.
+    """
+    if _came:
+        raise _raised_by(_came[-1])
 
 
 def note_written(path: AnyPath) -> None:
@@ -52,10 +91,5 @@ def note_written(path: AnyPath) -> None:
 
 
 def written() -> list[str]:
-    """The real paths of what was written since `forget_written`, work files among them."""
+    """The real paths of what was written in this command, work files among them."""
     return list(_written)
-
-
-def forget_written() -> None:
-    """A new command begins."""
-    _written.clear()

@@ -7,7 +7,13 @@ import signal
 
 import pytest
 
-from kprune.interruption import Terminated, terminable
+from kprune.interruption import (
+    Terminated,
+    end_if_asked,
+    ended_by_signals,
+    signal_behind,
+    terminable,
+)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
@@ -38,3 +44,18 @@ def test_a_handler_of_the_programs_own_is_left_alone() -> None:
         assert seen == [signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_signal_that_an_import_swallows_or_renames_still_ends_the_command() -> None:
+    with ended_by_signals():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.pause()
+        except KeyboardInterrupt:
+            error = ImportError("initialization failed")
+        assert isinstance(signal_behind(error), KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            end_if_asked()
+    with ended_by_signals():
+        assert signal_behind(error) is None
+        end_if_asked()

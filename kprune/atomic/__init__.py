@@ -17,7 +17,7 @@ next one that writes the same target.
 
 from kprune.atomic.files import NewFile, new_file, put, write_bytes
 from kprune.atomic.folders import NewFolder, copy_file, new_folder, put_file
-from kprune.atomic.hidden import put_back
+from kprune.atomic.hidden import HIDDEN, put_back
 from kprune.atomic.places import (
     STANDARD_OUTPUT,
     check_apart,
@@ -29,6 +29,7 @@ from kprune.atomic.system_calls import start_writeback
 from kprune.atomic.temporary import TemporaryFolder, work_folder
 
 __all__ = [
+    "HIDDEN",
     "STANDARD_OUTPUT",
     "NewFile",
     "NewFolder",

@@ -15,7 +15,7 @@ from kprune.atomic.standard_output import Streamed
 from kprune.atomic.system_calls import inherit, rename_to_free_name, sync_folder, write_all
 from kprune.errors import FileError, UsageError
 from kprune.faults import shown, writing
-from kprune.interruption import note_written, terminable
+from kprune.interruption import end_if_asked, note_written, terminable
 from kprune.types import AnyPath
 
 _CHUNK = 1 << 20
@@ -54,6 +54,7 @@ def new_file(output: AnyPath, *, force: bool) -> Iterator[NewFile]:
     Raises: UsageError if the path is taken, or no place for a file; FileError if the system
         refuses.
     """
+    end_if_asked()
     with terminable():
         file = _begun(output, force)
         try:

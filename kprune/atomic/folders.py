@@ -20,7 +20,7 @@ from kprune.atomic.system_calls import (
 )
 from kprune.errors import FileError, UsageError
 from kprune.faults import shown, writing
-from kprune.interruption import note_written, terminable
+from kprune.interruption import end_if_asked, note_written, terminable
 from kprune.types import AnyPath
 
 
@@ -102,6 +102,7 @@ def new_folder(
     Raises: UsageError if the path is taken, or no place for a folder; FileError if the system
         refuses.
     """
+    end_if_asked()
     where = _Place(output, force, replaceable)
     with terminable():
         with writing(where.name):

@@ -20,7 +20,9 @@ from pathlib import Path
 from kprune.errors import RestoredWarning
 from kprune.faults import shown
 
-PREFIX = ".kprune-"
+HIDDEN = ".kprune-"
+"""What every hidden name starts with."""
+
 ASIDE = ".old"  # ends the hidden name of a folder that another one is about to replace
 
 
@@ -32,7 +34,7 @@ def hidden_name(target: Path) -> str:
 def _start(target: Path) -> str:
     import hashlib
 
-    return f"{PREFIX}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}-"
+    return f"{HIDDEN}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}-"
 
 
 def lock(fd: int, again: Callable[[], os.stat_result]) -> bool:

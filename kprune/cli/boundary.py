@@ -20,7 +20,7 @@ from kprune.errors import (
     UsageError,
 )
 from kprune.faults import FULL
-from kprune.interruption import forget_written, terminable
+from kprune.interruption import ended_by_signals, signal_behind
 from kprune.page.streams import forget_output, let_paths_through, put, say
 
 COMPLETION = "_KPRUNE_COMPLETE"
@@ -53,9 +53,8 @@ def run(arguments: list[str]) -> int:
     """
     debug = "--debug" in arguments
     let_paths_through()
-    forget_written()
     try:
-        with terminable(), _warnings_as_notes():
+        with ended_by_signals(), _warnings_as_notes():
             from kprune.cli.app import command
 
             if os.environ.get(COMPLETION):
@@ -100,6 +99,7 @@ def _ended(error: BaseException, debug: bool) -> int:
         for note in getattr(error.__cause__, "__notes__", ()):  # what there is to go on with
             say(f"note: {note}")
         return code
+    error = signal_behind(error) or error
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     if isinstance(error, KeyboardInterrupt):

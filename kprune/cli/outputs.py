@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from kprune.interruption import Terminated, written
+from kprune.interruption import signal_behind, written
 
 SMALL = {"report": "--report", "plot": "--plot", "file": "-o"}
 """The parameters that name a file beside the model, or instead of one, and their options."""
@@ -47,7 +47,10 @@ def watched(values: dict[str, Any]) -> Iterator[None]:
     given = dict(values)  # the command takes its own out
     try:
         yield
-    except (KeyboardInterrupt, Terminated) as stopped:
+    except BaseException as error:
+        stopped = signal_behind(error)
+        if stopped is None:
+            raise
         raise Stopped(_outcome(given)) from stopped
 
 

@@ -17,6 +17,7 @@ from types import ModuleType
 from kprune.errors import SetupError
 from kprune.faults import shown
 from kprune.formats import Source
+from kprune.interruption import end_if_asked
 from kprune.packages import imported, missing_package, not_imported, pip_install
 from kprune.text import clean
 
@@ -87,6 +88,7 @@ def import_keras() -> ModuleType:
             keras.ops.zeros(())
     except Exception as error:
         raise _without_keras(error) from error
+    end_if_asked()  # what is raised within an import may be swallowed there
     module: ModuleType = keras
     return module
 

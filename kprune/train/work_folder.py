@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kprune.atomic import write_bytes
+from kprune.atomic import HIDDEN, write_bytes
 from kprune.errors import DamagedFileError, UsageError
 from kprune.faults import PARSER_FAULTS, file_error, shown
 from kprune.formats import Source
@@ -119,7 +119,12 @@ class WorkFolder:
             self.folder.rmdir()
 
     def _entries(self) -> list[Path]:
-        return [path for path in self.folder.glob("*") if self.ours.fullmatch(path.name)]
+        """What the work has put there, also what it was killed at writing."""
+        return [
+            path
+            for path in self.folder.glob("*")
+            if self.ours.fullmatch(path.name) or path.name.startswith(HIDDEN)
+        ]
 
 
 def _said(value: Any) -> str:

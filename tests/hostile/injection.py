@@ -350,8 +350,10 @@ def faults(case: Case, only: tuple[int, ...] = FAULTS) -> Counter[str]:
 def kills(case: Case, random_ones: int = 0, limit: float = 60) -> Counter[str]:
     """Kill the process at each call in turn, and then at random times."""
     injected = injector()
-    start = time.monotonic()
     calls = len(case.learn(injected))
+    case.fresh()
+    start = time.monotonic()
+    command(case.arguments)
     usual = time.monotonic() - start
     found: Counter[str] = Counter()
     rng = random.Random(0)
@@ -366,7 +368,7 @@ def kills(case: Case, random_ones: int = 0, limit: float = 60) -> Counter[str]:
                 os._exit(command(case.arguments)[0])
             os._exit(99)
         if at < 0:
-            time.sleep(rng.uniform(0, usual / 2))
+            time.sleep(rng.uniform(0, usual))
             os.kill(child, signal.SIGKILL)
         ended = _wait(child, limit)
         found["kills"] += 1
