@@ -128,7 +128,8 @@ class _Sibling(NewFile):
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         while True:
             self._hidden = name = hidden_name(self.target)
-            fd = os.open(name, flags, 0o666, dir_fd=self._folder)
+            mode = 0o600 if self.old else 0o666  # it gets the old one's in the end
+            fd = os.open(name, flags, mode, dir_fd=self._folder)
             if lock(fd, lambda name=name: os.stat(name, dir_fd=self._folder)):  # type: ignore[misc]
                 return fd
             os.close(fd)

@@ -106,7 +106,7 @@ def new_folder(
     where = _Place(output, force, replaceable)
     with terminable():
         with writing(where.name):
-            path, fd = hidden.new_hidden_folder(where.target)
+            path, fd = hidden.new_hidden_folder(where.target, private=where.old is not None)
         try:
             yield NewFolder(path, where)
         finally:

@@ -55,14 +55,16 @@ def lock(fd: int, again: Callable[[], os.stat_result]) -> bool:
         return False
 
 
-def new_hidden_folder(target: Path) -> tuple[Path, int]:
+def new_hidden_folder(target: Path, *, private: bool) -> tuple[Path, int]:
     """A hidden folder beside a target; its path, and the descriptor that holds its lock.
 
+    Args:
+        private: whether nobody else may look into it; else as the umask says.
     Raises: OSError.
     """
     while True:
         path = target.parent / hidden_name(target)
-        path.mkdir()
+        path.mkdir(0o700 if private else 0o777)
         fd = locked_folder(path)
         if fd is not None:
             return path, fd

@@ -56,7 +56,7 @@ def work_folder(target: Path | None) -> Iterator[Path]:
     target = Path(os.path.realpath(target))
     put_right(target)
     with writing(shown(target)):
-        path, fd = new_hidden_folder(target)
+        path, fd = new_hidden_folder(target, private=True)
     try:
         yield path
     finally:

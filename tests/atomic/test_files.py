@@ -101,6 +101,21 @@ def test_a_replaced_file_passes_its_mode_on(model: Path, out: Path, way: str) ->
     assert out.stat().st_mode & 0o7777 == 0o604
 
 
+def test_nobody_reads_the_successor_of_a_private_file(
+    model: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    out.write_text("mine")
+    out.chmod(0o600)
+    modes = set()
+
+    def look(*_: int) -> None:
+        modes.update(path.stat().st_mode & 0o777 for path in out.parent.iterdir())
+
+    write(model, out, force=True, progress=look)
+    assert modes == {0o600} and out.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_replaced_file_passes_its_attributes_on(model: Path, out: Path, way: str) -> None:
     out.write_text("mine")
     try:

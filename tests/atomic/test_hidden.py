@@ -162,7 +162,7 @@ def test_a_folder_that_was_taken_for_a_leftover_is_made_anew(
         return real(what, *more)
 
     monkeypatch.setattr(hidden, real.__name__, late)
-    path, fd = new_hidden_folder(target)
+    path, fd = new_hidden_folder(target, private=True)
     os.close(fd)
     assert len(made) == 2 and left_in(target.parent) == made[1] == {path.name}
 
