@@ -201,3 +201,10 @@ RAGGED = frozenset(
 
 SPECS = frozenset("TensorSpec RaggedTensorSpec SparseTensorSpec".split())
 """Types of tensors that a config may describe."""
+
+SPEC_MODULES = frozenset(
+    f"tensorflow.python.{name}"
+    for name in "framework.tensor framework.tensor_spec framework.sparse_tensor "
+    "ops.ragged.ragged_tensor".split()
+)
+"""Where TensorFlow has these."""

@@ -27,6 +27,7 @@ from kprune.active_content.keras_classes import (
     PROGRAMS,
     RAGGED,
     READERS,
+    SPEC_MODULES,
     SPECS,
 )
 from kprune.active_content.tensorflow_functions import only_computes
@@ -146,8 +147,7 @@ def _of_function(item: Mapping[str, Any], place: str) -> Iterator[Active]:
 
 def _of_type(item: Mapping[str, Any], place: str) -> Iterator[Active]:
     module, name = item.get("module"), item.get("spec_name", item.get("type_spec"))
-    known = str(name).removeprefix("tf.") in SPECS
-    if not known or not (module is None or str(module).startswith("tensorflow.python.")):
+    if str(name).removeprefix("tf.") not in SPECS or module not in (None, *SPEC_MODULES):
         yield Active(Kind.MODULE, place, f"{module}.{name}" if module else str(name))
     elif item.get("registered_name") not in (None, name):
         yield Active(Kind.MODULE, place, str(item["registered_name"]))

@@ -90,8 +90,8 @@ def locked(source: Source, keras: ModuleType) -> Iterator[None]:
 
 
 def _of_keras(name: str) -> ModuleType:
-    """A module of Keras; an empty one for any other, in which Keras finds nothing."""
-    own = name.partition(".")[0] in ("keras", "tf_keras", "keras_hub")
+    """A module of Keras or TensorFlow; an empty one for any other, in which Keras finds nothing."""
+    own = name.partition(".")[0] in ("keras", "tf_keras", "keras_hub", "tensorflow")
     return importlib.import_module(name) if own else ModuleType(name)
 
 

@@ -139,6 +139,11 @@ ACTIVE = {
     "a node that cannot be read": (
         layer("TensorFlowOpLayer", node_def="\n\x03abc"), "'x' runs the operation ?",
     ),
+    "a known type in another module": (
+        layer("InputLayer", type_spec={"class_name": "__typespec__", "config": [], "spec_name": "TensorSpec",
+                                       "module": "tensorflow.python.tools.api", "registered_name": None}),
+        "'x' imports tensorflow.python.tools.api.TensorSpec",
+    ),
     "a type of another module": (
         layer("InputLayer", type_spec={"class_name": "__typespec__", "module": "my.types",
                                        "spec_name": "Spec", "config": [], "registered_name": None}),
@@ -173,6 +178,9 @@ INERT = {
     "a slice": layer("SlicingOpLambda", function="__operators__.getitem"),
     "ragged tensors": layer("InstanceMethod", attr_name="to_tensor"),
     "an addition of an old graph": layer("TensorFlowOpLayer", node_def={"op": "AddV2"}),
+    "a ragged input": layer("InputLayer", type_spec={"class_name": "__typespec__", "spec_name": "RaggedTensorSpec",
+                            "module": "tensorflow.python.ops.ragged.ragged_tensor", "config": [],
+                            "registered_name": None}),
     "a Lambda of an activation": layer("Lambda", function=function("relu", "keras.activations")),
     "a layer of KerasHub": layer("TransformerEncoder", module="keras_hub.src.layers.modeling.transformer_encoder"),
     "what Keras 2 registers itself": {**layer("CustomScaleLayer", module="keras.src.applications.inception_resnet_v2"),
