@@ -27,7 +27,7 @@ from kprune.errors import CannotPruneError, DamagedFileError, UsageError
 from kprune.faults import file_error, shown, writing
 from kprune.formats.source import Order, Source, Tensor
 from kprune.runtime.custom_classes import Foreign, import_classes
-from kprune.runtime.inert import is_registered, refusal
+from kprune.runtime.inert import is_registered, locked, refusal
 from kprune.runtime.keras_import import quiet
 from kprune.runtime.tensorflow_runtime import tf_keras
 from kprune.saved_model.files.contents import (
@@ -100,7 +100,8 @@ class Keras2Source(Source):
         self._unknown = sorted({item.what for item in layered if item.kind is Kind.CLASS})
         compiled = not any(item.compiled for item in needed)
         classes = sorted(set(layered.values()))
-        return built(self.folder, self.contents, self._said, classes, compiled=compiled)
+        with locked(self, keras):
+            return built(self.folder, self.contents, self._said, classes, compiled=compiled)
 
     def active(self) -> tuple[Active, ...]:
         """What loading it in Keras would do, and running its graphs, which Keras does as well."""
@@ -175,7 +176,8 @@ class Keras2Source(Source):
         changed = Path(self._scratch.name) / "changed.h5"
         with new_folder(output, force=force, replaceable=_is_saved_model) as new:
             self._inner.write(edit, changed, True, progress)
-            model = _loaded(changed, self.folder)
+            with locked(self, tf_keras()):
+                model = _loaded(changed, self.folder)
             with writing(new.name), quiet():
                 model.save(new.path, save_format="tf")
             self._carry_over(new.path, new.name)

@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -253,10 +254,11 @@ def test_that_bait_is_taken_if_the_file_is_trusted(
 def test_that_bait_is_taken_if_the_gate_is_open(
     edit: str, keras_place: tuple[Path, Bait], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kprune.saved_model.from_config import KerasMetadata
+    from kprune.saved_model import keras2
 
     path, bait = keras_place
-    monkeypatch.setattr(KerasMetadata, "needed", lambda self: ())
+    monkeypatch.setattr(keras2.KerasMetadata, "needed", lambda self: ())
+    monkeypatch.setattr(keras2, "locked", lambda *_: nullcontext())
     code_of("remove M hidden:1 -o OUT", path)
     assert taken(bait)
 

@@ -186,7 +186,7 @@ def narrower(said):
         (lambda said: {**said, "model_config": ["x"]}, "does not say what model it is"),
         (lambda said: {"class_name": "Functional"}, "does not say what model it is"),
         (lambda said: {**said, "model_config": {"class_name": "Nothing", "config": {}}}, "Nothing"),
-        (lambda said: [], "does not say what model it is"),
+        (lambda said: [], "damaged"),
         (lambda said: 7, "damaged"),
     ],
 )
