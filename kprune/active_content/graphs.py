@@ -13,7 +13,14 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from kprune.active_content.active import Active, Kind
-from kprune.active_content.operations import CHECKPOINTS, TABLES_FROM_FILES, UNKNOWN, does, is_inert
+from kprune.active_content.operations import (
+    CALL_NOTHING,
+    CHECKPOINTS,
+    TABLES_FROM_FILES,
+    UNKNOWN,
+    does,
+    is_inert,
+)
 from kprune.page.figures import counted
 from kprune.text import clean
 
@@ -196,7 +203,9 @@ class _Graphs:
         return seen
 
     def _names(self, node: Any) -> Iterator[str]:
-        """Functions that a node names."""
+        """Functions that a node calls."""
+        if node.op in CALL_NOTHING:
+            return
         if node.op in self.functions:
             yield node.op
         for value in node.attr.values():

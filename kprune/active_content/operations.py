@@ -39,6 +39,17 @@ _DOES = {
 DOES = {name: does for does, names in _DOES.items() for name in names.split()}
 UNKNOWN = "is not known to stay inside the model"
 
+CALLERS = frozenset(
+    """
+    Case For If MapDefun PartitionedCall StatefulPartitionedCall StatelessCase StatelessIf
+    StatelessWhile SymbolicGradient While XlaIf XlaReduce XlaReduceWindow XlaScatter
+    XlaSelectAndScatter XlaVariadicReduce XlaVariadicReduceV2 XlaVariadicSort XlaWhile
+    """.split()
+)
+"""Inert operations that call functions; all others call none, whatever their attributes say."""
+
+CALL_NOTHING = INERT - CALLERS
+
 TABLES_FROM_FILES = {"InitializeTableFromTextFile": 1, "InitializeTableFromTextFileV2": 1}
 """Operations that fill a table from a file, and which of their inputs is its name."""
 

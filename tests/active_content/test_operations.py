@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from kprune.active_content.inert_operations import INERT
-from kprune.active_content.operations import CHECKPOINTS, DOES, TABLES_FROM_FILES, does, is_inert
+from kprune.active_content.operations import (
+    CALLERS,
+    CHECKPOINTS,
+    DOES,
+    TABLES_FROM_FILES,
+    does,
+    is_inert,
+)
 
 pytestmark = pytest.mark.oracle
 
@@ -39,6 +46,15 @@ def test_every_operation_that_is_named_is_one_of_tensorflow(registered: dict[str
 
 def test_none_is_said_to_be_inert_and_to_do_something() -> None:
     assert not INERT & (set(DOES) | CHECKPOINTS)
+
+
+def test_the_inert_operations_that_call_functions_are_known(registered: dict[str, Any]) -> None:
+    calling = {
+        name
+        for name in INERT
+        if any(part.type in ("func", "list(func)") for part in registered[name].attr)
+    }
+    assert calling == CALLERS
 
 
 def test_no_inert_operation_is_told_of_a_file_or_an_address(registered: dict[str, Any]) -> None:
