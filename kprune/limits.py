@@ -16,12 +16,19 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Protocol
 
 from msgspec import Struct
 
 from kprune.errors import LimitError, UsageError
 
 _SET: ContextVar[Mapping[str, int]] = ContextVar("_SET", default={})  # noqa: B039 - never modified
+
+
+class Readable(Protocol):
+    """What bytes are read from."""
+
+    def read(self, size: int, /) -> bytes: ...
 
 
 class Limit(Struct, frozen=True):
@@ -56,13 +63,28 @@ class Limit(Struct, frozen=True):
         if count > self.value:
             raise self.exceeded(count, what, file)
 
-    def exceeded(self, count: int, what: str, file: object) -> LimitError:
-        """The refusal for a file that asks for too much; for the arguments see `check`."""
-        return LimitError(f"{file} asks for too much", why=self.why(count, what), do=self.do)
+    def exceeded(self, count: int | None, what: str, file: object) -> LimitError:
+        """The refusal for a file that asks for too much.
 
-    def why(self, count: int, what: str) -> str:
-        """The reason for a refusal, as a clause."""
-        return f"{what} has {_said(count)} {self.unit}; limit {self.name}, {self.value:,}"
+        Args:
+            count: how much it asks for; None if that is not known.
+            what, file: see `check`.
+        """
+        found = "more" if count is None else _said(count)
+        why = f"{what} has {found} {self.unit}; limit {self.name}, {self.value:,}"
+        return LimitError(f"{file} asks for too much", why=why, do=self.do)
+
+    def read(self, stream: Readable, file: object) -> bytes:
+        """All of a stream, which need not have an end.
+
+        Args:
+            file: how messages call it.
+        Raises: LimitError if it is longer than this limit (of bytes) allows.
+        """
+        data = stream.read(self.value + 1)
+        if len(data) > self.value:
+            raise self.exceeded(None, "it", file)
+        return data
 
     @property
     def do(self) -> str:
@@ -73,6 +95,16 @@ class Limit(Struct, frozen=True):
 JSON_BYTES = Limit("json-bytes", 64_000_000, "bytes", "length of one JSON text")
 JSON_LEVELS = Limit("json-levels", 300, "levels", "nesting of one JSON text")
 JSON_ITEMS = Limit("json-items", 2_000_000, "items", "values in one JSON text")
+
+LIST_BYTES = Limit("list-bytes", 16_000_000, "bytes", "one file of units, tokens or class names")
+LIST_ITEMS = Limit("list-items", 500_000, "items", "one list of units")
+PLAN_BYTES = Limit("plan-bytes", 2_000_000, "bytes", "one plan")
+PLAN_ITEMS = Limit("plan-items", 200_000, "items", "keys and values in one plan")
+PLAN_STEPS = Limit("plan-steps", 1_000, "steps", "steps of one plan")
+PIPE_BYTES = Limit("pipe-bytes", 8_000_000_000, "bytes", "a model or data read from a pipe")
+UNPACKED_BYTES = Limit(
+    "unpacked-bytes", 500_000_000, "bytes", "a member of a zip that is packed more than 100-fold"
+)
 
 MODEL_UNITS = Limit("units", 1_000_000, "units", "units of a model's layers, in all")
 POSITIONS = Limit("positions", 4_000_000, "positions", "places in tensors that are told apart")
@@ -88,6 +120,13 @@ TABLE = {
         JSON_BYTES,
         JSON_LEVELS,
         JSON_ITEMS,
+        LIST_BYTES,
+        LIST_ITEMS,
+        PLAN_BYTES,
+        PLAN_ITEMS,
+        PLAN_STEPS,
+        PIPE_BYTES,
+        UNPACKED_BYTES,
         MODEL_UNITS,
         POSITIONS,
         MODEL_CALLS,
@@ -99,6 +138,7 @@ TABLE = {
 """All bounds by name."""
 
 _BYTES_OF_A_NUMBER = 4
+_PLAINLY_PACKED = 100  # of numbers and texts little gets smaller than to a hundredth
 
 
 def _said(count: int) -> str:
@@ -121,6 +161,18 @@ def limit(**values: float) -> Iterator[None]:
         yield
     finally:
         _SET.reset(before)
+
+
+def check_unpacked(packed: int, size: int, what: str, file: object) -> None:
+    """Compare how large a member of a zip archive becomes with what is allowed.
+
+    Args:
+        packed, size: its bytes in the archive, and unpacked.
+        what, file: see `Limit.check`.
+    Raises: LimitError for a zip bomb. Keras refuses those beyond 4 GiB (keras/src/saving/saving_lib.py).
+    """
+    if size > _PLAINLY_PACKED * packed:
+        UNPACKED_BYTES.check(size, what, file)
 
 
 @contextmanager

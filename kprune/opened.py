@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from kprune import formats
 from kprune.analysis.analysis import Analysis
 from kprune.atomic import TemporaryFolder
-from kprune.errors import FileError
+from kprune.errors import DamagedFileError, LimitError
 from kprune.formats import Source
 from kprune.graph.parse import holds_graph
 from kprune.limits import for_file
@@ -112,7 +112,7 @@ def analyse(source: Source, rules: Iterable[str] = ()) -> Analysis:
     try:
         with for_file(source.bytes):
             return _analysed(source, rules)
-    except FileError as error:
+    except (DamagedFileError, LimitError) as error:
         error.name_file(source.name)
         raise
 

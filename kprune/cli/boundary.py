@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import sys
 import warnings
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from kprune.faults import FULL
 from kprune.interruption import ended_by_signals, signal_behind
 from kprune.page.streams import forget_output, let_paths_through, put, say
 
+_LEAST_MEMORY = 160 << 20
 COMPLETION = "_KPRUNE_COMPLETE"
 INTERRUPTED, BROKEN_PIPE = 130, 141
 _ENDED_BY = {129: "hung up", 130: "interrupted", 143: "terminated"}
@@ -55,6 +57,7 @@ def run(arguments: list[str]) -> int:
     let_paths_through()
     try:
         with ended_by_signals(), _warnings_as_notes():
+            _require_memory()
             from kprune.cli.app import command
 
             if os.environ.get(COMPLETION):
@@ -65,6 +68,17 @@ def run(arguments: list[str]) -> int:
             return code
     except BaseException as error:
         return _ended(error, debug)
+
+
+def _require_memory() -> None:
+    """Refuse a limit under which numpy ends the process as it is imported. Raises: SetupError."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < _LEAST_MEMORY:
+        raise SetupError(
+            "there is not enough memory",
+            why=f"this process may use {limit >> 20} MiB of addresses (ulimit -v)",
+            do=f"allow at least {_LEAST_MEMORY >> 20} MiB",
+        )
 
 
 def _invoke(command: Any, arguments: list[str]) -> int:
@@ -134,6 +148,8 @@ def _refusal(error: BaseException) -> KpruneError:
         )
     if isinstance(error, MemoryError):
         return SetupError("there is not enough memory")
+    if isinstance(error, RecursionError):
+        return FileError("something in the input is nested too deeply")
     from kprune.packages import broken_package, missing_package, not_imported
     from kprune.text import clean
 

@@ -26,17 +26,21 @@ def json_value(data: bytes, file: object, name: str) -> Any:
     Raises: LimitError if the text is too long, too deeply nested or has too many items;
         DamagedFileError if it is not JSON.
     """
-    what = name or "its text"
-    JSON_BYTES.check(len(data), what, file)
+    JSON_BYTES.check(len(data), name or "it", file)
     with parsing(file, name):
         encoding = json.detect_encoding(data)
         if encoding not in ("utf-8", "utf-8-sig"):
             data = data.decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")
-    items, levels = _measured(data)
-    JSON_ITEMS.check(items, what, file)
-    JSON_LEVELS.check(levels, what, file)
+    check_json(data, file, name)
     with parsing(file, name):
         return json.loads(data)
+
+
+def check_json(data: bytes, file: object, name: str = "") -> None:
+    """Measure a JSON text in UTF-8 which the caller is going to parse. Raises: LimitError."""
+    items, levels = _measured(data)
+    JSON_ITEMS.check(items, name or "it", file)
+    JSON_LEVELS.check(levels, name or "it", file)
 
 
 def json_object(data: bytes, file: object, name: str) -> dict[str, Any]:

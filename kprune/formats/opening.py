@@ -17,10 +17,12 @@ from typing import Any, BinaryIO
 
 from kprune.errors import FileError
 from kprune.faults import damaged, file_error, shown, temporary
+from kprune.limits import PIPE_BYTES
 from kprune.types import AnyPath
 
 STANDARD_INPUT = "-"
 _CHUNK = 1 << 20
+_HEAD = 64
 
 
 class OpenFile:
@@ -132,15 +134,16 @@ class Window(io.RawIOBase):
         return count
 
 
-def open_file(path: AnyPath) -> OpenFile:
+def open_file(path: AnyPath, starts: tuple[bytes, ...] = ()) -> OpenFile:
     """Open a file, or spool a pipe into an unnamed temporary file.
 
     Args:
         path: a regular file, a pipe such as bash's `<(...)`, or '-' for standard input.
-    Raises: FileError if it is not there, not readable, or a device.
+        starts: see `spooled`.
+    Raises: FileError if it is not there, not readable, or a device; LimitError for an endless pipe.
     """
     if os.fspath(path) == STANDARD_INPUT:
-        return _standard_input()
+        return _standard_input(starts)
     name = Path(path)
     try:
         mode = os.stat(name).st_mode
@@ -152,10 +155,10 @@ def open_file(path: AnyPath) -> OpenFile:
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return OpenFile(fd, name)
     with open(fd, "rb", buffering=0) as pipe:
-        return spooled(pipe, shown(name))
+        return spooled(pipe, shown(name), starts=starts)
 
 
-def _standard_input() -> OpenFile:
+def _standard_input(starts: tuple[bytes, ...]) -> OpenFile:
     stream = getattr(sys.stdin, "buffer", None)
     if stream is None or stream.isatty():
         raise FileError(
@@ -169,24 +172,40 @@ def _standard_input() -> OpenFile:
             return OpenFile(os.dup(fd), None)  # redirected from a file: no copy needed
     except (OSError, ValueError):
         pass  # not a real file, as in tests and notebooks
-    return spooled(stream, "standard input")
+    return spooled(stream, "standard input", starts=starts)
 
 
-def spooled(stream: BinaryIO | io.RawIOBase | Any, name: str, size: int | None = None) -> OpenFile:
+def spooled(
+    stream: BinaryIO | io.RawIOBase | Any,
+    name: str,
+    size: int | None = None,
+    *,
+    starts: tuple[bytes, ...] = (),
+) -> OpenFile:
     """Copy a stream into an unnamed temporary file, which is gone when it is closed.
 
     Args:
         stream: anything with `read(n)`.
         name: how messages call it.
         size: how many bytes it must deliver, if that is known.
+        starts: what it may start with. Of one that starts with something else only as much is
+            copied as tells what it is: it may have no end.
     """
-    seen = 0
     with temporary(f"a temporary copy of {name}"), tempfile.TemporaryFile() as copy:
-        for data in _chunks(stream, name):
+        chunks = _chunks(stream, name)
+        head = b""
+        while len(head) < _HEAD and (data := next(chunks, b"")):  # a pipe gives few at a time
+            head += data
+        copy.write(head)
+        seen = len(head)
+        most = PIPE_BYTES.value if size is None else size
+        if starts and not head.startswith(starts):
+            most = _CHUNK
+        while seen <= most and (data := next(chunks, b"")):
             seen += len(data)
             copy.write(data)
-            if size is not None and seen > size:
-                break
+        if size is None and seen > most > _CHUNK:
+            raise PIPE_BYTES.exceeded(None, "it", name)
         if size is not None and seen != size:
             raise damaged(name, f"it does not hold the {size} bytes that it says")
         copy.flush()

@@ -113,7 +113,7 @@ def open_model(path: AnyPath, *, trust: bool = False) -> Source:
         check_tree(Path(path), trust=trust)
         source = opener(Path(path))
     else:
-        file = open_file(path)
+        file = open_file(path, tuple(kind.starts for kind in FORMATS if kind.starts))
         try:
             source = _file_opener(file)(file)
         except BaseException:

@@ -15,6 +15,7 @@ INPUT = "InputLayer"
 MOST_AXES = 32
 """Of a tensor; numpy takes no more in all its versions, and TensorFlow's operations fewer."""
 _MOST_ELEMENTS = 1 << 63
+_NO_MODEL = "the model's config does not describe a model"
 MAX_NESTING = 64
 WRAPPERS = ("TimeDistributed", "SpectralNormalization")
 """Keras's layers that hold one other layer, as `layer` in their config and in the weights file alike."""
@@ -32,11 +33,11 @@ def parse_model(config: dict[str, Any]) -> Model:
     """
     try:
         return _parse(config, path="", store="", trainable=True, seen={}, nesting=0)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise DamagedFileError(
-            "the model's config does not describe a model",
-            why=f"{type(error).__name__}: {clean(str(error))}",
-        ) from error
+    except RecursionError as error:
+        raise DamagedFileError(_NO_MODEL, why="a part of it is nested too deeply") from error
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        why = f"{type(error).__name__}: {clean(str(error))}"
+        raise DamagedFileError(_NO_MODEL, why=why) from error
 
 
 def holds_graph(spec: dict[str, Any]) -> bool:
@@ -230,9 +231,21 @@ def _is_size(item: Any) -> bool:
 
 
 def declared_shape(layer: Layer | None) -> tuple[int | None, ...] | None:
-    """The shape that an input layer says it takes."""
+    """The shape that an input layer says it takes; None if it says nothing.
+
+    Raises: DamagedFileError if what it says is no shape.
+    """
     config = layer.config if layer is not None else {}
-    return as_shape(config.get("batch_shape") or config.get("batch_input_shape")) or None
+    written = config.get("batch_shape") or config.get("batch_input_shape")
+    if not written or layer is None:
+        return None
+    shape = as_shape(written)
+    if shape is None or any(size is not None and size < 0 for size in shape):
+        raise DamagedFileError(
+            f"the input '{clean(layer.path)}' has a shape that no tensor has",
+            why=f"it is {clean(str(written))}",
+        )
+    return shape
 
 
 # -- Functional ---------------------------------------------------------------------------------

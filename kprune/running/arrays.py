@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from typing import Any
 
 import numpy as np
 
 from kprune.errors import FileError, UsageError
 from kprune.faults import shown
+from kprune.formats.opening import open_file
+from kprune.limits import check_unpacked
 from kprune.running.sources import Given, is_array
 from kprune.text import clean
 from kprune.types import AnyPath
@@ -17,6 +20,7 @@ from kprune.types import AnyPath
 Shape = Sequence[int | None]
 Named = dict[str, np.ndarray]
 
+_ARRAYS = (b"PK", b"\x93NUMPY")
 X, Y = "x", "y"
 """What arrays are called that have no names."""
 
@@ -143,26 +147,30 @@ def fits(have: Shape, want: Shape) -> bool:
 def read_npz(path: AnyPath) -> Named:
     """Every array in an .npz file. Nothing in it is executed (no pickles).
 
-    Raises: FileError if it cannot be read.
+    Raises: FileError if it cannot be read, LimitError for a zip bomb.
     """
     name = shown(path)
+    file = open_file(path, _ARRAYS)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(BufferedReader(file.window()), allow_pickle=False) as archive:
             if not hasattr(archive, "files"):
                 raise FileError(
                     f"{name} holds a single array",
                     do="save the arrays with names: np.savez(FILE, x=…, y=…)",
                 )
+            for member in archive.zip.infolist():
+                called = f"'{clean(member.filename)}'"
+                check_unpacked(member.compress_size, member.file_size, called, name)
             return {key: archive[key] for key in archive.files}
-    except FileNotFoundError as error:
-        raise FileError(f"cannot read {name}", why="there is no such file") from error
-    except OSError as error:
-        raise FileError(f"cannot read {name}", why=error.strerror or clean(error, 200)) from error
     except FileError:
         raise
+    except MemoryError as error:
+        raise FileError(f"cannot read {name}", why="it does not fit into memory") from error
     except Exception as error:  # zipfile and numpy raise a dozen kinds on damaged archives
         raise FileError(
             f"{name} is not an .npz file",
             why=clean(error, 200),
             do="save the arrays with np.savez(FILE, x=…, y=…)",
         ) from error
+    finally:
+        file.close()

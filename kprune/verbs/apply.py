@@ -21,6 +21,7 @@ from kprune.faults import file_error, shown
 from kprune.formats import Source
 from kprune.formats.opening import STANDARD_INPUT
 from kprune.formats.registry import usual_suffix
+from kprune.limits import PLAN_BYTES
 from kprune.opened import LiveModel, Opened, opened
 from kprune.pruning.steps import Asked
 from kprune.pruning.writing import Target, write
@@ -72,9 +73,10 @@ def load_plan(plan: Plan | AnyPath) -> tuple[Plan, Path | None]:
 
 
 def plan_text(path: Path) -> str:
-    """The text of a plan's file. Raises: FileError if it cannot be read."""
+    """The text of a plan's file. Raises: FileError if it cannot be read, LimitError if it is too long."""
     try:
-        return path.read_text(encoding="utf-8")
+        with open(path, "rb") as stream:
+            return PLAN_BYTES.read(stream, f"the plan {shown(path)}").decode()
     except OSError as error:
         raise file_error(error, "read", f"the plan {shown(path)}") from error
     except UnicodeDecodeError as error:

@@ -16,14 +16,13 @@ from kprune.errors import DamagedFileError, FileError
 from kprune.faults import damaged, parsing
 from kprune.formats.opening import OpenFile
 from kprune.formats.zip import records as records
+from kprune.limits import check_unpacked
 from kprune.text import clean
 
 _LONGEST_DIRECTORY = 1 << 24
 _LONGEST_COMMENT = 1 << 16
 _ENCRYPTED = 1 | 1 << 5 | 1 << 6 | 1 << 13  # encrypted, patched, strongly encrypted, masked
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
-# Keras refuses the same (keras/src/saving/saving_lib.py, _reject_zip_bomb).
-_BOMB_FLOOR, _BOMB_EXPANSION = 1 << 32, 100
 
 
 class Member(Struct, frozen=True):
@@ -153,8 +152,7 @@ class _Check:
         packed, size = info.compress_size, info.file_size
         if info.compress_type == zipfile.ZIP_STORED and packed != size:
             raise self._bad(f"'{clean(info.filename)}' is stored, and its two sizes differ")
-        if size > _BOMB_FLOOR and size > _BOMB_EXPANSION * packed:
-            raise self._bad(f"'{clean(info.filename)}' would unpack to {size} bytes from {packed}")
+        check_unpacked(packed, size, f"'{clean(info.filename)}'", self.file)
 
     def _local(self, info: zipfile.ZipInfo, name: bytes) -> Member:
         at = info.header_offset

@@ -21,8 +21,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from kprune.errors import DamagedFileError, FileError, SpecError
+from kprune.errors import DamagedFileError, FileError, LimitError, SpecError
 from kprune.faults import shown
+from kprune.formats.bounded_json import check_json
+from kprune.limits import LIST_BYTES, LIST_ITEMS
 from kprune.pointing import Source, quoted
 from kprune.select.naming.indices import (
     ITEM,
@@ -36,7 +38,8 @@ from kprune.select.naming.indices import (
 )
 from kprune.text import clean
 
-MAX_BYTES = 64 << 20  # far above any list of units; keeps /dev/zero from filling the memory
+# What separates items in a list as text, and what does not, as one sign each; for counting.
+_SIGNS = bytes(32 if byte in b" ,\t\n\r\f\v" else 120 for byte in range(256))
 
 
 class FromFile(Indices, frozen=True):
@@ -77,6 +80,8 @@ def read_indices(name: str, base: Path | None = None) -> Indices:
     text = text_of(content, called, what="units")
     if name.endswith(".json") or text.lstrip().startswith("["):
         return _from_json(text, called)
+    signs = content.translate(_SIGNS)
+    LIST_ITEMS.check(signs.count(b" x") + signs.startswith(b"x"), "it", called)
     return _from_text(text, called)
 
 
@@ -86,7 +91,7 @@ def content_of(name: str, base: Path | None = None, *, what: str, do: str = "") 
     Args:
         name, base: see `read_indices`.
         what, do: what it is read for and how a reader may help, for messages.
-    Raises: FileError if it cannot be read, or is far too long.
+    Raises: FileError if it cannot be read, LimitError if it is too long.
     """
     called = "standard input" if name == "-" else shown(name)
     try:
@@ -94,15 +99,15 @@ def content_of(name: str, base: Path | None = None, *, what: str, do: str = "") 
             content = _rest_of_standard_input()
         else:
             with open((base or Path()) / name, "rb") as stream:
-                content = stream.read(MAX_BYTES + 1)
+                content = LIST_BYTES.read(stream, called)
+    except LimitError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or a closed stream
         raise FileError(
             f"cannot read the {what} from {called}",
             why=getattr(error, "strerror", None) or str(error),
             do=do,
         ) from None
-    if len(content) > MAX_BYTES:
-        raise FileError(f"{called} is longer than any list of {what} ({MAX_BYTES >> 20} MiB)")
     return content
 
 
@@ -124,7 +129,8 @@ def text_of(content: bytes, called: str, *, what: str, encoding: str = "utf-8-si
 
 
 def json_of(text: str, called: str) -> Any:
-    """The JSON value in such a file. Raises: SpecError if it is not JSON."""
+    """The JSON value in such a file. Raises: SpecError if it is not JSON, LimitError."""
+    check_json(text.encode(errors="surrogatepass"), called)
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -140,7 +146,7 @@ def _rest_of_standard_input() -> bytes:
 @cache
 def _rest_of(stream: BinaryIO) -> bytes:
     # Cached: two specs that say @- mean the same list, and a stream can be read only once.
-    return stream.read(MAX_BYTES + 1)
+    return LIST_BYTES.read(stream, "standard input")
 
 
 def _from_text(text: str, called: str) -> Indices:
@@ -158,6 +164,7 @@ def _from_text(text: str, called: str) -> Indices:
 
 
 def _from_json(text: str, called: str) -> Indices:
+    check_json(text.encode(errors="surrogatepass"), called)
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
@@ -172,6 +179,7 @@ def _from_json(text: str, called: str) -> Indices:
         raise SpecError(f"{called} is not a list of units") from None
     if not isinstance(value, list):
         raise SpecError(f"{called} does not hold a JSON list of units", do="write [3, 7, 12]")
+    LIST_ITEMS.check(len(value), "it", called)
     return from_list(value, Source(called, place=called, hidden=True))
 
 
@@ -191,6 +199,7 @@ def _from_npy(content: bytes, called: str) -> Indices:
             why=f"it holds {held}",
             do="save integers, or one bool per unit, on one axis",
         )
+    LIST_ITEMS.check(len(array), "it", called)
     return from_list(array.tolist(), Source(called, place=called, hidden=True))
 
 

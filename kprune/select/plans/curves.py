@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 
 from kprune.errors import FileError
 from kprune.faults import file_error, shown
+from kprune.limits import JSON_BYTES
 from kprune.page.page import Page
 from kprune.page.plot import Curve, Panel
 from kprune.page.result import Result, result_schema
@@ -161,7 +162,8 @@ def read_curves(path: AnyPath) -> Curves:
     """
     name = shown(path)
     try:
-        text = Path(path).read_bytes()
+        with open(path, "rb") as stream:
+            text = JSON_BYTES.read(stream, name)
     except OSError as error:
         raise file_error(error, "read", name) from error
     try:

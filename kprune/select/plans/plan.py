@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from kprune.errors import PlanError, UsageError
+from kprune.limits import PLAN_STEPS
 from kprune.select.naming.expressions import parse_expression
 from kprune.select.naming.index_text import parse_indices
 from kprune.select.naming.indices import compact_text
@@ -93,6 +94,7 @@ def parse_plan(text: str, name: str = "plan.yaml") -> Plan:
         plan = msgspec.convert(document.data, Plan)
     except msgspec.ValidationError as error:
         raise explained(error, document) from None
+    PLAN_STEPS.check(len(plan.steps), "it", name)
     _check_texts(plan, document)
     msgspec.structs.force_setattr(plan, "_document", document)
     return plan

@@ -14,13 +14,13 @@ from typing import Any
 import yaml
 
 from kprune.errors import PlanError
+from kprune.limits import PLAN_BYTES, PLAN_ITEMS
 from kprune.pointing import point_at, quoted
 from kprune.text import clean
 from kprune.types import KeyPath
 
 Event = Any  # of yaml: which attributes it has depends on its kind, and the kinds on libyaml
 
-MAX_BYTES = 2 << 20  # a list of 100,000 units is 0.7 MB
 MAX_ALIASED = 100_000  # values that aliases may add to those that are written out
 MAX_DEPTH = 32
 COLUMNS = 100
@@ -88,12 +88,9 @@ def read_yaml(text: str, name: str, *, as_text: Callable[[KeyPath], bool]) -> Do
         name: what messages call the file.
         as_text: tells the paths whose plain scalars stay text, whatever they look like.
     Raises: PlanError for a syntax error, a duplicate key, a tag, a second document, an alias to
-        itself, and a document that is too large or nested too deeply.
+        itself, and a document that is nested too deeply; LimitError for one that is too long.
     """
-    if len(text) > MAX_BYTES:
-        raise PlanError(
-            f"{name} is longer than any plan ({MAX_BYTES >> 20} MiB). Nothing was written."
-        )
+    PLAN_BYTES.check(len(text), "it", name)
     text = text.removeprefix("\ufeff")
     return _Reader(_events(text, name), name, text, as_text).document()
 
@@ -132,10 +129,11 @@ def _events(text: str, name: str) -> list[Event]:
 def _shallow(text: str, name: str, loader: Any) -> list[Event]:
     """All events.
 
-    Raises: PlanError as soon as the nesting is too deep: the parser's time grows with its square.
+    Raises: PlanError as soon as the nesting is too deep: the parser's time grows with its square;
+        LimitError as soon as there are too many.
     """
     events: list[Event] = []
-    depth = 0
+    depth, most = 0, PLAN_ITEMS.value
     event: Event
     for event in yaml.parse(text, Loader=loader):
         depth += _is(event, "MappingStart", "SequenceStart")
@@ -144,6 +142,8 @@ def _shallow(text: str, name: str, loader: Any) -> list[Event]:
             mark = event.start_mark
             raise plan_error(TOO_DEEP, name, text, (mark.line, mark.column))
         events.append(event)
+        if len(events) > most:
+            raise PLAN_ITEMS.exceeded(None, "it", name)
     return events
 
 

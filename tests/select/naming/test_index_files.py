@@ -15,6 +15,7 @@ from kprune.errors import (
     FileError,
     IndexRangeError,
     KpruneError,
+    LimitError,
     SpecError,
     UsageError,
 )
@@ -135,7 +136,9 @@ REFUSED = [
     ("a.json", b'[3, "x"]', SpecError,
      "error: units are whole numbers, and this is a list with something else in it\nwhere: a.json\n"
      "do:    give a list of ints, a range, a numpy array of ints or bools, or text such as '0-7'"),
-    ("a.json", b"[" * 100_000, SpecError, "error: a.json is not a list of units"),
+    ("a.json", b"[" * 100_000, LimitError,
+     "error: a.json asks for too much\nwhy:   it has 100,000 levels; limit json-levels, 300\n"
+     "do:    if it is meant to be so large, raise the limit with --limit json-levels=N"),
     ("a.json", b"[" + b"9" * 5000 + b"]", SpecError, "error: a.json is not a list of units"),
     ("a.json", b"[3, 99]", IndexRangeError,
      "error: there is no such unit in layer 'd'\nwhere: a.json\nwhy:   it has 20 units: 0 to 19"),
@@ -223,6 +226,19 @@ def test_a_file_that_cannot_be_read_is_refused(folder):
     )
     assert "why:   Is a directory\n" in refused(FileError, resolved, "@sub")
     assert "why:   embedded null byte\n" in refused(FileError, resolved, "@a\0b")
-    assert refused(FileError, resolved, "@/dev/zero") == (
-        "error: /dev/zero is longer than any list of units (64 MiB)"
+    assert refused(LimitError, resolved, "@/dev/zero").startswith(
+        "error: /dev/zero asks for too much\nwhy:   it has more bytes; limit list-bytes, 16,000,000\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.json", "a.npy"])
+def test_a_list_of_more_units_than_a_layer_has_is_refused_before_it_is_read(folder, name):
+    many = np.arange(500_001)
+    if name == "a.npy":
+        np.save(folder / name, many)
+    else:
+        text = ",".join(map(str, many.tolist()))
+        (folder / name).write_text(f"[{text}]" if name == "a.json" else text)
+    assert refused(LimitError, resolved, f"@{name}").startswith(
+        f"error: {name} asks for too much\nwhy:   it has 500,001 items; limit list-items, 500,000\n"
     )

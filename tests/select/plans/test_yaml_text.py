@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kprune.errors import PlanError
+from kprune.errors import LimitError, PlanError
 from kprune.select.plans.yaml_text import (
     COLUMNS,
     read_yaml,
@@ -226,9 +226,15 @@ def test_deep_nesting_is_refused_at_once(text):
 
 
 def test_a_text_longer_than_any_plan_is_refused():
-    assert refused("#" * (2 << 20) + "#") == (
-        "error: plan.yaml is longer than any plan (2 MiB). Nothing was written."
-    )
+    with pytest.raises(LimitError) as caught:
+        read("#" * 2_000_001)
+    assert caught.value.why == "it has 2,000,001 bytes; limit plan-bytes, 2,000,000"
+
+
+def test_a_text_of_more_values_than_any_plan_is_refused():
+    with pytest.raises(LimitError) as caught:
+        read("[" + "1," * 200_001 + "]")
+    assert caught.value.why == "it has more items; limit plan-items, 200,000"
 
 
 @given(st.text(max_size=60) | st.text("ab: -[]{},&*!|>'\"%@`#\n\t019.~", max_size=60))
