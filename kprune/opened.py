@@ -17,6 +17,7 @@ from kprune.errors import DamagedFileError, LimitError
 from kprune.formats import Source
 from kprune.graph.parse import holds_graph
 from kprune.limits import for_file
+from kprune.surgery.provenance import check_provenance, check_units
 from kprune.types import AnyPath
 
 
@@ -111,7 +112,10 @@ def analyse(source: Source, rules: Iterable[str] = ()) -> Analysis:
     """
     try:
         with for_file(source.bytes):
-            return _analysed(source, rules)
+            check_provenance(source.metadata, source.name)
+            found = _analysed(source, rules)
+            check_units(found, source.name)
+            return found
     except (DamagedFileError, LimitError) as error:
         error.name_file(source.name)
         raise

@@ -106,6 +106,8 @@ class LegacyH5(Source):
         }
         for name in (TRAINING, PROVENANCE):
             text = root.get(name)
+            if name == PROVENANCE and not isinstance(text, str | None):
+                raise damaged(self.file, "it is not text", where=f"attribute {PROVENANCE}")
             if isinstance(text, str):
                 found[name] = json_object(text.encode(errors="surrogatepass"), self.file, name)
         return found

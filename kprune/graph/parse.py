@@ -268,7 +268,7 @@ def _network(
     _count_from_one(calls, outputs)
     known = {(call.layer.name, call.node) for call in calls}
     for ref in [*_refs(inputs), *_refs(outputs), *(ref for call in calls for ref in call.inputs)]:
-        if (ref.layer, ref.node) not in known:
+        if (ref.layer, ref.node) not in known or ref.index < 0:
             raise ValueError(f"a tensor of call {ref.node} of {ref.layer!r}, which is not there")
     return calls, inputs, outputs
 
@@ -294,6 +294,8 @@ def _output(ref: Any, entries: dict[str, dict[str, Any]]) -> Any:
 def _arguments(data: Any) -> tuple[list[Any], dict[str, Any]]:
     """The arguments of one call, from either dialect."""
     if is_keras3_node(data):
+        if not isinstance(data["args"], list) or not isinstance(data["kwargs"], dict):
+            raise TypeError("the arguments of a call are not a list and a dict")
         return _arguments_in(data["args"], _argument), _arguments_in(data["kwargs"], _argument)
     kwargs = _arguments_in(legacy_kwargs(data), _legacy_argument)
     first = _legacy_first(data)

@@ -41,6 +41,7 @@ from kprune.saved_model.files.contents import (
 )
 from kprune.saved_model.files.graph_check import require_sound
 from kprune.saved_model.from_config import AS_A_GRAPH, KerasMetadata, built, classes_at
+from kprune.surgery.provenance import read_record
 from kprune.text import clean
 from kprune.types import AnyPath, Progress
 
@@ -127,7 +128,7 @@ class Keras2Source(Source):
 
     @property
     def metadata(self) -> dict[str, Any]:  # type: ignore[override]
-        return {**self._inner.metadata, **_note(self.folder)}
+        return {**self._inner.metadata, **read_record(self.folder / NOTE, shown(self.folder))}
 
     @property
     def order(self) -> Order | None:  # type: ignore[override]
@@ -369,14 +370,6 @@ def _unknown_code(folder: Path, kind: str, name: str) -> CannotPruneError:
         do="pass --trust if it is registered by an installed package of that name; or give --rules a "
         "file that does: tf_keras.utils.get_custom_objects()[NAME] = …",
     )
-
-
-def _note(folder: Path) -> dict[str, Any]:
-    try:
-        value = json.loads((folder / NOTE).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _is_saved_model(folder: Path) -> bool:

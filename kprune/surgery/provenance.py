@@ -1,14 +1,27 @@
-"""What kprune records in metadata.json: the plan that was carried out, and which original units are left."""
+"""What kprune records in metadata.json: the plan that was carried out, and which original units are left.
+
+A second pruning composes what it says, so it is checked where a file is opened: a record that is not
+as kprune writes it is refused, and never taken for less than it says.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
+from msgspec import Meta, Struct
 
 from kprune.analysis.analysis import Analysis
+from kprune.errors import DamagedFileError
+from kprune.faults import file_error, shown
+from kprune.formats.bounded_json import json_object
+from kprune.limits import JSON_BYTES
 from kprune.surgery.compile_config.compile_config import recompiled
+from kprune.text import clean
 from kprune.version import __version__
 
 KEY = "kprune"
@@ -19,6 +32,102 @@ REPAIR = "repair"
 
 TRAINED = "trained"
 """The key that says how many of the steps had been done when a refitted file was last trained."""
+
+Index = Annotated[int, Meta(ge=0, lt=1 << 53)]
+
+
+class _Step(Struct):
+    """One step, as far as it is read again; further keys are those of a plan."""
+
+    backend: str
+    layers: dict[str, list[Index] | Literal["all"]] | None = None
+    whole_layers: list[str] | None = None
+    below: float | None = None
+    fold: bool = False
+    outgoing: bool = False
+    silence: bool = False
+    repair: str | bool | None = None
+
+
+class _Steps(Struct):
+    steps: list[_Step]
+
+
+class _Record(Struct):
+    """What stands under the key `kprune`."""
+
+    version: str
+    plan: _Steps
+    units: dict[str, Annotated[list[Index], Meta(min_length=1)]]
+    trained: Index = 0
+
+
+def check_provenance(metadata: Mapping[str, Any], name: str) -> None:
+    """Check what a file says of its own past, by itself.
+
+    Args:
+        name: of the file, for messages.
+    Raises: DamagedFileError if it is not as kprune writes it.
+    """
+    if KEY not in metadata:
+        return
+    try:
+        record = msgspec.convert(metadata[KEY], _Record)
+    except msgspec.ValidationError as error:
+        why, _, place = clean(error, 300).partition(" - at ")
+        place = place.strip("`").removeprefix("$")
+        raise _malformed(name, KEY + place, why[:1].lower() + why[1:]) from error
+    for number, step in enumerate(record.plan.steps):
+        if step.layers is None and step.whole_layers is None:
+            why = f"it names neither layers nor {WHOLE_LAYERS}"
+            raise _malformed(name, f"{KEY}.plan.steps[{number}]", why)
+    if record.trained > len(record.plan.steps):
+        raise _malformed(name, f"{KEY}.{TRAINED}", "it counts more steps than there are")
+
+
+def check_units(analysis: Analysis, name: str) -> None:
+    """Check what a file says of the units that are left against the layers that it has.
+
+    Args:
+        name: of the file, for messages.
+    Raises: DamagedFileError if it lists others than a layer can have.
+    """
+    for address, units in left_units(analysis.metadata).items():
+        axis = analysis.map.axes.get(address)
+        place = f"{KEY}.units.{clean(address)}"
+        if any(one >= other for one, other in pairwise(units)):
+            raise _malformed(name, place, "the units are not in order, or not distinct")
+        if axis is not None and len(axis) != len(units):
+            why = f"it lists {len(units)} units, and the layer has {len(axis)}"
+            raise _malformed(name, place, why)
+
+
+def _malformed(name: str, place: str, why: str) -> DamagedFileError:
+    return DamagedFileError(
+        f"what {name} records of its own pruning is not as kprune writes it",
+        where=place,
+        why=why,
+        do=f"get the file as kprune wrote it; or take the key '{KEY}' out of its metadata, and with "
+        "it what later prunings and 'kprune verify' would go by",
+    )
+
+
+def read_record(path: Path, name: str) -> dict[str, Any]:
+    """The metadata that kprune writes beside a SavedModel; {} if there is none.
+
+    Args:
+        path: of the file.
+        name: how messages call the model.
+    Raises: DamagedFileError if it is no JSON object, FileError if it cannot be read.
+    """
+    try:
+        with open(path, "rb") as stream:
+            data = JSON_BYTES.read(stream, shown(path))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise file_error(error, "read", shown(path)) from error
+    return json_object(data, name, path.name)
 
 
 def with_provenance(
@@ -40,10 +149,8 @@ def with_provenance(
         `units`, for each layer that lost any the original indices of those that are left, and
         `trained`, if the file was refitted and then trained.
     """
-    before = analysis.metadata.get(KEY)
-    before = before if isinstance(before, dict) else {}
-    plan = before.get("plan")
-    steps = list(plan.get("steps", [])) if isinstance(plan, dict) else []
+    before = analysis.metadata.get(KEY, {})
+    steps = steps_of(analysis.metadata)
     # No index stands for all: activations below a threshold are masked wherever they are.
     layers = {
         address: [int(i) for i in indices] if len(indices) else "all"
@@ -51,18 +158,15 @@ def with_provenance(
     }
     named = {} if WHOLE_LAYERS in options else {"layers": layers}
     step: dict[str, Any] = {"backend": backend, **named, **options}
-    left = dict(before.get("units") or {}) if isinstance(before.get("units"), dict) else {}
+    left = dict(left_units(analysis.metadata))
     if gone is not None:
         for address, axis in analysis.map.axes.items():
             alive = np.flatnonzero(~gone[axis.ids])
             if len(alive) == len(axis):
                 continue
-            known = left.get(address)
             # A second pruning counts from what the first one left.
-            if isinstance(known, list) and len(known) == len(axis):
-                left[address] = [known[i] for i in alive]
-            else:
-                left[address] = [int(i) for i in alive]
+            known = left.get(address, range(len(axis)))
+            left[address] = [known[i] for i in alive]
     metadata = analysis.metadata
     if gone is not None:
         metadata = recompiled(analysis, gone).metadata(metadata)
@@ -88,39 +192,27 @@ def with_repair(metadata: Mapping[str, Any], way: str) -> dict[str, Any]:
 
 def is_refitted(metadata: Mapping[str, Any]) -> bool:
     """Whether what a file holds was refitted, and not trained since."""
-    own, steps = _steps(metadata)
-    trained = own.get(TRAINED)
-    later = steps[trained if type(trained) is int else 0 :]
-    return any(isinstance(step, dict) and step.get(REPAIR) not in (None, False) for step in later)
+    later = steps_of(metadata)[metadata.get(KEY, {}).get(TRAINED, 0) :]
+    return any(step.get(REPAIR) not in (None, False) for step in later)
 
 
 def with_training(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """metadata.json of a file that was trained; of one that was refitted before it says so."""
     if not is_refitted(metadata):
         return dict(metadata)
-    own, steps = _steps(metadata)
-    return {**metadata, KEY: {**own, TRAINED: len(steps)}}
+    return {**metadata, KEY: {**metadata[KEY], TRAINED: len(steps_of(metadata))}}
 
 
-def _steps(metadata: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Any]]:
-    """What kprune wrote about itself, and the steps in it; nothing where it is not as kprune writes it."""
-    own = metadata.get(KEY)
-    plan = own.get("plan") if isinstance(own, dict) else None
-    steps = plan.get("steps") if isinstance(plan, dict) else None
-    return (own, steps) if isinstance(own, dict) and isinstance(steps, list) else ({}, [])
+def steps_of(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The steps that a file says it went through."""
+    steps: list[dict[str, Any]] = metadata[KEY]["plan"]["steps"] if KEY in metadata else []
+    return list(steps)
 
 
 def left_units(metadata: Mapping[str, Any]) -> Mapping[str, list[int]]:
     """For each layer that lost units the original indices of those that are left, as a file says."""
-    own = metadata.get(KEY)
-    units = own.get("units") if isinstance(own, dict) else None
-    if not isinstance(units, dict):
-        return {}
-    return {
-        address: kept
-        for address, kept in units.items()
-        if isinstance(kept, list) and kept and all(type(unit) is int for unit in kept)
-    }
+    units: dict[str, list[int]] = metadata[KEY]["units"] if KEY in metadata else {}
+    return units
 
 
 def without_masks(metadata: Mapping[str, Any], freed: Iterable[str]) -> dict[str, Any]:
@@ -132,14 +224,14 @@ def without_masks(metadata: Mapping[str, Any], freed: Iterable[str]) -> dict[str
         freed: paths of the layers whose masks were taken out.
     Returns: the old metadata; without the key `kprune` if nothing else was done to the file.
     """
-    own, steps = _steps(metadata)
-    if not own:
+    if KEY not in metadata:
         return dict(metadata)
+    own, steps = metadata[KEY], steps_of(metadata)
     gone = set(freed)
     kept = []
     trained = own.get(TRAINED, 0)
     for number, step in enumerate(steps):
-        if step.get("backend") == "mask":
+        if step["backend"] == "mask":
             layers = {path: units for path, units in step["layers"].items() if path not in gone}
             if not layers:
                 trained -= number < own.get(TRAINED, 0)

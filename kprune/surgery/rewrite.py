@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -215,6 +216,8 @@ class Rewriter:
             if not isinstance(value, list):
                 return value
             if any(isinstance(item, (list, dict)) for item in value):
+                # Beside a shape stands no number: what holds both is none.
+                clear = clear and all(isinstance(item, (list, dict, NoneType)) for item in value)
                 return [replace(item) for item in value]
             new = _matching(tuple(value), became)
             clear = clear and len(new) == 1

@@ -32,7 +32,7 @@ from kprune.report.report import Report
 from kprune.report.token_ids import TokenIds
 from kprune.select.plans.backends import BACKENDS
 from kprune.select.plans.plan import Plan, Step, failed_expectations, parse_plan
-from kprune.surgery.provenance import KEY
+from kprune.surgery.provenance import left_units
 from kprune.types import AnyPath, Progress
 from kprune.verbs.arguments import Opening
 
@@ -216,7 +216,7 @@ def _written(it: Opened, step: Step, change: Change, target: Target) -> Report |
 
 def _units_left(model: Source, *, since: Source) -> dict[str, list[int]]:
     """For each layer the units that are left, as another model counts them that this one came of."""
-    units, before = ((it.metadata.get(KEY) or {}).get("units") or {} for it in (model, since))
+    units, before = (left_units(it.metadata) for it in (model, since))
     places = {name: {unit: at for at, unit in enumerate(own)} for name, own in before.items()}
     return {
         name: [places[name][unit] for unit in own] if name in places else own

@@ -10,7 +10,7 @@ import numpy as np
 from kprune.analysis.analysis import Analysis
 from kprune.formats import Source
 from kprune.labels.map import Weight
-from kprune.surgery.provenance import KEY, REPAIR, TRAINED
+from kprune.surgery.provenance import KEY, REPAIR, TRAINED, steps_of
 from kprune.surgery.remove import cut_weight
 from kprune.text import clean
 from kprune.verification.replay import Unexplained, steps_between
@@ -32,10 +32,7 @@ def steps_after(original: Mapping[str, Any], pruned: Mapping[str, Any]) -> Steps
     try:
         return steps_between(original, pruned)
     except Unexplained:
-        own = pruned.get(KEY)
-        plan = own.get("plan") if isinstance(own, dict) else None
-        steps = plan.get("steps") if isinstance(plan, dict) else None
-        return [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
+        return steps_of(pruned)
 
 
 def is_repaired(steps: Steps) -> bool:
@@ -64,8 +61,7 @@ def changed_beyond_repair(
     """
     if any(step.get("backend") != "remove" or step.get("fold") for step in steps):
         return []
-    own = left.metadata.get(KEY)
-    if isinstance(own, dict) and TRAINED in own:
+    if TRAINED in left.metadata.get(KEY, {}):
         return []  # training changes every weight
     known = dict(_weights(left))
     found = []

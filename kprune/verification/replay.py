@@ -11,7 +11,7 @@ from kprune.analysis.analysis import Analysis
 from kprune.errors import KpruneError
 from kprune.pruning.pruned_units import PrunedUnits
 from kprune.select.plans.backends import BACKENDS
-from kprune.surgery.provenance import KEY, WHOLE_LAYERS
+from kprune.surgery.provenance import KEY, WHOLE_LAYERS, left_units, steps_of
 from kprune.text import clean
 
 
@@ -46,7 +46,7 @@ def steps_between(original: Mapping[str, Any], pruned: Mapping[str, Any]) -> lis
         original, pruned: metadata.json of both.
     Raises: Unexplained if it was never this original.
     """
-    steps, before = _steps(pruned), _steps(original)
+    steps, before = steps_of(pruned), steps_of(original)
     if not steps and KEY not in pruned:
         raise Unexplained("the file does not say that kprune made it")
     if steps[: len(before)] != before:
@@ -81,17 +81,9 @@ def _of_layers_left(analysis: Analysis, step: Mapping[str, Any], before: bool) -
     return {**step, "layers": known}
 
 
-def _steps(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
-    own = metadata.get(KEY)
-    plan = own.get("plan") if isinstance(own, dict) else None
-    steps = plan.get("steps") if isinstance(plan, dict) else None
-    return list(steps) if isinstance(steps, list) else []
-
-
 def _check_left(analysis: Analysis, pruned: Mapping[str, Any], gone: np.ndarray) -> None:
     """Compare the recorded steps with the list of units that are left. Raises: ValueError if they differ."""
-    listed = pruned[KEY].get("units") or {}
-    earlier = (analysis.metadata.get(KEY) or {}).get("units") or {}
+    listed, earlier = left_units(pruned), left_units(analysis.metadata)
     for address, axis in analysis.map.axes.items():
         alive = np.flatnonzero(~gone[axis.ids])
         known = earlier.get(address, list(range(len(axis))))

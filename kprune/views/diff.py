@@ -18,7 +18,7 @@ from kprune.opened import LiveModel, Opened, opened
 from kprune.page.result import Note
 from kprune.pointing import checked
 from kprune.report.facts import facts
-from kprune.surgery.provenance import KEY
+from kprune.surgery.provenance import left_units
 from kprune.surgery.remove import cut_weight
 from kprune.types import AnyPath, Progress
 from kprune.views.difference import Difference, LayerDiff, WeightDiff
@@ -277,7 +277,7 @@ def _gone(before: Analysis, after: Analysis) -> np.ndarray | None:
 
     Both models may have been pruned from a common one: indices are those of the original.
     """
-    old, new = _left(before), _left(after)
+    old, new = left_units(before.metadata), left_units(after.metadata)
     lost = []
     for address, axis in before.map.axes.items():
         had: Sequence[int] = old.get(address, range(len(axis)))
@@ -291,19 +291,6 @@ def _gone(before: Analysis, after: Analysis) -> np.ndarray | None:
         lost.append(axis.ids[[index for index, original in enumerate(had) if original not in kept]])
     ids = np.concatenate([np.zeros(0, np.int64), *lost])
     return before.groups.spread(ids) if ids.size else None
-
-
-def _left(analysis: Analysis) -> dict[str, list[int]]:
-    """By address, the original indices of units that are left, as an earlier pruning noted them."""
-    noted = analysis.metadata.get(KEY)
-    units = noted.get("units") if isinstance(noted, dict) else None
-    if not isinstance(units, dict):
-        return {}
-    return {
-        str(address): indices
-        for address, indices in units.items()
-        if isinstance(indices, list) and all(type(index) is int for index in indices)
-    }
 
 
 def _optimizer(old: Source, new: Source) -> list[Note]:

@@ -174,7 +174,7 @@ def _carried(source: Source, analysis: Analysis) -> Carried:
         masks=[
             masked for layer in analysis.model.walk() if (masked := masked_layer(layer)) is not None
         ],
-        pruned=pruned if isinstance(pruned, dict) else None,
+        pruned=pruned,
         adapters=adapted_layers(analysis.variables),
         active=[ActiveItem.of(item) for item in active],
     )

@@ -36,6 +36,7 @@ from kprune.saved_model.files.rewrite import carry_out
 from kprune.saved_model.masks import put_in, take_out
 from kprune.saved_model.tracing.find_weights import Found, find_parameters
 from kprune.saved_model.tracing.graph import constant
+from kprune.surgery.provenance import read_record
 from kprune.types import AnyPath, Progress
 
 KERAS_METADATA = "keras_metadata.pb"
@@ -67,7 +68,7 @@ class SavedModelSource(Source):
         with reading(folder, PB):
             self.found: Found = find_parameters(self.contents)
         self.config = {"class_name": "SavedModel", "config": {"layers": []}}
-        self.metadata = self._note()
+        self.metadata = read_record(folder / NOTE, shown(folder))
         self._tensors = {
             p.path: Tensor(
                 p.path,
@@ -79,13 +80,6 @@ class SavedModelSource(Source):
             for p in self.found.parameters
         }
         self._parameters = {p.path: p for p in self.found.parameters}
-
-    def _note(self) -> dict[str, Any]:
-        try:
-            value = json.loads((self.folder / NOTE).read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return value if isinstance(value, dict) else {}
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
