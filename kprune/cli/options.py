@@ -258,15 +258,21 @@ def _spelled(name: str) -> str:
 
 
 def announce(option: str, data: str | None) -> None:
-    """Say so if an option's data come from a function of the user's, which is run."""
+    """Say so if an option's data come from a function of the user's, which is run.
+
+    Raises: FileError if they come from a file that is not there; before work is done, not after.
+    """
     if data is None:
         return
+    from kprune.formats.opening import STANDARD_INPUT, require_file
     from kprune.page.streams import say
     from kprune.running.sources import is_function
 
     if is_function(data):
         module, _, function = clean(data, 200).partition(":")
         say(f"note: {option} runs your code: it imports {module} and calls {function}()")
+    elif data != STANDARD_INPUT:
+        require_file(data)
 
 
 def _share(text: str) -> tuple[str, float]:

@@ -145,10 +145,8 @@ def open_file(path: AnyPath, starts: tuple[bytes, ...] = ()) -> OpenFile:
     if os.fspath(path) == STANDARD_INPUT:
         return _standard_input(starts)
     name = Path(path)
+    require_file(name)
     try:
-        mode = os.stat(name).st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
-            raise FileError(f"cannot read {shown(name)}", why="it is not a file")
         fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise file_error(error, "read", shown(name)) from error
@@ -156,6 +154,16 @@ def open_file(path: AnyPath, starts: tuple[bytes, ...] = ()) -> OpenFile:
         return OpenFile(fd, name)
     with open(fd, "rb", buffering=0) as pipe:
         return spooled(pipe, shown(name), starts=starts)
+
+
+def require_file(path: AnyPath) -> None:
+    """Raises: FileError if there is no file or pipe at a path, but nothing, or a device."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise file_error(error, "read", shown(path)) from error
+    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        raise FileError(f"cannot read {shown(path)}", why="it is not a file")
 
 
 def _standard_input(starts: tuple[bytes, ...]) -> OpenFile:
