@@ -26,14 +26,27 @@ def require_sound(after: Outline, before: Callable[[], Outline] | None = None) -
         after: of that file.
         before: gives those of the file that it was made from. What was wrong there in the same place, or is
             of a form that is not known here, is not the fault of the change; called only when needed.
-    Raises: UnsoundOutputError if config and weights contradict each other.
+    Raises: UnsoundOutputError if config and weights contradict each other; DamagedFileError if they
+        do so in other places than before, where they did before.
     """
     found = complaints(after)
-    if found and before is not None:
-        known = {complaint.key for complaint in complaints(before())}
-        found = [complaint for complaint in found if complaint.key not in known]
+    known = complaints(before()) if found and before is not None else []
+    keys = {complaint.key for complaint in known}
+    found = [complaint for complaint in found if complaint.key not in keys]
+    if found and known:
+        raise _damaged(known)
     if found:
         raise _unsound(found)
+
+
+def _damaged(known: Sequence[Complaint]) -> DamagedFileError:
+    """The refusal where a change would carry on what was wrong before it."""
+    return DamagedFileError(
+        "the model contradicts itself",
+        where=clean(known[0].layer),
+        why=known[0].text,
+        do="load and save it in Keras, if Keras still can",
+    )
 
 
 def _unsound(found: Sequence[Complaint]) -> UnsoundOutputError:

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from kprune.atomic import STANDARD_OUTPUT
 from kprune.edit import Edit
-from kprune.errors import UsageError
+from kprune.errors import DamagedFileError, LimitError, UsageError
 from kprune.faults import file_error, shown
 from kprune.formats.folder_tree import check_tree
 from kprune.formats.opening import STANDARD_INPUT, OpenFile, open_file
@@ -190,7 +190,11 @@ def write_model(
     Raises: UsageError if the output exists or is no place for a model; DamagedFileError if the
         source turns out damaged; FileError if the system cannot write.
     """
-    return source.write(edit, output, force, progress)
+    try:
+        return source.write(edit, output, force, progress)
+    except (DamagedFileError, LimitError) as error:
+        error.name_file(source.name)
+        raise
 
 
 def suffix_of(path: AnyPath) -> str:

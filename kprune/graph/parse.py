@@ -19,6 +19,7 @@ _NO_MODEL = "the model's config does not describe a model"
 MAX_NESTING = 64
 WRAPPERS = ("TimeDistributed", "SpectralNormalization")
 """Keras's layers that hold one other layer, as `layer` in their config and in the weights file alike."""
+_NUMBERS = frozenset({"epsilon", "momentum", "rate"})
 CONSTANT = "_CONSTANT_VALUE"  # stands for a layer's name where Keras 2 writes a constant
 
 
@@ -174,6 +175,7 @@ def make_layer(name: str, spec: dict[str, Any], prefix: str) -> Layer:
     """The layer of one config entry, with no place in the weights file yet."""
     if not isinstance(spec.get("config"), dict):
         raise TypeError(f"layer {name!r} has no config")
+    _check_entries(name, spec)
     registered = spec.get("registered_name")
     return Layer(
         name=name,
@@ -183,6 +185,19 @@ def make_layer(name: str, spec: dict[str, Any], prefix: str) -> Layer:
         registered=registered if isinstance(registered, str) else None,
         spec=spec,
     )
+
+
+def _check_entries(name: str, spec: dict[str, Any]) -> None:
+    """Raises: TypeError for an entry that is of the wrong type in any layer of Keras."""
+    if str(spec.get("module") or "keras").partition(".")[0] not in ("keras", "tf_keras"):
+        return
+    for key, value in spec["config"].items():
+        if isinstance(value, dict):
+            wrong = not isinstance(value.get("class_name", ""), str)
+        else:
+            wrong = key in _NUMBERS and not isinstance(value, (int, float))
+        if wrong:
+            raise TypeError(f"the {key} of layer {name!r} is {value!r}")
 
 
 def inner_graph(spec: dict[str, Any], layer: Layer) -> Model:
