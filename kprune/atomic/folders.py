@@ -60,10 +60,13 @@ class NewFolder:
                     return
             # Something may have come up meanwhile.
             self._place.check(os.lstat(target))
-            with suppress(FileNotFoundError):
+            try:
                 if not exchange(self.path, target):
                     _swap(self.path, target)
                 return
+            except FileNotFoundError:
+                if not self.path.exists():  # else the target has gone meanwhile
+                    raise
 
 
 class _Place:

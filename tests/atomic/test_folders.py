@@ -155,3 +155,20 @@ def test_a_copy_that_ends_early_is_an_error(
     monkeypatch.setattr(shutil, "copy", lambda one, two: two.write_bytes(bytes(999)))
     with pytest.raises(FileError, match="was not copied whole"):
         copy_file(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.parametrize("stands", [True, False])
+def test_a_hidden_folder_that_somebody_has_removed_is_an_error(
+    tmp_path: Path, stands: bool
+) -> None:
+    target = tmp_path / "model"
+    with begun(target, force=True) as new:
+        if stands:
+            target.mkdir()
+
+        def removed() -> None:
+            new.path.rmdir()
+
+        with pytest.raises(FileError, match="there is no such file"):
+            new.commit(removed)
+    assert left_in(tmp_path) == ({"model"} if stands else set())
