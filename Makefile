@@ -1,6 +1,7 @@
 # `make demo` and `make test` need nothing but Python 3.11 or newer and make: they set up .venv first.
 
 WORKERS ?= 2
+MINUTES ?= 5
 PYTEST   = .venv/bin/python -m pytest $(ARGS)
 PARALLEL = -n $(WORKERS) --dist worksteal --ignore=tests/benchmarks
 
@@ -10,7 +11,7 @@ export CUDA_VISIBLE_DEVICES = -1
 # Where this is set, every process that a test starts would compile kprune anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint bench bench-accuracy models nightly
+.PHONY: help demo test lint bench bench-accuracy models nightly fuzz
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +31,9 @@ test: .venv/ready ## run the tests (ARGS="-k labels" and the like go to pytest)
 
 nightly: .venv/ready ## run the tests that take minutes
 	@$(PYTEST) $(PARALLEL) -m nightly tests
+
+fuzz: .venv/ready ## run kprune on damaged files at random for MINUTES=5; what fails is kept for the tests (ARGS="--kinds hdf5 --seed 1")
+	@nice .venv/bin/python -m tests.hostile.fuzz --minutes $(MINUTES) $(ARGS)
 
 lint: .venv/ready ## check style and types
 	@.venv/bin/python -m ruff format --check .
