@@ -163,15 +163,17 @@ def warm_up(*, tensorflow: bool) -> None:
     if tensorflow:
         import tensorflow as tf  # noqa: F401 - nothing of it may run before a fork
     with tempfile.TemporaryDirectory() as folder:
-        quiet = os.dup(1)
+        shown, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
         for name in ("good.keras", "good.h5"):
             good(name, Path(folder))
             for arguments in (["inspect", name], ["remove", name, "a:1", "-q"]):
-                os.dup2(2, 1)
+                os.dup2(nowhere, 1)
                 code = _in(folder, arguments)
-                os.dup2(quiet, 1)
+                sys.stdout.flush()
+                os.dup2(shown, 1)
                 assert code == 0, arguments
-        os.close(quiet)
+        os.close(shown)
+        os.close(nowhere)
 
 
 def _in(folder: str, arguments: list[str]) -> int:

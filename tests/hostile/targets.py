@@ -385,7 +385,7 @@ def networks() -> list[tuple[dict[str, Any], bytes]]:
             layer("ReLU", "relu"),
             layer("Dense", "b", units=3),
             shape=(5,),
-        )  # fmt: skip
+        )
     )
     return [(config, hdf5_bytes(arrays(config))) for config in found]
 
@@ -504,7 +504,7 @@ SPECS = (
 SPEC_WORDS = tuple(
     word.encode()
     for word in "a b bn * ? [ ] : . , - / ! @ ' \" 0 1 5 6 99 -1 where( ) l2 < units heads tokens all \\ é".split()
-) + (b" ",)
+)
 EXPRESSIONS = (
     b"l2 < 2", b"mean < 0.1 and not index == 3", b"w[0, 0] < 0", b"rank(l1) < 2", b"abs(bias) > quantile(bias, 0.5)",
     b"(std > 0.2) | (max > 1)", b"-l1 * 2 ** 2 / 3 > -9", b"gamma < 1 or outgoing_l1 > 1",
@@ -515,7 +515,7 @@ EXPRESSION_WORDS = tuple(
     w[0] w[-1,:] w[9] w[...] ( ) [ ] , : < <= == != > >= + - * / // % ** & | ^ ~ << >> and or not in is if else lambda
     abs( quantile( rank( 0 1 2 99 1e400 1j 0x10 0o7 10**9 9**9**9 True None 'x' f'' . .T .__class__ __import__('os')
     x:=1 yield await {} {1} [1] \\ ; # @ é nan inf""".split()
-) + (b" ", b"\n")
+)
 
 
 class Text(Bytes):
@@ -548,7 +548,7 @@ class Plan(Text):
 class Spec(Text):
     """A spec on the command line."""
 
-    name, texts, words, weight, says_file = "spec", SPECS, SPEC_WORDS, 2, False
+    name, texts, words, weight, says_file = "spec", SPECS, (*SPEC_WORDS, b" "), 2, False
 
     def write(self, ops: list[Op], folder: Path) -> None:
         """It stands in no file."""
@@ -561,7 +561,7 @@ class Spec(Text):
 class Expression(Spec):
     """An expression that chooses units."""
 
-    name, texts, words, weight = "expression", EXPRESSIONS, EXPRESSION_WORDS, 3
+    name, texts, words, weight = "expression", EXPRESSIONS, (*EXPRESSION_WORDS, b" ", b"\n"), 3
 
     def commands(self, ops: list[Op]) -> list[list[str]]:
         text = self.changed(ops).replace(b"\0", b"").decode(errors="replace")

@@ -97,20 +97,20 @@ class Bad(targets.Spec):
         what = ops[-1][0]
         if what == "crash": os.kill(os.getpid(), 11)
         if what == "hang": time.sleep(60)
-        if what == "eat": self.held = bytearray(b"x" * (400 << 20))
+        if what == "eat": self.held = bytearray(b"x" * (60 << 20))
         return [["--version"]]
     def draw(self, rng):
         return [[rng.choice(["crash", "hang", "eat", "fine"])]]
 
-fuzz.SECONDS = 1
+fuzz.SECONDS, fuzz.MEGABYTES = 1, 50
 fuzz.TARGETS["bad"] = Bad()
 fuzzer = fuzz.Fuzzer(0, ["bad"], None)
-fuzzer.run(seconds=60, inputs=24)
+fuzzer.run(seconds=60, inputs=12)
 print(sorted({fault.split(":")[0] for _, fault, _ in fuzzer.failures}), fuzzer.done["bad"])
 """
     ran = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
-    assert ran.stdout.splitlines()[-1:] == ["['ended by signal 11', 'memory', 'timeout'] 24"], (
+    assert ran.stdout.splitlines()[-1:] == ["['ended by signal 11', 'memory', 'timeout'] 12"], (
         ran.stdout + ran.stderr
     )
