@@ -65,6 +65,11 @@ def weights(**options: Any) -> bytes:
     return hdf5_bytes(tensors(), **options)
 
 
+@cache
+def _usual_weights() -> bytes:
+    return weights()
+
+
 def members(**changed: bytes | Config | None) -> dict[str, bytes]:
     """The members of its `.keras` file.
 
@@ -74,7 +79,7 @@ def members(**changed: bytes | Config | None) -> dict[str, bytes]:
     whole: dict[str, Any] = {
         "metadata": METADATA,
         "config": config() | {"compile_config": COMPILED},
-        "weights": weights,
+        "weights": _usual_weights,
     }
     names = {"metadata": "metadata.json", "config": "config.json", "weights": "model.weights.h5"}
     found = {}
@@ -99,6 +104,11 @@ def zipped(parts: Mapping[str, bytes], method: int = zipfile.ZIP_STORED) -> byte
 def keras(**changed: Any) -> bytes:
     """The `.keras` file; see `members`."""
     return zipped(members(**changed))
+
+
+@cache
+def _usual_file() -> bytes:
+    return keras()
 
 
 def changed_config(change: Callable[[Config], Any]) -> bytes:
@@ -198,7 +208,7 @@ def saved_model(path: Path) -> Path:
 
 
 MAKERS: dict[str, Callable[[Path], Any]] = {
-    "good.keras": lambda path: path.write_bytes(keras()),
+    "good.keras": lambda path: path.write_bytes(_usual_file()),
     "good.h5": lambda path: path.write_bytes(legacy()),
     "good_2.h5": lambda path: path.write_bytes(legacy(version=2)),
     "good_folder": folder,

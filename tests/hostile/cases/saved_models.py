@@ -247,17 +247,21 @@ table({
     "variables of other types than the checkpoint's": (parsed(type_of_variables),),
     "objects that are not there": (parsed(children_beyond), PB),
     "a constant of a hundred million million numbers": (parsed(huge_constant), PB),
-    "an asset that is a link out": (linked("assets/words.txt", "/etc/hostname"), "assets/words.txt"),
-    "an asset that is a link to a folder": (linked("assets/etc", "/etc"), "assets/etc"),
-    "a shard that is a link out": (linked(SHARD, ""), SHARD),
-    "an index that is a link out": (linked(INDEX, ""), INDEX),
-    "a saved_model.pb that is a link out": (linked(PB, ""), PB),
     "a link in a circle": (linked("assets/x", "x"), "assets/x"),
 })  # fmt: skip
 table({
     "the shard has another bit": (flipped(SHARD, 0.2), "variables"),
     "the shard is longer": (of(lambda model: os.truncate(model / SHARD, 1 << 20)), "variables"),
 }, inspect=0)  # fmt: skip
+
+# Links are understood, and not followed.
+table({
+    "an asset that is a link out": (linked("assets/words.txt", "/etc/hostname"), "assets/words.txt"),
+    "an asset that is a link to a folder": (linked("assets/etc", "/etc"), "assets/etc"),
+    "a shard that is a link out": (linked(SHARD, ""), SHARD),
+    "an index that is a link out": (linked(INDEX, ""), INDEX),
+    "a saved_model.pb that is a link out": (linked(PB, ""), PB),
+}, inspect=3, remove=3)  # fmt: skip
 
 # Graphs that hang together in no way that kprune could follow: their units stay.
 table({"no functions": (parsed(no_functions), "'a'")}, inspect=0, remove=2)
