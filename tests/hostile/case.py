@@ -33,7 +33,7 @@ class Case(Struct, frozen=True):
     Attributes:
         name: its group and what is wrong with it.
         make: makes it in a folder.
-        runs: what is tried on it.
+        runs: what is tried on it; last what writes.
         tensorflow: whether TensorFlow is needed for that.
         beside: good files that are made beside it.
     """
@@ -68,13 +68,10 @@ def model_runs(
     """
     words = says if inspect in (None, code) else ()
     first = code if inspect is None else inspect
-    runs = [
-        Run(("inspect", name), first, words),
-        Run(writes(name, "remove", name, "a:1"), code, says),
-    ]
+    runs = [Run(("inspect", name), first, words)]
     if first == code != 0:
         runs.append(Run(("diff", "good.keras", name), code, says))
-    return tuple(runs)
+    return (*runs, Run(writes(name, "remove", name, "a:1"), code, says))
 
 
 def add(

@@ -343,16 +343,6 @@ def prepare(kinds: Sequence[str]) -> None:
     _keep_the_command()
     gc.disable()
     gc.freeze()
-    if tensorflow:
-        folder = tempfile.mkdtemp(prefix="fuzz-")
-        os.environ["KPRUNE_FUZZ_SAVED"] = str(Path(folder) / "good_saved")
-
-        def work() -> int:
-            good("good_saved", Path(folder))
-            return 0
-
-        made = forked(work, 120)
-        assert made.code == 0, made.err
     for kind in kinds:
         draw(TARGETS[kind], 0, 0)  # its good files, made once for all processes
 

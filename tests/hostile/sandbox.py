@@ -6,9 +6,11 @@ seconds, and a file that crashes, hangs or eats memory ends its own process only
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,10 +160,16 @@ class Sandbox:
 
 def warm_up(*, tensorflow: bool) -> None:
     """Import what commands need, by running some on good files, so that a fork finds it there."""
-    from tests.hostile.seeds import good
+    from tests.hostile.seeds import SAVED, good
 
     if tensorflow:
         import tensorflow as tf  # noqa: F401 - nothing of it may run before a fork
+
+        place = tempfile.mkdtemp(prefix="kprune-tests-")
+        atexit.register(shutil.rmtree, place, ignore_errors=True)
+        made = forked(lambda: int(good("good_saved", Path(place)) is None), 120)
+        assert made.code == 0, made.err
+        os.environ[SAVED] = str(Path(place) / "good_saved")
     with tempfile.TemporaryDirectory() as folder:
         shown, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
         for name in ("good.keras", "good.h5"):

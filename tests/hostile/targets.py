@@ -617,7 +617,7 @@ class SavedModel(Bytes):
 
     @cached_property
     def parts(self) -> dict[str, bytes]:
-        folder = Path(os.environ["KPRUNE_FUZZ_SAVED"])
+        folder = Path(os.environ[seeds.SAVED])
         return {
             str(path.relative_to(folder)): path.read_bytes()
             for path in folder.rglob("*")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import h5py
@@ -38,19 +38,30 @@ def names(*, tensorflow: bool) -> list[str]:
 
 
 @pytest.mark.parametrize("name", names(tensorflow=False))
-def test_a_bad_file_is_refused(name: str, sandbox: Sandbox, tmp_path: Path) -> None:
-    tried(CASES[name], sandbox, tmp_path)
+def test_a_bad_file_is_refused_when_it_is_to_be_cut(
+    name: str, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    tried(CASES[name], sandbox, tmp_path, CASES[name].runs[-1:])
 
 
-@pytest.mark.parametrize("name", names(tensorflow=True))
+@pytest.mark.parametrize("name", names(tensorflow=True)[::5])
 def test_a_bad_file_is_refused_beside_tensorflow(
     name: str, tensorflow_sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    tried(CASES[name], tensorflow_sandbox, tmp_path)
+    tried(CASES[name], tensorflow_sandbox, tmp_path, CASES[name].runs[-1:])
 
 
-def tried(case: Case, sandbox: Sandbox, folder: Path) -> None:
-    """Make a case's file, run its commands on it, and hold each against what is expected."""
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", CASES)
+def test_a_bad_file_is_refused_by_every_command(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    kind = "tensorflow_sandbox" if CASES[name].tensorflow else "sandbox"
+    tried(CASES[name], request.getfixturevalue(kind), tmp_path, CASES[name].runs)
+
+
+def tried(case: Case, sandbox: Sandbox, folder: Path, runs: Sequence[Run]) -> None:
+    """Make a case's file, run commands on it, and hold each against what is expected."""
     for name in case.beside:
         seeds.good(name, folder)
     made = sandbox.make(folder, case.name)
@@ -58,7 +69,7 @@ def tried(case: Case, sandbox: Sandbox, folder: Path) -> None:
     for suffix in (".keras", ".h5"):
         (folder / OUTPUT).with_suffix(suffix).write_bytes(KEPT)
     before = seeds.files(folder)
-    for run in case.runs:
+    for run in runs:
         outcome = sandbox.run(folder, *run.arguments)
         check(run, outcome)
         if run.code or run.arguments[0] in ("inspect", "diff"):

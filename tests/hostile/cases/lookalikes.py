@@ -130,6 +130,7 @@ add_all("lookalike", {
     "a folder of something else": (other_folder,),
     "a folder without weights": (no_weights, "model.weights.h5"),
     "a folder without config.json": (no_config,),
+    "an asset that is a pipe": (asset_as_pipe, "assets/pipe"),
     "a folder for config.json": (config_as_folder, "config.json"),
 })  # fmt: skip
 # Links are understood, and not followed.
@@ -137,5 +138,4 @@ add_all("lookalike", {
     "weights that are a link out": (weights_as_link, "model.weights.h5"),
     "an asset that is a link out": (asset_as_link, "assets/out.txt"),
     "an asset that is a folder elsewhere": (asset_folder_as_link, "assets/out"),
-    "an asset that is a pipe": (asset_as_pipe, "assets/pipe"),
 }, code=3, inspect_code=3)  # fmt: skip
