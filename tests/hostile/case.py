@@ -94,7 +94,7 @@ def add(
         runs: what is tried; by default what a model is for.
     """
     assert name not in CASES, name
-    words = (file, *says)
+    words = (file, *says) if code == 4 else says
 
     def made(folder: Path) -> object:
         if inspect.signature(make).parameters:

@@ -40,7 +40,9 @@ from tests.hostile.targets import KEPT, TARGETS, WHERE, Ended, Target
 
 REGRESSIONS = Path(__file__).parent / "regressions"
 SECONDS, MEGABYTES = 10, 300
-"""More than this for one input is a failure."""
+"""More than this for one input is a failure; seconds are those of CPU time."""
+PATIENCE = 6
+"""So many times as long may pass, on a busy machine, before a process is ended."""
 BATCH = 200
 OTHERS = 4
 """On every fourth input all commands of its kind are tried, on the others only the one that writes."""
@@ -181,8 +183,7 @@ class Fuzzer:
         state.close()
         code = os.waitstatus_to_exitcode(status)
         if code < 0 or not finished:
-            name = "timeout" if code == -signal.SIGALRM else f"ended by signal {-code}"
-            self._note(target, last, code, name if code < 0 else f"worker ended with {code}")
+            self._note(target, last, code, _end(code))
             return int(last) + 1
         return int(last)
 
@@ -284,13 +285,15 @@ def _limited(target: Target, ops: list[Op], place: Path, commands: int = 9) -> t
     os.chdir(folder)
     for name in target.beside:
         good(name, folder)
-    signal.alarm(SECONDS)
+    signal.alarm(SECONDS * PATIENCE)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     code, fault = -1, ""
     try:
         code = try_one(target, ops, folder, commands)
     except Failure as failure:
         code, fault = failure.code, str(failure)
     signal.alarm(0)
+    signal.setitimer(signal.ITIMER_PROF, 0)
     os.chdir(place)
     shutil.rmtree(folder, ignore_errors=True)
     return code, fault
@@ -305,11 +308,9 @@ def alone(target: Target, ops: list[Op]) -> str:
             print(fault, end="")
             return 0
 
-        outcome = forked(work, SECONDS + 5)
-    if outcome.code == -signal.SIGALRM:
-        return "timeout"
+        outcome = forked(work, SECONDS * PATIENCE + 5)
     if outcome.code < 0:
-        return f"ended by signal {-outcome.code}"
+        return _end(outcome.code)
     if outcome.megabytes > MEGABYTES:
         return f"memory: {outcome.megabytes:.0f} MB"
     return (
@@ -317,6 +318,13 @@ def alone(target: Target, ops: list[Op]) -> str:
         if outcome.code == 0
         else f"worker ended with {outcome.code}: {outcome.err[-300:]}"
     )
+
+
+def _end(code: int) -> str:
+    """How a process ended that told nothing itself."""
+    if code in (-signal.SIGALRM, -signal.SIGPROF):
+        return "timeout"
+    return f"ended by signal {-code}" if code < 0 else f"worker ended with {code}"
 
 
 def _now(field: int) -> int:

@@ -103,6 +103,7 @@ class Bad(targets.Spec):
         return [[rng.choice(["crash", "hang", "eat", "fine"])]]
 
 fuzz.SECONDS, fuzz.MEGABYTES = 1, 50
+fuzz.PATIENCE = 2
 fuzz.TARGETS["bad"] = Bad()
 fuzzer = fuzz.Fuzzer(0, ["bad"], None)
 fuzzer.run(seconds=60, inputs=12)

@@ -101,7 +101,7 @@ WRONG: dict[tuple[str | int, ...], str] = {
     ("@a", "class_name"): "null, a number, a list, an object",
     ("@a", "config"): "null, a number, a text, a list",
     ("@a", "inbound_nodes"): "a number, a text, a list, an object",
-    ("@a", "inbound_nodes", 0, "args"): "a number, a text, a list",
+    ("@a", "inbound_nodes", 0, "args"): "a number",
     ("@a", "inbound_nodes", 0, "kwargs"): "a number, a text, a list",
     ("@a", "config", "units"): "null, a flag, a fraction, a text, a list, an object",
     ("@in", "config", "batch_shape"): "a number, a text, an object",
@@ -111,9 +111,10 @@ for path, kinds in WRONG.items():
     for kind in kinds.split(", "):
         add(f"types/{called} is {kind}", put(*path, value=OTHERS[kind]))
 
-# What a layer does with such a value only Keras knows, so that its units stay where they are.
+# What a layer does with such a value only Keras knows: its units stay where they are.
 UNKNOWN: dict[tuple[str | int, ...], str] = {
     ("@a", "config", "activation"): "a number, a list",
+    ("@a", "inbound_nodes", 0, "args"): "a text, a list",
     ("@bn", "config", "axis"): "a text, an object",
 }
 for path, kinds in UNKNOWN.items():
