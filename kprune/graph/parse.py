@@ -76,8 +76,11 @@ def _parse(
 ) -> Model:
     if nesting > MAX_NESTING:
         raise ValueError(f"models are nested deeper than {MAX_NESTING}")
-    kind = str(spec.get("class_name"))
+    kind = spec.get("class_name")
+    if not isinstance(kind, str):
+        raise TypeError(f"the class of a model is {kind!r}")
     if not holds_graph(spec):
+        _check_subclassed(spec.get("config"))
         raise no_graph(kind)
     config = spec["config"]
     trainable = trainable and config.get("trainable", True) is not False
@@ -103,6 +106,14 @@ def _parse(
         call.layer = layers.get(call.layer.name, call.layer)
     calls = [call for call in calls if call.layer.name in layers]
     return Model(str(config.get("name", "")), path, kind, spec, layers, calls, inputs, outputs)
+
+
+def _check_subclassed(config: Any) -> None:
+    """Raises: TypeError for the config of a model that lists its layers as no model does."""
+    if not isinstance(config, dict | None):
+        raise TypeError(f"the config of a model is {config!r}")
+    if not isinstance((config or {}).get("layers", []), list):
+        raise TypeError("the layers of a model are no list")
 
 
 def _name_layers(

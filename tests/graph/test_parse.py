@@ -241,6 +241,20 @@ def test_a_subclassed_model_holds_no_graph() -> None:
     assert caught.value.exit_code == 3
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"class_name": None},
+        {"class_name": ["Functional"]},
+        {"config": 3},
+        {"config": {"layers": {}}},
+    ],
+)
+def test_a_model_of_the_wrong_types_is_damage_and_no_subclass(wrong: dict[str, Any]) -> None:
+    with pytest.raises(DamagedFileError, match="does not describe a model"):
+        parse_model({**chain(), **wrong})
+
+
 def test_parsing_changes_nothing_in_the_config() -> None:
     config = residual(2)
     before = copy.deepcopy(config)

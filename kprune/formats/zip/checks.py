@@ -69,6 +69,7 @@ class _Check:
         for info in infos:
             self._name(info, seen)
             self._method(info)
+        self._no_file_is_a_folder(seen)
         members = [self._local(info, name) for info, name in zip(infos, names, strict=True)]
         self._no_gaps(members, start)
         return members
@@ -138,6 +139,15 @@ class _Check:
         if info.filename in seen:
             raise self._bad(f"two members are called '{clean(name)}'")
         seen.add(info.filename)
+
+    def _no_file_is_a_folder(self, names: set[str]) -> None:
+        """Both `a` and `a/b` cannot be unpacked, as Keras does with an archive that has assets."""
+        for name in names:
+            for end in (place for place, sign in enumerate(name) if sign == "/"):
+                if name[:end] in names:
+                    raise self._bad(
+                        f"'{clean(name[:end])}' is a file, and '{clean(name)}' lies in it"
+                    )
 
     def _method(self, info: zipfile.ZipInfo) -> None:
         if info.flag_bits & _ENCRYPTED:

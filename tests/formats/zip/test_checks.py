@@ -54,6 +54,21 @@ def test_two_members_of_one_name(tmp_path: Path) -> None:
     assert "two members are called 'config.json'" in refusal(tmp_path, archive(members))
 
 
+@pytest.mark.parametrize("name", ["config.json/x.txt", "config.json/", "config.json/a/b"])
+def test_a_file_that_is_a_folder_as_well(tmp_path: Path, name: str) -> None:
+    members = [*MEMBERS.items(), (name, b"")]
+    assert f"'config.json' is a file, and '{name}' lies in it" in refusal(
+        tmp_path, archive(members)
+    )
+
+
+def test_folders_may_have_members_of_their_own(tmp_path: Path) -> None:
+    members = [*MEMBERS.items(), ("assets/", b""), ("assets/x/", b""), ("assets/x/y", b"1")]
+    (tmp_path / "m.keras").write_bytes(archive(members))
+    with open_model(tmp_path / "m.keras") as source:
+        assert "assets/x/y" in source.extras
+
+
 @pytest.mark.parametrize(
     "name", ["/etc/passwd", "../x", "a/../../x", "a\\..\\x", "C:x", "\\x", "a\0b"]
 )

@@ -93,7 +93,7 @@ def put(*path: str | int, value: Any) -> Callable[[], bytes]:
 # By key: the values that are wrong there.
 WRONG: dict[tuple[str | int, ...], str] = {
     ("class_name",): "null, a number, a list, an object",
-    ("config",): "null, a number, a text, a list",
+    ("config",): "a number, a text, a list",
     ("config", "layers"): "null, a number, a text, a list, an object",
     ("config", "input_layers"): "a number, a text, a list, an object",
     ("config", "output_layers"): "a number, a text, a list, an object",
