@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import resource
 import sys
 import warnings
 from collections.abc import Iterator
@@ -72,6 +71,10 @@ def run(arguments: list[str]) -> int:
 
 def _require_memory() -> None:
     """Refuse a limit under which numpy ends the process as it is imported. Raises: SetupError."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limits
+        return
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY and limit < _LEAST_MEMORY:
         raise SetupError(
