@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from kprune.active_content.operations import CHECKPOINTS, is_inert
+from kprune.active_content.operations import CALLERS, CHECKPOINTS, is_inert
 from kprune.errors import DamagedFileError, UnsoundOutputError
 from kprune.runtime.tensorflow_runtime import tensorflow
 from kprune.saved_model.files.contents import Contents, saved_keys
@@ -38,7 +38,6 @@ _WITH_STATE = {
     "StatelessCase": "Case",
     "StatelessWhile": "While",
 }
-_CALLERS = {*_WITH_STATE.values(), "XlaCallModule"}
 _OPAQUE = "OutfeedDequeueTuple"  # gives anything, has a state, and runs nowhere but on a TPU
 
 
@@ -160,10 +159,9 @@ class _Graphs:
         return copied
 
     def _stays(self, node: Any) -> bool:
-        if node.op in self.functions or node.op in _CALLERS or node.op in CHECKPOINTS:
+        if node.op in self.functions or node.op in CHECKPOINTS:
             return True
-        calls = any(value.func.name or value.list.func for value in node.attr.values())
-        return is_inert(node) and not calls
+        return node.op in _WITH_STATE.values() or (is_inert(node) and node.op not in CALLERS)
 
     def _body(self, function: Any, scope: str) -> _Body:
         from tensorflow.python.framework import function_def_to_graph as conversion
