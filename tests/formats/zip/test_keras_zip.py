@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import zipfile
@@ -281,6 +282,21 @@ def test_assets_are_carried_over_byte_for_byte_and_nothing_is_added(tmp_path: Pa
     with zipfile.ZipFile(tmp_path / "out.keras") as archive:
         assert archive.namelist() == ["config.json", "model.weights.h5", *assets]
         assert {name: archive.read(name) for name in assets} == assets
+
+
+def test_a_member_that_is_a_link_is_read_and_written_as_the_text_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "model.keras"
+    write_keras(path, some_tensors())
+    link = zipfile.ZipInfo("assets/link")
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16  # 3 is Unix
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(link, "/etc/passwd")
+    with open_model(path) as source:
+        assert source.extra("assets/link") == b"/etc/passwd"
+        write_model(source, empty_edit(source), tmp_path / "out.keras")
+    with zipfile.ZipFile(tmp_path / "out.keras") as archive:
+        assert archive.read("assets/link") == b"/etc/passwd"
+        assert not stat.S_ISLNK(archive.getinfo("assets/link").external_attr >> 16)
 
 
 def test_members_keep_the_order_they_had(tmp_path: Path) -> None:
