@@ -83,6 +83,7 @@ class Selection(Struct, frozen=True, dict=True):
             `layers` may name the embedding.
         exclude: layers that stay as they are: their units are not chosen, and by rank no units tied
             to them either.
+        by_plan: whether a plan names the file of class names: messages then show nothing of it.
     """
 
     units: Any = None
@@ -93,6 +94,7 @@ class Selection(Struct, frozen=True, dict=True):
     class_names: Names | None = None
     exclude: Sequence[str] = ()
     keep_tokens: Kept | None = None
+    by_plan: bool = False
 
     @property
     def by_rank(self) -> bool:
@@ -205,7 +207,7 @@ class Selection(Struct, frozen=True, dict=True):
         from kprune.select.naming.class_names import class_names
 
         assert self.class_names is not None
-        return class_names(self.class_names)
+        return class_names(self.class_names, hidden=self.by_plan)
 
     def _class_axis(self, analysis: Analysis) -> UnitAxis:
         if self.layers and len(self.layers) > 1:

@@ -97,6 +97,7 @@ def _selections(step: Step, base: Path | None) -> Iterator[tuple[tuple[str, ...]
                 layers=None if step.class_layer is None else [step.class_layer],
                 classes=step.classes,
                 class_names=(base or Path()) / step.class_names,
+                by_plan=True,
                 exclude=step.exclude,
             ),
         )

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +37,14 @@ class ClassNames:
         file: where they stand; None for standard input and for names given in Python.
         lines: the same as they stand there, line ends included; empty for JSON.
         indent: how a JSON list is laid out; None on one line.
+        hidden: whether messages show none of the names: a plan may name any file.
     """
 
     names: tuple[str, ...]
     file: Path | None = None
     lines: tuple[str, ...] = ()
     indent: int | None = None
+    hidden: bool = False
 
     @property
     def called(self) -> str:
@@ -76,7 +78,7 @@ class ClassNames:
     def _index(self, name: str) -> int:
         found = [index for index, known in enumerate(self.names) if known == name]
         if not found:
-            hint = did_you_mean(name, self.names)
+            hint = "" if self.hidden else did_you_mean(name, self.names)
             raise UsageError(
                 f"there is no class {quoted(name)} in {self.called}{'; ' + hint if hint else ''}"
             )
@@ -151,9 +153,11 @@ def output_axes(analysis: Analysis) -> list[UnitAxis]:
     return list(found.values())
 
 
-def class_names(given: Names) -> ClassNames:
+def class_names(given: Names, *, hidden: bool = False) -> ClassNames:
     """Class names from a file, or from a list.
 
+    Args:
+        hidden: see `ClassNames`.
     Raises: FileError if the file cannot be read, SpecError if it does not hold names.
     """
     if not isinstance(given, (str, os.PathLike)):
@@ -163,9 +167,10 @@ def class_names(given: Names) -> ClassNames:
     content = content_of(os.fspath(given), what="class names")
     text = text_of(content, called, what="class names", encoding="utf-8")  # written back as it is
     if (file is not None and file.suffix == ".json") or text.lstrip(_BLANK).startswith("["):
-        return _from_json(text, file, called)
+        return replace(_from_json(text, file, called), hidden=hidden)
     lines = tuple(line for line in _LINE.findall(text) if line.strip(_BLANK))
-    return ClassNames(tuple(line.strip(_BLANK) for line in lines), file, lines)
+    names = tuple(line.strip(_BLANK) for line in lines)
+    return ClassNames(names, file, lines, hidden=hidden)
 
 
 def _from_json(text: str, file: Path | None, called: str) -> ClassNames:
