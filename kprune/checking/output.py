@@ -26,25 +26,27 @@ def require_sound(after: Outline, before: Callable[[], Outline] | None = None) -
         after: of that file.
         before: gives those of the file that it was made from. What was wrong there in the same place, or is
             of a form that is not known here, is not the fault of the change; called only when needed.
-    Raises: UnsoundOutputError if config and weights contradict each other; DamagedFileError if they
-        do so in other places than before, where they did before.
+    Raises: UnsoundOutputError if config and weights contradict each other; DamagedFileError if a
+        layer meets what contradicted another one before.
     """
     found = complaints(after)
     known = complaints(before()) if found and before is not None else []
     keys = {complaint.key for complaint in known}
     found = [complaint for complaint in found if complaint.key not in keys]
-    if found and known:
-        raise _damaged(known)
+    carried = {complaint.about: complaint for complaint in known}
+    own = [complaint for complaint in found if complaint.about not in carried]
+    if own:
+        raise _unsound(own)
     if found:
-        raise _unsound(found)
+        raise _damaged(carried[found[0].about])
 
 
-def _damaged(known: Sequence[Complaint]) -> DamagedFileError:
-    """The refusal where a change would carry on what was wrong before it."""
+def _damaged(known: Complaint) -> DamagedFileError:
+    """The refusal where a change would have another layer meet what was wrong before it."""
     return DamagedFileError(
         "the model contradicts itself",
-        where=clean(known[0].layer),
-        why=known[0].text,
+        where=clean(known.layer),
+        why=known.text,
         do="load and save it in Keras, if Keras still can",
     )
 

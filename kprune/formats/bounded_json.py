@@ -14,6 +14,8 @@ _SIGNS = b'[]{},"'
 _OTHERS = bytes(set(range(256)) - set(_SIGNS))
 _BLOCK = 1 << 20
 _OTHERS = bytes(set(range(256)) - set(b'[]{},"'))
+_DIGITS = bytes(ord("0") <= byte <= ord("9") for byte in range(256))
+_ENDLESS = b"\1" * 308  # digits: Python knows whole numbers that no float holds
 _STEPS = bytes.maketrans(b"[{]}", b"\1\1\xff\xff")  # one level down, one up, as int8
 
 
@@ -32,6 +34,8 @@ def json_value(data: bytes, file: object, name: str) -> Any:
         if encoding not in ("utf-8", "utf-8-sig"):
             data = data.decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")
     check_json(data, file, name)
+    if _ENDLESS in data.translate(_DIGITS):
+        raise damaged(file, f"it has a number of more than {len(_ENDLESS)} digits", where=name)
     with parsing(file, name):
         return json.loads(data)
 

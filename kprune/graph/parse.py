@@ -188,7 +188,7 @@ def make_layer(name: str, spec: dict[str, Any], prefix: str) -> Layer:
         raise TypeError(f"layer {name!r} has no config")
     _check_entries(name, spec)
     registered = spec.get("registered_name")
-    return Layer(
+    layer = Layer(
         name=name,
         path=prefix + name,
         kind=str(spec["class_name"]),
@@ -196,6 +196,9 @@ def make_layer(name: str, spec: dict[str, Any], prefix: str) -> Layer:
         registered=registered if isinstance(registered, str) else None,
         spec=spec,
     )
+    if layer.kind == INPUT:
+        declared_shape(layer)  # a wrong one is refused here
+    return layer
 
 
 def _check_entries(name: str, spec: dict[str, Any]) -> None:

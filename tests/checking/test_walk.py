@@ -11,7 +11,7 @@ import pytest
 
 from kprune.checking import Outline
 from kprune.checking.output import complaints, require_sound
-from kprune.errors import UnsoundOutputError
+from kprune.errors import DamagedFileError, UnsoundOutputError
 from tests.small_models import Network, arrays, layer, sequential
 
 
@@ -178,3 +178,23 @@ def test_what_was_wrong_before_is_no_fault_of_the_change() -> None:
         "the cell/bias of 'lstm' has shape (15,), but the config requires (16,)"
     )
     assert "please report this message" in caught.value.do
+
+
+def test_what_was_wrong_before_and_reaches_another_layer_is_damage_of_the_file() -> None:
+    """A mask behind a layer whose recorded shape is wrong is called on that shape, too."""
+
+    def recorded(name: str, width: int) -> Outline:
+        net = Network()
+        a = net("Dense", "a", net.input("in", 4), units=6)
+        config = net.functional(net("Dropout", name, a, rate=0.1))
+        told = config["config"]["layers"][2]["inbound_nodes"][0]["args"][0]["config"]
+        told["shape"] = [None, width]
+        return outline(config)
+
+    require_sound(recorded("b", 6))
+    with pytest.raises(DamagedFileError) as caught:
+        require_sound(recorded("mask", 7), lambda: recorded("b", 7))
+    assert (caught.value.exit_code, caught.value.where) == (4, "b")
+    assert caught.value.why == (
+        "the recorded shape of 'a' is (None, 7), where 'b' is called on (None, 6)"
+    )

@@ -83,3 +83,10 @@ def test_an_object_is_an_object() -> None:
     with pytest.raises(DamagedFileError) as refused:
         json_object(b"[1]", "m.keras", "config.json")
     assert refused.value.why == "config.json holds a list, not an object"
+
+
+def test_a_number_that_no_float_holds_is_damage() -> None:
+    json_value(b"[" + b"9" * 307 + b', "' + b"a" * 400 + b'"]', "m.keras", "config.json")
+    with pytest.raises(DamagedFileError) as refused:
+        json_value(b"[1, " + b"9" * 309 + b"]", "m.keras", "config.json")
+    assert refused.value.why == "it has a number of more than 308 digits"

@@ -85,7 +85,7 @@ def deep(levels: int) -> bytes:
 
 CONFIGS: dict[str, tuple[Any, str | None]] = {
     "a layer of 100,000,000 units": (chain(layer("Dense", "a", units=N)), "units"),
-    "a layer of 10^4000 units": (chain(layer("Dense", "a", units=10**4000)), "units"),
+    "a layer of 10^300 units": (chain(layer("Dense", "a", units=10**300)), "units"),
     "an input of 100,000,000 features": (chain(shape=(N,)), "units"),
     "a depthwise kernel that multiplies": (
         chain(layer("DepthwiseConv2D", "a", depth_multiplier=N), shape=(8, 8, 4)), "units",

@@ -441,7 +441,7 @@ def test_a_zip_that_is_no_model_is_refused(tmp_path: Path) -> None:
         (b"{", "Expecting property name"),
         (b"[1, 2]", "holds a list, not an object"),
         (b"\xff\xfe\xfd", "codec can't decode"),
-        (b'{"a": ' + b"9" * 5000 + b"}", "Exceeds the limit"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "more than 308 digits"),
         (b"", "Expecting value"),
     ],
 )
