@@ -256,7 +256,7 @@ def as_shape(value: Any) -> tuple[int | None, ...] | None:
 
 
 def _is_size(item: Any) -> bool:
-    return item is None or (type(item) is int and abs(item) < _MOST_ELEMENTS)
+    return item is None or (type(item) is int and 0 <= item < _MOST_ELEMENTS)
 
 
 def declared_shape(layer: Layer | None) -> tuple[int | None, ...] | None:
@@ -269,7 +269,7 @@ def declared_shape(layer: Layer | None) -> tuple[int | None, ...] | None:
     if not written or layer is None:
         return None
     shape = as_shape(written)
-    if shape is None or any(size is not None and size < 0 for size in shape):
+    if shape is None:
         raise DamagedFileError(
             f"the input '{clean(layer.path)}' has a shape that no tensor has",
             why=f"it is {clean(str(written))}",
