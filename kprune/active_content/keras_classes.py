@@ -202,6 +202,10 @@ RAGGED = frozenset(
 SPECS = frozenset("TensorSpec RaggedTensorSpec SparseTensorSpec".split())
 """Types of tensors that a config may describe."""
 
+INITIALIZERS = frozenset(_INITIALIZERS.split())
+INITIALIZER_MODULES = ("tensorflow.python.ops.init_ops_v2", "tensorflow.python.ops.init_ops")
+"""Where TensorFlow has initializers of its own, which Keras 2's applications use (EfficientNetV2)."""
+
 SPEC_MODULES = frozenset(
     f"tensorflow.python.{name}"
     for name in "framework.tensor framework.tensor_spec framework.sparse_tensor "

@@ -21,6 +21,8 @@ from kprune.active_content.keras_classes import (
     FUNCTION_ENTRIES,
     FUNCTIONS,
     HELPERS,
+    INITIALIZER_MODULES,
+    INITIALIZERS,
     OPERATION_MODULES,
     OPERATIONS,
     OPTIMIZERS,
@@ -154,6 +156,8 @@ def _of_type(item: Mapping[str, Any], place: str) -> Iterator[Active]:
 
 
 def _is_known_class(module: Any, name: str, registered: Any) -> bool:
+    if module in INITIALIZER_MODULES:
+        return name in INITIALIZERS and registered in (None, "", name)
     if not _in_keras(module):
         hub = isinstance(module, str) and module.partition(".")[0] == _HUB
         return hub and f"{_HUB}>{name}" in PACKAGES.rules

@@ -165,6 +165,9 @@ INERT = {
     "a layer of Keras 2": layer("Dense", module=None, activation="relu"),
     "one in an inner module": layer("BatchNormalization", module="keras.src.layers.normalization.batch_normalization"),
     "a model inside": layer("Sequential", "inner", "keras", layers=[layer("Dense")]),
+    "an initializer of TensorFlow": layer("Dense", kernel_initializer={
+        "module": "tensorflow.python.ops.init_ops_v2", "class_name": "Constant",
+        "config": {"value": 0.0}, "registered_name": "Constant"}),
     "an operation": layer("Matmul", module="keras.src.ops.numpy"),
     "an activation": layer("Dense", activation=function("relu", "builtins", "relu")),
     "one by its module": layer("Dense", activation=function("gelu", "keras.activations", "gelu")),
