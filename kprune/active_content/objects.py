@@ -125,16 +125,16 @@ def _of_own_class(name: str, config: Mapping[str, Any], place: str) -> Iterator[
             yield Active(Kind.FUNCTION, place, f"tf.{function}")
     elif name == "ClassMethod":
         of, method = config.get("cls_symbol"), config.get("method_name")
-        if of != "RaggedTensor" or method not in RAGGED:
+        if of != "RaggedTensor" or str(method) not in RAGGED:
             yield Active(Kind.FUNCTION, place, f"tf.{of}.{method}")
     elif name in ("InstanceMethod", "InstanceProperty"):
-        if config.get("attr_name") not in RAGGED:
+        if str(config.get("attr_name")) not in RAGGED:
             yield Active(Kind.FUNCTION, place, f"tensor.{config.get('attr_name')}")
     elif name == "TensorFlowOpLayer":
         node = config.get("node_def")
-        operation = node.get("op") if isinstance(node, dict) else "?"
+        operation = str(node.get("op")) if isinstance(node, dict) else "?"
         if operation not in INERT:
-            yield Active(Kind.OPERATION, place, str(operation))
+            yield Active(Kind.OPERATION, place, operation)
 
 
 def _of_function(item: Mapping[str, Any], place: str) -> Iterator[Active]:
@@ -163,6 +163,8 @@ def _is_known_class(module: Any, name: str, registered: Any) -> bool:
         return hub and f"{_HUB}>{name}" in PACKAGES.rules
     if name in _REGISTERED_BY_KERAS:  # in a legacy file, which has no other place for it
         return True
+    if not isinstance(registered, str | None):
+        return False
     if registered in _REGISTERED_BY_KERAS:
         return registered == f"Custom>{name}"
     # Keras 2 looks for the registered name in the module as well.

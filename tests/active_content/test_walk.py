@@ -249,3 +249,15 @@ def test_a_file_tells_what_is_active_in_it(samples: Path, tmp_path: Path) -> Non
         assert source.active() == ()
     with open_model(path) as source:
         assert [str(item) for item in source.active()] == ["compile_config calls my.losses.steal"]
+
+
+@pytest.mark.parametrize("value", [[], {}, [1], 3, 2.5, True], ids=repr)
+def test_what_is_no_name_is_none_that_is_known(value: Any) -> None:
+    for config in (
+        {**layer("Dense"), "registered_name": value},
+        layer("InstanceMethod", module=None, attr_name=value),
+        layer("ClassMethod", module=None, cls_symbol="RaggedTensor", method_name=value),
+        layer("TensorFlowOpLayer", module=None, node_def={"op": value}),
+        {**layer("Dense"), "module": value},
+    ):
+        assert told(config) != []
