@@ -177,7 +177,7 @@ class Walk:
             return find()
         except Contradiction as error:
             self.complain(layer, "inputs", f"'{clean(layer.path)}': {clean(str(error), 300)}")
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError, ZeroDivisionError):
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError):
             pass
         return None
 

@@ -27,7 +27,7 @@ TRUST = (
     "(--rules my_layers.py); or use 'kprune mask', which changes no shape"
 )
 
-_FAULTS = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
+_FAULTS = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
 UNFORESEEN = "choose other units; and please report this, with the layer's config"
 REQUIRED = frozenset(
     "activation axes cell cells dims equation factor filters function height input_dim kernel_size "
