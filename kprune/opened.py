@@ -77,7 +77,12 @@ def opened(
         if drop_optimizer:
             source.require("drop_optimizer")
             source.drops_optimizer = True
-        yield Opened(source, analyse(source, rules), rules, isinstance(model, LiveModel))
+        found = Opened(source, analyse(source, rules), rules, isinstance(model, LiveModel))
+        try:
+            yield found
+        except (DamagedFileError, LimitError) as error:
+            error.name_file(source.name)
+            raise
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kprune.analysis.analysis import Analysis
+from kprune.errors import DamagedFileError
 from kprune.graph.copies import copied
 from kprune.graph.model import Call, Layer, Model, leaves
 from kprune.graph.parse import INPUT, as_shape
@@ -106,14 +107,23 @@ class Rewriter:
         return self._copies[id(old)]
 
     def shape(self, labels: Labels, recorded: Shape) -> list[int | None]:
-        """A recorded shape without the removed positions."""
+        """A recorded shape without the removed positions.
+
+        Raises: DamagedFileError if positions go from a tensor that has another shape: Keras may load
+            that, and would not load what were left of it.
+        """
         result = list(recorded)
-        if labels.shape is None or len(labels.shape) != len(result):
+        if labels.shape is None:
             return result
-        for axis, size in enumerate(result):
+        for axis, found in enumerate(labels.shape):
             along = labels.axis(axis)
-            if size is not None and along.factors:
-                result[axis] = size - int(along.dead(self._gone).sum())
+            gone = int(along.dead(self._gone).sum()) if along.factors else 0
+            if not gone:
+                continue
+            if len(result) != labels.rank or result[axis] not in (None, found):
+                raise _contradictory(recorded, labels.shape)
+            if result[axis] is not None:
+                result[axis] = found - gone if found is not None else None
         return result
 
     def _sizes(self) -> None:
@@ -263,3 +273,11 @@ def _matching(
                 for sizes in new
             }
     return found
+
+
+def _contradictory(recorded: Shape, found: Shape) -> DamagedFileError:
+    return DamagedFileError(
+        "the model's config contradicts itself",
+        why=f"it records the shape {recorded} of a tensor of shape {found}, which would be cut",
+        do="load and save it in Keras; then the shapes agree",
+    )

@@ -6,9 +6,11 @@ import copy
 from typing import Any
 
 import numpy as np
+import pytest
 
 from kprune.analysis.analysis import Analysis
 from kprune.edit import Edit, TensorEdit
+from kprune.errors import DamagedFileError
 from kprune.labels.closure import check, close
 from kprune.surgery.remove import remove
 from tests.small_models import Network, analysed, arrays, layer, residual, sequential
@@ -200,3 +202,29 @@ def test_groups_of_a_convolution_are_counted_anew_when_one_goes() -> None:
     fewer = removed(analysed(config), a=[0, 3, 4])
     (kernel,) = [e for e in fewer.tensors if e.path == "layers/conv2d_1/vars/0"]
     assert kernel.blocks is not None and kernel.blocks.tolist() == [[1], [0], [1]]
+
+
+@pytest.mark.parametrize("shape", [[None, 3, 6], [None, 7], [None]])
+def test_a_recorded_shape_that_is_not_that_of_the_tensor_is_damage_where_units_go(
+    shape: list[int | None],
+) -> None:
+    """Keras 2 loads such a layer in a nested model, and would not load what were left of it."""
+    config = sequential(
+        layer("Dense", "a", units=6),
+        layer("Dropout", "drop", rate=0.1, batch_input_shape=shape),
+        layer("Dense", "b", units=4),
+        layer("Dense", "c", units=2),
+        shape=[4],
+    )
+    model = analysed(config)
+    with pytest.raises(DamagedFileError) as refused:
+        removed(model, a=[0])
+    assert "of a tensor of shape (None, 6), which would be cut" in refused.value.why
+    left = entry(removed(model, b=[0]).config, "drop")["config"]
+    assert left["batch_input_shape"] == shape
+
+
+def test_a_list_of_sizes_and_something_else_goes_from_what_is_built_anew() -> None:
+    config = sequential(layer("Dense", "a", units=6), layer("Dense", "b", units=4), shape=[4])
+    entry(config, "b")["build_config"] = {"input_shape": [{}, 6]}
+    assert "build_config" not in entry(removed(analysed(config), a=[0]).config, "b")
