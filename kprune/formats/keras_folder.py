@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,8 @@ class KerasFolder(Source):
                 self._files[METADATA] = self._open(METADATA, held)
             self.config = self._object(CONFIG)
             self.metadata = self._object(METADATA) if METADATA in self._files else {}
-            self.weights = Hdf5Weights(self._files[WEIGHTS].window(), WEIGHTS)
+            weights = Hdf5Weights(self._files[WEIGHTS].window(), WEIGHTS)
+            self.weights = held.enter_context(closing(weights))
             self._others = self._other_files()
             self._held = held.pop_all()
         self.bytes = sum(file.size for file in self._files.values()) + self._size_of_others()

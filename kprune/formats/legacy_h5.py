@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +20,7 @@ from kprune.errors import Cannot, DamagedFileError
 from kprune.faults import damaged, writing
 from kprune.formats import stream
 from kprune.formats.bounded_json import json_object
-from kprune.formats.hdf5.attributes import Attribute, Reading
+from kprune.formats.hdf5.attributes import Attribute, Stored, encoded
 from kprune.formats.hdf5.layout import Layout, check_layout, lay_out
 from kprune.formats.hdf5.tensors import Hdf5Weights
 from kprune.formats.lookalikes import refuse_hdf5
@@ -68,9 +68,8 @@ class LegacyH5(Source):
         self.bytes = file.size
         with ExitStack() as held:
             held.callback(file.close)
-            with Reading(file) as attributes:  # in a child, while this process looks at the tensors
-                self.weights = Hdf5Weights(file.window(), "its tensors")
-                self.attributes = attributes.result()
+            self.weights = held.enter_context(closing(Hdf5Weights(file.window(), "its tensors")))
+            self.attributes = self.weights.attribute_values()
             self.config = self._config()
             self.metadata = self._metadata()
             self.order = self._order()
@@ -98,7 +97,7 @@ class LegacyH5(Source):
         )
 
     def _metadata(self) -> dict[str, Any]:
-        root = self.attributes[""]
+        root = self.attributes.get("", {})
         found: dict[str, Any] = {
             name: root[name]
             for name in ("keras_version", "backend")
@@ -189,12 +188,31 @@ class LegacyH5(Source):
             for part in _parts(found, WEIGHT_NAMES):
                 names = found[part]
                 if isinstance(names, list):
-                    found[part] = [n for n in names if f"{group}/{n}" in outcome.origins]
+                    left = [name for name in names if f"{group}/{name}" in outcome.origins]
+                    found[part] = names if left == names else left
         self._list_layers(attributes.get(WEIGHTS, {}), emptied, edit.order)
-        for path, texts in outcome_attributes(outcome, edit).items():
-            attributes.setdefault(path, {}).update(texts)
-        stored = {path: dict(_storable(found)) for path, found in attributes.items()}
+        stored = self._stored(attributes, emptied)
+        for path, more in outcome_attributes(outcome, edit).items():
+            stored.setdefault(path, {}).update(more)
         return outcome, lay_out(objects, stored)
+
+    def _stored(
+        self, attributes: dict[str, dict[str, Attribute]], emptied: set[Any]
+    ) -> dict[str, dict[str, Stored]]:
+        """Attributes as they are written; those that nobody changed, and those of kinds that are
+        not read here, as they were stored."""
+        found: dict[str, dict[str, Stored]] = {}
+        for path, held in self.weights.attributes.items():
+            if path not in emptied:
+                known = self.attributes.get(path, {})
+                found[path] = {name: it for name, it in held.items() if name not in known}
+        for path, values in attributes.items():
+            before = self.attributes.get(path, {})
+            to = found.setdefault(path, {})
+            for name, value in _storable(values):
+                same = before.get(name) is value
+                to[name] = self.weights.attributes[path][name] if same else encoded(name, value)
+        return found
 
     def _emptied(self, outcome: Outcome) -> set[Any]:
         """Groups that lost every tensor they had: of a layer that went, of the optimizer."""

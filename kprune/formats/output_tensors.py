@@ -9,8 +9,10 @@ from msgspec import Struct
 
 from kprune.dtypes import BFLOAT16
 from kprune.edit import Edit, TensorEdit
+from kprune.formats.hdf5.attributes import Stored, encoded
 from kprune.formats.hdf5.contents import Table
-from kprune.formats.hdf5.layout import Layout, Space, lay_out, type_code
+from kprune.formats.hdf5.datatypes import type_code
+from kprune.formats.hdf5.layout import Layout, Space, lay_out
 from kprune.formats.hdf5.resized_metadata import moved
 from kprune.formats.hdf5.tensors import Hdf5Weights
 from kprune.formats.source import Tensor
@@ -66,18 +68,35 @@ def resolve(table: Table, edit: Edit) -> Outcome:
     return Outcome(objects, origins, kept)
 
 
-def attributes(outcome: Outcome, edit: Edit) -> dict[str, dict[str, str]]:
-    """The texts beside groups and tensors, as `lay_out` takes them."""
+def attributes(outcome: Outcome, edit: Edit) -> dict[str, dict[str, Stored]]:
+    """What kprune itself writes beside groups and tensors, as `lay_out` takes it."""
     there = {item for item in outcome.objects if isinstance(item, str)}
     there.update(path.rpartition("/")[0] for path in outcome.origins)
     found = {
-        group: {"name": _storable(name)} for group, name in edit.names().items() if group in there
+        group: {"name": encoded("name", _storable(name))}
+        for group, name in edit.names().items()
+        if group in there
     }
     halves = type_code(BFLOAT16)
     for item in outcome.objects:
         if isinstance(item, Space) and item.kind == halves:
-            found.setdefault(item.path, {})["dtype"] = "bfloat16"
+            found.setdefault(item.path, {})["dtype"] = encoded("dtype", "bfloat16")
     return found
+
+
+def _carried_over(outcome: Outcome, weights: Hdf5Weights) -> dict[str, dict[str, Stored]]:
+    """What stands beside groups and tensors in the input, by the paths of the output."""
+    origins = {path: tensor.path for path, (tensor, _) in outcome.origins.items() if tensor}
+    for path, origin in list(origins.items()):
+        while "/" in path and "/" in origin:  # a layer that moved takes its groups with it
+            path, origin = path.rpartition("/")[0], origin.rpartition("/")[0]
+            origins.setdefault(path, origin)
+    for item in outcome.objects:
+        if isinstance(item, str):
+            origins.setdefault(item, item)
+    origins[""] = ""
+    held = weights.attributes
+    return {path: dict(held[origin]) for path, origin in origins.items() if origin in held}
 
 
 def layout(weights: Hdf5Weights, outcome: Outcome, edit: Edit) -> Layout:
@@ -87,7 +106,10 @@ def layout(weights: Hdf5Weights, outcome: Outcome, edit: Edit) -> Layout:
         found = moved(weights, spaces)
         if found is not None:
             return found
-    return lay_out(outcome.objects, attributes(outcome, edit))
+    beside = _carried_over(outcome, weights)
+    for path, own in attributes(outcome, edit).items():
+        beside.setdefault(path, {}).update(own)
+    return lay_out(outcome.objects, beside)
 
 
 def require_sound(

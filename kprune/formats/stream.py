@@ -143,6 +143,11 @@ def copy_weights(
         verify: whether to read the input to its last byte and return its checksum.
     Returns: the input's CRC-32, or None.
     """
+    window = weights.readable()
+    if weights.copied and verify:
+        seen = checksum(weights.original)
+        copy_weights(weights, outcome, layout, target, verify=False, progress=progress)
+        return seen
     leads = {start + len(data): data for start, data in layout.gaps}
     streamed = {}
     for path in layout.offsets:
@@ -155,16 +160,18 @@ def copy_weights(
         for piece in _pieces(
             tensor,
             edit,
-            (tensor.offset or 0) - weights.window.start,
+            (tensor.offset or 0) - window.start,
             layout.offsets[path],
             leads.pop(layout.offsets[path], b""),
         )
     ]
-    copy = _Copy(weights.window, target, verify, progress)
+    copy = _Copy(window, target, verify, progress)
     copy.run(pieces)
     for path, at in layout.offsets.items():
         if path not in streamed:
-            _put_other(weights, *outcome.origins[path], target, at)
+            _, edit = outcome.origins[path]
+            assert edit is not None and edit.value is not None
+            _put_new(edit.value, target, at)
     for stop, data in leads.items():
         target.put(stop - len(data), [data])
     return copy.checksum() if verify else None
@@ -192,22 +199,11 @@ def _pieces(
         yield Piece(begin, begin + block.nbytes, at + block.at, block.make, before)
 
 
-def _put_other(
-    weights: Hdf5Weights, tensor: Tensor | None, edit: TensorEdit | None, target: Target, at: int
-) -> None:
-    """Write a tensor that is new, or that HDF5 must read because it does not lie in one piece."""
-    if edit is not None and edit.value is not None:
-        value = np.ascontiguousarray(edit.value).reshape(-1).view(np.uint8)
-        for done in range(0, len(value), SPAN):
-            target.put(at + done, [value[done : done + SPAN]])
-        return
-    assert tensor is not None
-    with weights.opened(tensor.path) as dataset:
-        for block in cut.blocks(edit, tensor.shape, tensor.dtype, SPAN):
-            read = np.array(dataset[block.select], tensor.dtype, order="C")  # a copy: it is edited
-            view = read.reshape(-1).view(np.uint8).data
-            made = block.make(view, _fresh) if block.make else view
-            target.put(at + block.at, [made])
+def _put_new(value: np.ndarray, target: Target, at: int) -> None:
+    """Write a tensor that is new."""
+    data = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+    for done in range(0, len(data), SPAN):
+        target.put(at + done, [data[done : done + SPAN]])
 
 
 def _fresh(size: int) -> np.ndarray:

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from kprune.errors import DamagedFileError, FileError
+from kprune.errors import DamagedFileError, FileError, LimitError
 from kprune.formats import open_model, write_model
 from tests.formats.making import (
     empty_edit,
@@ -119,7 +119,7 @@ def test_mutated_metadata_of_hdf5_never_escapes_as_anything_but_a_refusal(tmp_pa
     data = hdf5_bytes(some_tensors(), names={"layers/dense/vars": "dense"})
     chosen = random.Random(2)
     refused = 0
-    for _ in range(400):
+    for _ in range(100):
         broken = bytearray(data)
         place = chosen.randrange(len(data))
         size = chosen.choice([1, 2, 4, 8])
@@ -133,19 +133,15 @@ def test_mutated_metadata_of_hdf5_never_escapes_as_anything_but_a_refusal(tmp_pa
                     source.read(path)
         except FileError:
             refused += 1
-    assert 20 < refused < 400
+    assert 5 < refused < 100
 
 
-def soft(file: h5py.File) -> None:
-    file["layers/soft"] = h5py.SoftLink("/layers/dense")
+def dangling(file: h5py.File) -> None:
+    file["layers/soft"] = h5py.SoftLink("/layers/nowhere")
 
 
 def external(file: h5py.File) -> None:
     file["layers/external"] = h5py.ExternalLink("secret.h5", "/x")
-
-
-def second_name(file: h5py.File) -> None:
-    file["layers/again"] = file["layers/dense/vars/0"]
 
 
 def circle(file: h5py.File) -> None:
@@ -186,16 +182,15 @@ def named_type(file: h5py.File) -> None:
     file["x"] = np.dtype("f4")
 
 
-def checked_chunks(file: h5py.File) -> None:
-    file.create_dataset("x", data=np.zeros(100, "f4"), chunks=(10,), fletcher32=True)
+def reference_beside(file: h5py.File) -> None:
+    file["layers"].attrs["place"] = file.ref
 
 
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        (soft, "link to somewhere else"),
-        (external, "link to somewhere else"),
-        (second_name, "a second name"),
+        (dangling, "a link to what is not there"),
+        (external, "a link to another file"),
         (circle, "a second name"),
         (to_the_root, "a second name"),
         (storage_elsewhere, "in other files"),
@@ -205,7 +200,7 @@ def checked_chunks(file: h5py.File) -> None:
         (references, "something other than numbers"),
         (nothing, "holds no array"),
         (named_type, "neither a group nor a dataset"),
-        (checked_chunks, "uses HDF5 filter 3"),
+        (reference_beside, "attribute 'place' has a type that kprune cannot carry over"),
     ],
 )
 def test_what_keras_never_writes_is_refused_and_not_followed(
@@ -245,7 +240,7 @@ def test_sizes_are_held_against_the_bytes_that_are_there(
 ) -> None:
     model = write_keras(tmp_path / "m.keras", hdf5_bytes({}, more=more))
     assert model.stat().st_size < 100_000
-    with pytest.raises(DamagedFileError, match=r"never written|cannot hold"):
+    with pytest.raises(LimitError, match=r"unpacked-bytes|chunk-bytes"):
         open_model(model)
 
 

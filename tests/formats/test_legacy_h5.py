@@ -18,7 +18,6 @@ import kprune
 from kprune.analysis.counts import count
 from kprune.errors import CannotPruneError, DamagedFileError, FileError, KpruneError, UsageError
 from kprune.formats import open_model
-from kprune.formats.hdf5 import attributes as h5_attributes
 from kprune.opened import analyse
 from tests.formats.making import contents, left_in
 
@@ -396,24 +395,6 @@ def test_flipped_bits_are_refused_or_give_a_model(model: Path) -> None:
                 place
             )
     assert refused < 20
-
-
-@pytest.mark.parametrize(
-    ("program", "why"),
-    [
-        ("import time; time.sleep(60)", "did not finish"),
-        ("import os; os.kill(os.getpid(), 11)", "crashed"),
-        ("print('odd'); raise SystemExit(1)", "odd"),
-        ("print('no JSON')", "Expecting value"),
-    ],
-)
-def test_what_becomes_of_the_child_is_said(
-    model: Path, monkeypatch: pytest.MonkeyPatch, program: str, why: str
-) -> None:
-    monkeypatch.setattr(h5_attributes, "_PROGRAM", program)
-    monkeypatch.setattr(h5_attributes, "SECONDS", 0.5)
-    with pytest.raises(DamagedFileError, match=why):
-        open_model(model)
 
 
 def test_an_attribute_that_claims_to_be_huge_is_refused(model: Path) -> None:

@@ -16,7 +16,8 @@ import pytest
 
 from kprune.edit import TensorEdit
 from kprune.formats import open_model, stream, write_model
-from kprune.formats.hdf5.layout import Space, lay_out, type_code
+from kprune.formats.hdf5.datatypes import type_code
+from kprune.formats.hdf5.layout import Space, lay_out
 from kprune.formats.opening import OpenFile
 from kprune.formats.zip.records import NewMember, directory
 from tests.formats.making import edit_of, empty_edit

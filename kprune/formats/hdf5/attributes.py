@@ -1,191 +1,204 @@
-"""The attributes of a legacy `.h5`, read by another process with limits on time and memory.
+"""Attributes: read as they are stored, understood as far as Keras writes them, stored anew.
 
-A legacy file keeps its architecture in attributes, and libhdf5 trusts what it finds there: a
-damaged one can make it loop forever in C, where Ctrl-C does not reach it, or crash. Here that
-happens to a child, and the parent says that the file is damaged. The child's answer is JSON, read
-like any other text from outside.
+An attribute that nobody changes is written with the bytes that it had, whatever its type is; only
+the values of variable length, which stand in a heap, get another address.
+
+Source: HDF5 File Format Specification 1.1, IV.A.2.m.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import math
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from typing import IO, Any
+import struct
+from collections.abc import Callable
 
 import numpy as np
+from msgspec import Struct
 
-from kprune.faults import damaged, parsing, temporary
-from kprune.formats.opening import OpenFile
-from kprune.packages import imported
-
-SECONDS = 30
-_LARGEST_ANSWER = 1 << 28
-_LARGEST_ARRAY = 1 << 24  # of bytes in one attribute; a header holds 64 KiB, a text may be longer
-_CHILD_MEMORY = 4 << 30  # of address space, which libraries reserve freely
-_PROGRAM = (
-    "import sys; sys.path[:] = {path!r}; from kprune.formats.hdf5.attributes import main; main()"
+from kprune.formats.hdf5.datatypes import (
+    VARIABLE_TEXT,
+    Datatype,
+    parsed,
+    type_code,
 )
+from kprune.formats.hdf5.unusual import Unusual
 
 Text = str | list[str]
 Attribute = Text | np.ndarray
 """A text, a list of texts, or numbers."""
 
+_HEAD = struct.Struct("<BBHHH")
+_REFERENCE = struct.Struct("<IQI")  # how many items, in which heap, by which number
+_HIGHEST_RANK = 32
+_SPACE = struct.Struct("<BBB5x")
+_NO_VALUES = b"\x02\0\0\x02"
 
-class Reading:
-    """A child that reads the attributes of a file meanwhile; a context manager.
+Heap = Callable[[int, int], bytes]
+"""Gives the content of an object in a heap: by the heap's address, and the object's number."""
 
-    Args:
-        file: the HDF5 file. The child gets its descriptor, not its name, so both read the same one.
+
+class Stored(Struct, frozen=True):
+    """An attribute as it is stored.
+
+    Attributes:
+        name: in UTF-8.
+        kind: its datatype's code.
+        space: its dataspace message.
+        data: its values; those of variable length are empty here.
+        items: the values of variable length, in order; None for other types.
     """
 
-    def __init__(self, file: OpenFile) -> None:
-        self.file = file
-        with temporary("a temporary file"):
-            self._answer: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed on exit
-        program = _PROGRAM.format(path=[str(place) for place in sys.path])
-        self._child = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", program],
-            stdin=file.fd,
-            stdout=self._answer,
-            stderr=subprocess.DEVNULL,
-            # numpy starts a thread per core, each with memory of its own, unless told otherwise.
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        )
+    name: bytes
+    kind: bytes
+    space: bytes
+    data: bytes
+    items: tuple[bytes, ...] | None = None
 
-    def __enter__(self) -> Reading:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._child.poll() is None:
-            self._child.kill()
-            self._child.wait()
-        self._answer.close()
-
-    def result(self) -> dict[str, dict[str, Attribute]]:
-        """Attributes by path of the object ("" for the root) and name.
-
-        Raises: DamagedFileError if the child could not read them, or did not come back; SetupError
-            without h5py.
-        """
+    def value(self) -> Attribute | None:
+        """What it says; None for what no Keras writes. Raises: Unusual for texts that are none."""
+        shape = extents(self.space)
+        kind = parsed(self.kind)
+        if shape is None:
+            return None
+        if not kind.text:
+            known = kind.dtype is not None and kind.dtype.kind in "iufb"
+            return np.frombuffer(self.data, kind.dtype).reshape(shape) if known else None
+        size = kind.size
+        texts = self.items if self.items is not None else [
+            self.data[at : at + size].rstrip(b"\0") for at in range(0, len(self.data), size)
+        ]  # fmt: skip
         try:
-            code = self._child.wait(SECONDS)
-        except subprocess.TimeoutExpired:
-            raise self._damaged(f"HDF5 did not finish reading them in {SECONDS} seconds") from None
-        self._answer.seek(0)
-        text = self._answer.read(_LARGEST_ANSWER + 1)
-        if code < 0:
-            raise self._damaged("HDF5 crashed while reading them")
-        if code:  # without h5py nothing was read, and nothing is known of the file
-            imported("kprune.formats.hdf5.libhdf5", what="h5py, which reads legacy .h5 files,")
-        if code or len(text) > _LARGEST_ANSWER:
-            raise self._damaged(text.decode(errors="replace")[:200] or "HDF5 cannot read them")
-        with parsing(self.file, "its attributes"):
-            return {
-                path: {name: _decoded(value) for name, value in found.items()}
-                for path, found in json.loads(text).items()
-            }
-
-    def _damaged(self, why: str) -> Exception:
-        return damaged(self.file, why, where="its attributes")
+            plain = [text.decode() for text in texts]
+        except UnicodeDecodeError:
+            raise Unusual from None
+        return plain if shape else plain[0]
 
 
-def _decoded(value: Any) -> Attribute:
-    if isinstance(value, dict):
-        data = base64.b64decode(value["data"])
-        return np.frombuffer(data, value["dtype"]).reshape(value["shape"])
-    for text in value if isinstance(value, list) else [value]:
-        text.encode()  # h5py lets bytes pass that are no UTF-8; no text that Keras wrote holds any
-    found: Text = value
-    return found
+class Message(Struct, frozen=True):
+    """An attribute's message, not followed into the heap yet.
+
+    Attributes:
+        name, kind, space: as in `Stored`.
+        count: how many values there are.
+        at: where in the message they begin.
+        body: the whole message.
+    """
+
+    name: bytes
+    kind: Datatype
+    space: bytes
+    count: int
+    at: int
+    body: bytes
+
+    def stored(self, heap: Heap) -> Stored:
+        """The attribute with all its values.
+
+        Raises: Unusual if it refers to what is not there.
+        """
+        values = self.body[self.at : self.at + self.count * self.kind.size]
+        item = self.kind.item
+        if item is None:
+            return Stored(self.name, self.kind.code, self.space, values)
+        items = []
+        for length, address, number in _REFERENCE.iter_unpack(values):
+            data = heap(address, number) if length else b""
+            if len(data) != length * item.size:
+                raise Unusual
+            items.append(data)
+        return Stored(self.name, self.kind.code, self.space, b"", tuple(items))
 
 
-# -- in the child ----------------------------------------------------------------------------------
+def message(body: bytes) -> Message:
+    """Read an attribute's message.
+
+    Raises: Unusual if it is not understood to the last byte; struct.error or ValueError, too.
+    """
+    version, flags, name, kind, space = _HEAD.unpack_from(body)
+    if version not in (1, 3) or flags:
+        raise Unusual
+    at, pad = (_HEAD.size, 8) if version == 1 else (_HEAD.size + 1, 1)  # the name's encoding
+    ends = [at]
+    for size in (name, kind, space):
+        ends.append(ends[-1] + -(-size // pad) * pad)
+    text = body[at : at + name]
+    if ends[3] > len(body) or text.find(b"\0") != name - 1:
+        raise Unusual
+    text[:-1].decode()  # UnicodeDecodeError is a ValueError
+    known = parsed(body[ends[1] : ends[1] + kind])
+    shape = body[ends[2] : ends[2] + space]
+    found = extents(shape)
+    count = 0 if found is None else math.prod(found)
+    left = len(body) - ends[3] - count * known.size
+    if left < 0 or left > 7:
+        raise Unusual
+    return Message(text[:-1], known, shape, count, ends[3], body)
 
 
-def main() -> None:
-    """Read the file that is standard input; write its attributes to standard output as JSON."""
-    _limit()
-    from kprune.formats.hdf5.libhdf5 import h5py
+def extents(space: bytes) -> tuple[int, ...] | None:
+    """The extents that a dataspace message gives; None if it says that there are no values.
 
-    file = OpenFile(0, None)
-    try:
-        with h5py.File(file.window(), "r") as hdf5:
-            found = {path: dict(_attributes(item)) for path, item in _objects(hdf5)}
-            answer = json.dumps({path: values for path, values in found.items() if values})
-    except Exception as error:  # whatever HDF5 makes of damage; the parent words it
-        print(f"{type(error).__name__}: {error}")
-        sys.exit(1)
-    sys.stdout.write(answer)
-    sys.stdout.flush()
-    os._exit(0)  # nothing that HDF5 might still do matters
-
-
-def _limit() -> None:
-    try:
-        import resource
-    except ImportError:  # not on Windows; the limit on time stays
-        return
-    for what, value in ((resource.RLIMIT_AS, _CHILD_MEMORY), (resource.RLIMIT_CPU, SECONDS)):
-        _, most = resource.getrlimit(what)
-        if most == resource.RLIM_INFINITY or value <= most:
-            resource.setrlimit(what, (value, most))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    Raises: Unusual, struct.error
+    """
+    if space == _NO_VALUES:
+        return None
+    version, rank, limits = _SPACE.unpack_from(space.ljust(_SPACE.size, b"\0"))
+    head = _SPACE.size if version == 1 else 4
+    if version not in (1, 2) or rank > _HIGHEST_RANK or limits > 1:
+        raise Unusual
+    if version == 2 and space[3] != (rank > 0):
+        raise Unusual
+    if len(space) != head + 8 * rank * (1 + limits):
+        raise Unusual
+    return struct.unpack_from(f"<{rank}Q", space, head)
 
 
-def _objects(hdf5: Any) -> Iterator[tuple[str, Any]]:
-    """The root and all groups that hard links lead to, as (path, group)."""
-    from kprune.formats.hdf5.libhdf5 import h5py
-
-    h5g, h5l, h5o = h5py.h5g, h5py.h5l, h5py.h5o
-    seen: set[int] = set()
-    waiting = [("", hdf5.id)]
-    while waiting:
-        path, group = waiting.pop()
-        yield path, group
-        links: list[tuple[bytes, int, int]] = []
-        group.links.iterate(
-            lambda name, info, to=links: to.append((name, info.type, info.u)), info=True
-        )
-        for name, kind, address in links:
-            if kind != h5l.TYPE_HARD or address in seen:
-                continue  # the parent refuses such a file
-            seen.add(address)
-            item = h5o.open(group, name)
-            if isinstance(item, h5g.GroupID):
-                waiting.append((f"{path}/{name.decode()}".lstrip("/"), item))
+def space_of(shape: tuple[int, ...]) -> bytes:
+    """The dataspace message for some extents, as h5py writes it."""
+    if not shape:
+        return _SPACE.pack(1, 0, 0)
+    return _SPACE.pack(1, len(shape), 1) + struct.pack(f"<{2 * len(shape)}Q", *shape, *shape)
 
 
-def _attributes(group: Any) -> Iterator[tuple[str, Any]]:
-    from kprune.formats.hdf5.libhdf5 import h5py
+def encoded(name: str, value: Attribute) -> Stored:
+    """An attribute as h5py stores it.
 
-    attributes = h5py.AttributeManager(h5py.Group(group))
-    for index in range(h5py.h5a.get_num_attrs(group)):
-        name = h5py.h5a.open(group, index=index).name.decode()
-        held = attributes.get_id(name)
-        if math.prod(held.shape) * held.dtype.itemsize > _LARGEST_ARRAY:
-            raise ValueError(f"attribute {name!r} says it is larger than {_LARGEST_ARRAY} bytes")
-        value = _plain(attributes[name])
-        if value is not None:
-            yield name, value
+    Raises: UnicodeEncodeError for what is no text; KeyError for numbers of an odd kind.
+    """
+    if isinstance(value, np.ndarray):
+        data = np.ascontiguousarray(value).tobytes()
+        return Stored(name.encode(), type_code(value.dtype), space_of(value.shape), data)
+    texts = [value] if isinstance(value, str) else value
+    shape = () if isinstance(value, str) else (len(texts),)
+    items = tuple(text.encode() for text in texts)
+    return Stored(name.encode(), VARIABLE_TEXT, space_of(shape), b"", items)
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON has it; None for kinds that no Keras writes (references, compounds)."""
-    if isinstance(value, bytes):
-        return value.decode()
-    if isinstance(value, str):
-        return value
-    array = np.asarray(value)
-    if array.dtype.kind in "SO":
-        texts = [_plain(item) for item in array.reshape(-1).tolist()]
-        return texts if all(isinstance(text, str) for text in texts) else None
-    if array.dtype.kind in "iufb":
-        data = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
-        return {"dtype": array.dtype.str, "shape": array.shape, "data": data}
-    return None
+def body(stored: Stored, references: bytes) -> bytes:
+    """The message of an attribute.
+
+    Args:
+        references: to its values of variable length, 16 bytes each; of no use for other types.
+    """
+    name = stored.name + b"\0"
+    data = references if stored.items is not None else stored.data
+    parts = (name, stored.kind, stored.space)
+    if stored.name.isascii():
+        padded = b"".join(_padded(part) for part in parts)
+        return _padded(_HEAD.pack(1, 0, *map(len, parts)) + padded + data)
+    return _padded(_HEAD.pack(3, 0, *map(len, parts)) + b"\1" + b"".join(parts) + data)
+
+
+def reference(length: int, address: int, number: int) -> bytes:
+    """What stands in place of a value of variable length."""
+    return _REFERENCE.pack(length, address, number)
+
+
+def item_size(stored: Stored) -> int:
+    """Bytes of one item of a value of variable length."""
+    item = parsed(stored.kind).item
+    return item.size if item else 1
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 8)

@@ -1,4 +1,4 @@
-"""What an HDF5 file of weights holds, read either way."""
+"""What an HDF5 file of weights holds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from msgspec import Struct, field
 
 from kprune.errors import FileError
 from kprune.faults import damaged
+from kprune.formats.hdf5.attributes import Message
 from kprune.formats.opening import Window
 from kprune.formats.source import Tensor
 from kprune.text import clean
@@ -22,14 +23,12 @@ class Marks(Struct):
         addresses: where the address of another piece of metadata stands.
         extents: for each tensor where its extents stand, and how often: a limit may repeat them.
         storage: for each tensor where the address of its values stands, and then their size.
-        attributes: where each attribute begins, and the attribute.
     """
 
     end: int = 0
     addresses: list[int] = field(default_factory=list)
     extents: dict[str, tuple[int, int]] = field(default_factory=dict)
     storage: dict[str, int] = field(default_factory=dict)
-    attributes: list[tuple[int, bytes]] = field(default_factory=list)
 
 
 class Table(Struct, frozen=True):
@@ -38,17 +37,20 @@ class Table(Struct, frozen=True):
     Attributes:
         tensors: by path, in file order.
         groups: path of each group but the root.
-        types: for each tensor its number type as HDF5 encodes it.
+        types: for each tensor its number type's code; see `kprune.formats.hdf5.datatypes`.
         places: for each tensor and group where it begins in the HDF5 file. What was written first
             stands first, so this is the order of creation.
-        marks: for a plain file, what has to be written anew where a tensor's size changes.
+        attributes: for each tensor and group, and "" for the root, what stands beside it: where each
+            attribute's message stands, and the message. An object without any is missing.
+        marks: what has to be written anew where a tensor's size changes.
     """
 
     tensors: Mapping[str, Tensor]
     groups: tuple[str, ...]
     types: Mapping[str, bytes]
     places: Mapping[str, int]
-    marks: Marks | None = None
+    attributes: Mapping[str, list[tuple[int, Message]]]
+    marks: Marks
 
 
 class Found(Struct):
@@ -61,7 +63,8 @@ class Found(Struct):
     groups: list[str] = field(default_factory=list)
     types: dict[str, bytes] = field(default_factory=dict)
     places: dict[str, int] = field(default_factory=dict)
-    marks: Marks | None = None
+    attributes: dict[str, list[tuple[int, Message]]] = field(default_factory=dict)
+    marks: Marks = field(default_factory=Marks)
 
     def table(self, window: Window, where: str) -> Table:
         """All of it, in file order.
@@ -86,6 +89,7 @@ class Found(Struct):
             tuple(sorted(self.groups, key=self.places.__getitem__)),
             self.types,
             self.places,
+            self.attributes,
             self.marks,
         )
 

@@ -17,15 +17,19 @@ import math
 import struct
 from collections.abc import Iterator
 
-import numpy as np
-
-from kprune.formats.hdf5.contents import Found, Marks
+from kprune.formats.hdf5.attributes import message
+from kprune.formats.hdf5.contents import Found
+from kprune.formats.hdf5.datatypes import parsed
+from kprune.formats.hdf5.unusual import Unusual
 from kprune.formats.opening import Window
 from kprune.formats.source import Tensor
+from kprune.limits import HDF5_OBJECTS
 
 _PAGE = 1 << 13
 _UNDEFINED = (1 << 64) - 1
 _LARGEST_HEAP = 1 << 24  # of the names in one group
+_LONGEST_NAME = 1 << 16
+_NO_FREE_ROOM = 1  # in a heap of names
 _TALLEST_TREE = 16
 _HIGHEST_RANK = 32
 
@@ -33,52 +37,29 @@ _SUPERBLOCK = struct.Struct("<8s8BHHIQQQQQQII16x")
 _HEADER = struct.Struct("<BxHII4x")
 _MESSAGE = struct.Struct("<HHB3x")
 _TREE = struct.Struct("<4sBBHQQ")
+_LEAF_ENTRIES, _TREE_CHILDREN = 8, 32  # twice what h5py writes into the superblock
+_TREE_SIZE = _TREE.size + 8 * (2 * _TREE_CHILDREN + 1)
 _HEAP = struct.Struct("<4sB3xQQQ")
 _LEAF = struct.Struct("<4sBxH")
-_ENTRY = struct.Struct("<QQII16x")
+_ENTRY = struct.Struct("<QQII16s")
+_KEYS = struct.Struct("<QQQ")
 _SPACE = struct.Struct("<BBB5x")
 _LAYOUT = struct.Struct("<BBQQ")
 _PAIR = struct.Struct("<QQ")
 # Where the superblock has the end of the file, the root's header, and where the root's links are.
 _END, _ROOT, _ROOT_CACHE = 40, 64, (80, 88)
 
-# Messages of an object header. Attributes are stepped over: their values are not needed here.
-# (`hdf5_moved` reads them, where it has to.)
+# Messages of an object header.
 _NIL, _DATASPACE, _DATATYPE, _OLD_FILL, _FILL, _DATA_LAYOUT = 0, 1, 3, 4, 5, 8
 _ATTRIBUTE, _CONTINUATION, _SYMBOL_TABLE, _MODIFIED = 12, 16, 17, 18
-_STEPPED_OVER = {_NIL, _OLD_FILL, _FILL, _ATTRIBUTE, _CONTINUATION, _MODIFIED}
+_STEPPED_OVER = {_NIL, _ATTRIBUTE, _CONTINUATION, _MODIFIED}
+_OF_DATASET = {_DATASPACE, _DATATYPE, _DATA_LAYOUT}
 _CONSTANT = 1  # the one flag of a message that h5py sets
 _CONTIGUOUS = 1
 
 
-def _integer(size: int, signed: bool) -> bytes:
-    return struct.pack("<BBHIHH", 0x10, 8 * signed, 0, size, 0, 8 * size)
-
-
-def _float(size: int, exponent: int, mantissa: int, bias: int) -> bytes:
-    """A little-endian IEEE float whose mantissa has a leading one that is not stored."""
-    sign = 8 * size - 1
-    head = struct.pack("<BBBBIHH", 0x11, 0x20, sign, 0, size, 0, 8 * size)
-    return head + struct.pack("<BBBBI", mantissa, exponent, 0, mantissa, bias)
-
-
-_TYPES: dict[bytes, np.dtype] = {
-    _float(2, 5, 10, 15): np.dtype("<f2"),
-    _float(4, 8, 23, 127): np.dtype("<f4"),
-    _float(8, 11, 52, 1023): np.dtype("<f8"),
-    **{_integer(size, True): np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
-    **{_integer(size, False): np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
-}
-# How libhdf5 begins the code of a type when it is asked for one (H5Tencode).
-_TYPE_CODE = b"\x03\x00"
-
-
 Messages = dict[int, tuple[int, bytes]]
 """Of an object's header: by type where in the file each one stands, and its bytes."""
-
-
-class _Unusual(Exception):
-    """Something that h5py does not write by default, or damage: libhdf5 will tell."""
 
 
 def read_plain(window: Window) -> Found | None:
@@ -91,7 +72,7 @@ def read_plain(window: Window) -> Found | None:
     """
     try:
         return _Reader(window).over_all()
-    except (_Unusual, struct.error, ValueError, OverflowError):
+    except (Unusual, struct.error, ValueError, OverflowError):
         return None
 
 
@@ -100,22 +81,31 @@ class _Reader:
 
     def __init__(self, window: Window) -> None:
         self.window = window
-        self.marks = Marks()
-        self.found = Found(marks=self.marks)
+        self.found = Found()
+        self.marks = self.found.marks
         self._pages: dict[int, bytes] = {}
         self._seen: set[int] = set()
+        self._left = 2 * window.size  # bytes of headers, names and paths: more is a trap
+        self._end = window.size
 
     def over_all(self) -> Found:
         waiting = [("", self._root())]
         while waiting:
             prefix, address = waiting.pop()
-            for name, place in self._links(address):
+            for name, place, cached in self._links(address):
                 path = prefix + name
-                messages = self._messages(place)
+                self._spend(len(path))
+                messages = self._messages(place, path)
                 self.found.places[path] = place
+                HDF5_OBJECTS.check(len(self.found.places), "it", self.window.file)
                 if _SYMBOL_TABLE in messages:
                     self.found.groups.append(path)
-                    waiting.append((path + "/", self._table_of(messages)))
+                    table = self._table_of(messages)
+                    if cached not in (b"", table):
+                        raise Unusual
+                    waiting.append((path + "/", table))
+                elif cached:
+                    raise Unusual
                 else:
                     self._dataset(path, messages)
         return self.found
@@ -124,81 +114,113 @@ class _Reader:
         fields = _SUPERBLOCK.unpack(self._at(0, _SUPERBLOCK.size))
         signature, versions, sizes = fields[0], fields[1:6], fields[6:8]
         base, free, end, driver, _, header, cached = fields[12:19]
+        if fields[9:11] != (_LEAF_ENTRIES // 2, _TREE_CHILDREN // 2) or cached > 1:
+            raise Unusual
         if signature != b"\x89HDF\r\n\x1a\n" or any(versions) or sizes != (8, 8) or fields[8]:
-            raise _Unusual
+            raise Unusual
         if base or free != _UNDEFINED or driver != _UNDEFINED or end > self.window.size:
-            raise _Unusual
-        self.marks.end = _END
+            raise Unusual
+        self.marks.end, self._end = _END, end
         self.marks.addresses += [_ROOT, *_ROOT_CACHE] if cached == 1 else [_ROOT]
-        return self._table_of(self._messages(header))
+        table = self._table_of(self._messages(header, ""))
+        if cached and self._at(_ROOT_CACHE[0], _PAIR.size) != table:
+            raise Unusual
+        return table
 
     def _table_of(self, messages: Messages) -> bytes:
         """Where a group's links are: the addresses of a B-tree and of a heap of names."""
         if messages.keys() != {_SYMBOL_TABLE}:
-            raise _Unusual
+            raise Unusual
         at, table = messages[_SYMBOL_TABLE]
         self.marks.addresses += (at, at + 8)
         return table
 
     # -- groups ---------------------------------------------------------------------------------
 
-    def _links(self, table: bytes) -> Iterator[tuple[str, int]]:
-        """Name and address of each object in a group."""
+    def _links(self, table: bytes) -> Iterator[tuple[str, int, bytes]]:
+        """Of each object in a group: name, address, and of a group perhaps where its links are.
+
+        libhdf5 finds a name by bisection, so names and keys must be in order.
+        """
         tree, heap = _PAIR.unpack(table)
         names = self._names(heap)
-        for leaf in self._leaves(tree):
+        before = b""
+        for leaf, low, high in self._leaves(tree):
             self._once(leaf)
-            signature, version, count = _LEAF.unpack(self._at(leaf, _LEAF.size))
-            if signature != b"SNOD" or version != 1:
-                raise _Unusual
-            at = leaf + _LEAF.size
-            entries = self._at(at, count * _ENTRY.size)
-            for place, address, kind, _ in _ENTRY.iter_unpack(entries):
-                if kind > 1:  # a symbolic link
-                    raise _Unusual
+            data = self._at(leaf, _LEAF.size + _LEAF_ENTRIES * _ENTRY.size)
+            signature, version, count = _LEAF.unpack_from(data)
+            least, most = _name(names, low), _name(names, high)
+            if signature != b"SNOD" or version != 1 or not 0 < count <= _LEAF_ENTRIES:
+                raise Unusual
+            for number in range(count):
+                at = _LEAF.size + number * _ENTRY.size
+                place, address, kind, _, cached = _ENTRY.unpack_from(data, at)
+                name = _name(names, place)
+                if kind > 1 or name <= before or not least < name <= most:  # or a symbolic link
+                    raise Unusual
+                if name == b"." or b"/" in name:
+                    raise Unusual
                 # A group's entry repeats where its links are.
+                at += leaf
                 self.marks.addresses += (at + 8, at + 24, at + 32) if kind else (at + 8,)
-                at += _ENTRY.size
-                name = names[place : names.index(b"\0", place)].decode()
-                if name in ("", ".") or "/" in name:
-                    raise _Unusual
-                yield name, address
+                before = name
+                yield name.decode(), address, cached if kind else b""
 
     def _names(self, address: int) -> bytes:
-        signature, version, size, _, data = _HEAP.unpack(self._at(address, _HEAP.size))
+        signature, version, size, free, data = _HEAP.unpack(self._at(address, _HEAP.size))
         if signature != b"HEAP" or version or size > _LARGEST_HEAP:
-            raise _Unusual
+            raise Unusual
+        self._spend(size)
         self.marks.addresses.append(address + 24)
-        return self._at(data, size)
+        names = self._at(data, size)
+        left = size // _PAIR.size
+        while free != _NO_FREE_ROOM and left >= 0:  # each room says where the next one is
+            start = free
+            free, room = _PAIR.unpack(_inside(names, start, _PAIR.size))
+            left -= 1
+            if room < _PAIR.size or start + room > size:
+                raise Unusual
+        if left < 0:
+            raise Unusual
+        return names
 
-    def _leaves(self, address: int, level: int | None = None) -> Iterator[int]:
+    def _leaves(self, address: int, level: int | None = None) -> Iterator[tuple[int, int, int]]:
+        """Of each leaf of a tree: address, and the keys on both sides, which are places of names."""
         self._once(address)
-        signature, kind, height, count, left, right = _TREE.unpack(self._at(address, _TREE.size))
+        data = self._at(address, _TREE_SIZE)
+        signature, kind, height, count, left, right = _TREE.unpack_from(data)
         if signature != b"TREE" or kind or height > _TALLEST_TREE or level not in (None, height):
-            raise _Unusual
+            raise Unusual
+        if count > _TREE_CHILDREN or (height and not count):
+            raise Unusual
         for at, neighbour in ((address + 8, left), (address + 16, right)):
             if neighbour != _UNDEFINED:
                 self.marks.addresses.append(at)
         first = address + _TREE.size + 8
         self.marks.addresses += range(first, first + count * _PAIR.size, _PAIR.size)
-        pairs = self._at(address + _TREE.size, count * _PAIR.size)
-        for _, child in _PAIR.iter_unpack(pairs):
-            if height:
-                yield from self._leaves(child, height - 1)
-            else:
-                yield child
+        for at in range(_TREE.size, _TREE.size + count * _PAIR.size, _PAIR.size):
+            low, child, high = _KEYS.unpack_from(data, at)
+            if not height:
+                yield child, low, high
+                continue
+            inner = list(self._leaves(child, height - 1))
+            if (inner[0][1], inner[-1][2]) != (low, high):
+                raise Unusual
+            yield from inner
 
     # -- objects --------------------------------------------------------------------------------
 
-    def _messages(self, address: int) -> Messages:
+    def _messages(self, address: int, path: str) -> Messages:
         """The messages of an object's header, by type."""
         self._once(address)
         version, count, links, length = _HEADER.unpack(self._at(address, _HEADER.size))
         if version != 1 or links != 1:
-            raise _Unusual
+            raise Unusual
         blocks = [(address + _HEADER.size, length)]
         found: Messages = {}
+        attributes = []
         for start, length in blocks:
+            self._spend(length)
             data, at = self._at(start, length), 0
             while at < length:
                 count -= 1
@@ -207,52 +229,64 @@ class _Reader:
                 body = data[at + _MESSAGE.size : at + _MESSAGE.size + size]
                 at += _MESSAGE.size + size
                 if len(body) != size or flags & ~_CONSTANT or count < 0:
-                    raise _Unusual
+                    raise Unusual
                 if kind == _CONTINUATION:
                     blocks.append(_PAIR.unpack(body))
                     self.marks.addresses.append(place)
                 elif kind == _ATTRIBUTE:
-                    self.marks.attributes.append((place, body))
+                    attributes.append((place, message(body)))
                 if kind not in _STEPPED_OVER:
                     if kind in found:
-                        raise _Unusual
+                        raise Unusual
                     found[kind] = place, body
         if count:
-            raise _Unusual
+            raise Unusual
+        if attributes:
+            self.found.attributes[path] = attributes
         return found
 
     def _dataset(self, path: str, messages: Messages) -> None:
-        if messages.keys() != {_DATASPACE, _DATATYPE, _DATA_LAYOUT}:
-            raise _Unusual
+        if messages.keys() - {_OLD_FILL, _FILL} != _OF_DATASET:
+            raise Unusual
         (place, space), (at, plan) = messages[_DATASPACE], messages[_DATA_LAYOUT]
         shape = _shape(space)
-        code, dtype = _type(messages[_DATATYPE][1])
+        kind = parsed(messages[_DATATYPE][1])
+        dtype = kind.dtype
+        if dtype is None:
+            raise Unusual
+        _check_fill(messages, dtype.itemsize)
         version, layout, address, stored = _LAYOUT.unpack_from(plan)
         nbytes = math.prod(shape) * dtype.itemsize
         if version != 3 or layout != _CONTIGUOUS:
-            raise _Unusual
+            raise Unusual
         offset = None
         if nbytes:
-            if stored != nbytes or address + nbytes > self.window.size:
-                raise _Unusual
+            if stored != nbytes or address + nbytes > self._end:
+                raise Unusual
             self.found.places[path] = address
             self.marks.storage[path] = at + 2
             offset = address + self.window.start
         self.marks.extents[path] = place + _SPACE.size, 2 if space[2] else 1
-        self.found.types[path] = _TYPE_CODE + code
+        self.found.types[path] = kind.code
         self.found.tensors.append(Tensor(path, shape, dtype, nbytes, offset))
 
     # -- bytes ----------------------------------------------------------------------------------
 
     def _once(self, address: int) -> None:
         if address in self._seen:
-            raise _Unusual
+            raise Unusual
         self._seen.add(address)
+
+    def _spend(self, count: int) -> None:
+        """Count what is read. Structures that overlap could be read for ever, each once."""
+        self._left -= count
+        if self._left < 0:
+            raise Unusual
 
     def _at(self, offset: int, count: int) -> bytes:
         """Some bytes; what stands near them is read along and kept, as headers stand together."""
-        if offset + count > self.window.size:
-            raise _Unusual
+        if offset + count > self._end:
+            raise Unusual
         page, start = divmod(offset, _PAGE)
         if start + count > _PAGE:
             return self._read(offset, count)
@@ -267,22 +301,40 @@ class _Reader:
         return self.window.file.read(self.window.start + offset, count)
 
 
+def _name(names: bytes, place: int) -> bytes:
+    return names[place : names.index(b"\0", place, place + _LONGEST_NAME)]
+
+
+def _inside(data: bytes, start: int, count: int) -> bytes:
+    if start + count > len(data):
+        raise Unusual
+    return data[start : start + count]
+
+
 def _shape(space: bytes) -> tuple[int, ...]:
     version, rank, limits = _SPACE.unpack_from(space)
     if version != 1 or rank > _HIGHEST_RANK or limits > 1:
-        raise _Unusual
+        raise Unusual
     if len(space) != _SPACE.size + 8 * rank * (1 + limits):
-        raise _Unusual
+        raise Unusual
     extents = struct.unpack_from(f"<{rank * (1 + limits)}Q", space, _SPACE.size)
     if limits and extents[rank:] != extents[:rank]:
-        raise _Unusual
+        raise Unusual
     return extents[:rank]
 
 
-def _type(kind: bytes) -> tuple[bytes, np.dtype]:
-    """The type's code and what numpy calls it."""
-    code = kind[:20] if kind[:1] == b"\x11" else kind[:12]
-    dtype = _TYPES.get(code)
-    if dtype is None:
-        raise _Unusual
-    return code, dtype
+def _check_fill(messages: Messages, size: int) -> None:
+    """What a value is that was never written: of no use here, and to be understood all the same."""
+    if _OLD_FILL in messages:
+        fill = messages[_OLD_FILL][1]
+        (given,) = struct.unpack_from("<I", fill)
+        if given not in (0, size) or not 0 <= len(fill) - 4 - given < 8:
+            raise Unusual
+    if _FILL in messages:
+        fill = messages[_FILL][1]
+        version, allocated, written, defined = fill[:4]
+        if version != 2 or not 1 <= allocated <= 3 or written > 2 or defined > 1:
+            raise Unusual
+        given = struct.unpack_from("<I", fill, 4)[0] if defined else 0
+        if given not in (0, size) or not 0 <= len(fill) - 4 - 4 * defined - given < 8:
+            raise Unusual

@@ -14,21 +14,16 @@ import struct
 
 import numpy as np
 
-from kprune.formats.hdf5.contents import Marks
+from kprune.formats.hdf5.contents import Table
 from kprune.formats.hdf5.layout import Layout, Space
 from kprune.formats.hdf5.tensors import Hdf5Weights
+from kprune.formats.hdf5.unusual import Unusual
 from kprune.formats.opening import Window
 from kprune.formats.source import Tensor
 
 _ALIGNED = 8
 _UNDEFINED = (1 << 64) - 1
-_ATTRIBUTE = struct.Struct("<BBHHH")
-_PLAIN = {0, 1, 3, 8}  # classes of types without an address in them: integer, float, text, enum
-_VARIABLE = 9  # a length, an address, and a number; the values stand in a heap of their own
-
-
-class _Unusual(Exception):
-    """The file holds more than is understood here."""
+_IN_REFERENCE = 4  # where in the place of a value of variable length the address of its heap stands
 
 
 def moved(weights: Hdf5Weights, spaces: list[Space]) -> Layout | None:
@@ -41,14 +36,13 @@ def moved(weights: Hdf5Weights, spaces: list[Space]) -> Layout | None:
     Raises: FileError if the system cannot read the input.
     """
     table = weights.table
-    if table.marks is None:
-        return None
+    weights.attributes  # noqa: B018 - what is damaged in them is not passed on
     try:
         pairs = [(table.tensors[space.path], space) for space in spaces]
         if any(table.types[space.path] != space.kind for space in spaces):
-            raise _Unusual
-        return _Move(weights.window, table.marks, pairs).layout()
-    except (_Unusual, struct.error, IndexError):
+            raise Unusual
+        return _Move(weights.window, table, pairs).layout()
+    except (Unusual, struct.error, IndexError):
         return None
 
 
@@ -59,8 +53,9 @@ class _Move:
     multiples of 8 bytes, so that they and the metadata stay as aligned as they were.
     """
 
-    def __init__(self, window: Window, marks: Marks, pairs: list[tuple[Tensor, Space]]) -> None:
-        self.marks, self.pairs = marks, pairs
+    def __init__(self, window: Window, table: Table, pairs: list[tuple[Tensor, Space]]) -> None:
+        self.marks, self.pairs = table.marks, pairs
+        self.messages = [pair for found in table.attributes.values() for pair in found]
         self.stored = sorted(
             ((tensor, space) for tensor, space in pairs if tensor.offset is not None),
             key=lambda pair: pair[0].offset or 0,
@@ -71,7 +66,7 @@ class _Move:
             math.prod(space.shape) * tensor.dtype.itemsize for tensor, space in self.stored
         ]
         if 0 in self.sizes or any(len(t.shape) != len(space.shape) for t, space in pairs):
-            raise _Unusual
+            raise Unusual
         grown = np.array(self.sizes, np.int64) - np.array(before, np.int64)
         shift = -(-grown // _ALIGNED) * _ALIGNED
         self.pads = [0, *(shift - grown).tolist()]
@@ -92,7 +87,7 @@ class _Move:
         addresses = np.array([*marks.addresses, *self._in_attributes()], np.int64)
         old = self._integers(addresses)
         if self._integers(np.array([marks.end])).tolist() != [self.window.size]:
-            raise _Unusual
+            raise Unusual
         places = self.last[:-1] + self.shifts[:-1]
         storage = np.array([marks.storage[tensor.path] for tensor, _ in self.stored], np.int64)
         self._write(addresses, np.where(old == _UNDEFINED, old, self._moved(old)))
@@ -135,7 +130,7 @@ class _Move:
         """The gaps in which so many bytes from these places on stand."""
         gap = np.searchsorted(self.first, places, side="right") - 1
         if (places < 0).any() or (places + count > self.last[gap]).any():
-            raise _Unusual
+            raise Unusual
         return gap
 
     def _index(self, places: np.ndarray) -> np.ndarray:
@@ -150,21 +145,10 @@ class _Move:
         self.bytes[self._index(places)] = values.astype("<u8").view(np.uint8).reshape(-1, 8)
 
     def _in_attributes(self) -> list[int]:
-        """Where attributes have the addresses of heaps, which hold texts of any length."""
-        found: list[int] = []
-        for start, body in self.marks.attributes:
-            version, shared, name, kind, space = _ATTRIBUTE.unpack_from(body)
-            if version not in (1, 3) or shared:
-                raise _Unusual
-            head = _ATTRIBUTE.size if version == 1 else _ATTRIBUTE.size + 1  # the names' encoding
-            pad = 8 if version == 1 else 1
-            at = head + -(-name // pad) * pad
-            values = at + -(-kind // pad) * pad + -(-space // pad) * pad
-            of = body[at] & 15
-            if of == _VARIABLE:
-                if body[at + 8] & 15 not in _PLAIN:
-                    raise _Unusual
-                found += range(start + values + 4, start + len(body) - 11, 16)
-            elif of not in _PLAIN:
-                raise _Unusual
-        return found
+        """Where attributes have the addresses of heaps, which hold values of any length."""
+        return [
+            place + message.at + _IN_REFERENCE + number * message.kind.size
+            for place, message in self.messages
+            if message.kind.item is not None
+            for number in range(message.count)
+        ]

@@ -1,23 +1,24 @@
 """HDF5 files of weights, read: which tensors there are and where their bytes lie.
 
-    hdf5_plain.py   the metadata of files as Keras writes them, read directly
-    hdf5_walk.py    that of any other HDF5 file, by libhdf5
-    hdf5_table.py   what both find
-
-Values are read from where they lie, and by libhdf5 where they are chunked or compressed.
+A file as Keras writes it is read where it lies. Of any other a plain copy is made by libhdf5, in a
+process of its own, and read instead.
 """
 
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterator, Mapping
-from typing import Any
+from contextlib import contextmanager
 
 import numpy as np
 
-from kprune.faults import parsing
-from kprune.formats.hdf5.contents import Table
+from kprune.faults import damaged
+from kprune.formats.hdf5.attributes import Attribute, Stored
 from kprune.formats.hdf5.direct_reader import read_plain
+from kprune.formats.hdf5.global_heap import HeapReader
+from kprune.formats.hdf5.plain_copy import PlainCopy
+from kprune.formats.hdf5.unusual import Unusual
 from kprune.formats.opening import OpenFile, Window
 from kprune.formats.source import Tensor
 from kprune.text import clean
@@ -28,29 +29,101 @@ _LARGEST_READ = 1 << 30  # the kernel reads at most 2 GiB at a time
 class Hdf5Weights:
     """The tensors of an HDF5 file, which may be a part of another file.
 
-    Attributes:
-        window: the HDF5 file.
+    Args:
+        original: the HDF5 file.
         where: what messages call it, such as "model.weights.h5".
+    Attributes:
+        window: the file that is read: this one, or a plain copy, to which all offsets belong.
         table: what is in it.
+    Raises: DamagedFileError; FileError for what kprune refuses to follow or read; LimitError.
     """
 
-    def __init__(self, window: Window, where: str) -> None:
-        self.window, self.where = window, where
-        self.table = read_table(window, where)
+    def __init__(self, original: Window, where: str) -> None:
+        self.original, self.where = original, where
+        self._copy: PlainCopy | None = None
+        self.window = original
+        found = read_plain(original)
+        if found is None:
+            self._copy = PlainCopy(original, where)
+            self.window, found = self._copy.window, self._copy.found
+        self._attributes: dict[str, dict[str, Stored]] | None = None
+        try:
+            self.table = found.table(self.window, where)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the copy, if there is one."""
+        if self._copy is not None:
+            self._copy.close()
 
     @property
     def file(self) -> OpenFile:
-        return self.window.file
+        """The file that the user named."""
+        return self.original.file
+
+    @property
+    def copied(self) -> bool:
+        """Whether a plain copy is read, which has no checksum."""
+        return self._copy is not None
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
         return self.table.tensors
 
+    @property
+    def attributes(self) -> dict[str, dict[str, Stored]]:
+        """What stands beside groups and datasets, by path ("" for the root) and name.
+
+        Raises: DamagedFileError if an attribute refers to what is not there.
+        """
+        if self._attributes is None:
+            heap = HeapReader(self.window).take
+            self._attributes = {}
+            for path, found in self.table.attributes.items():
+                held = self._attributes[path] = {}
+                for _, message in found:
+                    name = message.name.decode()
+                    with self._understood(path, name):
+                        held[name] = message.stored(heap)
+        return self._attributes
+
+    def attribute_values(self) -> dict[str, dict[str, Attribute]]:
+        """What they say, as far as Keras writes such; to be read together with `attributes`.
+
+        Raises: DamagedFileError for texts that are none.
+        """
+        values: dict[str, dict[str, Attribute]] = {}
+        for path, found in self.attributes.items():
+            for name, stored in found.items():
+                with self._understood(path, name):
+                    value = stored.value()
+                if value is not None:
+                    values.setdefault(path, {})[name] = value
+        return values
+
+    @contextmanager
+    def _understood(self, path: str, name: str) -> Iterator[None]:
+        """Raises: DamagedFileError if an attribute turns out damaged."""
+        try:
+            yield
+        except (Unusual, struct.error, ValueError):
+            place = f"{self.where}, {clean(path)}".rstrip(", ")
+            raise damaged(
+                self.file,
+                "it does not say what it should",
+                where=f"{place}, attribute '{clean(name)}'",
+            ) from None
+
+    def readable(self) -> Window:
+        """`window`, with all values in it."""
+        if self._copy is not None:
+            self._copy.fill(self.table)
+        return self.window
+
     def read(self, path: str) -> np.ndarray:
         tensor = self.tensors[path]
-        if tensor.offset is None and tensor.nbytes:
-            with self.opened(path) as dataset:
-                return np.asarray(dataset[()], tensor.dtype).reshape(tensor.shape)
         return self._read_stretch(tensor, tensor.offset or 0, tensor.shape)
 
     def blocks(self, path: str, limit: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -58,11 +131,6 @@ class Hdf5Weights:
         rows, *rest = tensor.shape
         row_bytes = math.prod(rest) * tensor.dtype.itemsize
         step = max(1, limit // max(row_bytes, 1))
-        if tensor.offset is None and tensor.nbytes:
-            with self.opened(path) as dataset:
-                for start in range(0, rows, step):
-                    yield start, dataset[start : start + step]
-            return
         for start in range(0, rows, step):
             shape = (min(step, rows - start), *rest)
             yield start, self._read_stretch(tensor, (tensor.offset or 0) + start * row_bytes, shape)
@@ -70,53 +138,7 @@ class Hdf5Weights:
     def _read_stretch(self, tensor: Tensor, offset: int, shape: tuple[int, ...]) -> np.ndarray:
         array = np.empty(shape, tensor.dtype)
         view = array.reshape(-1).view(np.uint8).data
+        file = self.readable().file
         for start in range(0, view.nbytes, _LARGEST_READ):
-            self.file.read_into(view[start : start + _LARGEST_READ], offset + start)
+            file.read_into(view[start : start + _LARGEST_READ], offset + start)
         return array
-
-    def opened(self, path: str) -> _OpenDataset:
-        """Have HDF5 read from a tensor that is chunked, compressed or compact."""
-        return _OpenDataset(self, path)
-
-
-class _OpenDataset:
-    """A dataset that HDF5 holds open for the time of a `with`; indexing it reads."""
-
-    def __init__(self, weights: Hdf5Weights, path: str) -> None:
-        self.weights, self.path = weights, path
-
-    def __enter__(self) -> _OpenDataset:
-        with self._parsing():
-            from kprune.formats.hdf5.libhdf5 import h5py
-
-            self.hdf5 = h5py.File(self.weights.window, "r")
-            self.dataset = h5py.Dataset(h5py.h5d.open(self.hdf5.id, self.path.encode()))
-        return self
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        with self._parsing():
-            return np.asarray(self.dataset[index])
-
-    def __exit__(self, *_: object) -> None:
-        self.hdf5.close()
-
-    def _parsing(self) -> Any:
-        return parsing(self.weights.file, f"{self.weights.where}, {clean(self.path)}")
-
-
-def read_table(window: Window, where: str) -> Table:
-    """Read the metadata of an HDF5 file of weights.
-
-    Args:
-        window: the HDF5 file.
-        where: what messages call it.
-    Raises: DamagedFileError, or FileError for what kprune refuses to follow (links, other files).
-    """
-    found = read_plain(window)
-    if found is not None:
-        return found.table(window, where)
-    from kprune.formats.hdf5.libhdf5_reader import (
-        walk,  # h5py takes longer to import than most files to read
-    )
-
-    return walk(window, where)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any, BinaryIO, cast
 
 from msgspec import Struct
@@ -117,11 +117,13 @@ class KerasZip(Source):
 
     def _open_weights(self, member: Member, held: ExitStack) -> Hdf5Weights:
         if member.stored:
-            return Hdf5Weights(self.file.window(member.offset, member.info.file_size), WEIGHTS)
-        with parsing(self.file, WEIGHTS), self._archive.open(member.info) as packed:
-            unpacked = spooled(packed, str(self.file), member.info.file_size)
-        held.callback(unpacked.close)
-        return Hdf5Weights(unpacked.window(), WEIGHTS)
+            window = self.file.window(member.offset, member.info.file_size)
+        else:
+            with parsing(self.file, WEIGHTS), self._archive.open(member.info) as packed:
+                unpacked = spooled(packed, str(self.file), member.info.file_size)
+            held.callback(unpacked.close)
+            window = unpacked.window()
+        return held.enter_context(closing(Hdf5Weights(window, WEIGHTS)))
 
     def output_size(self, edit: Edit) -> int:
         return self._plan(edit).size

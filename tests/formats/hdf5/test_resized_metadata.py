@@ -15,6 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 from kprune.edit import Edit
+from kprune.errors import DamagedFileError, KpruneError
 from kprune.formats import open_model
 from kprune.formats.hdf5.direct_reader import read_plain
 from kprune.formats.hdf5.layout import Layout, Space
@@ -142,7 +143,6 @@ def test_objects_of_other_sizes_stand_where_libhdf5_looks_for_them(
     # What was written once can be cut once more.
     (tmp_path / "new.h5").write_bytes(data)
     again = Hdf5Weights(open_file(tmp_path / "new.h5").window(), "weights")
-    assert again.table.marks is not None
     assert moved(again, spaces_of(again, lambda shape: shape)) is not None
 
 
@@ -169,19 +169,6 @@ def test_the_models_that_keras_wrote_are_understood(samples: Path, name: str) ->
     with open_model(samples / f"{name}.keras") as source:
         weights = source.weights  # type: ignore[attr-defined]
         assert moved(weights, spaces_of(weights, lambda shape: shape)) is not None
-
-
-def test_what_is_not_understood_is_left_to_libhdf5(tmp_path: Path) -> None:
-    def nested(file: h5py.File) -> None:
-        file["x"] = np.ones(3, "f4")
-        kind = h5py.vlen_dtype(h5py.vlen_dtype("i4"))
-        file["x"].attrs.create("deep", np.array([1], "i4"), dtype="i4")
-        file.attrs.create("refs", np.array([file["x"].ref], h5py.ref_dtype))
-        assert kind is not None
-
-    weights = written(tmp_path, nested)
-    assert weights.table.marks is not None
-    assert moved(weights, spaces_of(weights, lambda shape: shape)) is None
 
 
 def test_another_rank_or_type_or_nothing_left_is_left_to_libhdf5(tmp_path: Path) -> None:
@@ -219,10 +206,10 @@ def test_damage_never_gives_a_file_that_libhdf5_reads_as_something_else(tmp_path
         if found is not None:
             try:
                 weights = Hdf5Weights(file.window(), "weights")
-            except Exception:
+                spaces = spaces_of(weights, lambda shape: tuple(-(-size // 2) for size in shape))
+                layout = moved(weights, spaces)
+            except KpruneError:
                 continue  # its own tests say what is refused there
-            spaces = spaces_of(weights, lambda shape: tuple(-(-size // 2) for size in shape))
-            layout = moved(weights, spaces)
             if layout is not None:
                 laid_out += 1
                 table = layout.sizes
@@ -236,12 +223,15 @@ def test_damage_never_gives_a_file_that_libhdf5_reads_as_something_else(tmp_path
     assert laid_out > 200
 
 
-def test_an_attribute_that_ends_too_early_is_left_to_libhdf5(tmp_path: Path) -> None:
-    weights = written(tmp_path, layers(1, 3))
-    marks = weights.table.marks
-    assert marks is not None
-    marks.attributes[:] = [(start, body[:8]) for start, body in marks.attributes]
-    assert moved(weights, spaces_of(weights, lambda shape: shape)) is None
+def test_a_text_that_is_not_there_is_not_passed_on(tmp_path: Path) -> None:
+    """libhdf5 may hang or crash on it; a model is not read with it, and nothing is written."""
+    written(tmp_path, layers(1, 3))
+    data = bytearray((tmp_path / "weights.h5").read_bytes())
+    data[data.index(b"GCOL")] = 0
+    (tmp_path / "weights.h5").write_bytes(data)
+    weights = Hdf5Weights(open_file(tmp_path / "weights.h5").window(), "weights")
+    with pytest.raises(DamagedFileError, match=r"attribute 'title'"):
+        moved(weights, spaces_of(weights, lambda shape: shape))
 
 
 def test_a_group_that_takes_the_place_of_another_is_not_taken_for_it(tmp_path: Path) -> None:

@@ -174,7 +174,8 @@ def test_the_hdf5_file_is_as_keras_writes_it(tmp_path: Path) -> None:
     out = tmp_path / "out.keras"
     names = NAMES | {"layers/nowhere/vars": "a name does not make a group"}
     with open_model(model) as source:
-        write_model(source, Edit(source.config, source.metadata, names=lambda: names), out)
+        edit = Edit(source.config, source.metadata, names=lambda: names, dropped=("optimizer",))
+        write_model(source, edit, out)
     with zipfile.ZipFile(out) as archive, archive.open("model.weights.h5") as member:
         data = member.read()
     assert data.startswith(b"\x89HDF\r\n\x1a\n\0"), "superblock version 0"
@@ -186,7 +187,7 @@ def test_the_hdf5_file_is_as_keras_writes_it(tmp_path: Path) -> None:
         assert dict(file["layers/conv2d/vars/0"].attrs) == {}
         assert dict(file["layers/conv2d/vars"].attrs) == {}
         assert "nowhere" not in file["layers"]
-        for path in some_tensors():
+        for path in (path for path in some_tensors() if not path.startswith("optimizer")):
             assert file[path].chunks is None and file[path].compression is None
             assert h5py.h5g.get_objinfo(file.id, path.encode()).mtime == 0, "no clock"
 
@@ -364,7 +365,6 @@ def test_chunked_and_compressed_weights_are_read(
     keep = (np.array([1, 2, 7]), np.array([0, 5]))
     with open_model(model) as source:
         for path, value in values.items():
-            assert source.tensors[path].offset is None
             assert same(source.read(path), value)
             blocks = [block for _, block in source.blocks(path, limit=20)]
             assert b"".join(block.tobytes() for block in blocks) == value.tobytes()

@@ -1,0 +1,308 @@
+"""The metadata of a new HDF5 file, as h5py writes them by default: the oldest format.
+
+    superblock | for each group: header, tree of names, names | datasets' headers | heaps | values
+
+Source: HDF5 File Format Specification 1.1 (support.hdfgroup.org/documentation).
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+
+from msgspec import Struct, field
+
+from kprune.errors import FileError
+from kprune.formats.hdf5.attributes import Stored, body, item_size, space_of
+from kprune.formats.hdf5.datatypes import parsed
+from kprune.formats.hdf5.global_heap import HeapWriter
+from kprune.text import clean
+
+_UNDEFINED = (1 << 64) - 1
+_LEAF_ENTRIES, _TREE_CHILDREN = 8, 32  # twice the two constants in the superblock
+_LONGEST_MESSAGE = 65528
+_REFERENCE = 16
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_SUPERBLOCK = struct.Struct("<8s8BHHIQQQQ")
+_HEADER = struct.Struct("<BxHII4x")
+_MESSAGE = struct.Struct("<HHB3x")
+_ENTRY = struct.Struct("<QQII16s")
+_PAIR = struct.Struct("<QQ")
+_TREE = struct.Struct("<4sBBHQQ")
+_TREE_SIZE = _TREE.size + 8 * (2 * _TREE_CHILDREN + 1)
+_LEAF = struct.Struct("<4sBxH")
+_LEAF_SIZE = _LEAF.size + _LEAF_ENTRIES * _ENTRY.size
+_HEAP = struct.Struct("<4sB3xQQQ")
+_NO_FREE_ROOM = 1  # in a heap of names
+_DATASPACE, _DATATYPE, _FILL, _DATA_LAYOUT, _ATTRIBUTE, _SYMBOL_TABLE = 1, 3, 5, 8, 12, 17
+_CONSTANT = 1
+_NO_FILL = b"\2\2\2\1\0\0\0\0"  # allocated late, filled if set, which it is not
+_CONTIGUOUS = 3, 1
+_ROOM_FOR_SUPERBLOCK = 96
+
+
+class NewDataset(Struct):
+    """A dataset of the new file.
+
+    Attributes:
+        path: of it.
+        shape: its extents.
+        kind: its number type's code.
+        values: where its values stand, once they are placed.
+        header: where its header stands.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    kind: bytes
+    values: int = _UNDEFINED
+    header: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Of its values."""
+        return math.prod(self.shape) * parsed(self.kind).size
+
+
+class _Group(Struct):
+    path: str
+    members: dict[bytes, _Group | NewDataset] = field(default_factory=dict)
+    header: int = 0
+    tree: int = 0
+    names: int = 0
+
+
+class NewMetadata:
+    """Everything but values, for groups and datasets that are added one by one.
+
+    Args:
+        attributes: what stands beside groups and datasets, by path ("" for the root)
+            and name.
+    """
+
+    def __init__(self, attributes: Mapping[str, Mapping[str, Stored]]) -> None:
+        self.attributes = {path: tuple(found.values()) for path, found in attributes.items()}
+        self.groups = {"": _Group("")}
+        self.datasets: list[NewDataset] = []
+        self.heaps = HeapWriter()
+        self._in_heap: dict[int, list[tuple[int, int]]] = {}
+        self._end = _ROOM_FOR_SUPERBLOCK
+        self._parts: list[tuple[int, bytes]] = []
+
+    def group(self, path: str) -> _Group:
+        """Add a group, and those around it, unless they are there."""
+        found = self.groups.get(path)
+        if found is None:
+            parent, _, name = path.rpartition("/")
+            found = _Group(path)
+            self._add(self.group(parent), name, found)
+            self.groups[path] = found
+        return found
+
+    def dataset(self, dataset: NewDataset) -> None:
+        """Add a dataset. Raises: ValueError for a second object of one name, which is a bug."""
+        parent, _, name = dataset.path.rpartition("/")
+        self._add(self.group(parent), name, dataset)
+        self.datasets.append(dataset)
+
+    def _add(self, group: _Group, name: str, item: _Group | NewDataset) -> None:
+        if group.members.setdefault(name.encode(), item) is not item:
+            raise ValueError(f"two objects would be called {name}")
+
+    def content(self) -> bytes:
+        """All metadata. The values of each dataset stand behind them, in the order of `datasets`.
+
+        Raises: FileError if an attribute is longer than this format can hold.
+        """
+        for path in (*self.groups, *(dataset.path for dataset in self.datasets)):
+            for stored in self.attributes.get(path, ()):
+                self._check_length(path, stored)
+                if stored.items is not None:
+                    self._in_heap[id(stored)] = self.heaps.put(stored.items)
+        for group in self.groups.values():
+            self._place_group(group)
+        for dataset in self.datasets:
+            dataset.header = self._take(self._header_size(dataset.path, self._of(dataset)))
+        heaps = self._end
+        self._end = _aligned(self.heaps.place(heaps))
+        size = self._end
+        self._place_values()
+        for group in self.groups.values():
+            self._write_group(group)
+        for dataset in self.datasets:
+            self._write(dataset.header, self._header(dataset.path, self._of(dataset)))
+        self._write(heaps, self.heaps.content())
+        self._write(0, self._superblock())
+        return self._joined(size)
+
+    @property
+    def size(self) -> int:
+        """Of the whole file, once `content` was called."""
+        return self._end
+
+    # -- where everything stands -------------------------------------------------------------------
+
+    def _take(self, size: int) -> int:
+        start = self._end
+        self._end = _aligned(start + size)
+        return start
+
+    def _place_group(self, group: _Group) -> None:
+        group.header = self._take(self._header_size(group.path, self._links(group)))
+        leaves = -(-len(group.members) // _LEAF_ENTRIES)
+        group.tree = self._take(sum(_level_sizes(leaves)) * _TREE_SIZE + leaves * _LEAF_SIZE)
+        names = 8 + sum(_aligned(len(name) + 1) for name in group.members)
+        group.names = self._take(_HEAP.size + names)
+
+    def _place_values(self) -> None:
+        for dataset in self.datasets:
+            if dataset.nbytes:
+                dataset.values = _aligned(self._end)
+                self._end = dataset.values + dataset.nbytes
+
+    # -- headers -----------------------------------------------------------------------------------
+
+    def _links(self, group: _Group) -> list[tuple[int, int, bytes]]:
+        """A group's own messages, as (type, flags, message)."""
+        return [(_SYMBOL_TABLE, 0, _PAIR.pack(group.tree, group.names))]
+
+    def _of(self, dataset: NewDataset) -> list[tuple[int, int, bytes]]:
+        """A dataset's own messages."""
+        size = dataset.nbytes
+        place = struct.pack("<BBQQ", *_CONTIGUOUS, dataset.values if size else _UNDEFINED, size)
+        return [
+            (_DATASPACE, 0, space_of(dataset.shape)),
+            (_DATATYPE, _CONSTANT, dataset.kind),
+            (_FILL, _CONSTANT, _NO_FILL),
+            (_DATA_LAYOUT, 0, place),
+        ]
+
+    def _messages(
+        self, path: str, own: list[tuple[int, int, bytes]]
+    ) -> list[tuple[int, int, bytes]]:
+        return own + [(_ATTRIBUTE, 0, self._attribute(it)) for it in self.attributes.get(path, ())]
+
+    def _attribute(self, stored: Stored) -> bytes:
+        if stored.items is None:
+            return body(stored, b"")
+        size = item_size(stored)
+        places = self._in_heap[id(stored)]
+        pairs = zip(places, stored.items, strict=True)
+        return body(
+            stored,
+            b"".join(self.heaps.reference(place, len(item) // size) for place, item in pairs),
+        )
+
+    def _check_length(self, path: str, stored: Stored) -> None:
+        count = len(stored.items) * _REFERENCE if stored.items is not None else len(stored.data)
+        if count + len(stored.name) + len(stored.kind) + len(stored.space) + 64 > _LONGEST_MESSAGE:
+            raise FileError(
+                "an attribute is too long for the format in which kprune writes",
+                where=f"{clean(path)}, {clean(stored.name.decode())}",
+                why=f"it has {count:,} bytes, and an object's header holds {_LONGEST_MESSAGE:,}",
+            )
+
+    def _header_size(self, path: str, own: list[tuple[int, int, bytes]]) -> int:
+        return len(self._header(path, own))
+
+    def _header(self, path: str, own: list[tuple[int, int, bytes]]) -> bytes:
+        messages = self._messages(path, own)
+        parts = []
+        for kind, flags, message in messages:
+            padded = _aligned(len(message))
+            parts += [_MESSAGE.pack(kind, padded, flags), message.ljust(padded, b"\0")]
+        data = b"".join(parts)
+        return _HEADER.pack(1, len(messages), 1, len(data)) + data
+
+    def _superblock(self) -> bytes:
+        constants = (_LEAF_ENTRIES // 2, _TREE_CHILDREN // 2, 0)
+        places = (0, _UNDEFINED, self._end, _UNDEFINED)
+        versions = (0, 0, 0, 0, 0, 8, 8, 0)
+        return _SUPERBLOCK.pack(_SIGNATURE, *versions, *constants, *places) + _entry(
+            0, self.groups[""]
+        )
+
+    # -- groups ------------------------------------------------------------------------------------
+
+    def _write_group(self, group: _Group) -> None:
+        self._write(group.header, self._header(group.path, self._links(group)))
+        names = [bytes(8)]
+        at, entries = 8, []
+        for name, item in sorted(group.members.items()):
+            entries.append((at, _entry(at, item)))
+            names.append(name.ljust(_aligned(len(name) + 1), b"\0"))
+            at += len(names[-1])
+        place = group.names + _HEAP.size
+        self._write(group.names, _HEAP.pack(b"HEAP", 0, at, _NO_FREE_ROOM, place))
+        self._write(place, b"".join(names))
+        self._write_tree(group.tree, entries)
+
+    def _write_tree(self, root: int, entries: list[tuple[int, bytes]]) -> None:
+        """The leaves stand behind the nodes; the root is the first node, its level the last."""
+        leaves = [
+            entries[start : start + _LEAF_ENTRIES]
+            for start in range(0, len(entries), _LEAF_ENTRIES)
+        ]
+        counts = _level_sizes(len(leaves))
+        at = root + sum(counts) * _TREE_SIZE
+        children = []
+        for leaf in leaves:
+            data = _LEAF.pack(b"SNOD", 1, len(leaf)) + b"".join(entry for _, entry in leaf)
+            self._write(at, data.ljust(_LEAF_SIZE, b"\0"))
+            children.append((leaf[-1][0], at))
+            at += _LEAF_SIZE
+        for level, count in enumerate(counts):
+            children = self._write_level(
+                root + sum(counts[level + 1 :]) * _TREE_SIZE, level, count, children
+            )
+
+    def _write_level(
+        self, start: int, level: int, count: int, children: list[tuple[int, int]]
+    ) -> list[tuple[int, int]]:
+        """One level of a tree. Args: children: for each one the last name in it and its address."""
+        nodes = []
+        lower = 0
+        for number in range(count):
+            held = children[number * _TREE_CHILDREN : (number + 1) * _TREE_CHILDREN]
+            at = start + number * _TREE_SIZE
+            left = at - _TREE_SIZE if number else _UNDEFINED
+            right = at + _TREE_SIZE if number < count - 1 else _UNDEFINED
+            keys = struct.pack("<Q", lower) + b"".join(
+                _PAIR.pack(child, last) for last, child in held
+            )
+            head = _TREE.pack(b"TREE", 0, level, len(held), left, right)
+            self._write(at, (head + keys).ljust(_TREE_SIZE, b"\0"))
+            lower = held[-1][0] if held else 0
+            nodes.append((lower, at))
+        return nodes
+
+    # -- bytes -------------------------------------------------------------------------------------
+
+    def _write(self, at: int, data: bytes) -> None:
+        self._parts.append((at, data))
+
+    def _joined(self, size: int) -> bytes:
+        whole = bytearray(size)
+        for at, data in self._parts:
+            whole[at : at + len(data)] = data
+        return bytes(whole)
+
+
+def _entry(name: int, item: _Group | NewDataset) -> bytes:
+    """An object's entry in its group; a group's repeats where its own links are."""
+    if isinstance(item, NewDataset):
+        return _ENTRY.pack(name, item.header, 0, 0, bytes(16))
+    return _ENTRY.pack(name, item.header, 1, 0, _PAIR.pack(item.tree, item.names))
+
+
+def _level_sizes(leaves: int) -> list[int]:
+    """How many nodes each level of a tree has, from the lowest to the root alone."""
+    sizes = [max(1, -(-leaves // _TREE_CHILDREN))]
+    while sizes[-1] > 1:
+        sizes.append(-(-sizes[-1] // _TREE_CHILDREN))
+    return sizes
+
+
+def _aligned(size: int) -> int:
+    return -(-size // 8) * 8
