@@ -37,8 +37,6 @@ _SUPERBLOCK = struct.Struct("<8s8BHHIQQQQQQII16x")
 _HEADER = struct.Struct("<BxHII4x")
 _MESSAGE = struct.Struct("<HHB3x")
 _TREE = struct.Struct("<4sBBHQQ")
-_LEAF_ENTRIES, _TREE_CHILDREN = 8, 32  # twice what h5py writes into the superblock
-_TREE_SIZE = _TREE.size + 8 * (2 * _TREE_CHILDREN + 1)
 _HEAP = struct.Struct("<4sB3xQQQ")
 _LEAF = struct.Struct("<4sBxH")
 _ENTRY = struct.Struct("<QQII16s")
@@ -46,6 +44,9 @@ _KEYS = struct.Struct("<QQQ")
 _SPACE = struct.Struct("<BBB5x")
 _LAYOUT = struct.Struct("<BBQQ")
 _PAIR = struct.Struct("<QQ")
+_LEAF_ENTRIES, _TREE_CHILDREN = 8, 32  # twice what h5py writes into the superblock
+_LEAF_SIZE = _LEAF.size + _LEAF_ENTRIES * _ENTRY.size
+_TREE_SIZE = _TREE.size + 8 * (2 * _TREE_CHILDREN + 1)
 # Where the superblock has the end of the file, the root's header, and where the root's links are.
 _END, _ROOT, _ROOT_CACHE = 40, 64, (80, 88)
 
@@ -56,6 +57,7 @@ _STEPPED_OVER = {_NIL, _ATTRIBUTE, _CONTINUATION, _MODIFIED}
 _OF_DATASET = {_DATASPACE, _DATATYPE, _DATA_LAYOUT}
 _CONSTANT = 1  # the one flag of a message that h5py sets
 _CONTIGUOUS = 1
+_NO_FILL = b"\2\2\2\1\0\0\0\0"  # what h5py writes
 
 
 Messages = dict[int, tuple[int, bytes]]
@@ -92,12 +94,12 @@ class _Reader:
         waiting = [("", self._root())]
         while waiting:
             prefix, address = waiting.pop()
+            HDF5_OBJECTS.check(len(self.found.places), "it", self.window.file)
             for name, place, cached in self._links(address):
                 path = prefix + name
-                self._spend(len(path))
+                self._left -= len(path)
                 messages = self._messages(place, path)
                 self.found.places[path] = place
-                HDF5_OBJECTS.check(len(self.found.places), "it", self.window.file)
                 if _SYMBOL_TABLE in messages:
                     self.found.groups.append(path)
                     table = self._table_of(messages)
@@ -147,24 +149,24 @@ class _Reader:
         before = b""
         for leaf, low, high in self._leaves(tree):
             self._once(leaf)
-            data = self._at(leaf, _LEAF.size + _LEAF_ENTRIES * _ENTRY.size)
+            data = self._at(leaf, _LEAF_SIZE)
             signature, version, count = _LEAF.unpack_from(data)
-            least, most = _name(names, low), _name(names, high)
             if signature != b"SNOD" or version != 1 or not 0 < count <= _LEAF_ENTRIES:
                 raise Unusual
-            for number in range(count):
-                at = _LEAF.size + number * _ENTRY.size
-                place, address, kind, _, cached = _ENTRY.unpack_from(data, at)
+            before = max(before, _name(names, low))
+            at = leaf + _LEAF.size
+            entries = data[_LEAF.size : _LEAF.size + count * _ENTRY.size]
+            for place, address, kind, _, cached in _ENTRY.iter_unpack(entries):
                 name = _name(names, place)
-                if kind > 1 or name <= before or not least < name <= most:  # or a symbolic link
-                    raise Unusual
-                if name == b"." or b"/" in name:
-                    raise Unusual
+                if kind > 1 or name <= before or name == b"." or b"/" in name:
+                    raise Unusual  # a symbolic link, or names that are not in order
                 # A group's entry repeats where its links are.
-                at += leaf
                 self.marks.addresses += (at + 8, at + 24, at + 32) if kind else (at + 8,)
+                at += _ENTRY.size
                 before = name
                 yield name.decode(), address, cached if kind else b""
+            if before > _name(names, high):
+                raise Unusual
 
     def _names(self, address: int) -> bytes:
         signature, version, size, free, data = _HEAP.unpack(self._at(address, _HEAP.size))
@@ -330,7 +332,7 @@ def _check_fill(messages: Messages, size: int) -> None:
         (given,) = struct.unpack_from("<I", fill)
         if given not in (0, size) or not 0 <= len(fill) - 4 - given < 8:
             raise Unusual
-    if _FILL in messages:
+    if _FILL in messages and messages[_FILL][1] != _NO_FILL:
         fill = messages[_FILL][1]
         version, allocated, written, defined = fill[:4]
         if version != 2 or not 1 <= allocated <= 3 or written > 2 or defined > 1:
