@@ -9,6 +9,11 @@ import numpy as np
 BFLOAT16 = np.dtype("V2")
 
 
+def is_number(dtype: np.dtype) -> bool:
+    """Whether a weight can be of this type; texts and other opaque bytes are none."""
+    return dtype.kind in "iufb" or dtype == BFLOAT16
+
+
 def as_float(array: np.ndarray) -> np.ndarray:
     """Weights in a type that statistics can be taken in.
 

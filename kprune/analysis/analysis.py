@@ -13,6 +13,7 @@ from msgspec import Struct, field
 
 from kprune.analysis.by_order import bind
 from kprune.analysis.by_path import find_private
+from kprune.dtypes import is_number
 from kprune.errors import Cannot, DamagedFileError
 from kprune.formats.source import Order
 from kprune.graph import Layer, Model, parse_model
@@ -35,6 +36,10 @@ class RebuildCheck(Protocol):
 
     def require(self, gone: np.ndarray) -> None:
         """Raises: CannotPruneError if a layer would not come out as the rest of the model needs it."""
+
+
+def _of_other_types(dtype: np.dtype) -> str:
+    return f"{'texts' if dtype.kind == 'S' else 'values'} of {dtype.itemsize} bytes"
 
 
 class Stored(Protocol):
@@ -191,11 +196,18 @@ class Analysis(Struct, eq=False, dict=True):
         it would show here, unless shapes happen to agree, so every weight is checked, cut or not.
         """
         for weight in self.weights:
-            if self._fits(weight):
-                continue
             stored = self.tensors.get(weight.path)
             name = f"{weight.name} of '{clean(weight.layer.path)}'"
             loads = "check that the file loads in Keras"
+            if self._fits(weight):
+                dtype = np.dtype(getattr(stored, "dtype", np.float32))
+                if is_number(dtype):
+                    continue
+                raise DamagedFileError(
+                    f"the {name} holds {_of_other_types(dtype)} in the file, and no numbers",
+                    where=weight.path,
+                    do=loads,
+                )
             if not weight.layer.is_builtin and self.map.record(weight.layer).answer != "traced":
                 kind = clean(weight.layer.registered or weight.layer.kind)
                 loads = f"correct the rule for {kind}, or {loads}"

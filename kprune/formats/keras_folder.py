@@ -48,6 +48,7 @@ class KerasFolder(Source):
             self.metadata = self._object(METADATA) if METADATA in self._files else {}
             weights = Hdf5Weights(self._files[WEIGHTS].window(), WEIGHTS)
             self.weights = held.enter_context(closing(weights))
+            weights.require_named_types()
             self._others = self._other_files()
             self._held = held.pop_all()
         self.bytes = sum(file.size for file in self._files.values()) + self._size_of_others()

@@ -31,6 +31,7 @@ class Format(Struct, frozen=True):
         name: as reports give it.
         module: which reads and writes it.
         starts: the first bytes of such a file; empty for a folder.
+        places: where these may stand, if others may stand before them.
         holds: a file that such a folder has; empty for a file.
         suffixes: what names of such files end in; one of another format is refused for an output.
         called: such a model, in a sentence.
@@ -40,6 +41,7 @@ class Format(Struct, frozen=True):
     name: str
     module: str
     starts: bytes = b""
+    places: tuple[int, ...] = (0,)
     holds: str = ""
     called: str = "model"
     suffixes: tuple[str, ...] = ()
@@ -59,6 +61,7 @@ FORMATS = (
     ),
     Format(
         "h5", "kprune.formats.legacy_h5", starts=b"\x89HDF\r\n\x1a\n",
+        places=(0, *(512 << number for number in range(12))),
         called=".h5 model", suffixes=(".h5", ".hdf5"),
         instead="name an output that ends in .h5 or .keras",
     ),
@@ -84,8 +87,6 @@ _CONVERTERS = {
 }
 _FOREIGN = {*_CONVERTERS, *".pb .pt .pth .npz .npy .json .yaml .yml .zip .tar .gz .tgz".split()}
 """What names of files end in that are no model files of Keras's."""
-
-_HEAD = 32
 
 
 def open_model(path: AnyPath, *, trust: bool = False) -> Source:
@@ -153,10 +154,11 @@ def _folder_opener(folder: Path) -> Callable[[Path], Source]:
 
 
 def _file_opener(file: OpenFile) -> Callable[[OpenFile], Source]:
-    head = file.read(0, min(_HEAD, file.size))
     for kind in FORMATS:
-        if kind.starts and head.startswith(kind.starts):
-            return _opener(kind)
+        size = len(kind.starts)
+        for place in kind.places if size else ():
+            if place + size <= file.size and file.read(place, size) == kind.starts:
+                return _opener(kind)
     from kprune.formats.lookalikes import refuse_file
 
     raise refuse_file(file)

@@ -420,3 +420,41 @@ def test_no_framework_is_imported(model: Path) -> None:
         ).returncode
         == 0
     )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"libver": "latest"},
+        {"userblock_size": 1024},
+        {"track_order": True},
+        {"libver": "latest", "userblock_size": 512},
+    ],
+)
+def test_a_file_in_another_layout_of_hdf5_is_pruned_alike(
+    model: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    other = tmp_path / "other.h5"
+    with h5py.File(model) as old, h5py.File(other, "w", **options) as new:
+        for name in old:
+            old.copy(name, new)
+        new.attrs.update(old.attrs)
+        new.attrs["mine"] = np.arange(3)
+        new["model_weights/a"].attrs["note"] = "stays"
+    for path in (model, other):
+        kprune.remove(path, {"a": [1, 3]}, output=path.with_suffix(".out.h5"))
+    one, two = (contents(path.with_suffix(".out.h5")) for path in (model, other))
+    assert one.keys() == two.keys()
+    assert all(one[name].tobytes() == two[name].tobytes() for name in one)
+    out = other.with_suffix(".out.h5")
+    assert attributes(out)["mine"].tolist() == [0, 1, 2]
+    assert attributes(out, "model_weights/a")["note"] == "stays"
+
+
+def test_h5py_is_not_loaded_for_a_file_as_keras_writes_it(model: Path) -> None:
+    probe = (
+        "import kprune, sys; kprune.remove(sys.argv[1], {'a': [0]}); kprune.inspect(sys.argv[1]); "
+        "sys.exit('h5py' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", probe, str(model)], stderr=subprocess.PIPE)
+    assert ran.returncode == 0, ran.stderr

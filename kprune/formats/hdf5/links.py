@@ -1,13 +1,11 @@
 """The groups and datasets that the names in an HDF5 file lead to, as libhdf5 finds them.
 
-This runs in the child (see `plain_copy.py`). Names lead to objects by hard links, of which one
-object may have several, and by symbolic links inside the file. Links are followed here and not by
-libhdf5, which would follow one out of the file as well.
+This runs in the child (see `plain_copy.py`). An object may have several names (hard links), and then
+counts as several objects, as it does for Keras. Symbolic links are refused, as Keras refuses them.
 """
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,20 +18,7 @@ from kprune.text import clean
 
 h5d, h5g, h5l, h5o = h5py.h5d, h5py.h5g, h5py.h5l, h5py.h5o
 
-_MOST_LINKS = 16  # symbolic ones on the way to one object
 _LONGEST_PATHS = 64_000_000  # of all paths together
-
-
-class Link(Struct, frozen=True):
-    """One name in a group.
-
-    Attributes:
-        address: of the object, if it is a hard link.
-        target: a path, if it is a symbolic link.
-    """
-
-    address: int = -1
-    target: str = ""
 
 
 class Found(Struct):
@@ -42,12 +27,12 @@ class Found(Struct):
     Attributes:
         path: one that leads to it by hard links alone.
         item: h5py's identifier.
-        members: of a group, by name; None for a dataset.
+        members: of a group, the addresses of what is in it, by name; None for a dataset.
     """
 
     path: str
     item: Any
-    members: dict[str, Link] | None = field(default=None)
+    members: dict[str, int] | None = field(default=None)
 
 
 class Refused(Exception):
@@ -75,16 +60,16 @@ class Links:
     def _look_into(self, group: Found) -> Iterator[int]:
         """Note what is in a group; gives the addresses of groups that were not known."""
         group.members = {}
-        for name, link in _links(group):
-            group.members[name] = link
-            if link.target or link.address in self.objects:
+        for name, address in _links(group):
+            group.members[name] = address
+            if address in self.objects:
                 continue
             path = f"{group.path}/{name}".lstrip("/")
             item = h5o.open(group.item, name.encode())
-            self.objects[link.address] = Found(path, item)
+            self.objects[address] = Found(path, item)
             HDF5_OBJECTS.check(len(self.objects), "it", self.file)
             if isinstance(item, h5g.GroupID):
-                yield link.address
+                yield address
             elif not isinstance(item, h5d.DatasetID):
                 raise Refused(path, "it is neither a group nor a dataset")
 
@@ -94,9 +79,8 @@ class Links:
         count = length = 0
         while waiting:
             prefix, group, around = waiting.pop()
-            for name, link in (self.objects[group].members or {}).items():
+            for name, address in (self.objects[group].members or {}).items():
                 path = prefix + name
-                address = self._address(link, prefix, path)
                 count, length = count + 1, length + len(path)
                 HDF5_OBJECTS.check(count, "it", self.file)
                 if address in around or length > _LONGEST_PATHS:
@@ -105,33 +89,8 @@ class Links:
                 if self.objects[address].members is not None:
                     waiting.append((path + "/", address, around | {address}))
 
-    def _address(self, link: Link, prefix: str, path: str) -> int:
-        """Of the object that a link leads to, over symbolic links inside the file."""
-        if not link.target:
-            return link.address
-        parts = self._parts(prefix, link.target)
-        address, followed = self.root, 1
-        place = "/"
-        while parts:
-            name = parts.pop(0)
-            found = (self.objects[address].members or {}).get(name)
-            if found is None or followed > _MOST_LINKS:
-                raise Refused(path, "it is a link to what is not there")
-            if found.target:
-                followed += 1
-                parts = [*self._parts(place, found.target), *parts]
-                address, place = self.root, "/"
-            else:
-                address, place = found.address, f"{place}{name}/"
-        return address
 
-    def _parts(self, prefix: str, target: str) -> list[str]:
-        """The names on the way from the root to a target. HDF5 knows `.`, and no `..`."""
-        whole = target if target.startswith("/") else posixpath.join("/" + prefix, target)
-        return [part for part in whole.split("/") if part not in ("", ".")]
-
-
-def _links(group: Found) -> Iterator[tuple[str, Link]]:
+def _links(group: Found) -> Iterator[tuple[str, int]]:
     links: list[tuple[bytes, int, int]] = []
     group.item.links.iterate(lambda name, info: links.append((name, info.type, info.u)), info=True)
     for raw, kind, address in links:
@@ -139,12 +98,9 @@ def _links(group: Found) -> Iterator[tuple[str, Link]]:
         path = f"{group.path}/{name}".lstrip("/")
         if name in ("", ".") or "/" in name:
             raise Refused(path, "no object can have this name", damaged=True)
-        if kind == h5l.TYPE_HARD:
-            yield name, Link(address)
-        elif kind == h5l.TYPE_SOFT:
-            yield name, Link(target=group.item.links.get_val(raw).decode() or "/")
-        else:
-            raise Refused(path, "it is a link to another file, which kprune never opens")
+        if kind != h5l.TYPE_HARD:
+            raise Refused(path, "it is a link to somewhere else, which kprune never follows")
+        yield name, address
 
 
 def refusal(file: object, where: str, path: str, why: str) -> FileError:

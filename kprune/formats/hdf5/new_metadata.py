@@ -86,7 +86,7 @@ class NewMetadata:
         self.groups = {"": _Group("")}
         self.datasets: list[NewDataset] = []
         self.heaps = HeapWriter()
-        self._in_heap: dict[int, list[tuple[int, int]]] = {}
+        self._in_heap: dict[tuple[str, bytes], list[tuple[int, int]]] = {}
         self._end = _ROOM_FOR_SUPERBLOCK
         self._parts: list[tuple[int, bytes]] = []
 
@@ -119,7 +119,7 @@ class NewMetadata:
             for stored in self.attributes.get(path, ()):
                 self._check_length(path, stored)
                 if stored.items is not None:
-                    self._in_heap[id(stored)] = self.heaps.put(stored.items)
+                    self._in_heap[path, stored.name] = self.heaps.put(stored.items)
         for group in self.groups.values():
             self._place_group(group)
         for dataset in self.datasets:
@@ -181,13 +181,15 @@ class NewMetadata:
     def _messages(
         self, path: str, own: list[tuple[int, int, bytes]]
     ) -> list[tuple[int, int, bytes]]:
-        return own + [(_ATTRIBUTE, 0, self._attribute(it)) for it in self.attributes.get(path, ())]
+        return own + [
+            (_ATTRIBUTE, 0, self._attribute(path, it)) for it in self.attributes.get(path, ())
+        ]
 
-    def _attribute(self, stored: Stored) -> bytes:
+    def _attribute(self, path: str, stored: Stored) -> bytes:
         if stored.items is None:
             return body(stored, b"")
         size = item_size(stored)
-        places = self._in_heap[id(stored)]
+        places = self._in_heap[path, stored.name]
         pairs = zip(places, stored.items, strict=True)
         return body(
             stored,

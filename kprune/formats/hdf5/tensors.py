@@ -13,8 +13,9 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from kprune.dtypes import BFLOAT16
 from kprune.faults import damaged
-from kprune.formats.hdf5.attributes import Attribute, Stored
+from kprune.formats.hdf5.attributes import Attribute, Message, Stored
 from kprune.formats.hdf5.direct_reader import read_plain
 from kprune.formats.hdf5.global_heap import HeapReader
 from kprune.formats.hdf5.plain_copy import PlainCopy
@@ -23,7 +24,12 @@ from kprune.formats.opening import OpenFile, Window
 from kprune.formats.source import Tensor
 from kprune.text import clean
 
+_TYPE, _BFLOAT16 = "dtype", "bfloat16"
 _LARGEST_READ = 1 << 30  # the kernel reads at most 2 GiB at a time
+
+
+def _has_type(attributes: list[tuple[int, Message]]) -> bool:
+    return any(message.name == _TYPE.encode() for _, message in attributes)
 
 
 class Hdf5Weights:
@@ -115,6 +121,26 @@ class Hdf5Weights:
                 "it does not say what it should",
                 where=f"{place}, attribute '{clean(name)}'",
             ) from None
+
+    def require_named_types(self) -> None:
+        """Raises: DamagedFileError unless bfloat16, and nothing else, is called so beside its values.
+
+        HDF5 has no such type: a `.keras` file has two opaque bytes, and an attribute.
+        """
+        halves = {path for path, tensor in self.tensors.items() if tensor.dtype == BFLOAT16}
+        named = {path for path, found in self.table.attributes.items() if _has_type(found)}
+        if not (halves or named):
+            return
+        values = self.attribute_values()
+        for path in self.tensors:
+            called = values.get(path, {}).get(_TYPE) == _BFLOAT16
+            if called != (path in halves):
+                why = "is called bfloat16 and is not" if called else "is opaque, and called nothing"
+                raise damaged(
+                    self.file,
+                    f"its number type {why}",
+                    where=f"{self.where}, {clean(path)}",
+                )
 
     def readable(self) -> Window:
         """`window`, with all values in it."""

@@ -123,7 +123,9 @@ class KerasZip(Source):
                 unpacked = spooled(packed, str(self.file), member.info.file_size)
             held.callback(unpacked.close)
             window = unpacked.window()
-        return held.enter_context(closing(Hdf5Weights(window, WEIGHTS)))
+        weights = held.enter_context(closing(Hdf5Weights(window, WEIGHTS)))
+        weights.require_named_types()
+        return weights
 
     def output_size(self, edit: Edit) -> int:
         return self._plan(edit).size
