@@ -144,7 +144,7 @@ def refuse_file(file: OpenFile) -> FileError:
     if not file.size:
         return FileError(f"{file} is empty")
     head = file.read(0, min(_HEAD, file.size))
-    found = _by_signs(head) or _by_text(file, head) or _by_structure(file, head)
+    found = by_signs(file) or _by_text(file, head) or _by_structure(file, head)
     if found is not None:
         return refusal(file, found)
     return FileError(
@@ -166,7 +166,9 @@ def refusal(path: object, found: Lookalike, *, where: str = "") -> FileError:
 # -- files ----------------------------------------------------------------------------------------
 
 
-def _by_signs(head: bytes) -> Lookalike | None:
+def by_signs(file: OpenFile) -> Lookalike | None:
+    """What a file is by the bytes that it begins with."""
+    head = file.read(0, min(_HEAD, file.size))
     return next((kind for at, sign, kind in _SIGNS if head.startswith(sign, at)), None)
 
 

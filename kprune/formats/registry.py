@@ -31,7 +31,7 @@ class Format(Struct, frozen=True):
         name: as reports give it.
         module: which reads and writes it.
         starts: the first bytes of such a file; empty for a folder.
-        places: where these may stand, if others may stand before them.
+        later: where else these may stand, behind bytes that mean nothing to the format.
         holds: a file that such a folder has; empty for a file.
         suffixes: what names of such files end in; one of another format is refused for an output.
         called: such a model, in a sentence.
@@ -41,7 +41,7 @@ class Format(Struct, frozen=True):
     name: str
     module: str
     starts: bytes = b""
-    places: tuple[int, ...] = (0,)
+    later: tuple[int, ...] = ()
     holds: str = ""
     called: str = "model"
     suffixes: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ FORMATS = (
     ),
     Format(
         "h5", "kprune.formats.legacy_h5", starts=b"\x89HDF\r\n\x1a\n",
-        places=(0, *(512 << number for number in range(12))),
+        later=tuple(512 << number for number in range(12)),
         called=".h5 model", suffixes=(".h5", ".hdf5"),
         instead="name an output that ends in .h5 or .keras",
     ),
@@ -155,13 +155,18 @@ def _folder_opener(folder: Path) -> Callable[[Path], Source]:
 
 def _file_opener(file: OpenFile) -> Callable[[OpenFile], Source]:
     for kind in FORMATS:
-        size = len(kind.starts)
-        for place in kind.places if size else ():
-            if place + size <= file.size and file.read(place, size) == kind.starts:
-                return _opener(kind)
-    from kprune.formats.lookalikes import refuse_file
+        if kind.starts and _stands_at(0, kind.starts, file):
+            return _opener(kind)
+    from kprune.formats import lookalikes
 
-    raise refuse_file(file)
+    for kind in FORMATS if lookalikes.by_signs(file) is None else ():
+        if any(_stands_at(place, kind.starts, file) for place in kind.later):
+            return _opener(kind)
+    raise lookalikes.refuse_file(file)
+
+
+def _stands_at(place: int, data: bytes, file: OpenFile) -> bool:
+    return place + len(data) <= file.size and file.read(place, len(data)) == data
 
 
 def _opener(kind: Format) -> Callable[..., Source]:

@@ -55,7 +55,7 @@ class Stored(Struct, frozen=True):
     items: tuple[bytes, ...] | None = None
 
     def value(self) -> Attribute | None:
-        """What it says; None for what no Keras writes. Raises: Unusual for texts that are none."""
+        """What it says; None for what no Keras writes."""
         shape = extents(self.space)
         kind = parsed(self.kind)
         if shape is None:
@@ -70,7 +70,7 @@ class Stored(Struct, frozen=True):
         try:
             plain = [text.decode() for text in texts]
         except UnicodeDecodeError:
-            raise Unusual from None
+            return None
         return plain if shape else plain[0]
 
 

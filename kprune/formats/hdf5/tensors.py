@@ -98,13 +98,12 @@ class Hdf5Weights:
     def attribute_values(self) -> dict[str, dict[str, Attribute]]:
         """What they say, as far as Keras writes such; to be read together with `attributes`.
 
-        Raises: DamagedFileError for texts that are none.
+        Raises: DamagedFileError as there.
         """
         values: dict[str, dict[str, Attribute]] = {}
         for path, found in self.attributes.items():
             for name, stored in found.items():
-                with self._understood(path, name):
-                    value = stored.value()
+                value = stored.value()
                 if value is not None:
                     values.setdefault(path, {})[name] = value
         return values
