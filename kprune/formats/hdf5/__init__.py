@@ -6,9 +6,9 @@ direct_reader.py     files as Keras writes them, by kprune's own reader
 datatypes.py         number types as HDF5 encodes them
 attributes.py        attributes: as they are stored, and what they say
 global_heap.py       values of variable length
-unusual.py           what is left to libhdf5
 plain_copy.py        copies of all other files in plain form, made in a child process with limits
 conversion.py        the child
+foreign_dataset.py   a dataset as libhdf5 reads it
 links.py             the names that libhdf5 finds in a file
 libhdf5.py           h5py, imported safely
 layout.py            where metadata and datasets of a new file stand

@@ -15,13 +15,7 @@ from collections.abc import Callable
 import numpy as np
 from msgspec import Struct
 
-from kprune.formats.hdf5.datatypes import (
-    VARIABLE_TEXT,
-    Datatype,
-    parsed,
-    type_code,
-)
-from kprune.formats.hdf5.unusual import Unusual
+from kprune.formats.hdf5.datatypes import VARIABLE_TEXT, Datatype, Unusual, parsed, type_code
 
 Text = str | list[str]
 Attribute = Text | np.ndarray

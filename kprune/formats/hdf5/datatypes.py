@@ -15,8 +15,6 @@ import struct
 import numpy as np
 from msgspec import Struct
 
-from kprune.formats.hdf5.unusual import Unusual
-
 _FIXED, _FLOAT, _TIME, _TEXT, _BITS, _OPAQUE, _COMPOUND = range(7)
 _ENUM, _VARIABLE, _ARRAY = 8, 9, 10
 _HEAD = struct.Struct("<BBBBI")
@@ -26,6 +24,10 @@ _MOST_MEMBERS = 1024
 _NEWEST = 5  # version; from 3 on, names are not padded
 _LARGEST = 1 << 16  # bytes of one value
 _REFERENCE = 16  # bytes in place of a value of variable length
+
+
+class Unusual(Exception):
+    """Something that h5py does not write by default, or damage: libhdf5 will tell."""
 
 
 class Datatype(Struct, frozen=True):

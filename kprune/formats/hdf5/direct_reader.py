@@ -19,8 +19,7 @@ from collections.abc import Iterator
 
 from kprune.formats.hdf5.attributes import message
 from kprune.formats.hdf5.contents import Found
-from kprune.formats.hdf5.datatypes import parsed
-from kprune.formats.hdf5.unusual import Unusual
+from kprune.formats.hdf5.datatypes import Unusual, parsed
 from kprune.formats.opening import Window
 from kprune.formats.source import Tensor
 from kprune.limits import HDF5_OBJECTS

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from kprune.formats.hdf5.attributes import reference
-from kprune.formats.hdf5.unusual import Unusual
+from kprune.formats.hdf5.datatypes import Unusual
 from kprune.formats.opening import Window
 from kprune.limits import ATTRIBUTE_BYTES
 

@@ -15,9 +15,9 @@ import struct
 import numpy as np
 
 from kprune.formats.hdf5.contents import Table
+from kprune.formats.hdf5.datatypes import Unusual
 from kprune.formats.hdf5.layout import Layout, Space
 from kprune.formats.hdf5.tensors import Hdf5Weights
-from kprune.formats.hdf5.unusual import Unusual
 from kprune.formats.opening import Window
 from kprune.formats.source import Tensor
 
