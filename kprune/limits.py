@@ -113,7 +113,7 @@ MODEL_CALLS = Limit("calls", 30_000, "calls", "calls of layers, those in nested 
 ATTRIBUTE_BYTES = Limit("attribute-bytes", 64_000_000, "bytes", "attributes of one HDF5 file")
 HDF5_OBJECTS = Limit("hdf5-objects", 200_000, "objects", "groups and datasets of one HDF5 file")
 CHUNK_BYTES = Limit("chunk-bytes", 256_000_000, "bytes", "one chunk of a dataset, unpacked")
-HDF5_SECONDS = Limit("hdf5-seconds", 10, "seconds", "of CPU time for the metadata of an HDF5 file")
+HDF5_SECONDS = Limit("hdf5-seconds", 3, "seconds", "of CPU time for the metadata of an HDF5 file")
 HDF5_MEMORY = Limit("hdf5-memory", 256_000_000, "bytes", "memory for the metadata of an HDF5 file")
 UNPACKED_BYTES = Limit(
     "unpacked-bytes",

@@ -135,11 +135,13 @@ class _Sandbox:
     """
 
     def __init__(self, seconds: int, most_seconds: int) -> None:
-        self.seconds, self.most_seconds = seconds, most_seconds + 1  # at both at once comes SIGKILL
+        used = math.ceil(sum(os.times()[:2]))  # to get this far
+        self.seconds = used + seconds
+        self.most_seconds = used + most_seconds + 1  # at both limits at once comes SIGKILL
         self.base = _address_space()
         most = self.base + HDF5_MEMORY.value + _CHUNK_COPIES * CHUNK_BYTES.value
         self._limit("RLIMIT_AS", self.base + HDF5_MEMORY.value, most)
-        self._limit("RLIMIT_CPU", seconds, self.most_seconds)
+        self._limit("RLIMIT_CPU", self.seconds, self.most_seconds)
         self._limit("RLIMIT_CORE", 0, 0)
         self._limit("RLIMIT_NOFILE", 0, 0)  # what is open stays so, and nothing else is opened
 

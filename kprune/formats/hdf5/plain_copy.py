@@ -43,7 +43,7 @@ FAILED, OUT_OF_MEMORY = 3, 4
 PER_SECOND = 20_000_000
 """Bytes of values that even a slow machine unpacks in a second."""
 
-_PATIENCE = 6  # how much longer than its CPU time a process may take on a busy machine
+_PATIENCE = 20  # how much longer than its CPU time a process may take on a busy machine
 _LONGEST_TEXT = 4096
 
 

@@ -244,7 +244,7 @@ def test_what_became_of_the_child_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, error: type, why: str
 ) -> None:
     monkeypatch.setattr(plain_copy, "_PROGRAM", program)
-    monkeypatch.setattr(plain_copy, "_PATIENCE", 0.1)
+    monkeypatch.setattr(plain_copy, "_PATIENCE", 0.2)
     with limit(hdf5_seconds=5), pytest.raises(error, match=why) as caught:
         chunked(tmp_path / "w.h5")
     assert type(caught.value) is error
