@@ -9,6 +9,7 @@ global_heap.py       values of variable length
 plain_copy.py        copies of all other files in plain form, made in a child process with limits
 conversion.py        the child
 foreign_dataset.py   a dataset as libhdf5 reads it
+chunks.py            chunks, unpacked
 links.py             the names that libhdf5 finds in a file
 libhdf5.py           h5py, imported safely
 layout.py            where metadata and datasets of a new file stand

@@ -56,7 +56,8 @@ class Table(Struct, frozen=True):
 class Found(Struct):
     """The objects of a file as they are met, in any order; `table` puts them in order.
 
-    Attributes: those of `Table`.
+    Attributes: those of `Table`, and
+        taken: where in the HDF5 file each of its own structures begins and ends.
     """
 
     tensors: list[Tensor] = field(default_factory=list)
@@ -65,6 +66,7 @@ class Found(Struct):
     places: dict[str, int] = field(default_factory=dict)
     attributes: dict[str, list[tuple[int, Message]]] = field(default_factory=dict)
     marks: Marks = field(default_factory=Marks)
+    taken: list[tuple[int, int]] = field(default_factory=list)
 
     def table(self, window: Window, where: str) -> Table:
         """All of it, in file order.
@@ -72,18 +74,10 @@ class Found(Struct):
         Args:
             window: the HDF5 file.
             where: what messages call it.
-        Raises: DamagedFileError if the values of two tensors overlap.
+        Raises: DamagedFileError if values overlap those of another tensor, or the file's structures.
         """
         tensors = sorted(self.tensors, key=lambda tensor: (self.places[tensor.path], tensor.path))
-        end, before = 0, ""
-        for tensor in tensors:
-            if tensor.offset is None:
-                continue
-            if tensor.offset < end:
-                raise bad(
-                    window, where, tensor.path, f"its values overlap those of {clean(before)}"
-                )
-            end, before = tensor.offset + tensor.nbytes, tensor.path
+        self._check_apart(tensors, window, where)
         return Table(
             MappingProxyType({tensor.path: tensor for tensor in tensors}),
             tuple(sorted(self.groups, key=self.places.__getitem__)),
@@ -92,6 +86,26 @@ class Found(Struct):
             self.attributes,
             self.marks,
         )
+
+    def _check_apart(self, tensors: list[Tensor], window: Window, where: str) -> None:
+        """Values lie alone; that the file's structures do among themselves, their reader has seen."""
+        stretches = [(start, stop, "") for start, stop in self.taken]
+        stretches += [
+            (
+                tensor.offset - window.start,
+                tensor.offset - window.start + tensor.nbytes,
+                tensor.path,
+            )
+            for tensor in tensors
+            if tensor.offset is not None
+        ]
+        end, before = 0, ""
+        for start, stop, path in sorted(stretches):
+            if start < end and (path or before):
+                of = f"those of {clean(before)}" if path and before else "the file's own structures"
+                raise bad(window, where, path or before, f"its values overlap {of}")
+            if stop > end:
+                end, before = stop, path
 
 
 def bad(window: Window, where: str, path: str, why: str) -> FileError:

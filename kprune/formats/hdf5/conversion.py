@@ -109,11 +109,15 @@ class _Conversion:
         self.sandbox.allow(objects.largest_chunk, sum(it.nbytes for it in found.tensors))
         for tensor in found.tensors:
             if tensor.offset is not None:
-                for at, data in objects.datasets[objects.at[tensor.path]].values(self.window):
-                    try:
-                        _write(data, tensor.offset + at)
-                    except OSError as error:
-                        raise file_error(error, "write", self.copy) from error
+                with parsing(self.file, f"{self.where}, {clean(tensor.path)}"):
+                    self._write_tensor(objects.datasets[objects.at[tensor.path]], tensor.offset)
+
+    def _write_tensor(self, dataset: Dataset, offset: int) -> None:
+        for at, data in dataset.values(self.window):
+            try:
+                _write(data, offset + at)
+            except OSError as error:
+                raise file_error(error, "write", self.copy) from error
 
 
 def _write(data: Any, at: int) -> None:
@@ -189,7 +193,7 @@ class _Objects:
     """
 
     def __init__(self, root: Any, window: Window, where: str) -> None:
-        self.links = Links(root, window.file)
+        self.links = Links(root, window.file, where)
         self.window = window
         self.at: dict[str, int] = {"": self.links.root, **dict(self.links.paths())}
         self.datasets = {
@@ -197,14 +201,14 @@ class _Objects:
             for address, found in self.links.objects.items()
             if found.members is None
         }
-        declared = sum(
-            self.datasets[address].nbytes
-            for address in self.at.values()
-            if address in self.datasets
-        )
-        own = min(declared, window.size)
-        UNPACKED_BYTES.check(declared - own, f"{where}, unpacked,", window.file)
-        CHUNK_BYTES.check(self.largest_chunk, f"a chunk in {where}", window.file)
+        declared = 0
+        for path, address in self.at.items():
+            dataset = self.datasets.get(address)
+            if dataset is not None:
+                place = f"{where}, {clean(path)}"
+                declared += dataset.nbytes
+                UNPACKED_BYTES.check(declared - window.size, f"all up to {place}", window.file)
+                CHUNK_BYTES.check(dataset.chunk_bytes, f"a chunk of {place}", window.file)
 
     @property
     def largest_chunk(self) -> int:

@@ -63,16 +63,17 @@ Messages = dict[int, tuple[int, bytes]]
 """Of an object's header: by type where in the file each one stands, and its bytes."""
 
 
-def read_plain(window: Window) -> Found | None:
+def read_plain(window: Window, where: str = "it") -> Found | None:
     """Read the metadata of an HDF5 file.
 
     Args:
         window: the file.
+        where: what messages call it.
     Returns: its objects, or None if it is anything but a plain file of arrays that is not damaged.
     Raises: FileError if the system cannot read it.
     """
     try:
-        return _Reader(window).over_all()
+        return _Reader(window, where).over_all()
     except (Unusual, struct.error, ValueError, OverflowError):
         return None
 
@@ -80,12 +81,13 @@ def read_plain(window: Window) -> Found | None:
 class _Reader:
     """One pass over the objects of a file, each once."""
 
-    def __init__(self, window: Window) -> None:
-        self.window = window
+    def __init__(self, window: Window, where: str) -> None:
+        self.window, self.where = window, where
         self.found = Found()
         self.marks = self.found.marks
         self._pages: dict[int, bytes] = {}
         self._seen: set[int] = set()
+        self._rows: dict[int, list[tuple[int, int, int]]] = {}  # of one tree, by level
         self._left = 2 * window.size  # bytes of headers, names and paths: more is a trap
         self._end = window.size
 
@@ -93,7 +95,7 @@ class _Reader:
         waiting = [("", self._root())]
         while waiting:
             prefix, address = waiting.pop()
-            HDF5_OBJECTS.check(len(self.found.places), "it", self.window.file)
+            HDF5_OBJECTS.check(len(self.found.places), self.where, self.window.file)
             for name, place, cached in self._links(address):
                 path = prefix + name
                 self._left -= len(path)
@@ -112,7 +114,7 @@ class _Reader:
         return self.found
 
     def _root(self) -> bytes:
-        fields = _SUPERBLOCK.unpack(self._at(0, _SUPERBLOCK.size))
+        fields = _SUPERBLOCK.unpack(self._structure(0, _SUPERBLOCK.size))
         signature, versions, sizes = fields[0], fields[1:6], fields[6:8]
         base, free, end, driver, _, header, cached = fields[12:19]
         if fields[9:11] != (_LEAF_ENTRIES // 2, _TREE_CHILDREN // 2) or cached > 1:
@@ -146,9 +148,10 @@ class _Reader:
         tree, heap = _PAIR.unpack(table)
         names = self._names(heap)
         before = b""
+        self._rows = {}
         for leaf, low, high in self._leaves(tree):
             self._once(leaf)
-            data = self._at(leaf, _LEAF_SIZE)
+            data = self._structure(leaf, _LEAF_SIZE)
             signature, version, count = _LEAF.unpack_from(data)
             if signature != b"SNOD" or version != 1 or not 0 < count <= _LEAF_ENTRIES:
                 raise Unusual
@@ -166,14 +169,20 @@ class _Reader:
                 yield name.decode(), address, cached if kind else b""
             if before > _name(names, high):
                 raise Unusual
+        for row in self._rows.values():  # libhdf5 goes from node to node of a level
+            places = [_UNDEFINED, *(node for node, _, _ in row), _UNDEFINED]
+            if [(left, right) for _, left, right in row] != list(
+                zip(places, places[2:], strict=False)
+            ):
+                raise Unusual
 
     def _names(self, address: int) -> bytes:
-        signature, version, size, free, data = _HEAP.unpack(self._at(address, _HEAP.size))
+        signature, version, size, free, data = _HEAP.unpack(self._structure(address, _HEAP.size))
         if signature != b"HEAP" or version or size > _LARGEST_HEAP:
             raise Unusual
         self._spend(size)
         self.marks.addresses.append(address + 24)
-        names = self._at(data, size)
+        names = self._structure(data, size)
         left = size // _PAIR.size
         while free != _NO_FREE_ROOM and left >= 0:  # each room says where the next one is
             start = free
@@ -188,12 +197,13 @@ class _Reader:
     def _leaves(self, address: int, level: int | None = None) -> Iterator[tuple[int, int, int]]:
         """Of each leaf of a tree: address, and the keys on both sides, which are places of names."""
         self._once(address)
-        data = self._at(address, _TREE_SIZE)
+        data = self._structure(address, _TREE_SIZE)
         signature, kind, height, count, left, right = _TREE.unpack_from(data)
         if signature != b"TREE" or kind or height > _TALLEST_TREE or level not in (None, height):
             raise Unusual
         if count > _TREE_CHILDREN or (height and not count):
             raise Unusual
+        self._rows.setdefault(height, []).append((address, left, right))
         for at, neighbour in ((address + 8, left), (address + 16, right)):
             if neighbour != _UNDEFINED:
                 self.marks.addresses.append(at)
@@ -214,7 +224,7 @@ class _Reader:
     def _messages(self, address: int, path: str) -> Messages:
         """The messages of an object's header, by type."""
         self._once(address)
-        version, count, links, length = _HEADER.unpack(self._at(address, _HEADER.size))
+        version, count, links, length = _HEADER.unpack(self._structure(address, _HEADER.size))
         if version != 1 or links != 1:
             raise Unusual
         blocks = [(address + _HEADER.size, length)]
@@ -222,7 +232,7 @@ class _Reader:
         attributes = []
         for start, length in blocks:
             self._spend(length)
-            data, at = self._at(start, length), 0
+            data, at = self._structure(start, length), 0
             while at < length:
                 count -= 1
                 kind, size, flags = _MESSAGE.unpack_from(data, at)
@@ -277,6 +287,11 @@ class _Reader:
         if address in self._seen:
             raise Unusual
         self._seen.add(address)
+
+    def _structure(self, start: int, size: int) -> bytes:
+        """One of the file's own structures."""
+        self.found.taken.append((start, start + size))
+        return self._at(start, size)
 
     def _spend(self, count: int) -> None:
         """Count what is read. Structures that overlap could be read for ever, each once."""

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from kprune.formats.hdf5 import chunks
+from kprune.formats.hdf5.chunks import BadChunk
 from kprune.formats.hdf5.datatypes import Datatype, Unusual, parsed
 from kprune.formats.hdf5.libhdf5 import h5py
 from kprune.formats.hdf5.links import Refused
@@ -23,6 +25,7 @@ CODE_HEAD = 2
 
 _BLOCK = 4 << 20
 _LARGEST_ROWS = 64 << 20  # of chunks that are read together
+_MOST_STORED = 2  # times the size of a chunk; packing makes nothing twice as large
 _FILTERS = range(1, 7), (32000,)  # HDF5's own, and h5py's LZF; all others are plugins
 
 
@@ -46,8 +49,10 @@ class Dataset:
         chunked = self.layout == h5d.CHUNKED
         self.chunk = tuple(map(int, plan.get_chunk())) if chunked else None
         self.chunk_bytes = math.prod(self.chunk) * self.kind.size if self.chunk else 0
-        for index in range(plan.get_nfilters() if chunked else 0):
-            number = plan.get_filter(index)[0]
+        self.filters = [
+            int(plan.get_filter(index)[0]) for index in range(plan.get_nfilters() if chunked else 0)
+        ]
+        for number in self.filters:
             if not any(number in known for known in _FILTERS):
                 raise Refused(path, f"it uses HDF5 filter {number}, which is a plugin")
 
@@ -92,15 +97,62 @@ class Dataset:
             return
         if not self.shape:
             yield 0, self._read((), ())
-            return
-        step = self._step()
-        grid = [range(0, extent, size) for extent, size in zip(self.shape, step, strict=True)]
-        for index in np.ndindex(*map(len, grid)):
-            start = tuple(axis[at] for axis, at in zip(grid, index, strict=True))
-            count = tuple(
-                min(size, extent - at)
-                for size, extent, at in zip(step, self.shape, start, strict=True)
-            )
+        elif stored := self._stored_chunks():
+            yield from self._unpacked(stored)
+        else:
+            yield from self._as_libhdf5_reads()
+
+    def _stored_chunks(self) -> dict[tuple[int, ...], int]:
+        """Chunks that are unpacked here: where each one begins, and which filters it went without.
+
+        Others are measured at least, as far as that can be done.
+        """
+        found: dict[tuple[int, ...], int] = {}
+        filters = set(self.filters)
+        own, packed = filters <= chunks.OWN, chunks.LZF in filters
+        if self.chunk is None or not (own or packed):
+            return found
+
+        def see(info: Any) -> None:
+            if info.size > _MOST_STORED * self.chunk_bytes + _BLOCK:
+                raise BadChunk(f"a chunk of {self.chunk_bytes} bytes takes {info.size}")
+            found[tuple(map(int, info.chunk_offset))] = info.filter_mask
+
+        try:
+            self.item.chunk_iter(see)
+            if not own:
+                for start in found:
+                    applied, data = self._stored(start)
+                    chunks.check_lzf(data, applied, self.chunk_bytes)
+                return {}
+        except BadChunk as error:
+            raise Refused(self.path, str(error), damaged=True) from None
+        return found
+
+    def _stored(self, start: tuple[int, ...]) -> tuple[list[int], bytes]:
+        """The filters of a chunk, and the chunk as they left it."""
+        mask, data = self.item.read_direct_chunk(start)
+        applied = [number for at, number in enumerate(self.filters) if not mask >> at & 1]
+        return applied, bytes(data)
+
+    def _unpacked(self, stored: dict[tuple[int, ...], int]) -> Iterator[tuple[int, Any]]:
+        chunk = self.chunk or ()
+        dtype = np.dtype(f"V{self.kind.size}")
+        for start, count in _grid(self.shape, chunk):
+            if start not in stored:  # never written
+                data = self._read(start, count)
+            else:
+                applied, packed = self._stored(start)
+                try:
+                    whole = chunks.unpacked(packed, applied, self.chunk_bytes, self.kind.size)
+                except BadChunk as error:
+                    raise Refused(self.path, str(error), damaged=True) from None
+                inside = np.frombuffer(whole, dtype).reshape(chunk)[tuple(map(slice, count))]
+                data = np.ascontiguousarray(inside).reshape(-1).view(np.uint8)
+            yield from _runs(start, count, self.shape, data, self.kind.size)
+
+    def _as_libhdf5_reads(self) -> Iterator[tuple[int, Any]]:
+        for start, count in _grid(self.shape, self._step()):
             yield from _runs(start, count, self.shape, self._read(start, count), self.kind.size)
 
     def _step(self) -> tuple[int, ...]:
@@ -127,6 +179,21 @@ class Dataset:
             chosen.select_hyperslab(start, count)
             self.item.read(h5s.create_simple(count), chosen, array, mtype=kind)
         return array.reshape(-1).view(np.uint8)
+
+
+def _grid(
+    shape: tuple[int, ...], step: tuple[int, ...]
+) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Blocks that an array falls into: where each begins, and its extents."""
+    axes = [range(0, extent, size) for extent, size in zip(shape, step, strict=True)]
+    for index in np.ndindex(*map(len, axes)):
+        start = tuple(axis[at] for axis, at in zip(axes, index, strict=True))
+        yield (
+            start,
+            tuple(
+                min(size, extent - at) for size, extent, at in zip(step, shape, start, strict=True)
+            ),
+        )
 
 
 def _runs(

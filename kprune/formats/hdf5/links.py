@@ -49,8 +49,8 @@ class Links:
     Raises (all methods): Refused; whatever h5py raises on damage.
     """
 
-    def __init__(self, root: Any, file: object) -> None:
-        self.file = file
+    def __init__(self, root: Any, file: object, where: str) -> None:
+        self.file, self.where = file, where
         self.root = h5o.get_info(root).addr
         self.objects = {self.root: Found("", root)}
         waiting = [self.root]
@@ -67,7 +67,7 @@ class Links:
             path = f"{group.path}/{name}".lstrip("/")
             item = h5o.open(group.item, name.encode())
             self.objects[address] = Found(path, item)
-            HDF5_OBJECTS.check(len(self.objects), "it", self.file)
+            HDF5_OBJECTS.check(len(self.objects), self.where, self.file)
             if isinstance(item, h5g.GroupID):
                 yield address
             elif not isinstance(item, h5d.DatasetID):
@@ -82,7 +82,7 @@ class Links:
             for name, address in (self.objects[group].members or {}).items():
                 path = prefix + name
                 count, length = count + 1, length + len(path)
-                HDF5_OBJECTS.check(count, "it", self.file)
+                HDF5_OBJECTS.check(count, self.where, self.file)
                 if address in around or length > _LONGEST_PATHS:
                     raise Refused(path, "it is a second name for a group that it stands in")
                 yield path, address

@@ -48,7 +48,7 @@ class Hdf5Weights:
         self.original, self.where = original, where
         self._copy: PlainCopy | None = None
         self.window = original
-        found = read_plain(original)
+        found = read_plain(original, where)
         if found is None:
             self._copy = PlainCopy(original, where)
             self.window, found = self._copy.window, self._copy.found

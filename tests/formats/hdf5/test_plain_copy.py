@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -306,3 +307,18 @@ def test_the_child_can_open_no_file_take_no_memory_and_run_for_no_longer_than_it
     ran = subprocess.run([sys.executable, "-u", "-c", SANDBOX], capture_output=True, text=True)
     assert ran.stdout.split() == ["OSError", "MemoryError"]
     assert ran.returncode == -signal.SIGXCPU
+
+
+@pytest.mark.parametrize("length", [8, 1 << 20])
+def test_a_chunk_of_another_length_is_named_with_its_tensor(tmp_path: Path, length: int) -> None:
+    """libhdf5 would fill what is missing with whatever stands in its memory."""
+
+    def fill(file: h5py.File) -> None:
+        options = {"chunks": (5, 6), "compression": "gzip"}
+        made = file.create_dataset("layers/x", (5, 6), "f4", **options)
+        made.id.write_direct_chunk((0, 0), zlib.compress(bytes(length)))
+
+    weights = opened(tmp_path / "w.h5", fill)
+    with pytest.raises(DamagedFileError, match=r"weights, layers/x\n(.*\n)*.*unpacks to"):
+        weights.read("layers/x")
+    weights.close()
