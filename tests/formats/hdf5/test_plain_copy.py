@@ -5,8 +5,10 @@ h5py in this process is the oracle: every value and every attribute, bit for bit
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from kprune.formats.hdf5 import plain_copy
 from kprune.formats.hdf5.tensors import Hdf5Weights
 from kprune.formats.opening import open_file
 from kprune.limits import limit
+from tests.formats.hdf5.judge import judged
 
 Fill = Callable[[h5py.File], object]
 RNG = np.random.default_rng(0)
@@ -322,3 +325,37 @@ def test_a_chunk_of_another_length_is_named_with_its_tensor(tmp_path: Path, leng
     with pytest.raises(DamagedFileError, match=r"weights, layers/x\n(.*\n)*.*unpacks to"):
         weights.read("layers/x")
     weights.close()
+
+
+def mutated(data: bytes, draw: random.Random) -> bytes:
+    """Some bytes changed, mostly where the structures are."""
+    changed = bytearray(data)
+    for _ in range(draw.choice((1, 1, 2, 4))):
+        at = draw.randrange(min(len(data), draw.choice((600, 3000, len(data)))))
+        size = draw.choice((1, 1, 2, 8))
+        changed[at : at + size] = draw.choice((bytes(size), b"\xff" * size, draw.randbytes(size)))[
+            : len(data) - at
+        ]
+    return bytes(changed)
+
+
+def test_damage_in_any_layout_is_refused_or_read_as_libhdf5_reads_it(tmp_path: Path) -> None:
+    draw = random.Random(5)
+    taken: list[tuple[Path, dict[str, str]]] = []
+    for number, what in enumerate(LAYOUTS):
+        fill, options = LAYOUTS[what]
+        path = tmp_path / f"{number}.h5"
+        with h5py.File(path, "w", **options) as file:
+            fill(file)
+        path.write_bytes(mutated(path.read_bytes(), draw))
+        try:
+            weights = Hdf5Weights(open_file(path).window(), "weights")
+            values = {name: weights.read(name).tobytes() for name in weights.tensors}
+            weights.close()
+        except FileError:
+            continue
+        taken.append((path, {name: hashlib.sha1(it).hexdigest() for name, it in values.items()}))
+    assert len(taken) >= 3
+    for (path, values), judge in zip(taken, judged([path for path, _ in taken]), strict=True):
+        assert judge is not None, path
+        assert judge["values"].items() <= values.items(), path
