@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from kprune.errors import FileError, KpruneError
-from kprune.faults import damaged, file_error, parsing
+from kprune.faults import damaged, parsing, temporary
 from kprune.formats.hdf5.attributes import Stored, space_of
 from kprune.formats.hdf5.datatypes import VARIABLE_TEXT, Unusual, parsed
 from kprune.formats.hdf5.direct_reader import read_plain
@@ -95,12 +95,10 @@ class _Conversion:
 
     def _write_outline(self, objects: _Objects) -> None:
         layout = lay_out(objects.in_order(), objects.attributes())
-        try:
+        with temporary(f"a temporary copy of {self.file}"):
             os.ftruncate(1, layout.size)
             for at, data in layout.gaps:
                 _write(data, at)
-        except OSError as error:
-            raise file_error(error, "write", self.copy) from error
 
     def _write_values(self, objects: _Objects) -> None:
         found = read_plain(self.copy.window())
@@ -114,10 +112,8 @@ class _Conversion:
 
     def _write_tensor(self, dataset: Dataset, offset: int) -> None:
         for at, data in dataset.values(self.window):
-            try:
+            with temporary(f"a temporary copy of {self.file}"):
                 _write(data, offset + at)
-            except OSError as error:
-                raise file_error(error, "write", self.copy) from error
 
 
 def _write(data: Any, at: int) -> None:

@@ -18,7 +18,7 @@ from typing import IO
 
 from kprune import errors
 from kprune.errors import FileError, KpruneError, LimitError
-from kprune.faults import damaged
+from kprune.faults import damaged, temporary
 from kprune.formats.hdf5.contents import Found, Table
 from kprune.formats.hdf5.direct_reader import read_plain
 from kprune.formats.opening import OpenFile, Window
@@ -64,7 +64,7 @@ class PlainCopy:
 
     def __init__(self, original: Window, where: str) -> None:
         self.original, self.where = original, where
-        with tempfile.TemporaryFile() as copy:
+        with temporary(f"a temporary copy of {original.file}"), tempfile.TemporaryFile() as copy:
             self._fd = os.dup(copy.fileno())
         self._filled = False
         try:
@@ -121,7 +121,9 @@ class _Child:
             "limits": given(),
         }
         program = _PROGRAM.format(path=[str(place) for place in sys.path])
-        with tempfile.TemporaryFile() as answer:
+        with temporary("a temporary file"):
+            answer = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
+        with answer:
             child = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", program, json.dumps(order)],
                 stdin=self.file.fd,

@@ -249,7 +249,6 @@ add_all("hdf5", {
     "a root that is a dataset": (
         damaged(lambda f: f.put(64, f.header(KERNEL)).put(72, 0, 4)), WEIGHTS),
     "a tree that holds itself": (damaged(own_tree), WEIGHTS),
-    "a tree that is its own neighbour": (damaged(sibling), WEIGHTS),
     "a tree of 65,535 entries": (tree(6, 0xFFFF, 2), WEIGHTS),
     "a tree of another kind": (tree(4, 1, 1), WEIGHTS),
     "a tree 200 levels high": (tree(5, 200, 1), WEIGHTS),
@@ -273,7 +272,6 @@ add_all("hdf5", {
     "a group that holds the root": (damaged(root_in_group), WEIGHTS),
     "a link kept in its entry": (node(24, 2, 4), WEIGHTS),
     "a header of version 77": (header(0, 77, 1), WEIGHTS),
-    "a header of 65,535 messages": (header(2, 0xFFFF, 2), WEIGHTS),
     "a header of no messages": (header(2, 0, 2), WEIGHTS),
     "a header larger than the file": (header(8, 0x7FFFFFFF, 4), WEIGHTS),
     "a header that continues in itself": (damaged(continued), WEIGHTS),
@@ -305,12 +303,9 @@ add_all("hdf5", {
     "values in another file": (
         dataset(external=[("good.keras", 0, 120)]), WEIGHTS, KERNEL),
     "a virtual dataset": (with_more(virtual), WEIGHTS, KERNEL),
-    "2,000 names of one tensor": (with_more(many_links), WEIGHTS),
     "a million million paths": (with_more(ladder), WEIGHTS),
     "a type for a tensor": (with_more(
         lambda f: f.__setitem__("layers/type", np.dtype("f4"))), WEIGHTS, "layers/type"),
-    "scale and offset filter": (
-        dataset(chunks=(5, 6), scaleoffset=3, compression=None), WEIGHTS, KERNEL),
     "a filter that nobody knows": (lambda: keras(weights=_with_filter(32099)), WEIGHTS, KERNEL),
     "a filter number beyond all": (lambda: keras(weights=_with_filter(65535)), WEIGHTS, KERNEL),
     "a chunk of a gigabyte": (with_more(chunk_bomb), WEIGHTS, KERNEL),
@@ -329,6 +324,14 @@ def _with_filter(number: int) -> bytes:
     made.put(at + 8, number, 2)
     return bytes(made.data)
 
+
+# What libhdf5 reads all the same, and Keras with it, comes out as libhdf5 reads it.
+add_all("hdf5", {
+    "a tree that is its own neighbour": (damaged(sibling),),
+    "a header of 65,535 messages": (header(2, 0xFFFF, 2),),
+    "2,000 names of one tensor": (with_more(many_links),),
+    "scale and offset filter": (dataset(chunks=(5, 6), scaleoffset=3, compression=None),),
+}, code=0)  # fmt: skip
 
 # Values are read when the file is written.
 add_all("hdf5", {
