@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -24,8 +25,9 @@ REMOVE = ("remove", "model.keras", "conv_1:0", "-q")
 @pytest.fixture
 def idle(model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The model, which no command gets to open."""
-    for place in ("kprune.opened.open_model", "kprune.train.tune.open_model"):
-        monkeypatch.setattr(place, None)
+    names = ("kprune.opened", "kprune.train.tune", "kprune.verbs.iterate")
+    for module in [importlib.import_module(name) for name in names]:  # all, before one is patched
+        monkeypatch.setattr(module, "open_model", None)
     return model
 
 

@@ -19,6 +19,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from collections import Counter
@@ -314,6 +315,7 @@ def variant(name: str) -> Iterator[None]:
         if name == "bare":
             folders.exchange = lambda one, other: False
             if unnamed is not None:
+                tempfile._O_TMPFILE_WORKS = False  # type: ignore[attr-defined]
                 del os.O_TMPFILE
         yield
     finally:
