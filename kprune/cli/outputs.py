@@ -15,6 +15,12 @@ SMALL = {"report": "--report", "plot": "--plot", "file": "-o"}
 MODEL = "output"
 """The parameter that names the model to be written."""
 
+READ = frozenset(
+    """model original pruned teacher rules data validation class_names keep_tokens plan
+    sensitivity""".split()
+)
+"""The parameters that name what is read."""
+
 _CHANGED = ("model", "pruned")
 """The parameters that name the model that is changed, which may replace itself."""
 
@@ -97,14 +103,13 @@ def _check(values: dict[str, Any]) -> None:
 
 
 def _inputs(values: Mapping[str, Any], but: tuple[str, ...] = ()) -> Iterator[str]:
-    """All texts of a command line that may name something that it reads."""
+    """What a command reads, files of units (`conv:@FILE`) included."""
     for name, value in values.items():
-        if name in (MODEL, *SMALL, *but):
-            continue
         for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str):
+            if isinstance(text, str) and name in READ.difference(but):
                 yield text
-                yield text.partition("@")[2]  # units from a file
+            elif isinstance(text, str) and name in ("specs", "units"):
+                yield text.partition("@")[2]
 
 
 def _default_outputs(values: Mapping[str, Any]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
 import json
 import os
@@ -16,6 +17,9 @@ from typing import Any
 
 import pytest
 
+from kprune.cli.commands import COMMANDS
+from kprune.cli.groups import grouped
+from kprune.cli.outputs import MODEL, READ, SMALL
 from kprune.interruption import Terminated
 from tests.cli.conftest import Kprune, folder_as_it_is
 
@@ -92,6 +96,31 @@ def test_no_input_is_replaced_by_whatever_name_even_with_force(
         assert (ran.code, ran.out) == (2, "")
         assert "would write over an input" in ran.err
     assert folder_as_it_is(Path()) == before
+
+
+def test_every_parameter_that_names_a_file_is_known_as_read_or_written() -> None:
+    looking = {"inspect", "explain", "diff", "verify", "rules", "criteria"}  # these write nothing
+    for entry in COMMANDS:
+        module = importlib.import_module(f"kprune.cli.commands.{entry.module}")
+        for name, parameter in inspect.signature(
+            grouped(getattr(module, entry.name))
+        ).parameters.items():
+            told = getattr(parameter.annotation, "__metadata__", ())
+            if entry.name not in looking and any(_is_of_file(option) for option in told):
+                assert name in READ | {*SMALL, MODEL}, (entry.name, name)
+
+
+def _is_of_file(option: Any) -> bool:
+    words = ("FILE", "PATH", "MODEL", "PLAN", "ORIGINAL", "PRUNED")
+    return (getattr(option, "metavar", None) or "").split(".")[0] in words
+
+
+def test_a_layer_may_be_called_as_a_folder_is(kprune: Kprune, model: Path) -> None:
+    Path("conv_1").mkdir()
+    ran = kprune(
+        "remove", model, "--where", "index<2", "--exclude", "conv_1", "-o", "conv_1/x.keras"
+    )
+    assert ran.code == 0, ran.err
 
 
 @pytest.mark.parametrize(
