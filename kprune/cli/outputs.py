@@ -67,39 +67,35 @@ def _writes(values: Mapping[str, Any]) -> bool:
 
 
 def _check(values: dict[str, Any]) -> None:
-    given = [name for name in (MODEL, *SMALL) if values.get(name) is not None]
-    if not given:
+    if all(values.get(name) is None for name in (MODEL, *SMALL)):
         return
-    from kprune.atomic import (
-        STANDARD_OUTPUT,
-        check_apart,
-        check_file,
-        check_output,
-        names_standard_output,
-    )
+    from kprune.atomic import STANDARD_OUTPUT, check_apart, check_file, check_output
 
-    for name in {MODEL, "file"}.intersection(given):
-        if names_standard_output(values[name]):
-            values[name] = STANDARD_OUTPUT
+    _name_standard_output(values)
+    small = {option: values[name] for name, option in SMALL.items() if values.get(name)}
+    if small.get("-o") == STANDARD_OUTPUT:
+        del small["-o"]
+    check_apart(small, _inputs(values))
     output = values.get(MODEL)
-    small = {
-        option: values[name]
-        for name, option in SMALL.items()
-        if name in given and (name, values[name]) != ("file", STANDARD_OUTPUT)
-    }
-    outputs = dict(small)
-    if output not in (None, STANDARD_OUTPUT):
-        outputs = {"-o": output, **small}
-        check_apart({"-o": output}, _inputs(values, but=_CHANGED))
-    elif output is None and small:
+    if output is None:
         for name in _default_outputs(values):
             check_apart({"the output": name, **small}, ())
-    check_apart(small, _inputs(values))
-    check_apart(outputs, ())
+    elif output != STANDARD_OUTPUT:
+        check_apart({"-o": output}, _inputs(values, but=_CHANGED))
+        check_apart({"-o": output, **small}, ())
     for option, path in small.items():
         check_file(path, force=values["force"], option=option)
     if output is not None and not values.get("dry_run") and not values.get("in_place"):
         check_output(output, force=values["force"])
+
+
+def _name_standard_output(values: dict[str, Any]) -> None:
+    """Call it `-` where a path means it, as far as a command writes to it."""
+    from kprune.atomic import STANDARD_OUTPUT, names_standard_output
+
+    for name in (MODEL, "file"):
+        if values.get(name) is not None and names_standard_output(values[name]):
+            values[name] = STANDARD_OUTPUT
 
 
 def _inputs(values: Mapping[str, Any], but: tuple[str, ...] = ()) -> Iterator[str]:
