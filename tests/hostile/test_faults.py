@@ -63,7 +63,9 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_call_that_fails_leaves_the_old_file_or_a_whole_new_one(
     tmp_path: Path, kind: str, way: str, variant: str
 ) -> None:
-    found = carried_out(tmp_path, "faults", kind, way, variant, FULL_AND_SHORT, library=None)
+    # An .h5 is read by a child process, which takes its time.
+    which = FULL_AND_SHORT if kind != "h5" else str(errno.ENOSPC)
+    found = carried_out(tmp_path, "faults", kind, way, variant, which, library=None)
     assert "broken" not in found, found
     assert found["refused"] > 3 and found["written"] > 3
 
