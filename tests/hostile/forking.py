@@ -30,12 +30,13 @@ class Forked:
         **_: Any,
     ) -> None:
         self.args, self.returncode = args, None
-        program = args[list(args).index("-c") + 1]
+        place = list(args).index("-c")
+        program, arguments = args[place + 1], ["-c", *args[place + 2 :]]
         ends = [_opened(end, number) for number, end in enumerate((stdin, stdout, stderr))]
         self.stdin, self.stdout, self.stderr = (mine for _, mine in ends)
         self.pid = os.fork()
         if self.pid == 0:
-            _run(program, [theirs for theirs, _ in ends], env)
+            _run(program, arguments, [theirs for theirs, _ in ends], env)
         for (theirs, mine), end in zip(ends, (stdin, stdout, stderr), strict=True):
             if mine is not None or end == subprocess.DEVNULL:
                 os.close(theirs)
@@ -96,10 +97,13 @@ def _opened(end: Any, number: int) -> tuple[int, Any]:
     return (end if isinstance(end, int) else end.fileno()), None
 
 
-def _run(program: str, ends: list[int], env: Mapping[str, str] | None) -> NoReturn:
+def _run(
+    program: str, arguments: list[str], ends: list[int], env: Mapping[str, str] | None
+) -> NoReturn:
     code = 1
     try:
         signal.alarm(0)
+        sys.argv = arguments
         held = [os.dup(end) for end in ends]
         for number, end in enumerate(held):
             os.dup2(end, number)

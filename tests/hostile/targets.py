@@ -7,13 +7,14 @@ what plain h5py and numpy make of it.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import random
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -303,6 +304,12 @@ def values_of(data: bytes) -> dict[str, np.ndarray]:
     return found
 
 
+def named_values(data: bytes, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Datasets of a file, opened by their names, as Keras opens them."""
+    with h5py.File(io.BytesIO(data)) as file:
+        return {name: file[name][...] for name in names}
+
+
 def compared(one: bytes, other: bytes, cut: Mapping[str, int], optional: str = "\n") -> str:
     """How an output differs from what plain h5py and numpy make of the input; nothing if it does not.
 
@@ -315,9 +322,11 @@ def compared(one: bytes, other: bytes, cut: Mapping[str, int], optional: str = "
     except Exception as error:
         return f"output that h5py does not read: {type(error).__name__}: {error}"[:160]
     try:
-        before = values_of(one)
+        before = named_values(one, after)
     except Exception as error:
         return f"taken, but h5py does not read it: {type(error).__name__}: {error}"[:160]
+    with contextlib.suppress(Exception):  # what cannot be listed may be read by name all the same
+        before |= values_of(one)
     for path in before.keys() | after.keys():
         if path.startswith(optional):
             continue
