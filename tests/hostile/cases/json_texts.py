@@ -101,7 +101,7 @@ WRONG: dict[tuple[str | int, ...], str] = {
     ("@a", "class_name"): "null, a number, a list, an object",
     ("@a", "config"): "null, a number, a text, a list",
     ("@a", "inbound_nodes"): "a number, a text, a list, an object",
-    ("@a", "inbound_nodes", 0, "args"): "a number",
+    ("@a", "inbound_nodes", 0, "args"): "a number, a text",
     ("@a", "inbound_nodes", 0, "kwargs"): "a number, a text, a list",
     ("@a", "config", "units"): "null, a flag, a fraction, a text, a list, an object",
     ("@in", "config", "batch_shape"): "a number, a text, an object",
@@ -114,7 +114,7 @@ for path, kinds in WRONG.items():
 # What a layer does with such a value only Keras knows: its units stay where they are.
 UNKNOWN: dict[tuple[str | int, ...], str] = {
     ("@a", "config", "activation"): "a number, a list",
-    ("@a", "inbound_nodes", 0, "args"): "a text, a list",
+    ("@a", "inbound_nodes", 0, "args"): "a list",
     ("@bn", "config", "axis"): "a text, an object",
 }
 for path, kinds in UNKNOWN.items():

@@ -59,7 +59,7 @@ plan(
     "nest",
 )
 plan("two documents", "version: 1\nsteps: []\n---\nversion: 1\n")
-plan("ten megabytes", lambda: b"version: 1 #" + b"x" * 10_000_000, "longer")
+plan("ten megabytes", lambda: b"version: 1 #" + b"x" * 10_000_000, "plan-bytes", code=4)
 plan("an unknown layer", STEP + "nobody: [1]\n", "nobody")
 plan("a unit beyond the layer", STEP + "a: [99]\n", "99")
 plan("a unit below the layer", STEP + "a: [-99]\n", "-99")
@@ -69,7 +69,12 @@ plan("a unit of 10,000 digits", STEP + "a: [" + "9" * 10_000 + "]\n")
 plan("a range of a trillion units", STEP + 'a: "0-1000000000000"\n')
 plan("a range that runs back", STEP + 'a: "4-1"\n')
 plan("a step of zero", STEP + 'a: "0-4/0"\n')
-plan("two million units", lambda: (STEP + "a: [" + "1," * 2_000_000 + "1]\n").encode(), "longer")
+plan(
+    "two million units",
+    lambda: (STEP + "a: [" + "1," * 2_000_000 + "1]\n").encode(),
+    "plan-bytes",
+    code=4,
+)
 plan("no units", STEP + "a: []\n")
 plan("an unknown criterion", STEP + "a: {criterion: beauty, ratio: 0.5}\n", "beauty")
 plan("a ratio above one", STEP + "a: {criterion: l1, ratio: 1.5}\n", "ratio")
@@ -155,13 +160,13 @@ def header(text: str) -> Callable[[], bytes]:
     return lambda: b"\x93NUMPY\x01\0" + len(text).to_bytes(2, "little") + text.encode() + bytes(64)
 
 
-indices("words", lambda: b"one two three\n", "one")
+indices("words", lambda: b"one two three\n", "line 1")
 indices("binary", lambda: bytes(range(256)), code=4)
 indices("nothing", lambda: b"")
-indices("two million numbers", lambda: b"1\n" * 2_000_000 + b"99\n")
+indices("two million numbers", lambda: b"1\n" * 2_000_000 + b"99\n", "list-items", code=4)
 indices("a number of a million digits", lambda: b"9" * 1_000_000)
 indices("a secret", lambda: b"root:x:0:0:root:/root:/bin/bash\n")
-indices("JSON that is nested", lambda: b"[" * 100_000, file="bad.json")
+indices("JSON that is nested", lambda: b"[" * 100_000, "json-levels", file="bad.json", code=4)
 indices("JSON that is an object", lambda: b'{"a": [1]}', file="bad.json")
 indices("JSON of texts", lambda: b'["1", "2"]', file="bad.json")
 indices("JSON of fractions", lambda: b"[1.5]", file="bad.json")
