@@ -100,7 +100,7 @@ class Analysis(Struct, eq=False, dict=True):
         """
         if not holds_graph(config):
             legacy = str(metadata.get("keras_version", "3")).startswith(("1.", "2."))
-            raise no_graph(str(config.get("class_name")), traceable=order is None and not legacy)
+            raise no_graph(config, traceable=order is None and not legacy)
         model = parse_model(config)
         if order is None and is_old(tensors):
             settle_stores(model, tensors)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from kprune.errors import CannotPruneError, DamagedFileError
+from kprune.errors import CannotPruneError, DamagedFileError, KpruneError
 from kprune.graph.model import Call, Constant, Layer, Model, TensorRef, leaves, map_leaves
 from kprune.graph.order import layer_order, storage_names
 from kprune.text import clean
@@ -15,6 +15,7 @@ INPUT = "InputLayer"
 MOST_AXES = 32
 """Of a tensor; numpy takes no more in all its versions, and TensorFlow's operations fewer."""
 _MOST_ELEMENTS = 1 << 63
+_LISTING = ("Functional", "Model", "Sequential")  # another class may have `layers` of its own sense
 _NO_MODEL = "the model's config does not describe a model"
 MAX_NESTING = 64
 WRAPPERS = ("TimeDistributed", "SpectralNormalization")
@@ -47,13 +48,17 @@ def holds_graph(spec: dict[str, Any]) -> bool:
     return isinstance(config, dict) and isinstance(config.get("layers"), list)
 
 
-def no_graph(kind: str, *, traceable: bool = True) -> CannotPruneError:
-    """The refusal of a subclassed model.
+def no_graph(spec: dict[str, Any], *, traceable: bool = True) -> KpruneError:
+    """The refusal of a model that lists no layers: a subclassed one, or one that is damaged.
 
     Args:
-        kind: its class.
+        spec: its dict.
         traceable: whether its file says where its code is, for a Keras that kprune traces.
     """
+    config, kind = spec.get("config"), str(spec.get("class_name"))
+    lists = kind in _LISTING and isinstance(config, dict) and "layers" in config
+    if lists or not isinstance(config, dict | None):
+        return DamagedFileError(_NO_MODEL, why="its config does not list layers")
     export = "write a SavedModel in Keras, model.export('folder'), and give that to kprune"
     traced = (
         "have its own code traced, which runs it (--trust), or written as a plain graph (kprune "
@@ -80,8 +85,7 @@ def _parse(
     if not isinstance(kind, str):
         raise TypeError(f"the class of a model is {kind!r}")
     if not holds_graph(spec):
-        _check_subclassed(spec.get("config"))
-        raise no_graph(kind)
+        raise no_graph(spec)
     config = spec["config"]
     trainable = trainable and config.get("trainable", True) is not False
     entries: dict[str, dict[str, Any]] = {}
@@ -106,14 +110,6 @@ def _parse(
         call.layer = layers.get(call.layer.name, call.layer)
     calls = [call for call in calls if call.layer.name in layers]
     return Model(str(config.get("name", "")), path, kind, spec, layers, calls, inputs, outputs)
-
-
-def _check_subclassed(config: Any) -> None:
-    """Raises: TypeError for the config of a model that lists its layers as no model does."""
-    if not isinstance(config, dict | None):
-        raise TypeError(f"the config of a model is {config!r}")
-    if not isinstance((config or {}).get("layers", []), list):
-        raise TypeError("the layers of a model are no list")
 
 
 def _name_layers(

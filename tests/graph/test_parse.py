@@ -235,9 +235,10 @@ def test_a_model_nested_too_deeply_is_damage() -> None:
         parse_model(config)
 
 
-def test_a_subclassed_model_holds_no_graph() -> None:
+@pytest.mark.parametrize("config", [{"units": 3}, {"layers": 3}, {}, None])
+def test_a_subclassed_model_holds_no_graph(config: Any) -> None:
     with pytest.raises(CannotPruneError, match="holds no graph") as caught:
-        parse_model({"class_name": "MyModel", "module": "mine", "config": {"units": 3}})
+        parse_model({"class_name": "MyModel", "module": "mine", "config": config})
     assert caught.value.exit_code == 3
 
 
