@@ -84,7 +84,9 @@ def array_at(record: Any, key: str | int) -> Constant | None:
     """The array that an entry of a config holds, in any of its spellings; None for a scalar or anything else."""
     value = record[key]
     while isinstance(value, dict) and value.get("class_name") in ARRAYS:
-        record, key = value["config"], "value"
+        record, key = value.get("config"), "value"
+        if not isinstance(record, dict) or key not in record:
+            return None
         value = record[key]
     found = Constant(record, key)
     while isinstance(value, list) and value:

@@ -295,6 +295,10 @@ def _network(
     for ref in [*_refs(inputs), *_refs(outputs), *(ref for call in calls for ref in call.inputs)]:
         if (ref.layer, ref.node) not in known or ref.index < 0:
             raise ValueError(f"a tensor of call {ref.node} of {ref.layer!r}, which is not there")
+    computed = {(call.layer.name, call.node) for call in calls if call.inputs}
+    for ref in _refs(inputs):
+        if (ref.layer, ref.node) in computed:
+            raise ValueError(f"the input {ref.layer!r} is computed from others")
     return calls, inputs, outputs
 
 

@@ -73,6 +73,8 @@ def check_provenance(metadata: Mapping[str, Any], name: str) -> None:
         return
     try:
         record = msgspec.convert(metadata[KEY], _Record)
+    except UnicodeError as error:  # half of a surrogate pair, which JSON can write
+        raise _malformed(name, KEY, "a text in it is no Unicode") from error
     except msgspec.ValidationError as error:
         why, _, place = clean(error, 300).partition(" - at ")
         place = place.strip("`").removeprefix("$")

@@ -256,6 +256,13 @@ def test_a_model_of_the_wrong_types_is_damage_and_no_subclass(wrong: dict[str, A
         parse_model({**chain(), **wrong})
 
 
+def test_an_input_that_is_computed_from_others_is_damage() -> None:
+    config = chain()
+    config["config"]["input_layers"] = ["a", 0, 0]
+    with pytest.raises(DamagedFileError, match="the input 'a' is computed from others"):
+        parse_model(config)
+
+
 def test_parsing_changes_nothing_in_the_config() -> None:
     config = residual(2)
     before = copy.deepcopy(config)
