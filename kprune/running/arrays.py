@@ -161,7 +161,11 @@ def read_npz(path: AnyPath) -> Named:
             for member in archive.zip.infolist():
                 called = f"'{clean(member.filename)}'"
                 check_unpacked(member.compress_size, member.file_size, called, name)
-            return {key: archive[key] for key in archive.files}
+            arrays = {key: archive[key] for key in archive.files}
+            for key, value in arrays.items():
+                if not isinstance(value, np.ndarray):
+                    raise FileError(f"cannot read {name}", where=clean(key), why="it is no array")
+            return arrays
     except FileError:
         raise
     except MemoryError as error:

@@ -293,6 +293,7 @@ DATA = {
     "a pickle": packed({"x.npy": npy("(1,)", "|O")}),
     "pickled bytes": b"\x80\x04\x95.",
     "an array alone": npy("(10000000000, 4)"),
+    "a member that is no array": packed({"x.npy": b"hello"}),
     "an archive of nothing": packed({}),
     "half an archive": packed({"x.npy": npy("(1, 4)")})[:60],
 }

@@ -17,12 +17,13 @@ import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from kprune.errors import DamagedFileError, FileError, LimitError, SpecError
-from kprune.faults import shown
+from kprune.faults import PARSER_FAULTS, shown
 from kprune.formats.bounded_json import check_json
 from kprune.limits import LIST_BYTES, LIST_ITEMS
 from kprune.pointing import Source, quoted
@@ -186,7 +187,7 @@ def _from_json(text: str, called: str) -> Indices:
 def _from_npy(content: bytes, called: str) -> Indices:
     try:
         array = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, OSError, EOFError, MemoryError, SyntaxError):
+    except (*PARSER_FAULTS, SyntaxError, TokenError):  # a header is Python source
         raise DamagedFileError(
             f"{called} is not a readable .npy file",
             why="its header or its values are cut off, or hold Python objects",

@@ -188,7 +188,13 @@ def test_nothing_of_what_stands_in_a_file_is_told(folder, name, content):
 
 @pytest.mark.parametrize(
     "content",
-    [b"3 7", array_bytes(np.array([1, 2, 3]))[:-1], array_bytes(np.arange(9))[:40], b"\x93NUMPY"],
+    [
+        b"3 7",
+        array_bytes(np.array([1, 2, 3]))[:-1],
+        array_bytes(np.arange(9))[:40],
+        array_bytes(np.arange(9)).replace(b"}", b"("),
+        b"\x93NUMPY",
+    ],
 )
 def test_a_damaged_npy_is_said_to_be_damaged(folder, content):
     (folder / "a.npy").write_bytes(content)
