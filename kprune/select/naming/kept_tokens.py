@@ -18,6 +18,7 @@ from kprune.labels.tokens import tokens_of
 from kprune.page.result import Note
 from kprune.pointing import quoted
 from kprune.select.naming.index_files import content_of, json_of, read_indices, text_of
+from kprune.select.naming.indices import Numbers
 from kprune.select.naming.layer_names import axes_named
 from kprune.select.naming.specs import LayerName, parse_layer
 from kprune.text import clean
@@ -183,7 +184,10 @@ def _listed(kept: Kept, *, numbers: bool) -> list[Any]:
         called = "standard input" if name == "-" else shown(name)
         content = content_of(name, what="tokens")
         if content.startswith(b"\x93NUMPY"):
-            return read_indices(name).resolve(2**62, what=called).tolist()
+            found = read_indices(name)
+            if not isinstance(found, Numbers):
+                raise SpecError(f"{called} does not hold a list of tokens", do="save integers")
+            return list(found.numbers)
         items = _of_text(content, called, is_json=name.endswith(".json"))
     else:
         items = np.asarray(kept).tolist()
