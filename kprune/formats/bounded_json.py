@@ -61,7 +61,7 @@ def _measured(data: bytes) -> tuple[int, int]:
 
     Up to the first place where a text is not JSON nothing is missed, and no parser goes further.
     """
-    if b"\\" in data:  # an escaped quotation mark ends no string
+    if b'\\"' in data:  # an escaped quotation mark ends no string
         data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     # Two marks with no other sign between them hide nothing: neither does what they enclose count.
     data = data.translate(None, _OTHERS).replace(b'""', b"")
