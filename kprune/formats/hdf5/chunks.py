@@ -17,7 +17,21 @@ OWN = frozenset({DEFLATE, SHUFFLE, FLETCHER32})
 """Filters that are done here."""
 
 _CHECKSUM = 4
+_MOST_EFFORT = 9
 _LONG = 7  # of LZF: one more byte of length follows
+
+
+def as_written(number: int, values: Sequence[int], item: int) -> bool:
+    """Whether a filter has the parameters that libhdf5 gives it.
+
+    Args:
+        item: bytes of one value.
+    """
+    if number == DEFLATE:
+        return len(values) == 1 and values[0] <= _MOST_EFFORT
+    if number == SHUFFLE:
+        return list(values) == [item]
+    return number != FLETCHER32 or not values
 
 
 class BadChunk(Exception):
@@ -110,7 +124,7 @@ def _verified(data: bytes) -> bytes:
     first, second = _fletcher32(data)
     high, low = int.from_bytes(stored[2:], "little"), int.from_bytes(stored[:2], "little")
     swapped = [int.from_bytes(part, "big") for part in (stored[2:], stored[:2])]  # by old libraries
-    if (second, first) not in ((high % 65535, low % 65535), tuple(it % 65535 for it in swapped)):
+    if (second, first) not in ((high, low), tuple(swapped)):
         raise BadChunk("the checksum of a chunk is another one")
     return data
 
@@ -125,4 +139,6 @@ def _fletcher32(data: bytes) -> tuple[int, int]:
         weights = np.arange(len(part), 0, -1, dtype=np.uint64)
         second = (second + first * len(part) + int((part * weights).sum())) % 65535
         first = (first + int(part.sum())) % 65535
+    if words.any():  # 0 is that of zeros alone
+        first, second = first or 65535, second or 65535
     return first, second

@@ -25,7 +25,7 @@ from kprune.faults import damaged, parsing, temporary
 from kprune.formats.hdf5.attributes import Stored, space_of
 from kprune.formats.hdf5.datatypes import VARIABLE_TEXT, Unusual, parsed
 from kprune.formats.hdf5.direct_reader import read_plain
-from kprune.formats.hdf5.foreign_dataset import CODE_HEAD, Dataset
+from kprune.formats.hdf5.foreign_dataset import CODE_HEAD, Dataset, check_known
 from kprune.formats.hdf5.layout import Space, lay_out
 from kprune.formats.hdf5.libhdf5 import h5py
 from kprune.formats.hdf5.links import Links, Refused, refusal
@@ -101,7 +101,7 @@ class _Conversion:
                 _write(data, at)
 
     def _write_values(self, objects: _Objects) -> None:
-        found = read_plain(self.copy.window())
+        found = read_plain(self.copy.window(), odd=True)
         if found is None:
             raise FileError("the outline of an HDF5 file is not plain")  # the parent has read it
         self.sandbox.allow(objects.largest_chunk, sum(it.nbytes for it in found.tensors))
@@ -259,6 +259,7 @@ def _stored(name: bytes, attribute: Any, file: object) -> Stored:
     if kind.get_class() == h5t.STRING and kind.is_variable_str():
         code = code[:4] + VARIABLE_TEXT[4:8] + code[8:]  # in memory it is one pointer
     known = parsed(code)
+    check_known(known, kind)
     space = attribute.get_space()
     if space.get_simple_extent_type() == h5s.NULL:
         return Stored(name, known.code, _NO_VALUES, b"", None if known.item is None else ())

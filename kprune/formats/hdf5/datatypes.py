@@ -14,6 +14,7 @@ import struct
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 _FIXED, _FLOAT, _TIME, _TEXT, _BITS, _OPAQUE, _COMPOUND = range(7)
 _ENUM, _VARIABLE, _ARRAY = 8, 9, 10
@@ -21,6 +22,7 @@ _HEAD = struct.Struct("<BBBBI")
 _DEEPEST = 8  # of a type in a type
 _PROPERTIES = {_FIXED: 4, _FLOAT: 12, _TIME: 2, _BITS: 4}  # bytes of them
 _MOST_MEMBERS = 1024
+_NEWEST_OF_H5PY = 2  # in files of the oldest format
 _NEWEST = 5  # version; from 3 on, names are not padded
 _LARGEST = 1 << 16  # bytes of one value
 _REFERENCE = 16  # bytes in place of a value of variable length
@@ -40,6 +42,8 @@ class Datatype(Struct, frozen=True):
             is made of (compounds, values of variable length).
         item: of values of variable length, the type of one item; its size is 1 for texts.
         text: whether it is a text, of fixed or variable length.
+        odd: whether it is encoded as h5py would not, or has numbers that numpy does not know; libhdf5
+            may understand it, or not.
     """
 
     code: bytes
@@ -47,6 +51,7 @@ class Datatype(Struct, frozen=True):
     dtype: np.dtype | None = None
     item: Datatype | None = None
     text: bool = False
+    odd: bool = False
 
 
 def _integer(size: int, signed: bool, order: int = 0) -> bytes:
@@ -122,6 +127,12 @@ _MOST_KNOWN = 256
 
 
 def _parsed(data: bytes, level: int) -> Datatype:
+    found = _of_kind(data, level)
+    newer = data[0] >> 4 > _NEWEST_OF_H5PY
+    return replace(found, odd=True) if newer else found
+
+
+def _of_kind(data: bytes, level: int) -> Datatype:
     first, low, middle, _, size = _HEAD.unpack_from(data)
     version, kind = first >> 4, first & 15
     if level > _DEEPEST or not 1 <= version <= _NEWEST or not 0 < size <= _LARGEST:
@@ -136,7 +147,8 @@ def _parsed(data: bytes, level: int) -> Datatype:
     if kind == _ENUM:
         return _enumeration(data, size, version, count)
     if kind == _COMPOUND:
-        return Datatype(_cut(data, _compound_end(data, size, version, count, level)), size)
+        end, odd = _compound_end(data, size, version, count, level)
+        return Datatype(_cut(data, end), size, odd=odd)
     if kind == _ARRAY and version >= 2:
         return _array(data, size, version, level)
     if kind == _VARIABLE and size == _REFERENCE and low & 15 <= 1:
@@ -144,7 +156,7 @@ def _parsed(data: bytes, level: int) -> Datatype:
         text = low & 15 == 1
         if item.item is not None or (text and item.size != 1):
             raise Unusual
-        return Datatype(_cut(data, 8 + len(item.code)), size, item=item, text=text)
+        return Datatype(_cut(data, 8 + len(item.code)), size, item=item, text=text, odd=item.odd)
     raise Unusual
 
 
@@ -177,8 +189,9 @@ def _number(data: bytes, kind: int, size: int) -> Datatype:
     if not _fits(code, kind, size):
         raise Unusual
     if kind not in (_FIXED, _FLOAT):
-        return Datatype(code, size)
-    return Datatype(code, size, _NUMBERS.get(bytes([0x10 | kind]) + code[1:]) or _opaque(size))
+        return Datatype(code, size, odd=True)
+    known = _NUMBERS.get(bytes([0x10 | kind]) + code[1:])
+    return Datatype(code, size, known or _opaque(size), odd=known is None)
 
 
 def _enumeration(data: bytes, size: int, version: int, count: int) -> Datatype:
@@ -191,7 +204,7 @@ def _enumeration(data: bytes, size: int, version: int, count: int) -> Datatype:
         names.append(name)
     code = _cut(data, at + count * size)
     truth = size == 1 and (tuple(names), code[at:]) == _BOOL_NAMES
-    return Datatype(code, size, np.dtype(bool) if truth else base.dtype)
+    return Datatype(code, size, np.dtype(bool) if truth else base.dtype, odd=base.odd)
 
 
 def _name(data: bytes, at: int, version: int) -> tuple[bytes, int]:
@@ -201,9 +214,9 @@ def _name(data: bytes, at: int, version: int) -> tuple[bytes, int]:
     return name, at + (length + 1 if version > 2 else length // 8 * 8 + 8)
 
 
-def _compound_end(data: bytes, size: int, version: int, count: int, level: int) -> int:
-    """Where the members of a compound end. None of them may have its values elsewhere."""
-    at = 8
+def _compound_end(data: bytes, size: int, version: int, count: int, level: int) -> tuple[int, bool]:
+    """Where the members of a compound end, and whether one is odd. None has its values elsewhere."""
+    at, odd = 8, False
     if count > _MOST_MEMBERS:
         raise Unusual
     for _ in range(count):
@@ -219,7 +232,8 @@ def _compound_end(data: bytes, size: int, version: int, count: int, level: int) 
         if member.item is not None or offset + member.size * repeated > size:
             raise Unusual
         at += len(member.code)
-    return at
+        odd |= member.odd
+    return at, odd
 
 
 def _array(data: bytes, size: int, version: int, level: int) -> Datatype:
@@ -230,4 +244,4 @@ def _array(data: bytes, size: int, version: int, level: int) -> Datatype:
     item = _parsed(data[at:], level + 1)
     if item.item is not None or item.size * math.prod(extents) != size:
         raise Unusual
-    return Datatype(_cut(data, at + len(item.code)), size)
+    return Datatype(_cut(data, at + len(item.code)), size, odd=item.odd)

@@ -63,17 +63,18 @@ Messages = dict[int, tuple[int, bytes]]
 """Of an object's header: by type where in the file each one stands, and its bytes."""
 
 
-def read_plain(window: Window, where: str = "it") -> Found | None:
+def read_plain(window: Window, where: str = "it", *, odd: bool = False) -> Found | None:
     """Read the metadata of an HDF5 file.
 
     Args:
         window: the file.
         where: what messages call it.
+        odd: whether types may be such that h5py would not write them.
     Returns: its objects, or None if it is anything but a plain file of arrays that is not damaged.
     Raises: FileError if the system cannot read it.
     """
     try:
-        return _Reader(window, where).over_all()
+        return _Reader(window, where, odd).over_all()
     except (Unusual, struct.error, ValueError, OverflowError):
         return None
 
@@ -81,8 +82,8 @@ def read_plain(window: Window, where: str = "it") -> Found | None:
 class _Reader:
     """One pass over the objects of a file, each once."""
 
-    def __init__(self, window: Window, where: str) -> None:
-        self.window, self.where = window, where
+    def __init__(self, window: Window, where: str, odd: bool) -> None:
+        self.window, self.where, self.odd = window, where, odd
         self.found = Found()
         self.marks = self.found.marks
         self._pages: dict[int, bytes] = {}
@@ -246,6 +247,8 @@ class _Reader:
                     self.marks.addresses.append(place)
                 elif kind == _ATTRIBUTE:
                     attributes.append((place, message(body)))
+                    if attributes[-1][1].kind.odd > self.odd:
+                        raise Unusual
                 if kind not in _STEPPED_OVER:
                     if kind in found:
                         raise Unusual
@@ -263,7 +266,7 @@ class _Reader:
         shape = _shape(space)
         kind = parsed(messages[_DATATYPE][1])
         dtype = kind.dtype
-        if dtype is None:
+        if dtype is None or kind.odd > self.odd:
             raise Unusual
         _check_fill(messages, dtype.itemsize)
         version, layout, address, stored = _LAYOUT.unpack_from(plan)

@@ -29,6 +29,12 @@ _MOST_STORED = 2  # times the size of a chunk; packing makes nothing twice as la
 _FILTERS = range(1, 7), (32000,)  # HDF5's own, and h5py's LZF; all others are plugins
 
 
+def check_known(kind: Datatype | None, found: Any) -> None:
+    """Raises: what h5py raises for numbers that it, and so Keras, does not know."""
+    if kind is not None and kind.odd:
+        found.dtype  # noqa: B018
+
+
 class Dataset:
     """A dataset of the file.
 
@@ -49,12 +55,14 @@ class Dataset:
         chunked = self.layout == h5d.CHUNKED
         self.chunk = tuple(map(int, plan.get_chunk())) if chunked else None
         self.chunk_bytes = math.prod(self.chunk) * self.kind.size if self.chunk else 0
-        self.filters = [
-            int(plan.get_filter(index)[0]) for index in range(plan.get_nfilters() if chunked else 0)
-        ]
-        for number in self.filters:
+        self.filters: list[int] = []
+        for index in range(plan.get_nfilters() if chunked else 0):
+            number, _, values, _ = plan.get_filter(index)
             if not any(number in known for known in _FILTERS):
                 raise Refused(path, f"it uses HDF5 filter {number}, which is a plugin")
+            if not chunks.as_written(number, values, self.kind.size):
+                raise Refused(path, f"HDF5 filter {number} has odd parameters", damaged=True)
+            self.filters.append(int(number))
 
     def _shape(self) -> tuple[int, ...]:
         space = self.item.get_space()
@@ -66,10 +74,12 @@ class Dataset:
         return tuple(int(extent) for extent in space.get_simple_extent_dims())
 
     def _kind(self) -> Datatype:
+        found = self.item.get_type()
         try:
-            kind = parsed(self.item.get_type().encode()[CODE_HEAD:])
+            kind = parsed(found.encode()[CODE_HEAD:])
         except Unusual:
             kind = None
+        check_known(kind, found)
         if kind is None or kind.dtype is None:
             raise Refused(
                 self.path,

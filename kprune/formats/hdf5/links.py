@@ -51,6 +51,7 @@ class Links:
 
     def __init__(self, root: Any, file: object, where: str) -> None:
         self.file, self.where = file, where
+        h5o.visit(root, lambda _: None)  # what libhdf5 itself does not get through is damaged
         self.root = h5o.get_info(root).addr
         self.objects = {self.root: Found("", root)}
         waiting = [self.root]

@@ -92,7 +92,7 @@ class PlainCopy:
         return OpenFile(self._fd, None, f"a temporary copy of {self.original.file}").window()
 
     def _found(self) -> Found:
-        found = read_plain(self.window, self.where)
+        found = read_plain(self.window, self.where, odd=True)
         if found is None:
             raise damaged(self.original.file, "HDF5 finds no sense in it", where=self.where)
         return found
