@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from kprune.page.figures import figure
 from kprune.page.page import Page
 from kprune.page.plot import Curve, Panel
-from kprune.page.result import Result
+from kprune.page.result import Result, result_schema
 from kprune.report.files import show_files
 from kprune.report.report import Report
 from kprune.text import clean
@@ -170,3 +170,14 @@ def _row(found: Iteration, round_: Round) -> list[str]:
         *loss,
         mark,
     ]
+
+
+def iterate_schema() -> dict[str, Any]:
+    """The JSON Schema of the report."""
+    schema = result_schema(Iteration, "kprune iterate report")
+    schema["properties"]["why"] = {
+        "type": "string",
+        "description": "why there was no further round",
+    }
+    schema["required"] = [*schema["required"], "why"]
+    return schema

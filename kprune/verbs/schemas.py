@@ -39,7 +39,7 @@ SCHEMAS = {
     "diff": Described("diff", "kprune.views.difference:Difference"),
     "verify": Described("verify", "kprune.verification.verify_result:Verification"),
     "tune": Described("tune", "kprune.train.tune_result:Tuning"),
-    "iterate": Described("iterate", "kprune.verbs.iterate_result:Iteration"),
+    "iterate": Described("iterate", "kprune.verbs.iterate_result:iterate_schema"),
     "sensitivity": Described(
         "the curves of 'sensitivity'", "kprune.select.plans.curves:curves_schema"
     ),

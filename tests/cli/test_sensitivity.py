@@ -54,6 +54,7 @@ def test_mistakes_are_told_before_anything_is_measured(kprune: Kprune, model: Pa
         ran = kprune("sensitivity", model, "--data", "nowhere.npz", *options)
         assert (ran.code, ran.out) == (code, "")
         assert words in ran.err
+    Path("d.npz").write_bytes(b"")
     assert kprune("sensitivity", "-", "--data", "d.npz", stdin=model.read_bytes()).code == 2
 
 

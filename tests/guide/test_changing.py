@@ -80,7 +80,7 @@ def test_a_layer_is_folded_through_and_merged_through(changed: Path) -> None:
         found = kprune.compact("drop.keras", merge=True, check=False, dry_run=True)
         print(found.changed, sorted(note.kind for note in found.notes))
     """
-    assert said(changed, code) == "{'a': [1, 2]} ['folded', 'merged']\n"
+    assert said(changed, code) == "{'a': [1, 2]} ['active', 'folded', 'merged']\n"
 
 
 def test_a_criterion_is_its_formula_and_stands_in_help(changed: Path) -> None:

@@ -133,6 +133,7 @@ def sensitivity(
     from kprune.cli.progress import Progress
     from kprune.verbs.sensitivity import sensitivity as measure
 
+    shares = _numbers(ratios)
     if plot is not None:
         from kprune.page.plot import check_plot
 
@@ -142,7 +143,7 @@ def sensitivity(
         found = measure(
             model,
             data=data,
-            ratios=_numbers(ratios),
+            ratios=shares,
             criterion=criterion,
             layers=[*(names or []), *(layer or [])] or None,
             exclude=exclude or [],
