@@ -249,6 +249,7 @@ add_all("hdf5", {
     "a root that is a dataset": (
         damaged(lambda f: f.put(64, f.header(KERNEL)).put(72, 0, 4)), WEIGHTS),
     "a tree that holds itself": (damaged(own_tree), WEIGHTS),
+    "a tree that is its own neighbour": (damaged(sibling), WEIGHTS),
     "a tree of 65,535 entries": (tree(6, 0xFFFF, 2), WEIGHTS),
     "a tree of another kind": (tree(4, 1, 1), WEIGHTS),
     "a tree 200 levels high": (tree(5, 200, 1), WEIGHTS),
@@ -327,7 +328,6 @@ def _with_filter(number: int) -> bytes:
 
 # What libhdf5 reads all the same, and Keras with it, comes out as libhdf5 reads it.
 add_all("hdf5", {
-    "a tree that is its own neighbour": (damaged(sibling),),
     "a header of 65,535 messages": (header(2, 0xFFFF, 2),),
     "2,000 names of one tensor": (with_more(many_links),),
     "scale and offset filter": (dataset(chunks=(5, 6), scaleoffset=3, compression=None),),
