@@ -48,3 +48,10 @@ def complete_schema(incomplete: str) -> list[str]:
     from kprune.verbs.schemas import SCHEMAS
 
     return [name for name in SCHEMAS if name.startswith(incomplete)]
+
+
+def complete_topic(incomplete: str) -> list[str]:
+    """Pages of the guide."""
+    from kprune.views.guide import topics
+
+    return [name for name in topics() if name.startswith(incomplete)]

@@ -6,4 +6,5 @@ diff.py      what differs between two files; difference.py: as data, and as it i
 fields.py    entries of configs that differ; values.py: tensors that differ
 known_rules.py  the classes that have a rule
 known_criteria.py  the criteria, and the statistics of expressions
+guide.py     the pages of the guide
 """

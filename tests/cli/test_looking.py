@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import kprune as package
 from kprune.page.tables import wrapped
 from tests.cli.conftest import Kprune, edited, with_unknown_layer
 
@@ -189,3 +191,31 @@ def test_criteria_says_of_each_what_it_is_and_what_it_needs(kprune: Kprune, tmp_
     assert {"mean", "w", "gamma", "outgoing_l1", "apoz"} <= names
     text = kprune("criteria").out
     assert all(name in text for name in (*rows.keys() - {"breadth"}, *names))
+
+
+def test_the_guide_lists_its_pages_and_prints_one(kprune: Kprune) -> None:
+    listed = kprune("guide").out
+    folder = Path(package.__file__).parent / "guide"
+    pages = {path.stem: path.read_text() for path in folder.glob("*.md")}
+    assert pages
+    for name, text in pages.items():
+        assert name in listed and text.partition("\n")[0].removeprefix("# ") in listed
+        assert kprune("guide", name).out == text
+    ran = kprune("guide", "repiar")
+    assert ran.code == 2 and "did you mean 'repair'?" in ran.err
+
+
+def test_on_a_terminal_a_page_is_laid_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kprune.page.page import Page
+    from kprune.views.guide import page_of, show
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    page = Page()
+    page.stream, page.width, page.colours = Terminal(), 60, False
+    show(page_of("repair"), page)
+    text = page.stream.getvalue()
+    assert "```console" not in text and "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= 60

@@ -8,7 +8,7 @@ flatten.py      flatten
 inspect.py      inspect
 iterate.py      iterate
 plan.py         plan, apply
-reference.py    rules, criteria, schema
+reference.py    rules, criteria, schema, guide
 repair.py       repair
 sensitivity.py  sensitivity
 tune.py         tune
@@ -55,5 +55,6 @@ COMMANDS = (
     Entry(CHECK, "sensitivity", "sensitivity", "Measure what it costs to cut each layer alone."),
     Entry(REFERENCE, "rules", "reference", "Layer classes and operations that kprune knows, and what they do."),
     Entry(REFERENCE, "criteria", "reference", "Criteria and statistics: what each is, its source, what it needs."),
+    Entry(REFERENCE, "guide", "reference", "Pages that say more than help does."),
     Entry(REFERENCE, "schema", "reference", "JSON Schema of plans and of reports."),
 )  # fmt: skip

@@ -1,11 +1,11 @@
-"""kprune rules, criteria and schema: what kprune knows, and what its files look like."""
+"""kprune rules, criteria, schema and guide: what kprune knows, and what its files look like."""
 
 from fnmatch import fnmatchcase
 from typing import Annotated
 
 from typer import Argument, Option
 
-from kprune.cli.completion import complete_schema
+from kprune.cli.completion import complete_schema, complete_topic
 from kprune.cli.options import RULES, Debug, Json
 from kprune.errors import UsageError
 from kprune.text import clean
@@ -118,3 +118,28 @@ def schema(
     from kprune.cli.output import print_json
 
     print_json(schema_of(what))
+
+
+def guide(
+    topic: Annotated[
+        str | None,
+        Argument(
+            metavar="TOPIC",
+            help="Which page; without it they are listed.",
+            autocompletion=complete_topic,
+            show_default=False,
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Pages that say more than help does.
+
+    Example: kprune guide repair
+    """
+    from kprune.page.page import Page
+    from kprune.views.guide import page_of, show, topics
+
+    if topic is None:
+        Page().table(["topic", "~page"], list(topics().items()))
+        return
+    show(page_of(topic), Page())
