@@ -223,6 +223,33 @@ class Analysis(Struct, eq=False, dict=True):
                 do=loads,
             )
 
+        self._check_surplus()
+
+    def _check_surplus(self) -> None:
+        """Refuse a layer with a variable more than its class has: Keras does not load it."""
+        if self.order is not None or is_old(self.tensors):
+            return  # which variables are whose is not told by paths alone
+        known = {weight.path for weight in self.weights}
+        owners = {
+            f"{weight.layer.store}/vars": weight.layer
+            for weight in self.weights
+            if weight.path.rpartition("/")[0] == f"{weight.layer.store}/vars"
+        }
+        for path in self.tensors:
+            layer = owners.get(path.rpartition("/")[0])
+            if layer is not None and path not in known and layer.is_builtin:
+                self._refuse_surplus(layer, path)
+
+    def _refuse_surplus(self, layer: Layer, path: str) -> None:
+        from kprune.checking.layer_weights import counts_weights  # hardly any file gets here
+
+        if counts_weights(layer.kind, layer.config):
+            raise DamagedFileError(
+                f"'{clean(layer.path)}' has a variable more in the file than a {clean(layer.kind)} has",
+                where=path,
+                do="check that the file loads in Keras",
+            )
+
     def parameters(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, int]:
         """How many numbers each layer holds, by the store of the layer that Keras would count them for.
 

@@ -53,6 +53,12 @@ def expected_weights(kind: str, config: Config, inputs: Sequence[MaybeShape]) ->
     return find(config, inputs)
 
 
+def counts_weights(kind: str, config: Config) -> bool:
+    """Whether it is known how many weights a layer of Keras's own has, whatever it is called on."""
+    own = plain_name(kind)
+    return own in WEIGHTS and own != "Normalization" and not quantizes(config.get("dtype"))
+
+
 def weight(name: str, *shape: int | None, when: Any = True, **more: Any) -> Weights:
     """One weight with the initializer of its name, or none if a condition does not hold."""
     more.setdefault("initializer", f"{name}_initializer")
