@@ -237,7 +237,9 @@ class Analysis(Struct, eq=False, dict=True):
         }
         for path in self.tensors:
             layer = owners.get(path.rpartition("/")[0])
-            if layer is not None and path not in known and layer.is_builtin:
+            if layer is None or path in known or not layer.is_builtin:
+                continue
+            if not self.map.record(layer).opaque:  # else its rule did not get to the end
                 self._refuse_surplus(layer, path)
 
     def _refuse_surplus(self, layer: Layer, path: str) -> None:

@@ -20,6 +20,9 @@ _NO_MODEL = "the model's config does not describe a model"
 MAX_NESTING = 64
 WRAPPERS = ("TimeDistributed", "SpectralNormalization")
 """Keras's layers that hold one other layer, as `layer` in their config and in the weights file alike."""
+_NO_OBJECTS = frozenset(
+    "data_format dilation_rate filters kernel_size padding pool_size strides units".split()
+)
 _NUMBERS = frozenset({"epsilon", "momentum", "rate"})
 CONSTANT = "_CONSTANT_VALUE"  # stands for a layer's name where Keras 2 writes a constant
 
@@ -203,7 +206,7 @@ def _check_entries(name: str, spec: dict[str, Any]) -> None:
         return
     for key, value in spec["config"].items():
         if isinstance(value, dict):
-            wrong = not isinstance(value.get("class_name", ""), str)
+            wrong = key in _NO_OBJECTS or not isinstance(value.get("class_name", ""), str)
         else:
             wrong = key in _NUMBERS and not isinstance(value, (int, float))
         if wrong:

@@ -358,3 +358,10 @@ def test_a_layer_of_keras_2_that_is_registered_as_users_register_theirs_is_keras
     assert in_h5.is_builtin and in_keras.is_builtin and not of_a_user.is_builtin
     assert rules.find(in_h5) is rules.find(in_keras) is rules.layers["CustomScaleLayer"]
     assert rules.find(of_a_user) is None
+
+
+@pytest.mark.parametrize("entry", ["units", "padding", "strides", "data_format"])
+def test_what_is_no_object_in_any_layer_is_none(entry: str) -> None:
+    dense = {"class_name": "Dense", "config": {"name": "a", "units": 3, entry: {"a": 1}}}
+    with pytest.raises(DamagedFileError, match=f"the {entry} of layer 'a'"):
+        parse_model({"class_name": "Sequential", "config": {"layers": [dense]}})
