@@ -171,14 +171,16 @@ class Fuzzer:
             os.close(answers)
             _be_the_worker(target, self.seed, number, stop, state, sent, end)
         os.close(sent)
-        with os.fdopen(answers) as lines:
-            for line in lines:
-                if line.endswith("\n"):
-                    at, code, fault = json.loads(line)
-                    self._note(target, at, code, fault)
-        _, status = os.waitpid(child, 0)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child, signal.SIGKILL)
+        try:
+            with os.fdopen(answers) as lines:
+                for line in lines:
+                    if line.endswith("\n"):
+                        at, code, fault = json.loads(line)
+                        self._note(target, at, code, fault)
+            _, status = os.waitpid(child, 0)
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child, signal.SIGKILL)
         last, finished = STATE.unpack(state[: STATE.size])
         state.close()
         code = os.waitstatus_to_exitcode(status)
