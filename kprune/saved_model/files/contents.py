@@ -52,6 +52,9 @@ def reading(path: object, part: str) -> Iterator[None]:
     """Turn whatever TensorFlow raises about a part of the folder into damage."""
     try:
         yield
+    except DamagedFileError as error:
+        error.name_file(shown(str(path)))
+        raise
     except KpruneError:
         raise
     except OSError as error:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from kprune.active_content.operations import CALLERS, CHECKPOINTS, is_inert
-from kprune.errors import DamagedFileError, UnsoundOutputError
+from kprune.errors import DamagedFileError, KpruneError, UnsoundOutputError
+from kprune.faults import damaged
 from kprune.runtime.tensorflow_runtime import tensorflow
 from kprune.saved_model.files.contents import Contents, saved_keys
 from kprune.saved_model.files.rewrite import specs
@@ -23,6 +24,8 @@ from kprune.version import __version__
 
 MANY = 3
 """Complaints that a message quotes."""
+
+_ALL = "saved_model.pb"  # the place of a complaint after which nothing more can be told
 
 _CALLS = {"PartitionedCall": ("f",), "StatefulPartitionedCall": ("f",), "RemoteCall": ("f",)}
 _LOOPS = {"While": ("cond", "body"), "StatelessWhile": ("cond", "body")}
@@ -55,25 +58,45 @@ def require_sound(read: Callable[[], Contents], before: Callable[[], Contents]) 
         read: reads it.
         before: gives what it was made from. What was wrong there in the same place is no fault of
             the change; it is called only in need.
-    Raises: UnsoundOutputError if it contradicts itself.
+    Raises: UnsoundOutputError if it contradicts itself; DamagedFileError if what it was made from
+        does so already, in another place or so that no more can be told.
     """
-    try:
-        found = complaints(read())
-    except DamagedFileError as error:
-        found = [Complaint(error.where, f"{error.what}: {error.why}")]
+    found = _told_of(read)
     if not found:
         return
-    known = {complaint.place for complaint in complaints(before())}
-    found = [complaint for complaint in found if complaint.place not in known]
+    known = _told_of(before)
+    places = {complaint.place for complaint in known} - {_ALL}
+    found = [complaint for complaint in found if complaint.place not in places]
+    if found and known:
+        raise damaged(before().folder, _quoted(known), where=_places(known))
     if found:
-        more = f"; and {len(found) - MANY} more" if len(found) > MANY else ""
         raise UnsoundOutputError(
             "the result contradicts itself, which is a bug in kprune",
-            where=", ".join(dict.fromkeys(clean(one.place) for one in found[:MANY])),
-            why="; ".join(clean(one.text, 300) for one in found[:MANY]) + more,
+            where=_places(found),
+            why=_quoted(found),
             do=f"nothing was written; please report this message (kprune {__version__}) with the "
             "command that gave it",
         )
+
+
+def _told_of(read: Callable[[], Contents]) -> list[Complaint]:
+    try:
+        return complaints(read())
+    except DamagedFileError as error:
+        return [Complaint(error.where, f"{error.what}: {error.why}")]
+    except KpruneError:
+        raise
+    except Exception as error:  # whatever graphs that hang together in no way lead to
+        return [Complaint(_ALL, _told(error))]
+
+
+def _places(found: Sequence[Complaint]) -> str:
+    return ", ".join(dict.fromkeys(clean(one.place) for one in found[:MANY]))
+
+
+def _quoted(found: Sequence[Complaint]) -> str:
+    more = f"; and {len(found) - MANY} more" if len(found) > MANY else ""
+    return "; ".join(clean(one.text, 300) for one in found[:MANY]) + more
 
 
 def complaints(contents: Contents) -> list[Complaint]:

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from kprune.errors import DamagedFileError
 from kprune.saved_model.tracing.graph import MAIN, constant, shape_of
+from kprune.text import clean
 
 # Operations that say their output's shape in an attribute of their own.
 _SHAPED = frozenset(
@@ -51,6 +53,8 @@ def carry_out(
         _set_constant(held[name], value)
         _set_shapes(held[name], {0: list(value.shape)})
     for name, shape in variables.items():
+        if name not in nodes[MAIN]:
+            raise DamagedFileError("a variable of the graph has no node in it", where=clean(name))
         _set_shape(nodes[MAIN][name].attr["shape"].shape, shape)
     for node, shape in objects.items():
         _set_shape(meta.object_graph_def.nodes[node].variable.shape, shape)
@@ -113,6 +117,10 @@ def _merge(proto: Any, shape: Sequence[int | None]) -> None:
 
 
 def _set_shape(proto: Any, shape: list[int]) -> None:
+    if len(proto.dim) != len(shape):
+        raise DamagedFileError(
+            f"a variable has {len(proto.dim)} axes in the graph and {len(shape)} in the checkpoint"
+        )
     for dim, size in zip(proto.dim, shape, strict=True):
         dim.size = size
 
