@@ -115,8 +115,8 @@ HDF5_OBJECTS = Limit("hdf5-objects", 200_000, "objects", "groups and datasets of
 CHUNK_BYTES = Limit("chunk-bytes", 256_000_000, "bytes", "one chunk of a dataset, unpacked")
 HDF5_SECONDS = Limit("hdf5-seconds", 3, "seconds", "of CPU time for the metadata of an HDF5 file")
 HDF5_MEMORY = Limit("hdf5-memory", 256_000_000, "bytes", "memory for the metadata of an HDF5 file")
-UNPACKED_BYTES = Limit(
-    "unpacked-bytes",
+VALUE_BYTES = Limit(
+    "value-bytes",
     4_000_000_000,
     "bytes",
     "values of an HDF5 file, unpacked, beyond its own size",
@@ -143,7 +143,7 @@ TABLE = {
         CHUNK_BYTES,
         HDF5_SECONDS,
         HDF5_MEMORY,
-        UNPACKED_BYTES,
+        VALUE_BYTES,
     )
 }
 """All bounds by name."""

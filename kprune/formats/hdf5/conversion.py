@@ -31,7 +31,7 @@ from kprune.formats.hdf5.libhdf5 import h5py
 from kprune.formats.hdf5.links import Links, Refused, refusal
 from kprune.formats.hdf5.plain_copy import FAILED, OUT_OF_MEMORY, OUTLINE, PER_SECOND
 from kprune.formats.opening import OpenFile, Window
-from kprune.limits import ATTRIBUTE_BYTES, CHUNK_BYTES, HDF5_MEMORY, UNPACKED_BYTES, limit
+from kprune.limits import ATTRIBUTE_BYTES, CHUNK_BYTES, HDF5_MEMORY, VALUE_BYTES, limit
 from kprune.text import clean
 
 h5a, h5s, h5t = h5py.h5a, h5py.h5s, h5py.h5t
@@ -203,7 +203,7 @@ class _Objects:
             if dataset is not None:
                 place = f"{where}, {clean(path)}"
                 declared += dataset.nbytes
-                UNPACKED_BYTES.check(declared - window.size, f"all up to {place}", window.file)
+                VALUE_BYTES.check(declared - window.size, f"all up to {place}", window.file)
                 CHUNK_BYTES.check(dataset.chunk_bytes, f"a chunk of {place}", window.file)
 
     @property

@@ -118,7 +118,7 @@ class _Reader:
         fields = _SUPERBLOCK.unpack(self._structure(0, _SUPERBLOCK.size))
         signature, versions, sizes = fields[0], fields[1:6], fields[6:8]
         base, free, end, driver, _, header, cached = fields[12:19]
-        if fields[9:11] != (_LEAF_ENTRIES // 2, _TREE_CHILDREN // 2) or cached > 1:
+        if fields[9:12] != (_LEAF_ENTRIES // 2, _TREE_CHILDREN // 2, 0) or cached > 1:
             raise Unusual
         if signature != b"\x89HDF\r\n\x1a\n" or any(versions) or sizes != (8, 8) or fields[8]:
             raise Unusual

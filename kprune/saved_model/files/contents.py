@@ -29,6 +29,7 @@ VARIABLES = "variables"
 PREFIX = "variables/variables"
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+_LARGEST_PB = (1 << 31) - 1
 CANNOT = {
     "drop_optimizer": Cannot(
         "kprune does not leave the optimizer's state out of a SavedModel",
@@ -145,6 +146,8 @@ def read(folder: Path) -> Contents:
 
     proto = saved_model_pb2.SavedModel()
     with reading(folder, PB):
+        if os.path.getsize(folder / PB) > _LARGEST_PB:
+            raise ValueError("it is larger than protocol buffers can be, 2 GiB")
         data = (folder / PB).read_bytes()
         proto.ParseFromString(data)
     if not proto.meta_graphs:
@@ -152,6 +155,8 @@ def read(folder: Path) -> Contents:
             f"{shown(folder)} is damaged", where=PB, why="there is no graph in it"
         )
     meta = _serving(proto)
+    with reading(folder, PB):
+        _check_names(meta.graph_def)
     shapes: dict[str, tuple[int, ...]] = {}
     dtypes: dict[str, np.dtype] = {}
     reader = None
@@ -175,6 +180,19 @@ def read(folder: Path) -> Contents:
             do="get the folder again",
         )
     return Contents(folder, proto, meta, shapes, dtypes, reader)
+
+
+def _check_names(graph: Any) -> None:
+    """Raises: ValueError if two functions, or two nodes of a graph, have one name."""
+    functions = graph.library.function
+    for what, held in (
+        ("functions", [function.signature for function in functions]),
+        *(("nodes", nodes) for nodes in (graph.node, *(f.node_def for f in functions))),
+    ):
+        names = [item.name for item in held]
+        if len(set(names)) < len(names):
+            twice = next(name for number, name in enumerate(names) if name in names[:number])
+            raise ValueError(f"two {what} are called '{clean(twice)}'")
 
 
 def _has_variables(meta: Any) -> bool:

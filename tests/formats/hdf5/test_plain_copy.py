@@ -195,7 +195,7 @@ def test_a_chunk_is_unpacked_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fill", "name"),
     [
-        (lambda file: file.create_dataset("x", (1 << 40,), "f4"), "unpacked-bytes"),
+        (lambda file: file.create_dataset("x", (1 << 40,), "f4"), "value-bytes"),
         (
             lambda file: file.create_dataset(
                 "x", (1,), "f4", chunks=(1 << 27,), maxshape=(None,), compression="gzip"
@@ -217,9 +217,9 @@ def test_a_limit_that_is_raised_lets_it_pass(tmp_path: Path) -> None:
     def fill(file: h5py.File) -> None:
         file.create_dataset("x", (3000,), "f4", fillvalue=2)
 
-    with limit(unpacked_bytes=1000), pytest.raises(LimitError):
+    with limit(value_bytes=1000), pytest.raises(LimitError):
         opened(tmp_path / "w.h5", fill)
-    with limit(unpacked_bytes=12_000):
+    with limit(value_bytes=12_000):
         weights = opened(tmp_path / "w.h5", fill)
     assert (weights.read("x") == 2).all()
     weights.close()
