@@ -103,8 +103,10 @@ add_all("weights", {
 # These are found when values are read, or moved.
 add_all("weights", {
     "a tensor too many in a layer": (with_tensor("layers/dense/vars/2", np.zeros(6, F)), "vars/2"),
-    "an opaque kernel in a float32 layer": (with_tensor(KERNEL, np.zeros((5, 6), "V2")), KERNEL),
-    "a kernel never written": (replaced(KERNEL, (5, 6), "f4"), KERNEL),
+    "an opaque kernel that is called nothing": (
+        replaced(KERNEL, data=np.zeros((5, 6), "V2")), KERNEL),
+    "a kernel of four opaque bytes a number": (
+        replaced(KERNEL, data=np.zeros((5, 6), "V4")), KERNEL),
 }, inspect_code=0)  # fmt: skip
 
 
