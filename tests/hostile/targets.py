@@ -426,9 +426,8 @@ class Config(Data):
             if one.shape == other.shape:
                 if one.tobytes() != other.tobytes():
                     return f"{path} keeps its shape and changes its values"
-            elif (
-                one.ndim != other.ndim
-                or sum(a != b for a, b in zip(one.shape, other.shape, strict=True)) != 1
+            elif one.ndim != other.ndim or not all(
+                a - b in (0, 1) for a, b in zip(one.shape, other.shape, strict=True)
             ):
                 return f"{path} has shape {other.shape} instead of {one.shape}"
         return ""
