@@ -117,7 +117,6 @@ def analyse(source: Source, rules: Iterable[str] = ()) -> Analysis:
     """
     try:
         with for_file(source.bytes):
-            check_provenance(source.metadata, source.name)
             found = _analysed(source, rules)
             check_units(found, source.name)
             return found
@@ -137,6 +136,8 @@ def _analysed(source: Source, rules: Iterable[str]) -> Analysis:
 
         import_keras()
     known = load_rules(rules)  # with them come criteria, for every format
+    # Not before: of a SavedModel of Keras 2 they may register the classes.
+    check_provenance(source.metadata, source.name)
     old = str(source.metadata.get("keras_version", "3")).startswith(("1.", "2."))
     known = replace(known, traceable=not old)
     if own is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from types import NoneType
 from typing import Any
 
 from kprune.errors import CannotPruneError, DamagedFileError, KpruneError
@@ -208,7 +209,7 @@ def _check_entries(name: str, spec: dict[str, Any]) -> None:
         if isinstance(value, dict):
             wrong = key in _NO_OBJECTS or not isinstance(value.get("class_name", ""), str)
         else:
-            wrong = key in _NUMBERS and not isinstance(value, (int, float))
+            wrong = key in _NUMBERS and not isinstance(value, (int, float, NoneType))
         if wrong:
             raise TypeError(f"the {key} of layer {name!r} is {value!r}")
 

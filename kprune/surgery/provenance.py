@@ -58,7 +58,7 @@ class _Record(Struct):
 
     version: str
     plan: _Steps
-    units: dict[str, Annotated[list[Index], Meta(min_length=1)]]
+    units: dict[str, list[Index]]  # none of a layer that vanished with its branch
     trained: Index = 0
 
 

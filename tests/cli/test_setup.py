@@ -60,10 +60,22 @@ def test_a_package_that_is_broken_is_no_bug_of_kprune(samples: Path, tmp_path: P
     assert ran.stderr.startswith("error: zlib_ng cannot be imported\nwhy:   RuntimeError: built")
 
 
-def test_without_h5py_a_legacy_file_is_not_called_damaged(legacy: Path, tmp_path: Path) -> None:
-    ran = without(tmp_path, "h5py", "inspect", legacy)
+def test_without_h5py_what_kprune_reads_itself_is_read(legacy: Path, tmp_path: Path) -> None:
+    assert without(tmp_path, "h5py", "inspect", legacy).returncode == 0
+
+
+def test_without_h5py_a_file_of_the_newest_format_is_not_called_damaged(
+    legacy: Path, tmp_path: Path
+) -> None:
+    import h5py
+
+    newest = tmp_path / "newest.h5"
+    with h5py.File(legacy) as old, h5py.File(newest, "w", libver="latest") as new:
+        new.attrs.update(old.attrs)
+        old.copy("model_weights", new)
+    ran = without(tmp_path, "h5py", "inspect", newest)
     assert ran.returncode == 4
-    assert ran.stderr.startswith("error: h5py, which reads legacy .h5 files, cannot be imported\n")
+    assert ran.stderr.startswith("error: h5py, ") and "cannot be imported" in ran.stderr
 
 
 @pytest.fixture

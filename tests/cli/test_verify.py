@@ -96,6 +96,7 @@ def test_each_limit_that_does_not_hold_is_told_in_a_line(
 def test_limits_that_cannot_be_read_or_have_no_data_are_refused(
     kprune: Kprune, model: Path
 ) -> None:
+    Path("d.npz").write_bytes(b"")
     for words in (["--min", "accuracy"], ["--max", "=3"], ["--max", "loss=much"]):
         ran = kprune("verify", model, model, "--data", "d.npz", *words)
         assert ran.code == 2 and f"{words[0]} is given" in ran.err
