@@ -10,14 +10,18 @@ behind it, for bytecode and imports.
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 from kprune.active_content import Active
 from kprune.active_content.active import listed
 from kprune.errors import CannotPruneError
+from kprune.faults import damaged, parsing
 from kprune.formats import Source
+from kprune.formats.legacy_h5 import CONFIG, TRAINING
 from kprune.page.figures import some
 from kprune.page.result import Note
 from kprune.runtime.keras_import import keras_of, name_of
@@ -50,6 +54,31 @@ def require_inert(source: Source, keras: ModuleType) -> None:
     items = [item for item in untrusted(source, keras) if not item.compiled]
     if items:
         raise refusal(source, items)
+
+
+def require_read_alike(source: Source, path: Path) -> None:
+    """Refuse a legacy file in which HDF5, and so Keras, finds another config than was looked at.
+
+    kprune reads such files itself. A damaged one that the two read differently could show a harmless
+    config to one and another to the other.
+
+    Args:
+        path: what Keras is going to load.
+    Raises: DamagedFileError.
+    """
+    if source.trusted or source.format != "h5":
+        return
+    from kprune.formats.hdf5.libhdf5 import h5py
+
+    known = {CONFIG: source.config, TRAINING: source.metadata.get(TRAINING)}
+    with parsing(source.name, "its attributes"), h5py.File(path, "r") as file:
+        texts = {name: file.attrs.get(name) for name in known}
+        found = {name: None if text is None else json.loads(text) for name, text in texts.items()}
+    for name, config in known.items():
+        if json.dumps(found[name]) != json.dumps(config):  # NaN equals itself there
+            raise damaged(
+                source.name, "HDF5 reads it otherwise than kprune", where=f"attribute {name}"
+            )
 
 
 def may_compile(source: Source, keras: ModuleType) -> bool:

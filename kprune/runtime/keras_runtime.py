@@ -13,7 +13,7 @@ from kprune.errors import CannotPruneError, FileError, KpruneError
 from kprune.formats import Source, write_model
 from kprune.formats.registry import usual_suffix
 from kprune.runtime.custom_classes import foreign_classes, import_classes
-from kprune.runtime.inert import locked, may_compile, require_inert
+from kprune.runtime.inert import locked, may_compile, require_inert, require_read_alike
 from kprune.runtime.keras_import import import_keras, keras_of, name_of, quiet, reason_of
 from kprune.runtime.lambda_code import safe_mode_of
 from kprune.text import clean
@@ -44,6 +44,7 @@ def load(source: Source, folder: Path, *, compiled: bool = False) -> Any:
         )
     require_inert(source, keras)
     path = _under_a_name_that_keras_takes(source, folder)
+    require_read_alike(source, path)
     with quiet():
         own = import_classes(foreign_classes(source.config)) if source.trusted else {}
     said = source.config.get("compile_config") or source.metadata.get("training_config")

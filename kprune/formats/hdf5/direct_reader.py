@@ -255,6 +255,8 @@ class _Reader:
                     found[kind] = place, body
         if count:
             raise Unusual
+        if len({item.name for _, item in attributes}) < len(attributes):
+            raise Unusual  # which of two of one name Keras gets is libhdf5's to say
         if attributes:
             self.found.attributes[path] = attributes
         return found
