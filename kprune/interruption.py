@@ -8,13 +8,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from kprune.types import AnyPath
 
 ENDING = ("SIGTERM", "SIGHUP")  # by name: Windows has not both
 _written: list[str] = []
 _came: list[int] = []
+_undisturbed: list[bool] = []
 
 
 class Terminated(SystemExit):
@@ -61,9 +62,24 @@ def _handled(usual: Any, numbers: list[int]) -> Iterator[None]:
             signal.signal(number, usual)
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
+def _stop(number: int, frame: FrameType | None) -> None:
     _came.append(number)
-    raise _raised_by(number)
+    if not _undisturbed:
+        raise _raised_by(number)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let a signal wait: between the moment when an output has its name and that when this is known.
+
+    For what takes no time. Raises: what a signal raised that came meanwhile, at the end.
+    """
+    _undisturbed.append(True)
+    try:
+        yield
+    finally:
+        _undisturbed.pop()
+    end_if_asked()
 
 
 def _raised_by(number: int) -> KeyboardInterrupt | Terminated:

@@ -11,8 +11,11 @@ from kprune.interruption import (
     Terminated,
     end_if_asked,
     ended_by_signals,
+    note_written,
     signal_behind,
     terminable,
+    undisturbed,
+    written,
 )
 
 
@@ -59,3 +62,14 @@ def test_a_signal_that_an_import_swallows_or_renames_still_ends_the_command() ->
     with ended_by_signals():
         assert signal_behind(error) is None
         end_if_asked()
+
+
+def test_a_signal_waits_until_it_is_known_that_an_output_has_its_name() -> None:
+    done = []
+    with pytest.raises(Terminated), ended_by_signals():
+        with undisturbed():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("named")
+            note_written("out.keras")
+        done.append("never")
+    assert done == ["named"] and written()[-1].endswith("out.keras")

@@ -15,7 +15,7 @@ from kprune.atomic.standard_output import Streamed
 from kprune.atomic.system_calls import inherit, rename_to_free_name, sync_folder, write_all
 from kprune.errors import FileError, UsageError
 from kprune.faults import shown, writing
-from kprune.interruption import end_if_asked, note_written, terminable
+from kprune.interruption import end_if_asked, note_written, terminable, undisturbed
 from kprune.types import AnyPath
 
 _CHUNK = 1 << 20
@@ -140,9 +140,10 @@ class _Sibling(NewFile):
                 inherit(self.fd, self.target, self.old)
             os.fsync(self.fd)
         check()
-        with writing(self.name):
-            self._publish()
-        note_written(self.target)
+        with undisturbed():
+            with writing(self.name):
+                self._publish()
+            note_written(self.target)
         sync_folder(self._folder, self.name)
 
     def _publish(self) -> None:

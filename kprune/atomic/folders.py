@@ -20,7 +20,7 @@ from kprune.atomic.system_calls import (
 )
 from kprune.errors import FileError, UsageError
 from kprune.faults import shown, writing
-from kprune.interruption import end_if_asked, note_written, terminable
+from kprune.interruption import end_if_asked, note_written, terminable, undisturbed
 from kprune.types import AnyPath
 
 
@@ -45,9 +45,10 @@ class NewFolder:
             parent = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             check()
-            with writing(self.name):
-                self._publish(target)
-            note_written(target)
+            with undisturbed():
+                with writing(self.name):
+                    self._publish(target)
+                note_written(target)
             sync_folder(parent, self.name)
         finally:
             os.close(parent)
