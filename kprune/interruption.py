@@ -32,8 +32,19 @@ def terminable() -> Iterator[None]:
     A signal for which the program has a handler keeps it, and one that is ignored, as SIGHUP is
     under nohup, stays so.
     """
-    with _handled(signal.SIG_DFL, [getattr(signal, n) for n in ENDING if hasattr(signal, n)]):
-        yield
+    with _terminable() as ours:
+        try:
+            yield
+        finally:
+            if ours:  # nobody around it has to know what came
+                _came.clear()
+
+
+@contextmanager
+def _terminable() -> Iterator[list[int]]:
+    names = [name for name in ENDING if hasattr(signal, name)]
+    with _handled(signal.SIG_DFL, [getattr(signal, name) for name in names]) as ours:
+        yield ours
 
 
 @contextmanager
@@ -45,18 +56,18 @@ def ended_by_signals() -> Iterator[None]:
     """
     _came.clear()
     _written.clear()
-    with terminable(), _handled(signal.default_int_handler, [signal.SIGINT]):
+    with _terminable(), _handled(signal.default_int_handler, [signal.SIGINT]):
         yield
 
 
 @contextmanager
-def _handled(usual: Any, numbers: list[int]) -> Iterator[None]:
+def _handled(usual: Any, numbers: list[int]) -> Iterator[list[int]]:
     main = threading.current_thread() is threading.main_thread()
     ours = [number for number in numbers if main and signal.getsignal(number) is usual]
     try:
         for number in ours:
             signal.signal(number, _stop)
-        yield
+        yield ours
     finally:
         for number in ours:
             signal.signal(number, usual)

@@ -73,3 +73,5 @@ def test_a_signal_waits_until_it_is_known_that_an_output_has_its_name() -> None:
             note_written("out.keras")
         done.append("never")
     assert done == ["named"] and written()[-1].endswith("out.keras")
+    with ended_by_signals():  # the next command begins
+        end_if_asked()
