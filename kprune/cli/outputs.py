@@ -99,13 +99,25 @@ def _name_standard_output(values: dict[str, Any]) -> None:
 
 
 def _inputs(values: Mapping[str, Any], but: tuple[str, ...] = ()) -> Iterator[str]:
-    """What a command reads, files of units (`conv:@FILE`) included."""
+    """What a command reads: files of units (`conv:@FILE`) included, and those that a plan names."""
+    plan = values.get("plan")
+    if isinstance(plan, str) and "drop_branches" in values:  # 'apply'; plans of 'iterate' name none
+        yield from _named_in(plan)
     for name, value in values.items():
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and name in READ.difference(but):
                 yield text
             elif isinstance(text, str) and name in ("specs", "units"):
                 yield text.partition("@")[2]
+
+
+def _named_in(path: str) -> Iterator[str]:
+    from kprune.select.plans.plan import files_named_in
+    from kprune.verbs.apply import load_plan
+
+    plan, folder = load_plan(path)
+    for name in files_named_in(plan):
+        yield os.path.join(folder or "", name)
 
 
 def _default_outputs(values: Mapping[str, Any]) -> Iterator[str]:

@@ -309,3 +309,13 @@ def test_a_full_temporary_folder_is_named(
         "why:   the disk is full: that of the temporary folder\n"
         "do:    free some space there, or set TMPDIR to another folder\n"
     )
+
+
+def test_a_file_that_a_plan_names_is_an_input(kprune: Kprune, model: Path) -> None:
+    Path("units.txt").write_text("0\n1\n")
+    plan = 'version: 1\nsteps: [{backend: remove, layers: {hidden: "@units.txt"}}]\n'
+    Path("plan.yaml").write_text(plan)
+    ran = kprune("apply", model, "plan.yaml", "-o", "a.keras", "--report", "units.txt", "--force")
+    assert ran.code == 2 and Path("units.txt").read_text() == "0\n1\n"
+    assert not Path("a.keras").exists()
+    assert kprune("apply", model, "plan.yaml", "-o", "a.keras").code == 0

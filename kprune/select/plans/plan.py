@@ -125,6 +125,16 @@ def _check_texts(plan: Plan, document: Document) -> None:
                 ) from None
 
 
+def files_named_in(plan: Plan) -> list[str]:
+    """The files of units, class names, tokens and data that a plan names, as it writes them."""
+    found: list[str | None] = []
+    for step in plan.steps:
+        units = [value for value in step.layers.values() if isinstance(value, str)]
+        found += [text.partition("@")[2] for text in units]
+        found += [step.class_names, step.data, *(step.keep_tokens or {}).values()]
+    return [name for name in found if name]
+
+
 def plan_to_yaml(plan: Plan) -> str:
     """The plan as YAML text that `parse_plan` reads back as an equal plan.
 
