@@ -65,13 +65,13 @@ def complaints(outline: Outline) -> list[Complaint]:
     """Where a model file contradicts itself. What is not known of a layer is passed over."""
     try:
         model = parse_model(outline.config)
+        if outline.order is None and is_old(outline.shapes):
+            settle_stores(model, outline.shapes)
+        walk = Walk(model)
     except CannotPruneError:  # its config holds no graph
         return []
     except DamagedFileError as error:
         return [Complaint("", "config", f"{error.what}: {error.why}")]
-    if outline.order is None and is_old(outline.shapes):
-        settle_stores(model, outline.shapes)
-    walk = Walk(model)
     if outline.order is not None:
         found = _by_order(model, walk, outline.shapes, outline.order)
     else:

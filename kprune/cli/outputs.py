@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from kprune.errors import KpruneError
 from kprune.interruption import signal_behind, written
 
 SMALL = {"report": "--report", "plot": "--plot", "file": "-o"}
@@ -115,7 +116,10 @@ def _named_in(path: str) -> Iterator[str]:
     from kprune.select.plans.plan import files_named_in
     from kprune.verbs.apply import load_plan
 
-    plan, folder = load_plan(path)
+    try:
+        plan, folder = load_plan(path)
+    except KpruneError:
+        return  # the command itself says what is wrong with it
     for name in files_named_in(plan):
         yield os.path.join(folder or "", name)
 

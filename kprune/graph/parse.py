@@ -28,6 +28,10 @@ _NUMBERS = frozenset({"epsilon", "momentum", "rate"})
 CONSTANT = "_CONSTANT_VALUE"  # stands for a layer's name where Keras 2 writes a constant
 
 
+_FAULTS = (KeyError, IndexError, TypeError, ValueError, AttributeError)
+"""What reading a config that is not one may raise."""
+
+
 def parse_model(config: dict[str, Any]) -> Model:
     """The graph of a whole config.json.
 
@@ -41,7 +45,7 @@ def parse_model(config: dict[str, Any]) -> Model:
         return _parse(config, path="", store="", trainable=True, seen={}, nesting=0)
     except RecursionError as error:
         raise DamagedFileError(_NO_MODEL, why="a part of it is nested too deeply") from error
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except _FAULTS as error:
         why = f"{type(error).__name__}: {clean(str(error))}"
         raise DamagedFileError(_NO_MODEL, why=why) from error
 
@@ -166,7 +170,18 @@ def layer_inside(outer: Layer, spec: dict[str, Any], at: str, nesting: int = 0) 
         outer: whose place in the weights file is known.
         spec: the inner layer's dict in the config.
         at: the attribute that holds it, which names the group of its weights.
+    Raises: DamagedFileError if the dict is not that of a layer.
     """
+    try:
+        return _layer_inside(outer, spec, at, nesting)
+    except _FAULTS as error:
+        raise DamagedFileError(
+            f"what the config of '{clean(outer.path)}' has as '{clean(at)}' is no layer",
+            why=f"{type(error).__name__}: {clean(str(error))}",
+        ) from error
+
+
+def _layer_inside(outer: Layer, spec: dict[str, Any], at: str, nesting: int) -> Layer:
     name = spec.get("name") or spec["config"].get("name", at)
     layer = make_layer(str(name), spec, outer.path + "/")
     layer.store = f"{outer.store}/{at}"

@@ -33,10 +33,10 @@ def channels(analysis: Analysis, layer: Layer) -> int:
 
     Raises: CannotPruneError if that is not known.
     """
-    width = output_labels(analysis, layer).shape
+    width = output_labels(analysis, layer).shape or None  # a single number has no channels
     others = _outputs(analysis, layer)[1:]
     if width is not None and any(
-        other.shape is None or other.shape[-1] != width[-1] for other in others
+        not other.shape or other.shape[-1] != width[-1] for other in others
     ):
         raise CannotPruneError(
             f"'{clean(layer.path)}' cannot be masked",

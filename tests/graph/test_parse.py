@@ -12,7 +12,7 @@ import pytest
 from kprune.errors import CannotPruneError, DamagedFileError, LimitError
 from kprune.graph import Constant, TensorRef, parse_model
 from kprune.graph.model import leaves, map_leaves
-from kprune.graph.parse import make_layer
+from kprune.graph.parse import layer_inside, make_layer
 from kprune.labels.closure import close
 from kprune.rules import builtin
 from kprune.surgery.remove import remove
@@ -365,3 +365,11 @@ def test_what_is_no_object_in_any_layer_is_none(entry: str) -> None:
     dense = {"class_name": "Dense", "config": {"name": "a", "units": 3, entry: {"a": 1}}}
     with pytest.raises(DamagedFileError, match=f"the {entry} of layer 'a'"):
         parse_model({"class_name": "Sequential", "config": {"layers": [dense]}})
+
+
+def test_what_is_inside_a_layer_and_is_none_is_damage() -> None:
+    config = sequential(layer("Dense", "a", units=4), shape=[4])
+    outer = next(iter(parse_model(config).layers.values()))
+    for inside in ({"config": {}}, {"class_name": "LSTM", "config": {"units": {}}}):
+        with pytest.raises(DamagedFileError, match="is no layer"):
+            layer_inside(outer, inside, "forward_layer")

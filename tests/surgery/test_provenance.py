@@ -146,6 +146,7 @@ MAY_BE_ANYTHING = {("plan", "version")}
 MAY_BE = {
     ("version",): ["x"],
     ("units",): [{}],
+    **{("units", name): [[]] for name in RECORD["units"]},
     ("trained",): [...],
     **{("plan", "steps", n, "backend"): ["x"] for n in range(3)},
     **{("plan", "steps", n, "layers"): [{}] for n in range(2)},
