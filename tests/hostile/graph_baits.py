@@ -251,9 +251,12 @@ def fire(payload: Payload, folder: Path) -> None:
         from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
 
         proto = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
-        for function in proto.meta_graphs[0].graph_def.library.function:
-            graph_def, _ = function_def_to_graph_def(function)
-            graph_def.library.CopyFrom(proto.meta_graphs[0].graph_def.library)
+        library = proto.meta_graphs[0].graph_def.library
+        for function in library.function:
+            with tf.Graph().as_default():  # what made the file may be gone, with the functions
+                tf.graph_util.import_graph_def(tf.compat.v1.GraphDef(library=library))
+                graph_def, _ = function_def_to_graph_def(function)
+            graph_def.library.CopyFrom(library)
             with tf.Graph().as_default():
                 tf.graph_util.import_graph_def(graph_def)
         return
