@@ -10,6 +10,7 @@ import pytest
 
 import kprune
 from kprune.errors import CannotPruneError, FileError, FrozenUnitsError, KpruneError, SetupError
+from kprune.saved_model.files import contents, graph_check
 from tests.saved_model.plain import random_free_units
 
 pytestmark = pytest.mark.oracle
@@ -63,7 +64,23 @@ def compiled():
     return model
 
 
-MODELS = {make.__name__: make for make in (sequential, functional, residual, nested, compiled)}
+def swish():
+    """Activations with a gradient of their own, a function that waits for its arguments."""
+    return keras.Sequential(
+        [
+            keras.layers.Input((6, 6, 1)),
+            keras.layers.Conv2D(4, 3, activation="swish", name="conv"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(5, activation="silu", name="silu"),
+            keras.layers.Dense(5, activation="gelu", name="gelu"),
+            keras.layers.Dense(3, name="last"),
+        ]
+    )
+
+
+MODELS = {
+    make.__name__: make for make in (sequential, functional, residual, nested, swish, compiled)
+}
 
 
 def randomised(model):
@@ -123,6 +140,18 @@ def test_a_keras_2_model_is_one_afterwards_and_equals_the_masked_one(tmp_path, n
     np.testing.assert_allclose(served, got, rtol=1e-5, atol=1e-6)
     note = json.loads((tmp_path / "small" / "assets.extra" / "kprune.json").read_text())["kprune"]
     assert note["plan"]["steps"][0]["layers"] == units
+
+
+def test_functions_that_wait_for_an_argument_do_not_contradict_themselves(tmp_path):
+    swish().save(tmp_path / "model", save_format="tf")
+    found = contents.read(tmp_path / "model")
+    assert any(
+        f"^{arg.name}" in node.input
+        for function in found.meta.graph_def.library.function
+        for arg in function.signature.input_arg
+        for node in function.node_def
+    )
+    assert graph_check.complaints(found) == []
 
 
 def test_the_compile_state_comes_along_and_training_goes_on(tmp_path):

@@ -198,7 +198,9 @@ class _Graphs:
         del graph_def.node[: len(arguments)]
         graph_def = self._bare(graph_def)
         read = {text.partition(":")[0] for node in graph_def.node for text in node.input}
-        used = {name: tensor for name, tensor in inputs.items() if name in read}
+        # A node may wait for an argument, as it may for a node: an import maps the two apart.
+        named = inputs | {f"^{name}": tensor for name, tensor in inputs.items()}
+        used = {name: tensor for name, tensor in named.items() if name in read}
         self._put(graph_def, used, scope)
 
         def tensor(text: str) -> Any:
