@@ -216,6 +216,24 @@ def _repeated(config: Config, inputs: Sequence[MaybeShape]) -> MaybeShape:
     return (first(inputs)[0], config["n"], *first(inputs)[1:])
 
 
+# -- numbers of bins, categories and tokens -------------------------------------------------------
+
+
+def _numbered(config: Config, inputs: Sequence[MaybeShape]) -> MaybeShape:
+    """A number for each value."""
+    return inputs[0] if config.get("output_mode", "int") == "int" else None
+
+
+def _categories(config: Config, inputs: Sequence[MaybeShape]) -> MaybeShape:
+    shape = first(inputs)
+    if len(shape) < 2 or (
+        config.get("output_mode", "multi_hot") == "one_hot" and shape[-1] is None
+    ):
+        return None
+    spread = config.get("output_mode", "multi_hot") == "one_hot" and shape[-1] != 1
+    return (*(shape if spread else shape[:-1]), config["num_tokens"])
+
+
 # -- joining --------------------------------------------------------------------------------------
 
 
@@ -314,9 +332,13 @@ SHAPES: dict[str, Gives] = {
     **dict.fromkeys(
         "Add Subtract Multiply Average CustomScaleLayer Maximum Minimum".split(), _combined
     ),
+    **dict.fromkeys(
+        ("Discretization", "HashedCrossing", "Hashing", "IntegerLookup", "StringLookup"), _numbered
+    ),
     **dict.fromkeys(("Rescaling", "Normalization"), _rescaled),
     **dict.fromkeys(("LSTM", "GRU", "SimpleRNN"), _recurrent),
     **dict.fromkeys(("Attention", "AdditiveAttention"), _attended),
+    "CategoryEncoding": _categories,
     "Concatenate": _concatenated,
     "Dense": _units,
     "Dot": _dotted,

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from kprune.checking.configs import Config, at, axes_of, channels, first, numbers, plain_name, times
-from kprune.checking.shapes import MaybeShape
+from kprune.checking.shapes import MaybeShape, agree
 from kprune.dtypes import quantizes
 from kprune.graph.model import Shape
 
@@ -27,6 +27,7 @@ class Expected(Struct, frozen=True):
         trainable: as Keras counts it, unless the layer is frozen.
         initializer: the key of the config that holds its initializer.
         again: whether it is another one once more, which a legacy `.h5` lists but once.
+        multiple: what its first size is a multiple of, where that is all that is known of it.
     """
 
     name: str
@@ -35,6 +36,13 @@ class Expected(Struct, frozen=True):
     trainable: bool = True
     initializer: str = ""
     again: bool = False
+    multiple: int = 1
+
+    def fits(self, shape: Shape) -> bool:
+        """Whether a stored tensor's shape may be this one's."""
+        return agree(tuple(shape), self.shape) and (
+            not shape or (shape[0] or 0) % self.multiple == 0
+        )
 
 
 Weights = list[Expected]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from kprune.checking.layer_weights import Expected
 from kprune.checking.outline import Outline
-from kprune.checking.shapes import agree
 from kprune.checking.walk import Complaint, Walk
 from kprune.errors import CannotPruneError, DamagedFileError, UnsoundOutputError
 from kprune.graph.model import Layer, Model, Shape
@@ -122,7 +121,7 @@ def _in_groups(
             continue
         for number, weight in enumerate(own):
             shape = shapes.get(f"{group}/{number}")
-            if shape is not None and not agree(tuple(shape), weight.shape):
+            if shape is not None and not weight.fits(shape):
                 yield _differs(layer, weight, shape)
 
 
@@ -137,6 +136,8 @@ def _group(layer: Layer, at: str, counts: Mapping[str, int]) -> str:
 def _differs(layer: Layer, weight: Expected, shape: Shape) -> Complaint:
     name = f"{weight.at}/{weight.name}" if weight.at else weight.name
     text = f"the {name} of '{clean(layer.path)}' has shape {tuple(shape)}, but the config requires {weight.shape}"
+    if weight.multiple > 1:
+        text += f", the first size a multiple of {weight.multiple}"
     return Complaint(layer.path, name, text)
 
 
@@ -159,5 +160,5 @@ def _by_order(
             yield Complaint(outer.path, "tensors", text)
             continue
         for (layer, weight), path in zip(found, paths, strict=True):
-            if not agree(tuple(shapes[path]), weight.shape):
+            if not weight.fits(shapes[path]):
                 yield _differs(layer, weight, shapes[path])

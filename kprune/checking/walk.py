@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from kprune.checking.configs import array_shape
 from kprune.checking.layer_shapes import given_shapes
@@ -89,9 +90,11 @@ class Walk:
                 )
             shapes[ref.key] = shape
         self._check_built(model, given)
+        folds: dict[tuple[str, int, int], int] = {}
         for call in model.calls:
             if call.inputs:
                 made = self._call(call, shapes)
+                self._fold(call, shapes, folds)
             else:
                 key = (call.layer.name, call.node, 0)
                 made = [merged(shapes.get(key), declared_shape(call.layer))]
@@ -138,6 +141,32 @@ class Walk:
             kind, config = layer.kind, layer.config
             return [self._try(layer, lambda: operation_shape(kind, config, arguments, keywords))]
         return self.visit(layer, inputs)
+
+    def _fold(
+        self,
+        call: Call,
+        shapes: Mapping[tuple[str, int, int], MaybeShape],
+        folds: dict[tuple[str, int, int], int],
+    ) -> None:
+        """Note what the last axis of a tensor is a multiple of, where an unknown number of places is flattened."""
+        layer = call.layer
+        if not layer.is_builtin or len(call.inputs) != 1:
+            return
+        (ref,) = call.inputs
+        key, made = ref.key, (layer.name, call.node, 0)
+        shape = merged(shapes.get(key), ref.shape)
+        if (
+            layer.kind == "Embedding"
+            and shape is None
+            and isinstance(layer.config["output_dim"], int)
+        ):
+            folds[made] = layer.config["output_dim"]
+        elif layer.kind == "Flatten" and shape is not None:
+            folds[made] = product(size or 1 for size in shape[1:]) or 1
+        elif layer.kind in ("Flatten", "Dropout", "Activation") and key in folds:
+            folds[made] = folds[key]
+        elif layer.kind == "Dense" and key in folds and (found := self._expected.get(layer)):
+            self._expected[layer] = [replace(found[0], multiple=max(folds[key], 1)), *found[1:]]
 
     # -- one layer ------------------------------------------------------------------------------
 

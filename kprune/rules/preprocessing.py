@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kprune.labels.labels import Labels
+from kprune.labels.labels import Labels, Shape
 from kprune.rules.shapes import replaced, spatial_axes
 from kprune.tracing.layer_call import LayerCall
 from kprune.tracing.registry import LAYERS
@@ -56,6 +56,7 @@ HOLDING = {
     "is the base class of layers, and does nothing": "Layer",
     "is a part of a recurrent layer, not a layer to be called": "LSTMCell GRUCell SimpleRNNCell StackedRNNCells",
 }
+ONE_BY_ONE = frozenset("Discretization HashedCrossing Hashing IntegerLookup StringLookup".split())
 
 
 @LAYERS.rule(*PASSING, does="passes", note="pixel by pixel or position by position; channels pass")
@@ -73,10 +74,30 @@ def positions_change(call: LayerCall) -> Labels:
     return x.with_keeps_zero(False)
 
 
+def _encoded(call: LayerCall) -> Shape | None:
+    """The shape of numbers of bins, categories or tokens, which a legacy `.h5` does not record; None if open."""
+    shape, config = call.x.shape, call.config
+    if shape is None or len(shape) < 2:
+        return None
+    if call.kind == "CategoryEncoding":
+        mode = config.get("output_mode", "multi_hot")
+        if mode == "one_hot" and shape[-1] != 1:
+            return None if shape[-1] is None else (*shape, config["num_tokens"])
+        return (*shape[:-1], config["num_tokens"])
+    if config.get("output_mode", "int") != "int":
+        return None
+    if call.kind == "TextVectorization":
+        return (shape[0], config.get("output_sequence_length"))
+    return shape if call.kind in ONE_BY_ONE else None
+
+
 def _hold(reason: str, names: list[str]) -> None:
     @LAYERS.rule(*names, does="opaque", note=reason)
     def hold(call: LayerCall) -> Any:
-        return call.opaque(f"{call.layer.path!r} ({call.kind}) {reason}")
+        result = call.opaque(f"{call.layer.path!r} ({call.kind}) {reason}")
+        if isinstance(result, Labels) and result.shape is None and call.xs:
+            return result.with_shape(_encoded(call))
+        return result
 
 
 for _reason, _names in HOLDING.items():

@@ -309,6 +309,13 @@ class LayerCall(RuleCall):
         for axis in self._record.axes.values():
             yield Axis.of(axis.ids)
 
+    def own_units(self) -> Iterator[Axis]:
+        """The units of the layer and of the layers inside it, without the rows of embeddings."""
+        for record in self._record.whole():
+            for axis in record.axes.values():
+                if axis.name != TOKENS:
+                    yield Axis.of(axis.ids)
+
     def weight_axes(self) -> Iterator[Axis]:
         """What stands along the axes of the layer's weights, those of layers inside it among them."""
         for record in self._record.whole():

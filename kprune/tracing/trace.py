@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from kprune.errors import KpruneError, UsageError
 from kprune.graph.model import Call, Layer, Model, TensorRef, leaves, map_leaves
 from kprune.graph.parse import INPUT, MOST_AXES, as_shape, declared_shape, is_keras3_node
-from kprune.labels.labels import Labels, Shape, merged
+from kprune.labels.labels import Axis, Labels, Shape, merged
 from kprune.labels.map import LAYER, Freeze, LabelMap, UnitAxis, Visit
 from kprune.text import clean
 from kprune.tracing.declared_shapes import follow_declared
@@ -176,7 +177,7 @@ class Tracer:
             args, kwargs = map_leaves(call.made_tensor, args), map_leaves(call.made_tensor, kwargs)
             call = LayerCall(self, record, args, kwargs, recorded, graph_call)
             call.made = made
-        ties = len(self.map.ties)
+        ties, frozen = len(self.map.ties), len(self.map.freezes)
         if layer.model is not None and rule is None:
             outputs = self.run(layer.model, call.xs)
             record.answer = "model"
@@ -188,6 +189,8 @@ class Tracer:
         if layer.kind == "Lambda" and layer.is_builtin:
             follow_declared(call, outputs)
         outputs = _checked(call, outputs)
+        if layer.model is None or rule is not None:
+            _freeze_lost(call, outputs, self.map.freezes[frozen:])
         if (rule is not None or call.made) and not record.opaque:
             flat = [leaf for leaf in leaves(outputs) if isinstance(leaf, Labels)]
             freeze_unclaimed(call, flat, self.map.ties[ties:] if call.made else ())
@@ -324,6 +327,23 @@ def _checked(call: LayerCall, outputs: Any) -> Any:
         elif shape != labels.shape:
             replaced[id(labels)] = labels.with_shape(shape)
     return map_leaves(lambda leaf: replaced.get(id(leaf), leaf), outputs) if replaced else outputs
+
+
+def _freeze_lost(call: LayerCall, outputs: Any, known: Sequence[Freeze]) -> None:
+    """Freeze what meets a layer that gives a tensor of unknown shape: no label can stand in that.
+
+    Args:
+        known: what the layer's rule froze by itself.
+    """
+    flat = [leaf for leaf in leaves(outputs) if isinstance(leaf, Labels)]
+    if all(leaf.shape is not None or leaf.numbers is not None for leaf in flat):
+        return
+    why = f"{call.layer.path!r} gives a tensor of unknown shape, in which no unit can be followed"
+    held = [freeze.ids for freeze in known]
+    met: list[Labels | Axis] = [*call.xs, *flat, *call.own_units()]
+    for one in met:
+        ids = one.all_ids()
+        call.freeze(ids[~np.isin(ids, np.concatenate(held))] if held else ids, why, subject=LAYER)
 
 
 def _apart(outputs: Any, inputs: list[Labels]) -> Any:

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 import kprune
+from kprune.checking.outline import Outline
+from kprune.checking.output import complaints
 from kprune.graph import parse_model
 from kprune.graph.order import snake_case
 from tests.formats.making import contents
@@ -241,3 +243,68 @@ def test_a_squeeze_of_all_axes_says_which_once_one_filter_is_left(
     model.get_layer("out").set_weights([kernel, bias])
     x = np.random.default_rng(0).normal(size=(4, 3, 3, 2)).astype("float32")
     np.testing.assert_allclose(pruned(x).numpy(), model(x).numpy(), 1e-4, 1e-5)
+
+
+def looked_up(keras: Any, before: str) -> Any:
+    """Values that become numbers of rows, of a shape that a legacy file does not record."""
+    layers = keras.layers
+    kind, made = {
+        "lookup": ("string", lambda: layers.StringLookup(vocabulary=["a", "b", "c"])),
+        "hashing": ("string", lambda: layers.Hashing(4)),
+        "bins": ("float32", lambda: layers.Discretization(bin_boundaries=[0.0, 1.0, 2.0])),
+        "lambda": ("float32", lambda: layers.Lambda(abs)),
+    }[before]
+    inputs = keras.Input((3,), dtype=kind)
+    x = layers.Embedding(4, 6, name="emb")(made()(inputs))
+    x = layers.Dense(5, name="mid")(layers.Flatten()(x))
+    return keras.Model(inputs, layers.Dense(2, name="out")(x))
+
+
+@pytest.mark.parametrize("before", ["lookup", "hashing", "bins"])
+def test_rows_of_an_embedding_behind_a_preprocessing_layer(
+    keras: Any, tmp_path: Path, before: str
+) -> None:
+    import tensorflow as tf
+
+    model = looked_up(keras, before)
+    model.save(tmp_path / "m.h5")
+    kprune.remove(tmp_path / "m.h5", {"emb": [0, 4]})
+    cut = keras.models.load_model(tmp_path / "m.pruned.h5", compile=False)
+    assert cut.get_layer("mid").kernel.shape == (12, 5)
+    (table,) = model.get_layer("emb").get_weights()
+    table[:, [0, 4]] = 0
+    model.get_layer("emb").set_weights([table])
+    x = tf.constant([["a", "b", "c"], ["b", "x", "a"]])
+    if before == "bins":
+        x = tf.constant([[-1.0, 0.5, 3.0], [1.5, 0.5, -2.0]])
+    np.testing.assert_allclose(cut(x), model(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_what_meets_a_tensor_of_unknown_shape_stays(
+    keras: Any, tmp_path: Path, pooled: bool
+) -> None:
+    model = looked_up(keras, "lambda")
+    if pooled:
+        x = keras.layers.GlobalAveragePooling1D()(model.get_layer("emb").output)
+        model = keras.Model(model.input, keras.layers.Dense(2)(x))
+    model.save(tmp_path / "m.h5")
+    with pytest.raises(kprune.CannotPruneError, match="unknown shape"):
+        kprune.remove(tmp_path / "m.h5", {"emb": [0]})
+    assert not (tmp_path / "m.pruned.h5").exists()
+
+
+@pytest.mark.parametrize("before", ["lookup", "lambda"])
+def test_rows_of_a_kernel_that_do_not_fit_what_is_flattened_are_noticed(
+    keras: Any, tmp_path: Path, before: str
+) -> None:
+    looked_up(keras, before).save(tmp_path / "m.h5")
+    with h5py.File(tmp_path / "m.h5") as file:
+        config = json.loads(file.attrs["model_config"])
+    order = {"emb": ["e"], "mid": ["k", "b"], "out": ["l", "c"]}
+    shapes = {"e": (4, 6), "k": (18, 5), "b": (5,), "l": (5, 2), "c": (2,)}
+    assert complaints(Outline(config, shapes, order)) == []
+    (embedding,) = (one for one in config["config"]["layers"] if one["class_name"] == "Embedding")
+    embedding["config"]["output_dim"] = 5
+    (found,) = complaints(Outline(config, {**shapes, "e": (4, 5)}, order))
+    assert "kernel of 'mid'" in found.text
