@@ -224,6 +224,16 @@ def _numbered(config: Config, inputs: Sequence[MaybeShape]) -> MaybeShape:
     return inputs[0] if config.get("output_mode", "int") == "int" else None
 
 
+def _tokens(config: Config, inputs: Sequence[MaybeShape]) -> MaybeShape:
+    """A number for each value, or a place for each word of the vocabulary."""
+    shape, mode = first(inputs), config.get("output_mode", "int")
+    if mode == "int":
+        return inputs[0]
+    width = config.get("max_tokens" if config.get("pad_to_max_tokens") else "vocabulary_size")
+    known = len(shape) == 2 and (mode != "one_hot" or shape[1] == 1)
+    return (shape[0], width) if known else None
+
+
 def _categories(config: Config, inputs: Sequence[MaybeShape]) -> MaybeShape:
     shape = first(inputs)
     if len(shape) < 2 or (
@@ -332,9 +342,8 @@ SHAPES: dict[str, Gives] = {
     **dict.fromkeys(
         "Add Subtract Multiply Average CustomScaleLayer Maximum Minimum".split(), _combined
     ),
-    **dict.fromkeys(
-        ("Discretization", "HashedCrossing", "Hashing", "IntegerLookup", "StringLookup"), _numbered
-    ),
+    **dict.fromkeys(("Discretization", "HashedCrossing", "Hashing"), _numbered),
+    **dict.fromkeys(("IntegerLookup", "StringLookup"), _tokens),
     **dict.fromkeys(("Rescaling", "Normalization"), _rescaled),
     **dict.fromkeys(("LSTM", "GRU", "SimpleRNN"), _recurrent),
     **dict.fromkeys(("Attention", "AdditiveAttention"), _attended),

@@ -85,7 +85,10 @@ def _encoded(call: LayerCall) -> Shape | None:
             return None if shape[-1] is None else (*shape, config["num_tokens"])
         return (*shape[:-1], config["num_tokens"])
     if config.get("output_mode", "int") != "int":
-        return None
+        depth = config.get("max_tokens" if config.get("pad_to_max_tokens") else "vocabulary_size")
+        counted = call.kind in ("IntegerLookup", "StringLookup") and isinstance(depth, int)
+        spread = config["output_mode"] == "one_hot" and shape[-1] != 1
+        return (shape[0], depth) if counted and not spread and len(shape) == 2 else None
     if call.kind == "TextVectorization":
         return (shape[0], config.get("output_sequence_length"))
     return shape if call.kind in ONE_BY_ONE else None

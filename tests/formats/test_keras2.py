@@ -280,6 +280,27 @@ def test_rows_of_an_embedding_behind_a_preprocessing_layer(
     np.testing.assert_allclose(cut(x), model(x), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["one_hot", "multi_hot"])
+def test_a_vocabulary_beside_what_is_flattened(keras: Any, tmp_path: Path, mode: str) -> None:
+    import tensorflow as tf
+
+    layers = keras.layers
+    word, number = keras.Input((1,), dtype="string"), keras.Input((1,), dtype="int64")
+    x = layers.StringLookup(vocabulary=["a", "b"])(word)
+    x = layers.Flatten()(layers.Embedding(4, 6, name="emb")(x))
+    coded = layers.IntegerLookup(vocabulary=[3, 5, 9], mask_token=0, output_mode=mode)(number)
+    x = layers.Dense(2, name="out")(layers.Concatenate()([x, coded]))
+    model = keras.Model([word, number], x)
+    model.save(tmp_path / "m.h5")
+    kprune.remove(tmp_path / "m.h5", {"emb": [0]})
+    cut = keras.models.load_model(tmp_path / "m.pruned.h5", compile=False)
+    (table,) = model.get_layer("emb").get_weights()
+    table[:, 0] = 0
+    model.get_layer("emb").set_weights([table])
+    x = [tf.constant([["a"], ["x"]]), tf.constant([[3], [4]], tf.int64)]
+    np.testing.assert_allclose(cut(x), model(x), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("pooled", [False, True])
 def test_what_meets_a_tensor_of_unknown_shape_stays(
     keras: Any, tmp_path: Path, pooled: bool
