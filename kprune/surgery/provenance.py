@@ -46,7 +46,7 @@ class _Step(Struct):
     fold: bool = False
     outgoing: bool = False
     silence: bool = False
-    repair: str | bool | None = None
+    repair: str | bool | dict[str, Any] | None = None
 
 
 class _Steps(Struct):

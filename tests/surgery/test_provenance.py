@@ -151,7 +151,7 @@ MAY_BE = {
     **{("plan", "steps", n, "backend"): ["x"] for n in range(3)},
     **{("plan", "steps", n, "layers"): [{}] for n in range(2)},
     **{("plan", "steps", n, "layers", name): [[]] for n, name in enumerate("ab")},
-    ("plan", "steps", 0, "repair"): [None, True, "x", ...],
+    ("plan", "steps", 0, "repair"): [None, True, "x", {}, {"a": 1}, ...],
     ("plan", "steps", 1, "below"): [None, 7, -1, 2.5, 10**30, float("nan"), ...],
     ("plan", "steps", 2, "whole_layers"): [[], ["a"]],
     ("plan", "steps", 2, "whole_layers", 0): ["x"],

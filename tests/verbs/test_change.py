@@ -245,7 +245,11 @@ def test_a_layer_vanishes_unnamed_only_with_leave_from_the_command_or_the_plan(
         kprune.apply(path, plan, drop_branches=given, output=out, force=True)
         assert out.read_bytes() == direct.read_bytes()
     with pytest.raises(LastUnitError) as caught:
-        kprune.apply(path, parse_plan(json.dumps({"version": 1, "steps": [step]})), output=out)
+        kprune.apply(
+            path,
+            parse_plan(json.dumps({"version": 1, "steps": [step]})),
+            output=tmp_path / "no.keras",
+        )
     assert caught.value.where == "p -> sum -> q (plan.yaml, line 1)"
 
 

@@ -234,7 +234,7 @@ def test_a_text_longer_than_any_plan_is_refused():
 def test_a_text_of_more_values_than_any_plan_is_refused():
     with pytest.raises(LimitError) as caught:
         read("[" + "1," * 200_001 + "]")
-    assert caught.value.why == "it has more items; limit plan-items, 200,000"
+    assert caught.value.why == "it has more items; limit plan-items, 160,000"
 
 
 @given(st.text(max_size=60) | st.text("ab: -[]{},&*!|>'\"%@`#\n\t019.~", max_size=60))
