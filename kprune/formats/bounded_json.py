@@ -10,10 +10,8 @@ import numpy as np
 from kprune.faults import damaged, parsing
 from kprune.limits import JSON_BYTES, JSON_ITEMS, JSON_LEVELS
 
-_SIGNS = b'[]{},"'
-_OTHERS = bytes(set(range(256)) - set(_SIGNS))
+_OTHERS = bytes(set(range(256)) - set(b'[]{},"'))  # what structures no text
 _BLOCK = 1 << 20
-_OTHERS = bytes(set(range(256)) - set(b'[]{},"'))
 _DIGITS = bytes(ord("0") <= byte <= ord("9") for byte in range(256))
 _ENDLESS = b"\1" * 308  # digits: Python knows whole numbers that no float holds
 _STEPS = bytes.maketrans(b"[{]}", b"\1\1\xff\xff")  # one level down, one up, as int8

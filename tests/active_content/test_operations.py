@@ -114,7 +114,7 @@ class Text:
         (Node("PrintV2"), True),
         (Node("PrintV2", output_stream=b"stderr"), True),
         (Node("PrintV2", output_stream=b"stdout"), False),
-        (Node("PrintV2", output_stream=b"file:///tmp/x"), False),
+        (Node("PrintV2", output_stream=b"file:///elsewhere/x"), False),
         (Node("FixedUnigramCandidateSampler"), True),
         (Node("FixedUnigramCandidateSampler", vocab_file=b"/etc/passwd"), False),
         (Node("DecodeProtoV2"), True),

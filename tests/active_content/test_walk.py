@@ -103,8 +103,8 @@ ACTIVE = {
         "'x' opens the address gs://bucket/words.txt",
     ),
     "another program": (
-        layer("TFSMLayer", filepath="/tmp/saved"),
-        "'x' loads another program with TFSMLayer (/tmp/saved)",
+        layer("TFSMLayer", filepath="/elsewhere/saved"),
+        "'x' loads another program with TFSMLayer (/elsewhere/saved)",
     ),
     "a model of PyTorch": (
         layer("TorchModuleWrapper"), "'x' loads another program with TorchModuleWrapper",

@@ -15,11 +15,6 @@ from kprune.tracing.layer_call import LayerCall
 from kprune.tracing.rule_call import CannotTell
 
 
-def sized_with(call: LayerCall) -> list[Labels]:
-    """The tensors of sizes among the arguments of a call."""
-    return [x for x in leaves([call.args, call.kwargs]) if isinstance(x, Labels) and is_sizes(x)]
-
-
 def is_sizes(value: Any) -> bool:
     return isinstance(value, Labels) and value.numbers is not None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -189,10 +190,9 @@ def _check_names(graph: Any) -> None:
         ("functions", [function.signature for function in functions]),
         *(("nodes", nodes) for nodes in (graph.node, *(f.node_def for f in functions))),
     ):
-        names = [item.name for item in held]
-        if len(set(names)) < len(names):
-            twice = next(name for number, name in enumerate(names) if name in names[:number])
-            raise ValueError(f"two {what} are called '{clean(twice)}'")
+        twice = [name for name, count in Counter(item.name for item in held).items() if count > 1]
+        if twice:
+            raise ValueError(f"two {what} are called '{clean(twice[0])}'")
 
 
 def _has_variables(meta: Any) -> bool:
