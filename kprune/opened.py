@@ -15,6 +15,7 @@ from kprune.analysis.analysis import Analysis
 from kprune.atomic import TemporaryFolder
 from kprune.errors import DamagedFileError, LimitError
 from kprune.formats import Source
+from kprune.graph.dialects import is_keras_2
 from kprune.graph.parse import holds_graph
 from kprune.limits import for_file
 from kprune.surgery.provenance import check_provenance, check_units
@@ -138,8 +139,7 @@ def _analysed(source: Source, rules: Iterable[str]) -> Analysis:
     known = load_rules(rules)  # with them come criteria, for every format
     # Not before: of a SavedModel of Keras 2 they may register the classes.
     check_provenance(source.metadata, source.name)
-    old = str(source.metadata.get("keras_version", "3")).startswith(("1.", "2."))
-    known = replace(known, traceable=not old)
+    known = replace(known, traceable=not is_keras_2(source.metadata))
     if own is not None:
         found: Analysis = own(rules)
         return found

@@ -17,6 +17,7 @@ from kprune.dtypes import is_number
 from kprune.errors import Cannot, DamagedFileError
 from kprune.formats.source import Order
 from kprune.graph import Layer, Model, parse_model
+from kprune.graph.dialects import is_keras_2
 from kprune.graph.model import TensorRef, leaves
 from kprune.graph.parse import holds_graph, no_graph
 from kprune.graph.weight_groups import is_old, settle_stores
@@ -99,8 +100,7 @@ class Analysis(Struct, eq=False, dict=True):
             CannotPruneError: the config holds no graph (a subclassed model).
         """
         if not holds_graph(config):
-            legacy = str(metadata.get("keras_version", "3")).startswith(("1.", "2."))
-            raise no_graph(config, traceable=order is None and not legacy)
+            raise no_graph(config, traceable=order is None and not is_keras_2(metadata))
         model = parse_model(config)
         if order is None and is_old(tensors):
             settle_stores(model, tensors)

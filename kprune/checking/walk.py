@@ -18,13 +18,8 @@ from kprune.checking.layer_weights import Expected, Weights, expected_weights
 from kprune.checking.operations import Shaped, operation_shape
 from kprune.checking.shapes import Contradiction, MaybeShape, agree, broadcast, merged, product
 from kprune.checking.wrappers import Part, parts, wrapped_shapes
-from kprune.graph.model import Call, Constant, Layer, Model, TensorRef, leaves, map_leaves
-from kprune.graph.parse import (
-    INPUT,
-    as_shape,
-    declared_shape,
-    layer_inside,
-)
+from kprune.graph.model import Call, Constant, Layer, Model, TensorRef, as_shape, leaves, map_leaves
+from kprune.graph.parse import INPUT, declared_shape, layer_inside
 from kprune.text import clean
 
 Found = TypeVar("Found")

@@ -31,6 +31,7 @@ from kprune.custom_code.keras_patches import (
     symbolic_weights,
 )
 from kprune.errors import KpruneError
+from kprune.graph.dialects import is_keras_2
 from kprune.graph.model import Shape, leaves, map_leaves
 from kprune.labels.labels import merged
 from kprune.runtime.custom_classes import foreign_classes, import_classes
@@ -57,7 +58,7 @@ class KerasCodeTracer:
     """
 
     def __init__(self, metadata: Mapping[str, Any]) -> None:
-        self._version = str(metadata.get("keras_version", "3"))
+        self._old = is_keras_2(metadata)
         self._traced: dict[str, tuple[TracedCode, ...] | Untraceable] = {}
 
     def trace(self, spec: dict[str, Any], arguments: Any) -> Sequence[TracedCode]:
@@ -65,7 +66,7 @@ class KerasCodeTracer:
 
         Raises: Untraceable; CannotPruneError if the layer's class cannot be imported.
         """
-        old = self._version.startswith(("1.", "2."))
+        old = self._old
         if old and spec["class_name"] != LAMBDA:
             raise Untraceable(
                 "which Keras 2 saved: kprune traces the code of Keras 3's layers only"

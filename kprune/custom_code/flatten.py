@@ -18,6 +18,7 @@ from kprune.errors import CannotPruneError, CheckError, DamagedFileError, Kprune
 from kprune.formats import Source, open_model
 from kprune.formats.opening import OpenFile, open_file
 from kprune.formats.zip.keras_zip import KerasZip
+from kprune.graph.dialects import is_keras_2
 from kprune.page.page import Page
 from kprune.page.result import Result
 from kprune.running.inputs import structure
@@ -209,7 +210,7 @@ def opened_flat(source: Source) -> Source:
 
 def refuse_keras2(source: Source) -> None:
     """Raises: CannotPruneError for what Keras 3 does not load."""
-    if str(source.metadata.get("keras_version", "3")).startswith(("1.", "2.")):
+    if is_keras_2(source.metadata):
         raise CannotPruneError(
             f"{clean(str(source.path))} was saved by Keras 2, and holds no graph",
             why="kprune traces the code of Keras 3's models only",

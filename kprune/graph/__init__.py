@@ -1,7 +1,8 @@
 """From a config to a graph of layer calls.
 
 model.py          Model, Layer, Call, TensorRef: what a config says, as plain objects
-parse.py          reads the config dialects of Keras 3 (and the list style of Keras 2) into them
+parse.py          reads a config into them
+dialects.py       what Keras 3 and Keras 2 write differently: the arguments of calls
 copies.py         copies of configs
 order.py          the order in which Keras counts layers, which decides where each one's weights are stored
 weight_groups.py  the groups of a weights file that hold layers and the optimizer

@@ -208,6 +208,23 @@ class Model(Struct, eq=False):
                 yield from layer.inside.walk()
 
 
+MOST_AXES = 32
+"""Of a tensor; numpy takes no more in all its versions, and TensorFlow's operations fewer."""
+
+_MOST_ELEMENTS = 1 << 63
+
+
+def as_shape(value: Any) -> tuple[int | None, ...] | None:
+    """A shape from a config, or None if it is not one that a tensor can have."""
+    if isinstance(value, (list, tuple)) and len(value) <= MOST_AXES and all(map(_is_size, value)):
+        return tuple(value)
+    return None
+
+
+def _is_size(item: Any) -> bool:
+    return item is None or (type(item) is int and 0 <= item < _MOST_ELEMENTS)
+
+
 def leaves(structure: Any) -> Iterator[Any]:
     """The leaves of nested lists, tuples and dicts; dicts in the order of their sorted keys, as Keras has it."""
     if isinstance(structure, (list, tuple)):

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from types import NoneType
 from typing import Any
 
 from kprune.errors import CannotPruneError, DamagedFileError, KpruneError
-from kprune.graph.model import Call, Constant, Layer, Model, TensorRef, leaves, map_leaves
+from kprune.graph.dialects import arguments, is_keras3_node
+from kprune.graph.model import Call, Layer, Model, TensorRef, as_shape, leaves, map_leaves
 from kprune.graph.order import layer_order, storage_names
 from kprune.text import clean
 
 INPUT = "InputLayer"
-MOST_AXES = 32
-"""Of a tensor; numpy takes no more in all its versions, and TensorFlow's operations fewer."""
-_MOST_ELEMENTS = 1 << 63
 _LISTING = ("Functional", "Model", "Sequential")  # another class may have `layers` of its own sense
 _NO_MODEL = "the model's config does not describe a model"
 MAX_NESTING = 64
@@ -25,7 +22,6 @@ _NO_OBJECTS = frozenset(
     "data_format dilation_rate filters kernel_size padding pool_size strides units".split()
 )
 _NUMBERS = frozenset({"epsilon", "momentum", "rate"})
-CONSTANT = "_CONSTANT_VALUE"  # stands for a layer's name where Keras 2 writes a constant
 
 
 _FAULTS = (KeyError, IndexError, TypeError, ValueError, AttributeError)
@@ -263,17 +259,6 @@ def _chain(
     return calls, first, previous
 
 
-def as_shape(value: Any) -> tuple[int | None, ...] | None:
-    """A shape from a config, or None if it is not one that a tensor can have."""
-    if isinstance(value, (list, tuple)) and len(value) <= MOST_AXES and all(map(_is_size, value)):
-        return tuple(value)
-    return None
-
-
-def _is_size(item: Any) -> bool:
-    return item is None or (type(item) is int and 0 <= item < _MOST_ELEMENTS)
-
-
 def declared_shape(layer: Layer | None) -> tuple[int | None, ...] | None:
     """The shape that an input layer says it takes; None if it says nothing.
 
@@ -305,7 +290,7 @@ def _network(
         if layer.kind == INPUT and not nodes:
             calls.append(Call(layer, 0, [], {}))
         for node, data in enumerate(nodes):
-            args, kwargs = _arguments(data)
+            args, kwargs = arguments(data)
             calls.append(Call(layer, node, args, kwargs, as_written=not is_keras3_node(data)))
     inputs = _interface(config["input_layers"])
     outputs = map_leaves(lambda ref: _output(ref, entries), _interface(config["output_layers"]))
@@ -339,88 +324,6 @@ def _output(ref: Any, entries: dict[str, dict[str, Any]]) -> Any:
     return TensorRef(ref.layer, len(nodes) - 1 if ref.node == 0 else ref.node - 1, ref.index)
 
 
-def _arguments(data: Any) -> tuple[list[Any], dict[str, Any]]:
-    """The arguments of one call, from either dialect."""
-    if is_keras3_node(data):
-        if not isinstance(data["args"], list) or not isinstance(data["kwargs"], dict):
-            raise TypeError("the arguments of a call are not a list and a dict")
-        return _arguments_in(data["args"], _argument), _arguments_in(data["kwargs"], _argument)
-    kwargs = _arguments_in(legacy_kwargs(data), _legacy_argument)
-    first = _legacy_first(data)
-    return [first[0] if isinstance(first, list) and len(first) == 1 else first], kwargs
-
-
-def _arguments_in(holder: Any, read: Callable[[Any], Any]) -> Any:
-    """The arguments in a list or dict of the config. Fractions in a list are an array; whole numbers are
-    sizes, axes or indices, and stay as they are.
-    """
-    keys: Any = holder if isinstance(holder, dict) else range(len(holder))
-    found = {
-        key: Constant(holder, key) if is_array(holder[key]) else read(holder[key]) for key in keys
-    }
-    return found if isinstance(holder, dict) else list(found.values())
-
-
-def is_array(value: Any) -> bool:
-    """Whether nested lists hold numbers, and those of the first row are not all whole."""
-    while isinstance(value, list) and value and isinstance(value[0], list):
-        value = value[0]
-    if not isinstance(value, list) or not all(type(item) in (int, float) for item in value):
-        return False
-    return any(type(item) is float for item in value)
-
-
-def is_keras3_node(data: Any) -> bool:
-    """Whether a call is written as Keras 3 does, as a dict of its arguments."""
-    return isinstance(data, dict) and "args" in data and "kwargs" in data
-
-
-# Keras 2: the first argument is a row [layer, node, tensor, kwargs], or lists and dicts of such rows;
-# each row holds all the other arguments again, of which Keras reads those of the first row.
-
-
-def _is_row(data: Any) -> bool:
-    return (
-        isinstance(data, list)
-        and len(data) > 2
-        and isinstance(data[0], str)
-        and isinstance(data[1], int)
-    )
-
-
-def legacy_rows(data: Any) -> list[list[Any]]:
-    """The rows of a call in Keras 2's dialect."""
-    if _is_row(data):
-        return [data]
-    items = data.values() if isinstance(data, dict) else data
-    return [row for item in items for row in legacy_rows(item)]
-
-
-def legacy_kwargs(data: Any) -> dict[str, Any]:
-    """The arguments of a call but the first, as they stand in the config."""
-    rows = legacy_rows(data)
-    kwargs = rows[0][3] if rows and len(rows[0]) > 3 else {}
-    return kwargs if isinstance(kwargs, dict) else {}
-
-
-def _legacy_first(data: Any) -> Any:
-    if not _is_row(data):
-        if isinstance(data, dict):
-            return {key: _legacy_first(item) for key, item in data.items()}
-        return [_legacy_first(item) for item in data]
-    if data[0] == CONSTANT:
-        return Constant(data, 2) if isinstance(data[2], list) else data[2]
-    return TensorRef(data[0], data[1], data[2])
-
-
-def _legacy_argument(item: Any) -> Any:
-    if _is_row(item) and len(item) == 3:
-        return TensorRef(item[0], item[1], item[2])
-    if isinstance(item, (list, dict)):
-        return _arguments_in(item, _legacy_argument)
-    return item
-
-
 def _count_from_one(calls: list[Call], outputs: Any) -> None:
     """Keras 2 counts the calls of a nested model from 1: the model itself was its first.
 
@@ -441,31 +344,6 @@ def _count_from_one(calls: list[Call], outputs: Any) -> None:
             and not is_keras3_node(spec["inbound_nodes"][0])
         ):
             call.node += 1
-
-
-def _argument(item: Any) -> Any:
-    if isinstance(item, (list, tuple)):
-        return _arguments_in(item, _argument)
-    if not isinstance(item, dict):
-        return item
-    kind = item.get("class_name")
-    config: Any = item.get("config")
-    if kind == "__keras_tensor__":
-        layer, node, index = config["keras_history"]
-        return TensorRef(
-            layer, node, index, as_shape(config.get("shape")), config.get("dtype"), config
-        )
-    if kind in ("__numpy__", "__tensor__"):
-        return Constant(config, "value")
-    if kind == "__slice__":
-        return slice(*(_argument(config[part]) for part in ("start", "stop", "step")))
-    if kind == "__ellipsis__":
-        return Ellipsis
-    if kind == "__tuple__":
-        return tuple(_argument(part) for part in config["value"])
-    if kind is None:
-        return _arguments_in(item, _argument)
-    return item
 
 
 def _interface(structure: Any) -> Any:

@@ -17,6 +17,7 @@ from kprune.errors import CheckError, UsageError
 from kprune.faults import shown
 from kprune.formats import Source, default_output, write_model
 from kprune.formats.registry import SUFFIXES, refuse_other_format, suffix_of
+from kprune.graph.dialects import is_keras_2
 from kprune.graph.weight_groups import is_state
 from kprune.opened import LiveModel, Opened, open_model
 from kprune.page.result import Note
@@ -190,8 +191,7 @@ def written_beside(texts: Mapping[Path, str], *, force: bool) -> Iterator[Callab
 
 
 def _converted(source: Source) -> str:
-    old = str(source.metadata.get("keras_version")).startswith("2.")
-    reader = "Keras 2 (2.14 or newer)" if old else "Keras 3"
+    reader = "Keras 2 (2.14 or newer)" if is_keras_2(source.metadata) else "Keras 3"
     return f"written as .keras, which {reader} loads uncompiled: what compile() set stays behind in the .h5"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kprune.graph.parse import MOST_AXES
+from kprune.graph.model import MOST_AXES
 from kprune.labels.labels import Labels, Shape
 from kprune.rules.shapes import ints, replaced, spatial_axes
 from kprune.tracing.layer_call import LayerCall

@@ -17,6 +17,7 @@ from types import ModuleType
 from kprune.errors import SetupError
 from kprune.faults import shown
 from kprune.formats import Source
+from kprune.graph.dialects import is_keras_2
 from kprune.interruption import end_if_asked
 from kprune.packages import imported, missing_package, not_imported, pip_install
 from kprune.text import clean
@@ -99,7 +100,7 @@ def keras_of(source: Source) -> ModuleType:
     Raises: SetupError if it cannot be imported.
     """
     keras = import_keras()
-    if not str(source.metadata.get("keras_version", "3")).startswith(("1.", "2.")):
+    if not is_keras_2(source.metadata):
         return keras
     with quiet():
         return imported(

@@ -11,8 +11,8 @@ import numpy as np
 from kprune.analysis.analysis import Analysis
 from kprune.errors import DamagedFileError
 from kprune.graph.copies import copied
-from kprune.graph.model import Call, Layer, Model, leaves
-from kprune.graph.parse import INPUT, as_shape
+from kprune.graph.model import Call, Layer, Model, as_shape, leaves
+from kprune.graph.parse import INPUT
 from kprune.labels.labels import Labels, Shape
 from kprune.labels.map import LabelMap, LayerRecord
 from kprune.labels.tokens import entries_left

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from kprune.graph.parse import is_keras3_node, legacy_rows
+from kprune.graph.dialects import is_keras3_node, legacy_rows
 
 
 def insert_behind(

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from kprune.graph.dialects import is_array
 from kprune.graph.model import ARRAYS, Constant, Layer, array_at
-from kprune.graph.parse import is_array
 from kprune.labels.labels import Axis, Labels, Shape
 from kprune.text import clean
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from kprune.graph.model import Shape, leaves
-from kprune.graph.parse import as_shape
+from kprune.graph.model import Shape, as_shape, leaves
 from kprune.labels.labels import Labels
 from kprune.tracing.layer_call import LayerCall
 

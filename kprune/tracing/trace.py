@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kprune.errors import KpruneError, UsageError
-from kprune.graph.model import Call, Layer, Model, TensorRef, leaves, map_leaves
-from kprune.graph.parse import INPUT, MOST_AXES, as_shape, declared_shape, is_keras3_node
+from kprune.graph.dialects import is_keras3_node
+from kprune.graph.model import (
+    MOST_AXES,
+    Call,
+    Layer,
+    Model,
+    TensorRef,
+    as_shape,
+    leaves,
+    map_leaves,
+)
+from kprune.graph.parse import INPUT, declared_shape
 from kprune.labels.labels import Axis, Labels, Shape, merged
 from kprune.labels.map import LAYER, Freeze, LabelMap, UnitAxis, Visit
 from kprune.text import clean

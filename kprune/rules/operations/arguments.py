@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kprune.graph.parse import is_keras3_node, legacy_kwargs
+from kprune.graph.dialects import is_keras3_node, legacy_kwargs
 from kprune.labels.labels import Labels
 from kprune.labels.sizes import Number
 from kprune.tracing.layer_call import LayerCall

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from msgspec import Struct, field
 
+from kprune.graph.dialects import legacy_kwargs
 from kprune.graph.model import leaves
-from kprune.graph.parse import legacy_kwargs
 from kprune.labels.labels import Labels
 from kprune.tracing.layer_call import LayerCall
 from kprune.tracing.registry import OPERATIONS

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from kprune.graph.dialects import CONSTANT, legacy_rows
 from kprune.graph.model import leaves
-from kprune.graph.parse import CONSTANT, legacy_rows
 from kprune.labels.labels import Labels
 from kprune.labels.sizes import ARITHMETIC, Number, calculated, product, size_number
 from kprune.rules.tensorflow.registry import Function, function, written

@@ -15,6 +15,7 @@ import numpy as np
 from msgspec import Struct, field
 
 from kprune.analysis.analysis import Analysis
+from kprune.graph.dialects import is_keras_2
 from kprune.graph.model import Model, TensorRef, leaves
 from kprune.graph.weight_groups import GROUPS
 from kprune.labels.labels import Labels
@@ -96,11 +97,6 @@ def ignored_labels(analysis: Analysis) -> list[set[int]]:
             old = is_keras_2(analysis.metadata)
             _Following(outputs, old, plain=False).visit(compiled, look, look)
     return found
-
-
-def is_keras_2(metadata: Mapping[str, Any]) -> bool:
-    """Whether Keras 2 wrote a file."""
-    return str(metadata.get("keras_version", "3")).startswith(("1.", "2."))
 
 
 def _followed(
