@@ -24,7 +24,7 @@ from kprune.formats import Source
 from kprune.formats.legacy_h5 import CONFIG, TRAINING
 from kprune.page.figures import some
 from kprune.page.result import Note
-from kprune.runtime.keras_import import keras_of, name_of
+from kprune.runtime.keras_import import keras_of
 from kprune.text import clean
 
 
@@ -95,7 +95,7 @@ def not_compiled(*sources: Source) -> list[Note]:
         items = [item for item in untrusted(source, keras_of(source)) if item.compiled]
         if items:
             text = (
-                f"{name_of(source)} is not compiled as it says, since it is not trusted (--trust): "
+                f"{source.name} is not compiled as it says, since it is not trusted (--trust): "
                 f"{listed(items)}"
             )
             notes.append(Note("untrusted", "", text))
@@ -141,7 +141,7 @@ def refusal(
             "(@keras.saving.register_keras_serializable)"
         )
     return CannotPruneError(
-        f"cannot run {name_of(source)}: it is not trusted",
+        f"cannot run {source.name}: it is not trusted",
         where=listed(items),
         why=f"{by} would do that; nothing in a file is run, imported, called or opened "
         "unless you say so",

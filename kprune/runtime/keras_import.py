@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from types import ModuleType
 
 from kprune.errors import SetupError
-from kprune.faults import shown
 from kprune.formats import Source
 from kprune.graph.dialects import is_keras_2
 from kprune.interruption import end_if_asked
@@ -105,7 +104,7 @@ def keras_of(source: Source) -> ModuleType:
     with quiet():
         return imported(
             "tf_keras",
-            what=f"{name_of(source)} was saved by Keras 2, and tf_keras, which runs it,",
+            what=f"{source.name} was saved by Keras 2, and tf_keras, which runs it,",
             do="install it: pip install 'kprune[keras2]'",
         )
 
@@ -133,8 +132,3 @@ def reason_of(error: BaseException) -> str:
         " ".join(told) or str(error),
     )
     return f"{type(error).__name__}: {text}"
-
-
-def name_of(source: Source) -> str:
-    """How messages call a model file."""
-    return "standard input" if source.path is None else shown(source.path)

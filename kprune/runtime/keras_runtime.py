@@ -14,7 +14,7 @@ from kprune.formats import Source, write_model
 from kprune.formats.registry import usual_suffix
 from kprune.runtime.custom_classes import foreign_classes, import_classes
 from kprune.runtime.inert import locked, may_compile, require_inert, require_read_alike
-from kprune.runtime.keras_import import import_keras, keras_of, name_of, quiet, reason_of
+from kprune.runtime.keras_import import import_keras, keras_of, quiet, reason_of
 from kprune.runtime.lambda_code import safe_mode_of
 from kprune.text import clean
 from kprune.types import Progress
@@ -38,7 +38,7 @@ def load(source: Source, folder: Path, *, compiled: bool = False) -> Any:
     if source.format == "keras-folder" and keras.__name__ != "keras":
         # tf_keras takes a folder for a SavedModel, and would run what else lies in it.
         raise CannotPruneError(
-            f"cannot run {name_of(source)}",
+            f"cannot run {source.name}",
             why="it is an unzipped .keras of Keras 2, which reads it only as a file",
             do="zip what is in the folder, without compression, into a file that ends in .keras",
         )
@@ -84,7 +84,7 @@ def _load_error(source: Source, error: Exception) -> KpruneError:
     text = str(
         error
     )  # Keras has no classes for these errors: its words are all there is to tell them by
-    name = name_of(source)
+    name = source.name
     missing = re.search(r"(?:Could not locate (?:class|function)|Unknown layer:?) '([^']+)'", text)
     if missing or "register_keras_serializable" in text:
         what = f"'{clean(missing[1])}', which" if missing else "a class that"

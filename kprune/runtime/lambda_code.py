@@ -26,7 +26,7 @@ from kprune.formats import Source
 from kprune.graph.model import Shape, leaves, map_leaves
 from kprune.labels.labels import merged
 from kprune.page.result import Note
-from kprune.runtime.keras_import import import_keras, name_of
+from kprune.runtime.keras_import import import_keras
 from kprune.runtime.numbering import numbered
 from kprune.text import clean
 from kprune.tracing.code_graph import Part, Tensor, TracedCode, Untraceable
@@ -226,7 +226,7 @@ def trusted(*sources: Source) -> list[Note]:
     """The notes about files whose own code was run, or which had others opened."""
     notes = []
     for did, kinds in _DONE.items():
-        names = [name_of(s) for s in sources if s.trusted and _unsafe(s) & kinds]
+        names = [s.name for s in sources if s.trusted and _unsafe(s) & kinds]
         if names:
             text = f"Keras's safe mode was off for {' and '.join(names)}: {did}"
             notes.append(Note("trusted", "", text))

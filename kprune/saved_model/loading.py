@@ -9,7 +9,6 @@ from kprune.active_content.active import listed
 from kprune.formats import Source
 from kprune.page.result import Note
 from kprune.runtime.inert import refusal
-from kprune.runtime.keras_import import name_of
 from kprune.runtime.tensorflow_runtime import tensorflow
 from kprune.saved_model.files.contents import Contents, reading
 
@@ -36,7 +35,7 @@ def trusted_graphs(*sources: Source) -> list[Note]:
     for source in sources:
         items = _contents(source).active if source.trusted else ()
         if items:
-            text = f"{name_of(source)} is trusted, and did what its graphs say: {listed(items)}"
+            text = f"{source.name} is trusted, and did what its graphs say: {listed(items)}"
             notes.append(Note("trusted", "", text))
     return notes
 

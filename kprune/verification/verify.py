@@ -28,7 +28,7 @@ from kprune.running.metrics import directions, measured, removed_classes
 from kprune.running.noise import is_random, without_noise
 from kprune.running.sources import DataSource
 from kprune.runtime.inert import not_compiled
-from kprune.runtime.keras_import import import_keras, keras_of, name_of
+from kprune.runtime.keras_import import import_keras, keras_of
 from kprune.runtime.keras_runtime import is_compiled, load, output_names, run
 from kprune.runtime.lambda_code import trusted
 from kprune.surgery.whole_layers import WholeLayers
@@ -359,7 +359,7 @@ class _Both:
         full = run(reference, inputs, batch_size=batch_size)
         if is_random(reference, inputs, full, batch_size):
             raise CannotPruneError(
-                f"{name_of(self.before)} cannot be compared with anything",
+                f"{self.before.name} cannot be compared with anything",
                 why="its outputs differ each time it is run on the same inputs",
                 do="compare how well both do on data of your own",
             )
@@ -419,7 +419,7 @@ class _Both:
             raise
         except KpruneError as error:
             raise CheckError(
-                f"plain Keras loads the original, but not {name_of(self.after)}",
+                f"plain Keras loads the original, but not {self.after.name}",
                 why=error.why or error.what,
                 do=error.do,
             ) from error
@@ -429,7 +429,7 @@ class _Both:
         keras_count = int(model.count_params())
         if own not in (-1, keras_count):
             self.wrong.append(
-                f"Keras counts {keras_count:,} parameters in {name_of(source)}, and kprune {own:,}"
+                f"Keras counts {keras_count:,} parameters in {source.name}, and kprune {own:,}"
             )
         return ParameterCount(keras_count, keras_count if own == -1 else own)
 
