@@ -32,9 +32,10 @@ from kprune.runtime.keras_import import quiet
 from kprune.runtime.tensorflow_runtime import tf_keras
 from kprune.saved_model.files.contents import (
     CANNOT,
-    PB,
+    NOTE,
     VALUE,
     Contents,
+    is_saved_model,
     read,
     reading,
     tree_size,
@@ -45,7 +46,6 @@ from kprune.surgery.provenance import read_record
 from kprune.text import clean
 from kprune.types import AnyPath, Progress
 
-NOTE = "assets.extra/kprune.json"
 _OWN_SIGNATURES = frozenset({"serving_default", "__saved_model_init_op"})
 
 
@@ -175,7 +175,7 @@ class Keras2Source(Source):
             )
         self._require_whole()
         changed = Path(self._scratch.name) / "changed.h5"
-        with new_folder(output, force=force, replaceable=_is_saved_model) as new:
+        with new_folder(output, force=force, replaceable=is_saved_model) as new:
             self._inner.write(edit, changed, True, progress)
             with locked(self, tf_keras()):
                 model = _loaded(changed, self.folder)
@@ -370,7 +370,3 @@ def _unknown_code(folder: Path, kind: str, name: str) -> CannotPruneError:
         do="pass --trust if it is registered by an installed package of that name; or give --rules a "
         "file that does: tf_keras.utils.get_custom_objects()[NAME] = …",
     )
-
-
-def _is_saved_model(folder: Path) -> bool:
-    return (folder / PB).is_file()

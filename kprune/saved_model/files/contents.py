@@ -28,6 +28,9 @@ PB = "saved_model.pb"
 FINGERPRINT = "fingerprint.pb"
 VARIABLES = "variables"
 PREFIX = "variables/variables"
+NOTE = "assets.extra/kprune.json"
+"""Where kprune says what it did: TensorFlow reads nothing in `assets.extra`."""
+
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _LARGEST_PB = (1 << 31) - 1
@@ -236,6 +239,11 @@ def _check_shards(folder: Path) -> None:
                 why="this shard of the variables is missing",
                 do="get the folder again; nothing was written",
             )
+
+
+def is_saved_model(folder: Path) -> bool:
+    """Whether a folder holds a SavedModel."""
+    return (folder / PB).is_file()
 
 
 def tree_size(folder: Path) -> int:

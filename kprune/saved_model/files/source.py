@@ -23,9 +23,11 @@ from kprune.saved_model.files.checkpoint import Checkpoint, as_tensor
 from kprune.saved_model.files.contents import (
     CANNOT,
     FINGERPRINT,
+    NOTE,
     PB,
     PREFIX,
     Contents,
+    is_saved_model,
     read,
     reading,
     tree_size,
@@ -40,8 +42,6 @@ from kprune.surgery.provenance import read_record
 from kprune.types import AnyPath, Progress
 
 KERAS_METADATA = "keras_metadata.pb"
-NOTE = "assets.extra/kprune.json"
-"""Where kprune says what it did: TensorFlow reads nothing in `assets.extra`."""
 
 
 def open_source(folder: Path) -> Source:
@@ -258,10 +258,6 @@ class SavedModelSource(Source):
             raise FileError(
                 f"{shown(self.folder)} changed while it was read", do="run the command again"
             )
-
-
-def is_saved_model(folder: Path) -> bool:
-    return (folder / PB).is_file()
 
 
 def _files(folder: Path) -> list[str]:
