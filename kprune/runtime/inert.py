@@ -68,7 +68,7 @@ def require_read_alike(source: Source, path: Path) -> None:
     """
     if source.trusted or source.format != "h5":
         return
-    from kprune.formats.hdf5.libhdf5 import h5py
+    from kprune.formats.hdf5.foreign.libhdf5 import h5py
 
     known = {CONFIG: source.config, TRAINING: source.metadata.get(TRAINING)}
     with parsing(source.name, "its attributes"), h5py.File(path, "r") as file:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import h5py
 
-from kprune.formats.hdf5 import libhdf5  # noqa: F401 - h5py without plug-ins
+from kprune.formats.hdf5.foreign import libhdf5  # noqa: F401 - h5py without plug-ins
 
 DATASPACE, DATATYPE, FILL, LAYOUT, FILTERS, ATTRIBUTE, CONTINUATION, TABLE = (
     1, 3, 5, 8, 11, 12, 16, 17,

@@ -16,16 +16,18 @@ import numpy as np
 from msgspec import Struct
 
 from kprune.formats.hdf5.datatypes import VARIABLE_TEXT, Datatype, Unusual, parsed, type_code
+from kprune.formats.hdf5.structures import (
+    HIGHEST_RANK,
+    NO_VALUES,
+    REFERENCE,
+    SPACE,
+)
 
 Text = str | list[str]
 Attribute = Text | np.ndarray
 """A text, a list of texts, or numbers."""
 
 _HEAD = struct.Struct("<BBHHH")
-_REFERENCE = struct.Struct("<IQI")  # how many items, in which heap, by which number
-_HIGHEST_RANK = 32
-_SPACE = struct.Struct("<BBB5x")
-_NO_VALUES = b"\x02\0\0\x02"
 
 Heap = Callable[[int, int], bytes]
 """Gives the content of an object in a heap: by the heap's address, and the object's number."""
@@ -95,7 +97,7 @@ class Message(Struct, frozen=True):
         if item is None:
             return Stored(self.name, self.kind.code, self.space, values)
         items = []
-        for length, address, number in _REFERENCE.iter_unpack(values):
+        for length, address, number in REFERENCE.iter_unpack(values):
             data = heap(address, number) if length else b""
             if len(data) != length * item.size:
                 raise Unusual
@@ -134,11 +136,11 @@ def extents(space: bytes) -> tuple[int, ...] | None:
 
     Raises: Unusual, struct.error
     """
-    if space == _NO_VALUES:
+    if space == NO_VALUES:
         return None
-    version, rank, limits = _SPACE.unpack_from(space.ljust(_SPACE.size, b"\0"))
-    head = _SPACE.size if version == 1 else 4
-    if version not in (1, 2) or rank > _HIGHEST_RANK or limits > 1:
+    version, rank, limits = SPACE.unpack_from(space.ljust(SPACE.size, b"\0"))
+    head = SPACE.size if version == 1 else 4
+    if version not in (1, 2) or rank > HIGHEST_RANK or limits > 1:
         raise Unusual
     if version == 2 and space[3] != (rank > 0):
         raise Unusual
@@ -150,8 +152,8 @@ def extents(space: bytes) -> tuple[int, ...] | None:
 def space_of(shape: tuple[int, ...]) -> bytes:
     """The dataspace message for some extents, as h5py writes it."""
     if not shape:
-        return _SPACE.pack(1, 0, 0)
-    return _SPACE.pack(1, len(shape), 1) + struct.pack(f"<{2 * len(shape)}Q", *shape, *shape)
+        return SPACE.pack(1, 0, 0)
+    return SPACE.pack(1, len(shape), 1) + struct.pack(f"<{2 * len(shape)}Q", *shape, *shape)
 
 
 def encoded(name: str, value: Attribute) -> Stored:
@@ -185,7 +187,7 @@ def body(stored: Stored, references: bytes) -> bytes:
 
 def reference(length: int, address: int, number: int) -> bytes:
     """What stands in place of a value of variable length."""
-    return _REFERENCE.pack(length, address, number)
+    return REFERENCE.pack(length, address, number)
 
 
 def item_size(stored: Stored) -> int:

@@ -16,6 +16,8 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
+from kprune.formats.hdf5.structures import REFERENCE
+
 _FIXED, _FLOAT, _TIME, _TEXT, _BITS, _OPAQUE, _COMPOUND = range(7)
 _ENUM, _VARIABLE, _ARRAY = 8, 9, 10
 _HEAD = struct.Struct("<BBBBI")
@@ -25,7 +27,6 @@ _MOST_MEMBERS = 1024
 _NEWEST_OF_H5PY = 2  # in files of the oldest format
 _NEWEST = 5  # version; from 3 on, names are not padded
 _LARGEST = 1 << 16  # bytes of one value
-_REFERENCE = 16  # bytes in place of a value of variable length
 
 
 class Unusual(Exception):
@@ -86,7 +87,7 @@ _BOOL = (
     + b"FALSE\0\0\0TRUE\0\0\0\0\0\1"
 )  # fmt: skip
 _BOOL_NAMES = (b"FALSE", b"TRUE"), b"\0\1"
-VARIABLE_TEXT = struct.pack("<BHBI", 0x19, 0x0101, 0, _REFERENCE) + _integer(1, False)
+VARIABLE_TEXT = struct.pack("<BHBI", 0x19, 0x0101, 0, REFERENCE.size) + _integer(1, False)
 """The type of h5py's texts: of any length, UTF-8."""
 
 
@@ -151,7 +152,7 @@ def _of_kind(data: bytes, level: int) -> Datatype:
         return Datatype(_cut(data, end), size, odd=odd)
     if kind == _ARRAY and version >= 2:
         return _array(data, size, version, level)
-    if kind == _VARIABLE and size == _REFERENCE and low & 15 <= 1:
+    if kind == _VARIABLE and size == REFERENCE.size and low & 15 <= 1:
         item = _parsed(data[8:], level + 1)
         text = low & 15 == 1
         if item.item is not None or (text and item.size != 1):

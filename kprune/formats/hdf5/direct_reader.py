@@ -20,43 +20,54 @@ from collections.abc import Iterator
 from kprune.formats.hdf5.attributes import message
 from kprune.formats.hdf5.contents import Found
 from kprune.formats.hdf5.datatypes import Unusual, parsed
+from kprune.formats.hdf5.structures import (
+    ATTRIBUTE,
+    CONSTANT,
+    CONTIGUOUS,
+    CONTINUATION,
+    DATA_LAYOUT,
+    DATASPACE,
+    DATATYPE,
+    ENTRY,
+    FILL,
+    HEADER,
+    HEAP,
+    HIGHEST_RANK,
+    LAYOUT,
+    LAYOUT_VERSION,
+    LEAF,
+    LEAF_ENTRIES,
+    LEAF_SIZE,
+    MESSAGE,
+    MODIFIED,
+    NIL,
+    NO_FILL,
+    NO_FREE_ROOM,
+    OLD_FILL,
+    PAIR,
+    SPACE,
+    SYMBOL_TABLE,
+    TREE,
+    TREE_CHILDREN,
+    TREE_SIZE,
+    UNDEFINED,
+)
 from kprune.formats.opening import Window
 from kprune.formats.source import Tensor
 from kprune.limits import HDF5_OBJECTS
 
 _PAGE = 1 << 13
-_UNDEFINED = (1 << 64) - 1
 _LARGEST_HEAP = 1 << 24  # of the names in one group
 _LONGEST_NAME = 1 << 16
-_NO_FREE_ROOM = 1  # in a heap of names
 _TALLEST_TREE = 16
-_HIGHEST_RANK = 32
 
 _SUPERBLOCK = struct.Struct("<8s8BHHIQQQQQQII16x")
-_HEADER = struct.Struct("<BxHII4x")
-_MESSAGE = struct.Struct("<HHB3x")
-_TREE = struct.Struct("<4sBBHQQ")
-_HEAP = struct.Struct("<4sB3xQQQ")
-_LEAF = struct.Struct("<4sBxH")
-_ENTRY = struct.Struct("<QQII16s")
 _KEYS = struct.Struct("<QQQ")
-_SPACE = struct.Struct("<BBB5x")
-_LAYOUT = struct.Struct("<BBQQ")
-_PAIR = struct.Struct("<QQ")
-_LEAF_ENTRIES, _TREE_CHILDREN = 8, 32  # twice what h5py writes into the superblock
-_LEAF_SIZE = _LEAF.size + _LEAF_ENTRIES * _ENTRY.size
-_TREE_SIZE = _TREE.size + 8 * (2 * _TREE_CHILDREN + 1)
 # Where the superblock has the end of the file, the root's header, and where the root's links are.
 _END, _ROOT, _ROOT_CACHE = 40, 64, (80, 88)
 
-# Messages of an object header.
-_NIL, _DATASPACE, _DATATYPE, _OLD_FILL, _FILL, _DATA_LAYOUT = 0, 1, 3, 4, 5, 8
-_ATTRIBUTE, _CONTINUATION, _SYMBOL_TABLE, _MODIFIED = 12, 16, 17, 18
-_STEPPED_OVER = {_NIL, _ATTRIBUTE, _CONTINUATION, _MODIFIED}
-_OF_DATASET = {_DATASPACE, _DATATYPE, _DATA_LAYOUT}
-_CONSTANT = 1  # the one flag of a message that h5py sets
-_CONTIGUOUS = 1
-_NO_FILL = b"\2\2\2\1\0\0\0\0"  # what h5py writes
+_STEPPED_OVER = {NIL, ATTRIBUTE, CONTINUATION, MODIFIED}
+_OF_DATASET = {DATASPACE, DATATYPE, DATA_LAYOUT}
 
 
 Messages = dict[int, tuple[int, bytes]]
@@ -102,7 +113,7 @@ class _Reader:
                 self._left -= len(path)
                 messages = self._messages(place, path)
                 self.found.places[path] = place
-                if _SYMBOL_TABLE in messages:
+                if SYMBOL_TABLE in messages:
                     self.found.groups.append(path)
                     table = self._table_of(messages)
                     if cached not in (b"", table):
@@ -118,24 +129,24 @@ class _Reader:
         fields = _SUPERBLOCK.unpack(self._structure(0, _SUPERBLOCK.size))
         signature, versions, sizes = fields[0], fields[1:6], fields[6:8]
         base, free, end, driver, _, header, cached = fields[12:19]
-        if fields[9:12] != (_LEAF_ENTRIES // 2, _TREE_CHILDREN // 2, 0) or cached > 1:
+        if fields[9:12] != (LEAF_ENTRIES // 2, TREE_CHILDREN // 2, 0) or cached > 1:
             raise Unusual
         if signature != b"\x89HDF\r\n\x1a\n" or any(versions) or sizes != (8, 8) or fields[8]:
             raise Unusual
-        if base or free != _UNDEFINED or driver != _UNDEFINED or end > self.window.size:
+        if base or free != UNDEFINED or driver != UNDEFINED or end > self.window.size:
             raise Unusual
         self.marks.end, self._end = _END, end
         self.marks.addresses += [_ROOT, *_ROOT_CACHE] if cached == 1 else [_ROOT]
         table = self._table_of(self._messages(header, ""))
-        if cached and self._at(_ROOT_CACHE[0], _PAIR.size) != table:
+        if cached and self._at(_ROOT_CACHE[0], PAIR.size) != table:
             raise Unusual
         return table
 
     def _table_of(self, messages: Messages) -> bytes:
         """Where a group's links are: the addresses of a B-tree and of a heap of names."""
-        if messages.keys() != {_SYMBOL_TABLE}:
+        if messages.keys() != {SYMBOL_TABLE}:
             raise Unusual
-        at, table = messages[_SYMBOL_TABLE]
+        at, table = messages[SYMBOL_TABLE]
         self.marks.addresses += (at, at + 8)
         return table
 
@@ -146,50 +157,50 @@ class _Reader:
 
         libhdf5 finds a name by bisection, so names and keys must be in order.
         """
-        tree, heap = _PAIR.unpack(table)
+        tree, heap = PAIR.unpack(table)
         names = self._names(heap)
         before = b""
         self._rows = {}
         for leaf, low, high in self._leaves(tree):
             self._once(leaf)
-            data = self._structure(leaf, _LEAF_SIZE)
-            signature, version, count = _LEAF.unpack_from(data)
-            if signature != b"SNOD" or version != 1 or not 0 < count <= _LEAF_ENTRIES:
+            data = self._structure(leaf, LEAF_SIZE)
+            signature, version, count = LEAF.unpack_from(data)
+            if signature != b"SNOD" or version != 1 or not 0 < count <= LEAF_ENTRIES:
                 raise Unusual
             before = max(before, _name(names, low))
-            at = leaf + _LEAF.size
-            entries = data[_LEAF.size : _LEAF.size + count * _ENTRY.size]
-            for place, address, kind, _, cached in _ENTRY.iter_unpack(entries):
+            at = leaf + LEAF.size
+            entries = data[LEAF.size : LEAF.size + count * ENTRY.size]
+            for place, address, kind, _, cached in ENTRY.iter_unpack(entries):
                 name = _name(names, place)
                 if kind > 1 or name <= before or name == b"." or b"/" in name:
                     raise Unusual  # a symbolic link, or names that are not in order
                 # A group's entry repeats where its links are.
                 self.marks.addresses += (at + 8, at + 24, at + 32) if kind else (at + 8,)
-                at += _ENTRY.size
+                at += ENTRY.size
                 before = name
                 yield name.decode(), address, cached if kind else b""
             if before > _name(names, high):
                 raise Unusual
         for row in self._rows.values():  # libhdf5 goes from node to node of a level
-            places = [_UNDEFINED, *(node for node, _, _ in row), _UNDEFINED]
+            places = [UNDEFINED, *(node for node, _, _ in row), UNDEFINED]
             if [(left, right) for _, left, right in row] != list(
                 zip(places, places[2:], strict=False)
             ):
                 raise Unusual
 
     def _names(self, address: int) -> bytes:
-        signature, version, size, free, data = _HEAP.unpack(self._structure(address, _HEAP.size))
+        signature, version, size, free, data = HEAP.unpack(self._structure(address, HEAP.size))
         if signature != b"HEAP" or version or size > _LARGEST_HEAP:
             raise Unusual
         self._spend(size)
         self.marks.addresses.append(address + 24)
         names = self._structure(data, size)
-        left = size // _PAIR.size
-        while free != _NO_FREE_ROOM and left >= 0:  # each room says where the next one is
+        left = size // PAIR.size
+        while free != NO_FREE_ROOM and left >= 0:  # each room says where the next one is
             start = free
-            free, room = _PAIR.unpack(_inside(names, start, _PAIR.size))
+            free, room = PAIR.unpack(_inside(names, start, PAIR.size))
             left -= 1
-            if room < _PAIR.size or start + room > size:
+            if room < PAIR.size or start + room > size:
                 raise Unusual
         if left < 0:
             raise Unusual
@@ -198,19 +209,19 @@ class _Reader:
     def _leaves(self, address: int, level: int | None = None) -> Iterator[tuple[int, int, int]]:
         """Of each leaf of a tree: address, and the keys on both sides, which are places of names."""
         self._once(address)
-        data = self._structure(address, _TREE_SIZE)
-        signature, kind, height, count, left, right = _TREE.unpack_from(data)
+        data = self._structure(address, TREE_SIZE)
+        signature, kind, height, count, left, right = TREE.unpack_from(data)
         if signature != b"TREE" or kind or height > _TALLEST_TREE or level not in (None, height):
             raise Unusual
-        if count > _TREE_CHILDREN or (height and not count):
+        if count > TREE_CHILDREN or (height and not count):
             raise Unusual
         self._rows.setdefault(height, []).append((address, left, right))
         for at, neighbour in ((address + 8, left), (address + 16, right)):
-            if neighbour != _UNDEFINED:
+            if neighbour != UNDEFINED:
                 self.marks.addresses.append(at)
-        first = address + _TREE.size + 8
-        self.marks.addresses += range(first, first + count * _PAIR.size, _PAIR.size)
-        for at in range(_TREE.size, _TREE.size + count * _PAIR.size, _PAIR.size):
+        first = address + TREE.size + 8
+        self.marks.addresses += range(first, first + count * PAIR.size, PAIR.size)
+        for at in range(TREE.size, TREE.size + count * PAIR.size, PAIR.size):
             low, child, high = _KEYS.unpack_from(data, at)
             if not height:
                 yield child, low, high
@@ -225,10 +236,10 @@ class _Reader:
     def _messages(self, address: int, path: str) -> Messages:
         """The messages of an object's header, by type."""
         self._once(address)
-        version, count, links, length = _HEADER.unpack(self._structure(address, _HEADER.size))
+        version, count, links, length = HEADER.unpack(self._structure(address, HEADER.size))
         if version != 1 or links != 1:
             raise Unusual
-        blocks = [(address + _HEADER.size, length)]
+        blocks = [(address + HEADER.size, length)]
         found: Messages = {}
         attributes = []
         for start, length in blocks:
@@ -236,16 +247,16 @@ class _Reader:
             data, at = self._structure(start, length), 0
             while at < length:
                 count -= 1
-                kind, size, flags = _MESSAGE.unpack_from(data, at)
-                place = start + at + _MESSAGE.size
-                body = data[at + _MESSAGE.size : at + _MESSAGE.size + size]
-                at += _MESSAGE.size + size
-                if len(body) != size or flags & ~_CONSTANT or count < 0:
+                kind, size, flags = MESSAGE.unpack_from(data, at)
+                place = start + at + MESSAGE.size
+                body = data[at + MESSAGE.size : at + MESSAGE.size + size]
+                at += MESSAGE.size + size
+                if len(body) != size or flags & ~CONSTANT or count < 0:
                     raise Unusual
-                if kind == _CONTINUATION:
-                    blocks.append(_PAIR.unpack(body))
+                if kind == CONTINUATION:
+                    blocks.append(PAIR.unpack(body))
                     self.marks.addresses.append(place)
-                elif kind == _ATTRIBUTE:
+                elif kind == ATTRIBUTE:
                     attributes.append((place, message(body)))
                     if attributes[-1][1].kind.odd > self.odd:
                         raise Unusual
@@ -262,18 +273,18 @@ class _Reader:
         return found
 
     def _dataset(self, path: str, messages: Messages) -> None:
-        if messages.keys() - {_OLD_FILL, _FILL} != _OF_DATASET:
+        if messages.keys() - {OLD_FILL, FILL} != _OF_DATASET:
             raise Unusual
-        (place, space), (at, plan) = messages[_DATASPACE], messages[_DATA_LAYOUT]
+        (place, space), (at, plan) = messages[DATASPACE], messages[DATA_LAYOUT]
         shape = _shape(space)
-        kind = parsed(messages[_DATATYPE][1])
+        kind = parsed(messages[DATATYPE][1])
         dtype = kind.dtype
         if dtype is None or kind.odd > self.odd:
             raise Unusual
         _check_fill(messages, dtype.itemsize)
-        version, layout, address, stored = _LAYOUT.unpack_from(plan)
+        version, layout, address, stored = LAYOUT.unpack_from(plan)
         nbytes = math.prod(shape) * dtype.itemsize
-        if version != 3 or layout != _CONTIGUOUS:
+        if (version, layout) != (LAYOUT_VERSION, CONTIGUOUS):
             raise Unusual
         offset = None
         if nbytes:
@@ -282,7 +293,7 @@ class _Reader:
             self.found.places[path] = address
             self.marks.storage[path] = at + 2
             offset = address + self.window.start
-        self.marks.extents[path] = place + _SPACE.size, 2 if space[2] else 1
+        self.marks.extents[path] = place + SPACE.size, 2 if space[2] else 1
         self.found.types[path] = kind.code
         self.found.tensors.append(Tensor(path, shape, dtype, nbytes, offset))
 
@@ -333,12 +344,12 @@ def _inside(data: bytes, start: int, count: int) -> bytes:
 
 
 def _shape(space: bytes) -> tuple[int, ...]:
-    version, rank, limits = _SPACE.unpack_from(space)
-    if version != 1 or rank > _HIGHEST_RANK or limits > 1:
+    version, rank, limits = SPACE.unpack_from(space)
+    if version != 1 or rank > HIGHEST_RANK or limits > 1:
         raise Unusual
-    if len(space) != _SPACE.size + 8 * rank * (1 + limits):
+    if len(space) != SPACE.size + 8 * rank * (1 + limits):
         raise Unusual
-    extents = struct.unpack_from(f"<{rank * (1 + limits)}Q", space, _SPACE.size)
+    extents = struct.unpack_from(f"<{rank * (1 + limits)}Q", space, SPACE.size)
     if limits and extents[rank:] != extents[:rank]:
         raise Unusual
     return extents[:rank]
@@ -346,13 +357,13 @@ def _shape(space: bytes) -> tuple[int, ...]:
 
 def _check_fill(messages: Messages, size: int) -> None:
     """What a value is that was never written: of no use here, and to be understood all the same."""
-    if _OLD_FILL in messages:
-        fill = messages[_OLD_FILL][1]
+    if OLD_FILL in messages:
+        fill = messages[OLD_FILL][1]
         (given,) = struct.unpack_from("<I", fill)
         if given not in (0, size) or not 0 <= len(fill) - 4 - given < 8:
             raise Unusual
-    if _FILL in messages and messages[_FILL][1] != _NO_FILL:
-        fill = messages[_FILL][1]
+    if FILL in messages and messages[FILL][1] != NO_FILL:
+        fill = messages[FILL][1]
         version, allocated, written, defined = fill[:4]
         if version != 2 or not 1 <= allocated <= 3 or written > 2 or defined > 1:
             raise Unusual

@@ -17,28 +17,38 @@ from kprune.errors import FileError
 from kprune.formats.hdf5.attributes import Stored, body, item_size, space_of
 from kprune.formats.hdf5.datatypes import parsed
 from kprune.formats.hdf5.global_heap import HeapWriter
+from kprune.formats.hdf5.structures import (
+    ATTRIBUTE,
+    CONSTANT,
+    CONTIGUOUS,
+    DATA_LAYOUT,
+    DATASPACE,
+    DATATYPE,
+    ENTRY,
+    FILL,
+    HEADER,
+    HEAP,
+    LAYOUT,
+    LAYOUT_VERSION,
+    LEAF,
+    LEAF_ENTRIES,
+    LEAF_SIZE,
+    MESSAGE,
+    NO_FILL,
+    NO_FREE_ROOM,
+    PAIR,
+    REFERENCE,
+    SYMBOL_TABLE,
+    TREE,
+    TREE_CHILDREN,
+    TREE_SIZE,
+    UNDEFINED,
+)
 from kprune.text import clean
 
-_UNDEFINED = (1 << 64) - 1
-_LEAF_ENTRIES, _TREE_CHILDREN = 8, 32  # twice the two constants in the superblock
 _LONGEST_MESSAGE = 65528
-_REFERENCE = 16
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _SUPERBLOCK = struct.Struct("<8s8BHHIQQQQ")
-_HEADER = struct.Struct("<BxHII4x")
-_MESSAGE = struct.Struct("<HHB3x")
-_ENTRY = struct.Struct("<QQII16s")
-_PAIR = struct.Struct("<QQ")
-_TREE = struct.Struct("<4sBBHQQ")
-_TREE_SIZE = _TREE.size + 8 * (2 * _TREE_CHILDREN + 1)
-_LEAF = struct.Struct("<4sBxH")
-_LEAF_SIZE = _LEAF.size + _LEAF_ENTRIES * _ENTRY.size
-_HEAP = struct.Struct("<4sB3xQQQ")
-_NO_FREE_ROOM = 1  # in a heap of names
-_DATASPACE, _DATATYPE, _FILL, _DATA_LAYOUT, _ATTRIBUTE, _SYMBOL_TABLE = 1, 3, 5, 8, 12, 17
-_CONSTANT = 1
-_NO_FILL = b"\2\2\2\1\0\0\0\0"  # allocated late, filled if set, which it is not
-_CONTIGUOUS = 3, 1
 _ROOM_FOR_SUPERBLOCK = 96
 
 
@@ -56,7 +66,7 @@ class NewDataset(Struct):
     path: str
     shape: tuple[int, ...]
     kind: bytes
-    values: int = _UNDEFINED
+    values: int = UNDEFINED
     header: int = 0
 
     @property
@@ -150,10 +160,10 @@ class NewMetadata:
 
     def _place_group(self, group: _Group) -> None:
         group.header = self._take(self._header_size(group.path, self._links(group)))
-        leaves = -(-len(group.members) // _LEAF_ENTRIES)
-        group.tree = self._take(sum(_level_sizes(leaves)) * _TREE_SIZE + leaves * _LEAF_SIZE)
+        leaves = -(-len(group.members) // LEAF_ENTRIES)
+        group.tree = self._take(sum(_level_sizes(leaves)) * TREE_SIZE + leaves * LEAF_SIZE)
         names = 8 + sum(_aligned(len(name) + 1) for name in group.members)
-        group.names = self._take(_HEAP.size + names)
+        group.names = self._take(HEAP.size + names)
 
     def _place_values(self) -> None:
         for dataset in self.datasets:
@@ -165,24 +175,24 @@ class NewMetadata:
 
     def _links(self, group: _Group) -> list[tuple[int, int, bytes]]:
         """A group's own messages, as (type, flags, message)."""
-        return [(_SYMBOL_TABLE, 0, _PAIR.pack(group.tree, group.names))]
+        return [(SYMBOL_TABLE, 0, PAIR.pack(group.tree, group.names))]
 
     def _of(self, dataset: NewDataset) -> list[tuple[int, int, bytes]]:
         """A dataset's own messages."""
         size = dataset.nbytes
-        place = struct.pack("<BBQQ", *_CONTIGUOUS, dataset.values if size else _UNDEFINED, size)
+        place = LAYOUT.pack(LAYOUT_VERSION, CONTIGUOUS, dataset.values if size else UNDEFINED, size)
         return [
-            (_DATASPACE, 0, space_of(dataset.shape)),
-            (_DATATYPE, _CONSTANT, dataset.kind),
-            (_FILL, _CONSTANT, _NO_FILL),
-            (_DATA_LAYOUT, 0, place),
+            (DATASPACE, 0, space_of(dataset.shape)),
+            (DATATYPE, CONSTANT, dataset.kind),
+            (FILL, CONSTANT, NO_FILL),
+            (DATA_LAYOUT, 0, place),
         ]
 
     def _messages(
         self, path: str, own: list[tuple[int, int, bytes]]
     ) -> list[tuple[int, int, bytes]]:
         return own + [
-            (_ATTRIBUTE, 0, self._attribute(path, it)) for it in self.attributes.get(path, ())
+            (ATTRIBUTE, 0, self._attribute(path, it)) for it in self.attributes.get(path, ())
         ]
 
     def _attribute(self, path: str, stored: Stored) -> bytes:
@@ -197,7 +207,7 @@ class NewMetadata:
         )
 
     def _check_length(self, path: str, stored: Stored) -> None:
-        count = len(stored.items) * _REFERENCE if stored.items is not None else len(stored.data)
+        count = len(stored.items) * REFERENCE.size if stored.items is not None else len(stored.data)
         if count + len(stored.name) + len(stored.kind) + len(stored.space) + 64 > _LONGEST_MESSAGE:
             raise FileError(
                 "an attribute is too long for the format in which kprune writes",
@@ -213,13 +223,13 @@ class NewMetadata:
         parts = []
         for kind, flags, message in messages:
             padded = _aligned(len(message))
-            parts += [_MESSAGE.pack(kind, padded, flags), message.ljust(padded, b"\0")]
+            parts += [MESSAGE.pack(kind, padded, flags), message.ljust(padded, b"\0")]
         data = b"".join(parts)
-        return _HEADER.pack(1, len(messages), 1, len(data)) + data
+        return HEADER.pack(1, len(messages), 1, len(data)) + data
 
     def _superblock(self) -> bytes:
-        constants = (_LEAF_ENTRIES // 2, _TREE_CHILDREN // 2, 0)
-        places = (0, _UNDEFINED, self._end, _UNDEFINED)
+        constants = (LEAF_ENTRIES // 2, TREE_CHILDREN // 2, 0)
+        places = (0, UNDEFINED, self._end, UNDEFINED)
         versions = (0, 0, 0, 0, 0, 8, 8, 0)
         return _SUPERBLOCK.pack(_SIGNATURE, *versions, *constants, *places) + _entry(
             0, self.groups[""]
@@ -235,28 +245,27 @@ class NewMetadata:
             entries.append((at, _entry(at, item)))
             names.append(name.ljust(_aligned(len(name) + 1), b"\0"))
             at += len(names[-1])
-        place = group.names + _HEAP.size
-        self._write(group.names, _HEAP.pack(b"HEAP", 0, at, _NO_FREE_ROOM, place))
+        place = group.names + HEAP.size
+        self._write(group.names, HEAP.pack(b"HEAP", 0, at, NO_FREE_ROOM, place))
         self._write(place, b"".join(names))
         self._write_tree(group.tree, entries)
 
     def _write_tree(self, root: int, entries: list[tuple[int, bytes]]) -> None:
         """The leaves stand behind the nodes; the root is the first node, its level the last."""
         leaves = [
-            entries[start : start + _LEAF_ENTRIES]
-            for start in range(0, len(entries), _LEAF_ENTRIES)
+            entries[start : start + LEAF_ENTRIES] for start in range(0, len(entries), LEAF_ENTRIES)
         ]
         counts = _level_sizes(len(leaves))
-        at = root + sum(counts) * _TREE_SIZE
+        at = root + sum(counts) * TREE_SIZE
         children = []
         for leaf in leaves:
-            data = _LEAF.pack(b"SNOD", 1, len(leaf)) + b"".join(entry for _, entry in leaf)
-            self._write(at, data.ljust(_LEAF_SIZE, b"\0"))
+            data = LEAF.pack(b"SNOD", 1, len(leaf)) + b"".join(entry for _, entry in leaf)
+            self._write(at, data.ljust(LEAF_SIZE, b"\0"))
             children.append((leaf[-1][0], at))
-            at += _LEAF_SIZE
+            at += LEAF_SIZE
         for level, count in enumerate(counts):
             children = self._write_level(
-                root + sum(counts[level + 1 :]) * _TREE_SIZE, level, count, children
+                root + sum(counts[level + 1 :]) * TREE_SIZE, level, count, children
             )
 
     def _write_level(
@@ -266,15 +275,15 @@ class NewMetadata:
         nodes = []
         lower = 0
         for number in range(count):
-            held = children[number * _TREE_CHILDREN : (number + 1) * _TREE_CHILDREN]
-            at = start + number * _TREE_SIZE
-            left = at - _TREE_SIZE if number else _UNDEFINED
-            right = at + _TREE_SIZE if number < count - 1 else _UNDEFINED
+            held = children[number * TREE_CHILDREN : (number + 1) * TREE_CHILDREN]
+            at = start + number * TREE_SIZE
+            left = at - TREE_SIZE if number else UNDEFINED
+            right = at + TREE_SIZE if number < count - 1 else UNDEFINED
             keys = struct.pack("<Q", lower) + b"".join(
-                _PAIR.pack(child, last) for last, child in held
+                PAIR.pack(child, last) for last, child in held
             )
-            head = _TREE.pack(b"TREE", 0, level, len(held), left, right)
-            self._write(at, (head + keys).ljust(_TREE_SIZE, b"\0"))
+            head = TREE.pack(b"TREE", 0, level, len(held), left, right)
+            self._write(at, (head + keys).ljust(TREE_SIZE, b"\0"))
             lower = held[-1][0] if held else 0
             nodes.append((lower, at))
         return nodes
@@ -294,15 +303,15 @@ class NewMetadata:
 def _entry(name: int, item: _Group | NewDataset) -> bytes:
     """An object's entry in its group; a group's repeats where its own links are."""
     if isinstance(item, NewDataset):
-        return _ENTRY.pack(name, item.header, 0, 0, bytes(16))
-    return _ENTRY.pack(name, item.header, 1, 0, _PAIR.pack(item.tree, item.names))
+        return ENTRY.pack(name, item.header, 0, 0, bytes(16))
+    return ENTRY.pack(name, item.header, 1, 0, PAIR.pack(item.tree, item.names))
 
 
 def _level_sizes(leaves: int) -> list[int]:
     """How many nodes each level of a tree has, from the lowest to the root alone."""
-    sizes = [max(1, -(-leaves // _TREE_CHILDREN))]
+    sizes = [max(1, -(-leaves // TREE_CHILDREN))]
     while sizes[-1] > 1:
-        sizes.append(-(-sizes[-1] // _TREE_CHILDREN))
+        sizes.append(-(-sizes[-1] // TREE_CHILDREN))
     return sizes
 
 

@@ -17,12 +17,12 @@ import numpy as np
 from kprune.formats.hdf5.contents import Table
 from kprune.formats.hdf5.datatypes import Unusual
 from kprune.formats.hdf5.layout import Layout, Space
+from kprune.formats.hdf5.structures import UNDEFINED
 from kprune.formats.hdf5.tensors import Hdf5Weights
 from kprune.formats.opening import Window
 from kprune.formats.source import Tensor
 
 _ALIGNED = 8
-_UNDEFINED = (1 << 64) - 1
 _IN_REFERENCE = 4  # where in the place of a value of variable length the address of its heap stands
 
 
@@ -90,7 +90,7 @@ class _Move:
             raise Unusual
         places = self.last[:-1] + self.shifts[:-1]
         storage = np.array([marks.storage[tensor.path] for tensor, _ in self.stored], np.int64)
-        self._write(addresses, np.where(old == _UNDEFINED, old, self._moved(old)))
+        self._write(addresses, np.where(old == UNDEFINED, old, self._moved(old)))
         self._write(np.array([marks.end]), np.array([self.size], np.uint64))
         self._write(storage, places)
         self._write(storage + 8, np.array(self.sizes))
@@ -121,7 +121,7 @@ class _Move:
 
     def _moved(self, addresses: np.ndarray) -> np.ndarray:
         """Where metadata come to stand; whatever is not the address of any stays."""
-        known = addresses != _UNDEFINED
+        known = addresses != UNDEFINED
         inside = np.where(known, addresses, 0).astype(np.int64)
         gap = self._gap_of(inside, 1)
         return (inside + self.shifts[gap]).astype(np.uint64)

@@ -18,8 +18,8 @@ from kprune.faults import damaged
 from kprune.formats.hdf5.attributes import Attribute, Message, Stored
 from kprune.formats.hdf5.datatypes import Unusual
 from kprune.formats.hdf5.direct_reader import read_plain
+from kprune.formats.hdf5.foreign.plain_copy import PlainCopy
 from kprune.formats.hdf5.global_heap import HeapReader
-from kprune.formats.hdf5.plain_copy import PlainCopy
 from kprune.formats.opening import OpenFile, Window
 from kprune.formats.source import Tensor
 from kprune.text import clean

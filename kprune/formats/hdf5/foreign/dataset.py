@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from kprune.formats.hdf5 import chunks
-from kprune.formats.hdf5.chunks import BadChunk
 from kprune.formats.hdf5.datatypes import Datatype, Unusual, parsed
-from kprune.formats.hdf5.libhdf5 import h5py
-from kprune.formats.hdf5.links import Refused
+from kprune.formats.hdf5.foreign import chunks
+from kprune.formats.hdf5.foreign.chunks import BadChunk
+from kprune.formats.hdf5.foreign.libhdf5 import h5py
+from kprune.formats.hdf5.foreign.links import Refused
 from kprune.formats.opening import Window
 
 h5d, h5s = h5py.h5d, h5py.h5s

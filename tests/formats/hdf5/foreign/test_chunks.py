@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from kprune.formats.hdf5.chunks import DEFLATE, LZF, SHUFFLE, BadChunk, check_lzf, unpacked
+from kprune.formats.hdf5.foreign.chunks import DEFLATE, LZF, SHUFFLE, BadChunk, check_lzf, unpacked
 
 OPTIONS = (
     {"compression": "gzip"},

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from kprune.errors import FileError
-from kprune.formats.hdf5.libhdf5 import h5py
+from kprune.formats.hdf5.foreign.libhdf5 import h5py
 from kprune.limits import HDF5_OBJECTS
 from kprune.text import clean
 

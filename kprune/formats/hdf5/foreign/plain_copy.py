@@ -28,7 +28,7 @@ from kprune.text import clean
 
 _PROGRAM = (
     "import sys; sys.path[:] = {path!r}; "
-    "from kprune.formats.hdf5.conversion import main; main()"
+    "from kprune.formats.hdf5.foreign.conversion import main; main()"
 )  # fmt: skip
 _CRASHES = (
     signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP,
@@ -160,7 +160,8 @@ class _Child:
             return damaged(self.file, "HDF5 crashed while reading it", where=self.copy.where)
         if code > 0:  # without h5py nothing was read, and nothing is known of the file
             imported(
-                "kprune.formats.hdf5.libhdf5", what="h5py, which reads this kind of HDF5 file,"
+                "kprune.formats.hdf5.foreign.libhdf5",
+                what="h5py, which reads this kind of HDF5 file,",
             )
         return FileError(
             f"cannot read {self.file}",

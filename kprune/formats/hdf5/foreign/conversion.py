@@ -25,18 +25,18 @@ from kprune.faults import damaged, parsing, temporary
 from kprune.formats.hdf5.attributes import Stored, space_of
 from kprune.formats.hdf5.datatypes import VARIABLE_TEXT, Unusual, parsed
 from kprune.formats.hdf5.direct_reader import read_plain
-from kprune.formats.hdf5.foreign_dataset import CODE_HEAD, Dataset, check_known
+from kprune.formats.hdf5.foreign.dataset import CODE_HEAD, Dataset, check_known
+from kprune.formats.hdf5.foreign.libhdf5 import h5py
+from kprune.formats.hdf5.foreign.links import Links, Refused, refusal
+from kprune.formats.hdf5.foreign.plain_copy import FAILED, OUT_OF_MEMORY, OUTLINE, PER_SECOND
 from kprune.formats.hdf5.layout import Space, lay_out
-from kprune.formats.hdf5.libhdf5 import h5py
-from kprune.formats.hdf5.links import Links, Refused, refusal
-from kprune.formats.hdf5.plain_copy import FAILED, OUT_OF_MEMORY, OUTLINE, PER_SECOND
+from kprune.formats.hdf5.structures import NO_VALUES
 from kprune.formats.opening import OpenFile, Window
 from kprune.limits import ATTRIBUTE_BYTES, CHUNK_BYTES, HDF5_MEMORY, VALUE_BYTES, limit
 from kprune.text import clean
 
 h5a, h5s, h5t = h5py.h5a, h5py.h5s, h5py.h5t
 
-_NO_VALUES = b"\2\0\0\2"
 _MEMORY_WITHOUT_PROC = 2 << 30
 _CHUNK_COPIES = 4  # of a chunk, while it is unpacked
 _OUT_OF_MEMORY_SIGNS = ("memory allocation failed", "unable to allocate")
@@ -262,7 +262,7 @@ def _stored(name: bytes, attribute: Any, file: object) -> Stored:
     check_known(known, kind)
     space = attribute.get_space()
     if space.get_simple_extent_type() == h5s.NULL:
-        return Stored(name, known.code, _NO_VALUES, b"", None if known.item is None else ())
+        return Stored(name, known.code, NO_VALUES, b"", None if known.item is None else ())
     shape = tuple(int(extent) for extent in attribute.shape)
     ATTRIBUTE_BYTES.check(math.prod(shape) * known.size, f"attribute {clean(name.decode())}", file)
     if known.item is None:

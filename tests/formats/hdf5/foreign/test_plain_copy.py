@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from kprune.errors import DamagedFileError, FileError, KpruneError, LimitError, SetupError
-from kprune.formats.hdf5 import plain_copy
+from kprune.formats.hdf5.foreign import plain_copy
 from kprune.formats.hdf5.tensors import Hdf5Weights
 from kprune.formats.opening import open_file
 from kprune.limits import limit
@@ -266,7 +266,7 @@ def test_a_missing_h5py_is_not_a_damaged_file(
     monkeypatch.syspath_prepend(hidden)
     for name in [name for name in sys.modules if name.partition(".")[0] == "h5py"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, "kprune.formats.hdf5.libhdf5", raising=False)
+    monkeypatch.delitem(sys.modules, "kprune.formats.hdf5.foreign.libhdf5", raising=False)
     with pytest.raises(SetupError, match="h5py"):
         Hdf5Weights(open_file(tmp_path / "w.h5").window(), "weights")
 
@@ -293,7 +293,7 @@ def test_memory_that_hdf5_asks_for_is_limited(tmp_path: Path) -> None:
 
 
 SANDBOX = """
-from kprune.formats.hdf5.conversion import _Sandbox
+from kprune.formats.hdf5.foreign.conversion import _Sandbox
 _Sandbox(5, 5)
 for use in (lambda: open("/dev/null"), lambda: bytearray(3 << 30)):
     try:
