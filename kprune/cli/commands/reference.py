@@ -10,6 +10,17 @@ from kprune.cli.options import RULES, Debug, Json
 from kprune.errors import UsageError
 from kprune.text import clean
 
+Files = Annotated[
+    list[str] | None,
+    Option(
+        "--rules",
+        metavar="FILE",
+        help="Show those of this Python file as well.",
+        rich_help_panel=RULES,
+        show_default=False,
+    ),
+]
+
 
 def rules(
     names: Annotated[
@@ -21,16 +32,7 @@ def rules(
         ),
     ] = None,
     *,
-    files: Annotated[
-        list[str] | None,
-        Option(
-            "--rules",
-            metavar="FILE",
-            help="Show the rules of this Python file as well.",
-            rich_help_panel=RULES,
-            show_default=False,
-        ),
-    ] = None,
+    files: Files = None,
     as_json: Json,
     debug: Debug = False,
 ) -> None:
@@ -62,16 +64,7 @@ def _meant(name: str, patterns: list[str]) -> bool:
 
 def criteria(
     *,
-    files: Annotated[
-        list[str] | None,
-        Option(
-            "--rules",
-            metavar="FILE",
-            help="Show the criteria of this Python file as well.",
-            rich_help_panel=RULES,
-            show_default=False,
-        ),
-    ] = None,
+    files: Files = None,
     as_json: Json,
     debug: Debug = False,
 ) -> None:
