@@ -76,8 +76,7 @@ def opened(
         open_model(path, trust=trust) as source,
     ):
         if drop_optimizer:
-            source.require("drop_optimizer")
-            source.drops_optimizer = True
+            source.drop_optimizer()
         found = Opened(source, analyse(source, rules), rules, isinstance(model, LiveModel))
         try:
             yield found

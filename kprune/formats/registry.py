@@ -221,21 +221,12 @@ def refuse_other_format(source: Source, output: AnyPath | None) -> None:
     known = {*own.suffixes, *([suffix_of(source.path)] if source.path else [])}
     if suffix in known or (own.holds and suffix not in SUFFIXES | _FOREIGN):
         return
-    if suffix in SUFFIXES:
-        raise UsageError(
-            f"a {own.called} is not written as {suffix}", why=own.why_kept, do=own.instead
-        )
-    raise UsageError(
-        f"a {own.called} is not written to a name without suffix"
-        if not suffix
-        else f"a {own.called} is not written as {clean(suffix, 40)}",
-        why="Keras tells a file's format by its name, and refuses to load this one"
-        if own.suffixes
-        else own.why_kept,
-        do=f"name an output that ends in {own.suffixes[0]}{_CONVERTERS.get(suffix, '')}"
-        if own.suffixes
-        else own.instead,
-    )
+    written = f"as {clean(suffix, 40)}" if suffix else "to a name without suffix"
+    why, do = own.why_kept, own.instead
+    if own.suffixes and suffix not in SUFFIXES:
+        why = "Keras tells a file's format by its name, and refuses to load this one"
+        do = f"name an output that ends in {own.suffixes[0]}{_CONVERTERS.get(suffix, '')}"
+    raise UsageError(f"a {own.called} is not written {written}", why=why, do=do)
 
 
 def usual_suffix(source: Source) -> str:

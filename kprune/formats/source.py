@@ -129,6 +129,11 @@ class Source(ABC):
         shapes = {path: tensor.shape for path, tensor in self.tensors.items()}
         return Outline(self.config, shapes, self.order.layers if self.order else None)
 
+    def drop_optimizer(self) -> None:
+        """Have what is written leave the state of the optimizer behind. Raises: CannotPruneError."""
+        self.require("drop_optimizer")
+        self.drops_optimizer = True
+
     def settled(self, edit: Edit) -> Edit:
         """An edit as it is carried out: without the optimizer's state if that is left behind."""
         if not self.drops_optimizer:

@@ -304,8 +304,7 @@ def _step(
     step = plan.steps[number]
     asked = Asked(it, step, base, drop_branches)
     if step.drop_optimizer:
-        it.source.require("drop_optimizer")
-        it.source.drops_optimizer = True
+        it.source.drop_optimizer()
     try:
         change: Change = BACKENDS[step.backend].code.of_step(asked)
         how = _repair_of(asked, refitting or Refitting()) if change.gone is not None else None

@@ -156,11 +156,8 @@ def reading_of(arguments: Analysing | Mapping[str, Any]) -> Analysing:
 
 def opening_of(arguments: Opening | Mapping[str, Any]) -> Opening:
     """The same for a model that is changed."""
-    return {
-        "rules": arguments.get("rules", ()),
-        "trust": bool(arguments.get("trust", False)),
-        "drop_optimizer": bool(arguments.get("drop_optimizer", False)),
-    }
+    drop = bool(arguments.get("drop_optimizer", False))
+    return {**reading_of(arguments), "drop_optimizer": drop}
 
 
 def selection_of(units: Any, arguments: Mapping[str, Any]) -> Selection:
