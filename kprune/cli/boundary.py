@@ -102,7 +102,7 @@ def _complete(command: Any) -> int:
             command.main(args=[], prog_name="kprune")
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else 0
-        except Exception:
+        except Exception:  # whatever it is, the shell has no place to show it
             return 1
     return 0
 

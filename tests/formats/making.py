@@ -122,6 +122,11 @@ def contents(path: Path) -> dict[str, np.ndarray]:
     if data.startswith(b"PK"):
         with zipfile.ZipFile(path) as archive:
             data = archive.read("model.weights.h5")
+    return tensors_in(data)
+
+
+def tensors_in(data: bytes) -> dict[str, np.ndarray]:
+    """Every dataset of an HDF5 file that hard links lead to, as h5py reads it."""
     found = {}
 
     def visit(name: str, item: Any) -> None:

@@ -272,18 +272,23 @@ PAYLOADS = [
 # -- files ----------------------------------------------------------------------------------------
 
 
+def plain_model(module: Any, takes: str = "in") -> Any:
+    """The model in which payloads take the place of layers, made by a Keras."""
+    module.utils.set_random_seed(0)
+    inputs = module.Input((4,), name=takes)
+    x = module.layers.Dense(8, "relu", name="hidden")(inputs)
+    x = module.layers.Dense(6, name="second")(x)
+    x = module.layers.Activation("relu", name="act")(x)
+    return module.Model(inputs, module.layers.Dense(2, "softmax", name="out")(x))
+
+
 def make_models(folder: Path) -> None:
     """The plain models, one for each kind of file, with data and a plan beside them."""
     import keras
     import tf_keras
 
     for module, files in ((keras, (NEW, NEW_H5)), (tf_keras, (OLD, OLD_ZIP))):
-        module.utils.set_random_seed(0)
-        inputs = module.Input((4,), name="in")
-        x = module.layers.Dense(8, "relu", name="hidden")(inputs)
-        x = module.layers.Dense(6, name="second")(x)
-        x = module.layers.Activation("relu", name="act")(x)
-        model = module.Model(inputs, module.layers.Dense(2, "softmax", name="out")(x))
+        model = plain_model(module)
         model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
         for file in files:
             model.save(folder / file)

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests.hostile import baits
-from tests.hostile.baits import Bait
+from tests.hostile.baits import Bait, plain_model
 
 Hook = Callable[[Bait, Any], Any]
 SPEC = tf.TensorSpec([None, 4], tf.float32)
@@ -275,12 +275,7 @@ def make_keras_model(folder: Path) -> None:
     """A SavedModel that Keras 2 wrote, with the layers that `tests.hostile.baits` puts its baits in."""
     import tf_keras
 
-    tf_keras.utils.set_random_seed(0)
-    inputs = tf_keras.Input((4,), name="x")
-    x = tf_keras.layers.Dense(8, "relu", name="hidden")(inputs)
-    x = tf_keras.layers.Dense(6, name="second")(x)
-    x = tf_keras.layers.Activation("relu", name="act")(x)
-    model = tf_keras.Model(inputs, tf_keras.layers.Dense(2, "softmax", name="out")(x))
+    model = plain_model(tf_keras, "x")
     model.compile("sgd", "sparse_categorical_crossentropy")
     model.save(folder, save_format="tf")
 

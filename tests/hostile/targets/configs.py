@@ -9,7 +9,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from tests.formats.making import METADATA
+from tests.formats.making import METADATA, tensors_in
 from tests.hostile import seeds
 from tests.hostile.mutations import (
     Op,
@@ -18,7 +18,7 @@ from tests.hostile.mutations import (
     paths,
 )
 from tests.hostile.targets.target import Target
-from tests.hostile.targets.weights import values_of, weights_in
+from tests.hostile.targets.weights import weights_in
 from tests.small_models import Network, arrays
 
 
@@ -95,7 +95,7 @@ class Config(Data):
     def judged(self, folder: Path) -> str:
         """Tensors that keep their shape keep their values; the others lose a position."""
         try:
-            before, after = (values_of(weights_in(folder / n)) for n in (self.file, self.output))
+            before, after = (tensors_in(weights_in(folder / n)) for n in (self.file, self.output))
         except Exception as error:
             return f"output that h5py does not read: {error}"[:160]
         for path in after:

@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from tests.formats.making import tensors_in
 from tests.hostile import seeds
 from tests.hostile.mutations import (
     Op,
@@ -178,19 +179,6 @@ def weights_in(path: Path) -> bytes:
         return archive.read("model.weights.h5")
 
 
-def values_of(data: bytes) -> dict[str, np.ndarray]:
-    """Every dataset of a file that hard links lead to, as h5py reads it."""
-    found: dict[str, np.ndarray] = {}
-
-    def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            found[name] = item[...]
-
-    with h5py.File(io.BytesIO(data)) as file:
-        file.visititems(visit)
-    return found
-
-
 def named_values(data: bytes, names: Iterable[str]) -> dict[str, np.ndarray]:
     """Datasets of a file, opened by their names, as Keras opens them."""
     with h5py.File(io.BytesIO(data)) as file:
@@ -205,7 +193,7 @@ def compared(one: bytes, other: bytes, cut: Mapping[str, int], optional: str = "
         optional: the beginning of names of tensors that may be left out, or cut in other ways.
     """
     try:
-        after = values_of(other)
+        after = tensors_in(other)
     except Exception as error:
         return f"output that h5py does not read: {type(error).__name__}: {error}"[:160]
     try:
@@ -213,7 +201,7 @@ def compared(one: bytes, other: bytes, cut: Mapping[str, int], optional: str = "
     except Exception as error:
         return f"taken, but h5py does not read it: {type(error).__name__}: {error}"[:160]
     with contextlib.suppress(Exception):  # what cannot be listed may be read by name all the same
-        before |= values_of(one)
+        before |= tensors_in(one)
     for path in before.keys() | after.keys():
         if path.startswith(optional):
             continue
