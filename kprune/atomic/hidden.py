@@ -8,7 +8,6 @@ file system has no such locks, nothing is taken for a leftover.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import stat
@@ -46,13 +45,22 @@ def lock(fd: int, again: Callable[[], os.stat_result]) -> bool:
     Returns: False if somebody took it for a leftover in the moment before; then make another one.
     """
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take_lock(fd)
     except OSError as error:
         return error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN)  # else it knows no locks
     try:
         return os.path.samestat(os.fstat(fd), again())
     except FileNotFoundError:
         return False
+
+
+def _take_lock(fd: int) -> None:
+    """Raises: OSError if another process has it, or where there are no such locks."""
+    try:
+        import fcntl
+    except ImportError as error:  # Windows
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP)) from error
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def new_hidden_folder(target: Path, *, private: bool) -> tuple[Path, int]:
@@ -155,7 +163,7 @@ def _is_abandoned(fd: int) -> bool:
     ):
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take_lock(fd)
     except OSError:
         return False
     return True
