@@ -122,30 +122,7 @@ VALUE_BYTES = Limit(
     "values of an HDF5 file, unpacked, beyond its own size",
 )
 
-TABLE = {
-    limit.name: limit
-    for limit in (
-        JSON_BYTES,
-        JSON_LEVELS,
-        JSON_ITEMS,
-        LIST_BYTES,
-        LIST_ITEMS,
-        PLAN_BYTES,
-        PLAN_ITEMS,
-        PLAN_STEPS,
-        PIPE_BYTES,
-        UNPACKED_BYTES,
-        MODEL_UNITS,
-        POSITIONS,
-        MODEL_CALLS,
-        ATTRIBUTE_BYTES,
-        HDF5_OBJECTS,
-        CHUNK_BYTES,
-        HDF5_SECONDS,
-        HDF5_MEMORY,
-        VALUE_BYTES,
-    )
-}
+TABLE = {found.name: found for found in list(globals().values()) if isinstance(found, Limit)}
 """All bounds by name."""
 
 _BYTES_OF_A_NUMBER = 4
