@@ -247,7 +247,7 @@ class Choosing(Naming, frozen=True):
         words = {name: getattr(self, name) for name in OPTIONS if hasattr(self, name)}
         words |= self.ranked.rank_options()
         words["criterion"] = criterion
-        words["together"] = self.together or None
+        words["together"] = self.together
         words["per_layer"] = dict(_share(text) for text in self.per_layer or []) or None
         return choice_of(words, spelled=_spelled)
 

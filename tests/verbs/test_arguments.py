@@ -113,6 +113,12 @@ def test_a_choice_is_made_in_the_words_of_the_command_line(tmp_path: Path) -> No
     assert list(shares.selected) == ["hidden"] and len(shares.selected["hidden"]) == 16
 
 
+def test_one_list_of_all_layers_that_is_not_wanted_needs_no_criterion() -> None:
+    model = ROOT / "sample_models" / "digits_cnn.keras"
+    report = kprune.remove(model, {"hidden": [0]}, together=False, dry_run=True)
+    assert report.selected == {"hidden": [0]}
+
+
 @pytest.mark.parametrize(
     ("words", "match"),
     [

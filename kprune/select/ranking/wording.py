@@ -30,12 +30,16 @@ def choice_of(
     """The choice that some options make together.
 
     Args:
-        words: `criterion` and those of `WORDS`; None for one that is not given. Others are passed over.
+        words: `criterion` and those of `WORDS`; None, or False for `together`, for one that is not given.
+            Others are passed over.
         spelled: how the user writes an option.
     Returns: None if no criterion is given.
     Raises: UsageError if options are given without a criterion, or contradict each other.
     """
-    given = {name: words[name] for name in WORDS if words.get(name) is not None}
+    named = {name: words.get(name) for name in WORDS}
+    given = {
+        name: value for name, value in named.items() if value is not None and value is not False
+    }
     criterion = words.get("criterion")
     if criterion is None:
         for name, value in given.items():
