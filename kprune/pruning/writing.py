@@ -148,8 +148,10 @@ def write_file(it: Opened, change: Change, target: Target) -> Report:
 def _without_optimizer(source: Source, notes: Iterable[Note]) -> tuple[Note, ...]:
     """The notes of a change whose result leaves the optimizer's state behind."""
     size = sum(tensor.nbytes for path, tensor in source.tensors.items() if is_state(path))
-    text = f"its state ({size:,} bytes) was left behind: a training starts with a new one"
-    own = Note("optimizer", "", text if size else "the file holds no state of one to leave behind")
+    text = "the file holds no state of an optimizer"
+    if size:
+        text = f"the optimizer's state ({size:,} bytes) was left behind: a training starts anew"
+    own = Note("optimizer", "", text)
     return (*(note for note in notes if note.kind != own.kind), own)
 
 
